@@ -1,0 +1,101 @@
+"""seqssl: self-supervised pre-training on sequences of any kind.
+
+Everything public is importable from here; importing this module is cheap.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "seqssl.model.types": (
+        "Batch",
+        "Context",
+        "Features",
+        "LossTerm",
+        "MaskedFrames",
+        "Quantized",
+        "Record",
+        "Rejected",
+        "Sample",
+        "SampleSpec",
+    ),
+    "seqssl.model.protocols": (
+        "FeatureEncoder",
+        "Masking",
+        "Mixer",
+        "ModalityAdapter",
+        "Objective",
+        "Quantizer",
+        "Task",
+    ),
+    "seqssl.model.features": ("Conv1dStack", "Conv2dSubsampling"),
+    "seqssl.model.quantizers": ("GumbelProductQuantizer", "RandomProjectionQuantizer"),
+    "seqssl.model.masking": ("SpanMasking",),
+    "seqssl.model.mixers": ("Attention",),
+    "seqssl.model.encoder": ("ConformerBlock", "ContextEncoder", "TransformerBlock"),
+    "seqssl.model.objectives": ("ContrastiveLoss", "DiversityLoss", "FeaturePenalty", "MaskedPredictionLoss"),
+    "seqssl.model.pretraining": ("PretrainingModel",),
+    "seqssl.errors": ("UserError",),
+    "seqssl.config": ("RunConfig",),
+    "seqssl.compose": ("load_recipe",),
+    "seqssl.build": ("build_model",),
+    "seqssl.training.loop": ("Run", "train"),
+    "seqssl.evaluation.encoder": ("Encoder", "load"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: PLE0604, RUF022
+    *_HOME_OF
+]  # pyright: ignore
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from seqssl.build import build_model as build_model
+    from seqssl.compose import load_recipe as load_recipe
+    from seqssl.config import RunConfig as RunConfig
+    from seqssl.errors import UserError as UserError
+    from seqssl.evaluation.encoder import Encoder as Encoder
+    from seqssl.evaluation.encoder import load as load
+    from seqssl.model.encoder import ConformerBlock as ConformerBlock
+    from seqssl.model.encoder import ContextEncoder as ContextEncoder
+    from seqssl.model.encoder import TransformerBlock as TransformerBlock
+    from seqssl.model.features import Conv1dStack as Conv1dStack
+    from seqssl.model.features import Conv2dSubsampling as Conv2dSubsampling
+    from seqssl.model.masking import SpanMasking as SpanMasking
+    from seqssl.model.mixers import Attention as Attention
+    from seqssl.model.objectives import ContrastiveLoss as ContrastiveLoss
+    from seqssl.model.objectives import DiversityLoss as DiversityLoss
+    from seqssl.model.objectives import FeaturePenalty as FeaturePenalty
+    from seqssl.model.objectives import MaskedPredictionLoss as MaskedPredictionLoss
+    from seqssl.model.pretraining import PretrainingModel as PretrainingModel
+    from seqssl.model.protocols import FeatureEncoder as FeatureEncoder
+    from seqssl.model.protocols import Masking as Masking
+    from seqssl.model.protocols import Mixer as Mixer
+    from seqssl.model.protocols import ModalityAdapter as ModalityAdapter
+    from seqssl.model.protocols import Objective as Objective
+    from seqssl.model.protocols import Quantizer as Quantizer
+    from seqssl.model.protocols import Task as Task
+    from seqssl.model.quantizers import GumbelProductQuantizer as GumbelProductQuantizer
+    from seqssl.model.quantizers import RandomProjectionQuantizer as RandomProjectionQuantizer
+    from seqssl.model.types import Batch as Batch
+    from seqssl.model.types import Context as Context
+    from seqssl.model.types import Features as Features
+    from seqssl.model.types import LossTerm as LossTerm
+    from seqssl.model.types import MaskedFrames as MaskedFrames
+    from seqssl.model.types import Quantized as Quantized
+    from seqssl.model.types import Record as Record
+    from seqssl.model.types import Rejected as Rejected
+    from seqssl.model.types import Sample as Sample
+    from seqssl.model.types import SampleSpec as SampleSpec
+    from seqssl.training.loop import Run as Run
+    from seqssl.training.loop import train as train
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'seqssl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])

@@ -1,0 +1,294 @@
+"""The command line: `seqssl COMMAND key=value ...`.
+
+`COMMANDS` is the whole surface. What a command does stands in `seqssl.commands`, imported once the
+arguments are known to be good, so that help and mistakes cost no heavy import.
+"""
+
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from seqssl.components import did_you_mean
+from seqssl.config import RunConfig
+from seqssl.errors import HealthHalt, Interrupted, UserError
+
+DONE, BUG, USER_ERROR, HALTED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+@dataclass(frozen=True)
+class Key:
+    """One argument of a command."""
+
+    name: str
+    help: str
+    default: object = None
+    required: bool = False
+    convert: type = str
+    override: bool = False  # a setting of the recipe, listed because it is the one most asked for
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its function in `seqssl.commands` has its name."""
+
+    name: str
+    help: str
+    example: str  # {recipe} and {modality} stand for one that is installed
+    words: tuple[Key, ...] = ()  # given by position
+    keys: tuple[Key, ...] = ()
+    flags: tuple[Key, ...] = ()
+    overrides: str = ""  # which further keys it takes: "" none, "recipe" all settings, "modality" modality.*
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What was typed, checked."""
+
+    values: dict[str, Any]
+    overrides: list[str] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+
+RECIPE = Key("recipe", "a recipe's name, its YAML file, or a run's folder", required=True)
+RUN = Key("run", "a run's folder", required=True)
+MODALITY = Key("modality", "an adapter's name, or pkg.mod:Class", required=True)
+SIZE = Key("size", "a size of the recipe, or auto", "auto", override=True)
+DATA = Key("data", "prepared folder, raw folder or Parquet file; else the demo corpus", override=True)
+
+COMMANDS = (
+    Command(
+        "train",
+        "pre-train; goes on where it stopped when `out` holds a run",
+        "seqssl train recipe={recipe} size=tiny train.num_updates=200 out=runs/first",
+        keys=(
+            Key("recipe", f"{RECIPE.help}; not needed when `out` holds a run"),
+            SIZE,
+            DATA,
+            Key("out", "the run's folder", "runs/RECIPE-SIZE", override=True),
+        ),
+        overrides="recipe",
+    ),
+    Command(
+        "prepare",
+        "raw files to Parquet shards with manifest and hashes; what is unusable goes to rejected.jsonl",
+        "seqssl prepare modality={modality} source=my_files out=my_corpus",
+        keys=(
+            MODALITY,
+            Key("source", "a folder or file of raw data", required=True),
+            Key("out", "the folder to write", required=True),
+            Key("split_by", "what is held out as a whole: group or record", "group"),
+            Key("valid_share", "share that is held out", 0.1, convert=float),
+            Key("seed", "of the split", 0, convert=int),
+            Key("workers", "reading processes; all cores if not given", convert=int),
+        ),
+        overrides="modality",
+    ),
+    Command(
+        "data",
+        "list the public demo corpora, or get one into the cache, verified by checksum",
+        "seqssl data list",
+        words=(Key("action", "list or get", "list"), Key("name", "the corpus to get")),
+    ),
+    Command(
+        "embed",
+        "frozen features of raw or prepared data",
+        "seqssl embed run=runs/first source=my_files out=features.parquet",
+        keys=(
+            RUN,
+            Key("source", "a folder or file of data", required=True),
+            Key("out", "the Parquet file to write", required=True),
+            Key("pool", "mean: a vector per row; none: a vector per frame", "mean"),
+        ),
+    ),
+    Command(
+        "probe",
+        "linear probe of frozen features, beside random weights and other baselines",
+        "seqssl probe run=runs/first",
+        keys=(RUN, Key("source", "labelled data; else that of the run")),
+    ),
+    Command(
+        "info",
+        "a run or recipe: input contract, sizes, what is trained",
+        "seqssl info {recipe}",
+        words=(Key("subject", "a run's folder or a recipe", required=True),),
+        overrides="recipe",
+    ),
+    Command(
+        "plan",
+        "parameters, memory, FLOPs and time of a run, without building the weights",
+        "seqssl plan recipe={recipe} size=xl devices=64 device=h100",
+        keys=(
+            RECIPE,
+            SIZE,
+            Key("devices", "number of devices to plan for", 1, convert=int),
+            Key("device", "a GPU of the table in the docs"),
+        ),
+        overrides="recipe",
+    ),
+    Command(
+        "doctor",
+        "read a run's metrics: collapse, divergence, dead codes; says which key to change",
+        "seqssl doctor runs/first",
+        words=(RUN,),
+    ),
+    Command(
+        "check",
+        "the contract checks on an adapter, yours or a shipped one",
+        "seqssl check modality=my_pkg.my_adapter:MyAdapter source=my_files",
+        keys=(MODALITY, Key("source", "a folder or file of raw data", required=True)),
+        overrides="modality",
+    ),
+    Command(
+        "config",
+        "the resolved recipe",
+        "seqssl config recipe={recipe} size=tiny --origin",
+        keys=(RECIPE, SIZE, DATA),
+        flags=(Key("--origin", "say beside each value which file it came from"),),
+        overrides="recipe",
+    ),
+    Command("recipes", "what there is, with paper, sizes and expected result", "seqssl recipes"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(f"seqssl: {error}", file=sys.stderr)
+        return USER_ERROR
+    except HealthHalt as error:
+        print(f"seqssl: halted: {error}", file=sys.stderr)
+        return HALTED
+    except (KeyboardInterrupt, Interrupted) as error:
+        print(f"seqssl: interrupted. {error}".rstrip(), file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has seen enough, as in `seqssl config ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception:
+        traceback.print_exc()
+        print("seqssl: this is a bug in seqssl or in a component of yours; see above.", file=sys.stderr)
+        return BUG
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(overview())
+        return DONE
+    if arguments[0] == "--version":
+        from seqssl import __version__
+
+        print(__version__)
+        return DONE
+    name, *rest = arguments
+    commands = {command.name: command for command in COMMANDS}
+    if name not in commands:
+        raise UserError(f"there is no command '{name}'{did_you_mean(name, commands)}")
+    if {"--help", "-h"} & set(rest):
+        print(usage(commands[name]))
+        return DONE
+    parsed = parse(commands[name], rest)
+    from seqssl import commands as functions
+
+    return int(getattr(functions, name)(parsed) or DONE)
+
+
+def parse(command: Command, arguments: Sequence[str]) -> Arguments:
+    """Check the arguments of a command; every mistake is a `UserError`."""
+    flags = [key.name for key in command.flags]
+    keys = {key.name: key for key in (*command.words, *command.keys)}
+    own = {name: key for name, key in keys.items() if not key.override}
+    taken = {**{name: key.default for name, key in own.items()}, **dict.fromkeys(flags, False)}
+    words, overrides = list(command.words), []
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals and argument in flags:
+            taken[argument] = True
+        elif not equals and words and not argument.startswith("-"):
+            taken[words.pop(0).name] = argument
+        elif not equals:
+            hint = did_you_mean(argument, flags) if argument.startswith("-") else "; expected key=value"
+            raise UserError(f"{command.name}: '{argument}' is not understood{hint}")
+        elif name in own:
+            taken[name] = _converted(own[name], text)
+        elif _is_override(command, name, [*keys]):
+            overrides.append(argument)
+        else:
+            raise UserError(f"{command.name}: unknown key '{name}'{did_you_mean(name, keys)}")
+    missing = [name for name, key in own.items() if key.required and not taken[name]]
+    if missing:
+        raise UserError(f"{command.name}: {' and '.join(missing)} missing.\n\n{usage(command)}")
+    return Arguments(taken, overrides)
+
+
+def overview() -> str:
+    """The help of `seqssl` itself."""
+    lines = [f"  {command.name:9} {command.help}" for command in COMMANDS]
+    return "\n".join(
+        [
+            "seqssl pre-trains encoders on unlabelled sequences of any kind.",
+            "",
+            "usage: seqssl COMMAND key=value ...    seqssl COMMAND --help",
+            "",
+            *lines,
+            "",
+            "exit codes: 0 done, 1 bug, 2 wrong input, 3 halted by a health policy, 130 interrupted",
+        ]
+    )
+
+
+def usage(command: Command) -> str:
+    """The help of one command."""
+    words = [key.name.upper() if key.required else f"[{key.name.upper()}]" for key in command.words]
+    given = [f"{key.name}=..." if key.required else f"[{key.name}=...]" for key in command.keys]
+    flags = [f"[{key.name}]" for key in command.flags]
+    further: dict[str, list[str]] = {
+        "": [],
+        "recipe": ["[section.key=value ...]"],
+        "modality": ["[modality.key=value ...]"],
+    }
+    parts = ["usage: seqssl", command.name, *words, *given, *flags, *further[command.overrides]]
+    lines = []
+    for key in (*command.words, *command.keys, *command.flags):
+        default = "" if key.default is None else f" (default: {key.default})"
+        lines.append(f"  {key.name:12} {key.help}{default}")
+    if command.overrides == "recipe":
+        lines.append("  Any setting of the recipe may follow, such as optim.lr=1e-3; see `seqssl config`.")
+    return "\n".join([" ".join(parts), "", command.help, "", *lines, "", f"example: {_example(command)}"])
+
+
+def _example(command: Command) -> str:
+    """An example with names that exist here."""
+    if "{" not in command.example:
+        return command.example
+    from seqssl.components import names
+    from seqssl.compose import list_recipes
+
+    recipes = [name for name in list_recipes() if not name.startswith("base/")] or ["RECIPE"]
+    adapters = sorted(names("modality")) or ["my_pkg.my_adapter:MyAdapter"]
+    return command.example.format(recipe=recipes[0], modality=adapters[0])
+
+
+def _is_override(command: Command, name: str, keys: list[str]) -> bool:
+    if command.overrides == "modality":
+        return name.startswith("modality.")
+    settings = {setting.name for setting in fields(RunConfig)}
+    misspelt = name not in [*settings, *keys] and difflib.get_close_matches(name, keys)
+    return command.overrides == "recipe" and not misspelt
+
+
+def _converted(key: Key, text: str) -> object:
+    try:
+        return key.convert(text)
+    except ValueError as error:
+        kind = {int: "an integer", float: "a number"}[key.convert]
+        raise UserError(f"{key.name} = {text}: expected {kind}") from error

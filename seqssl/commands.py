@@ -1,0 +1,241 @@
+"""What each command does; one function per entry of `seqssl.cli.COMMANDS`, of the same name."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from seqssl import compose
+from seqssl.components import construct
+from seqssl.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from seqssl.data.files import Progress
+
+HALTED = 3
+
+
+class Arguments(Protocol):
+    """What the command line hands over."""
+
+    overrides: list[str]
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a key, its default where it was not given."""
+        ...
+
+
+def train(arguments: Arguments) -> None:
+    """Pre-train, or go on."""
+    name = arguments["recipe"] or _run_to_continue(arguments.overrides)
+    config = _resolve(name, arguments.overrides).config
+    from seqssl.run import train as run_training
+    from seqssl.tables import run_tables
+
+    with _progress() as progress:
+        run = run_training(config, progress=progress)
+    if os.environ.get("RANK", "0") == "0":
+        _print(run_tables(run.out, run.metrics, run.report, run.seconds))
+
+
+def prepare(arguments: Arguments) -> None:
+    """Raw files to shards."""
+    adapter = _adapter(arguments)
+    from seqssl.data.prepare import prepare as write_shards
+
+    with _progress() as progress:
+        manifest = write_shards(
+            adapter,
+            Path(arguments["source"]).expanduser(),
+            Path(arguments["out"]).expanduser(),
+            modality=arguments["modality"],
+            split_by=arguments["split_by"],
+            valid_share=arguments["valid_share"],
+            seed=arguments["seed"],
+            num_workers=arguments["workers"],
+            progress=progress,
+        )
+    for name, split in manifest.splits.items():
+        print(f"{name}: {split}")
+    print(f"rejected: {manifest.num_rejected} (see {arguments['out']}/rejected.jsonl)")
+
+
+def data(arguments: Arguments) -> None:
+    """List the demo corpora, or get one."""
+    from seqssl.data import catalog
+
+    if arguments["action"] == "list":
+        for entry in catalog.list_corpora():
+            print(f"{entry.name:12} {entry.size}; {entry.license}\n{'':12} {entry.description}")
+    elif arguments["action"] != "get":
+        raise UserError(f"data: '{arguments['action']}' is not understood; say list or get NAME")
+    elif not arguments["name"]:
+        raise UserError("data get: which one? `seqssl data list` shows what there is")
+    else:
+        with _progress() as progress:
+            folder = catalog.get(arguments["name"], progress)
+        print(folder)
+
+
+def embed(arguments: Arguments) -> None:
+    """Frozen features."""
+    pool, out = arguments["pool"], Path(arguments["out"]).expanduser()
+    if pool not in ("mean", "none"):
+        raise UserError(f"pool = {pool}: expected mean or none")
+    run = _existing(arguments["run"])
+    from seqssl.run import load
+
+    load(run).embed_source(_existing(arguments["source"]), out, pool=pool)
+    print(out)
+
+
+def probe(arguments: Arguments) -> None:
+    """A linear probe with baselines beside."""
+    run = _existing(arguments["run"])
+    from seqssl.evaluation import probe as probing
+
+    print(probing.run(run, source=arguments["source"]))
+
+
+def info(arguments: Arguments) -> None:
+    """What a run or recipe expects and holds."""
+    resolved = _resolve(arguments["subject"], arguments.overrides)
+    from seqssl.tables import info_tables
+
+    _print(info_tables(resolved.config, Path(arguments["subject"]).expanduser()))
+
+
+def plan(arguments: Arguments) -> None:
+    """Cost of a run."""
+    if arguments["devices"] < 1:
+        raise UserError(f"devices = {arguments['devices']}: must be at least 1")
+    config = _resolve(arguments["recipe"], arguments.overrides).config
+    from seqssl.plan import plan as estimate
+    from seqssl.tables import plan_tables
+
+    _print(plan_tables(estimate(config, arguments["devices"], arguments["device"])))
+
+
+def doctor(arguments: Arguments) -> int:
+    """Health of a run."""
+    run = _existing(arguments["run"])
+    from seqssl.doctor import examine
+
+    report = examine(run)
+    print(report.render())
+    return 0 if report.ok else HALTED
+
+
+def check(arguments: Arguments) -> int:
+    """Contract checks of an adapter."""
+    source = _existing(arguments["source"])
+    adapter = _adapter(arguments)
+    from seqssl.testing import ChecksFailed, check_adapter
+
+    try:
+        check_adapter(adapter, source)
+    except ChecksFailed as failure:
+        print(failure)
+        return 2
+    print(f"{arguments['modality']}: all checks passed")
+    return 0
+
+
+def config(arguments: Arguments) -> None:
+    """The resolved recipe."""
+    resolved = _resolve(arguments["recipe"], arguments.overrides)
+    if not arguments["--origin"]:
+        print(compose.to_yaml(resolved.config), end="")
+        return
+    rows = list(_leaves(asdict(resolved.config)))
+    for key, value in rows:
+        print(f"{key:40} {value!s:20} {resolved.origins[key]}")
+
+
+def recipes(arguments: Arguments) -> None:
+    """What there is."""
+    for name, path in compose.list_recipes().items():
+        fields = compose.header(path)
+        if not fields:
+            continue
+        sizes = compose.sizes_of(path)
+        print(f"{name}  ({path})")
+        for field in ("paper", "expected", "hardware", "time", "verified"):
+            if field in fields:
+                print(f"    {field + ':':10} {fields[field]}")
+        if sizes:
+            print(f"    {'sizes:':10} {', '.join(sizes)}")
+
+
+def _resolve(name: str, overrides: list[str]) -> compose.Resolved:
+    resolved = compose.resolve(name, *overrides)
+    if resolved.note:
+        print(resolved.note, file=sys.stderr)
+    return resolved
+
+
+def _run_to_continue(overrides: list[str]) -> str:
+    given, _ = compose.parse_overrides(overrides)
+    out = given.get("out")
+    if out is None or not (Path(str(out)).expanduser() / "config.yaml").is_file():
+        raise UserError("train: recipe missing; say recipe=NAME (`seqssl recipes` shows what there is)")
+    return str(out)
+
+
+def _adapter(arguments: Arguments) -> Any:
+    given, problems = compose.parse_overrides(arguments.overrides)
+    if problems:
+        raise UserError("; ".join(f"{problem.key}: {problem.remedy}" for problem in problems))
+    return construct({"target": arguments["modality"], **given.get("modality", {})}, "modality", {})
+
+
+def _existing(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise UserError(f"there is no file or folder {path}")
+    return path
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _print(what: Any) -> None:
+    from rich.console import Console
+
+    Console().print(what, highlight=False)
+
+
+@contextmanager
+def _progress() -> Iterator["Progress"]:
+    """A progress bar on a terminal, plain lines elsewhere; nothing is shown before the first call."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    bar, on_terminal = Bar(console=Console(stderr=True), transient=True), sys.stderr.isatty()
+    tasks: dict[str, TaskID] = {}
+
+    def show(done: int, total: int, what: str) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=None)
+            if not on_terminal:
+                print(what, file=sys.stderr)
+        if on_terminal:
+            bar.start()
+            bar.update(tasks[what], completed=done, total=total or None)
+        if total and done >= total:
+            bar.stop()  # the training loop brings its own
+
+    try:
+        yield show
+    finally:
+        bar.stop()

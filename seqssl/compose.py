@@ -1,0 +1,275 @@
+"""From a recipe's name and overrides to a checked `RunConfig`.
+
+Layers, each over the one before: the recipes named by `extends` (left to right), the recipe's own keys,
+the chosen entry of its `sizes`, the command line. Every value remembers where it came from.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from seqssl import rules
+from seqssl.components import did_you_mean
+from seqssl.config import RunConfig
+from seqssl.errors import UserError
+
+MAX_EXTENDS = 2  # levels below a recipe: deeper chains cannot be read
+COMMAND_LINE = "command line"
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A checked configuration and how it came about."""
+
+    config: RunConfig
+    origins: dict[str, str]  # dotted key -> the file it came from, "command line" or "default"
+    note: str = ""  # what size=auto chose, and how to choose otherwise
+
+
+@dataclass
+class Layers:
+    """Values merged so far, with the origin of each leaf."""
+
+    values: Tree = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def merge(self, new: Mapping[str, Any], origin: str) -> None:
+        """Lay `new` over what is there."""
+        self._merge(self.values, new, origin, ())
+
+    def choose_size(self, size: str, sizes: Tree) -> None:
+        """Lay an entry of `sizes` over what is there; its values keep their files as origins."""
+        prefix = f"sizes.{size}."
+        files = {
+            key.removeprefix(prefix): file for key, file in self.origins.items() if key.startswith(prefix)
+        }
+        self.merge(sizes[size], "")
+        for key, file in files.items():
+            self.origins[key] = f"{file}, size={size}"
+
+    def _merge(self, base: Tree, new: Mapping[str, Any], origin: str, path: tuple[str, ...]) -> None:
+        for key, value in new.items():
+            where = (*path, str(key))
+            value = as_slot(where, value)
+            if _changes_target(where, base.get(key), value):
+                self._forget(base, key, where)
+            if isinstance(value, Mapping) and value:
+                if not isinstance(base.get(key), dict):
+                    self._forget(base, key, where)
+                    base[key] = {}
+                self._merge(base[key], value, origin, where)
+            elif not (value == {} and isinstance(base.get(key), dict)):
+                self._forget(base, key, where)
+                base[key] = value
+                self.origins[".".join(where)] = origin
+
+    def _forget(self, base: Tree, key: str, where: tuple[str, ...]) -> None:
+        base.pop(key, None)
+        name = ".".join(where)
+        for old in [old for old in self.origins if old == name or old.startswith(name + ".")]:
+            del self.origins[old]
+
+
+def load_recipe(name: str | Path, *overrides: str) -> RunConfig:
+    """The configuration of a recipe, with `key=value` overrides; all its problems in one `UserError`."""
+    return resolve(name, *overrides).config
+
+
+def resolve(name: str | Path, *overrides: str) -> Resolved:
+    """`load_recipe`, with the origin of every value."""
+    given, problems = parse_overrides(overrides)
+    path = find_recipe(name)
+    layers = Layers()
+    for origin, content in _read_layers(path):
+        layers.merge(content, origin)
+    layers.values.setdefault("recipe", path.stem)
+    sizes = layers.values.pop("sizes", None) or {}
+    asked = str(given.pop("size", layers.values.get("size", "auto")))
+    size, note = _choose_size(name, overrides, sizes, asked, str(layers.values.get("size", "default")))
+    if size in sizes:
+        layers.choose_size(size, sizes)
+    layers.merge({"size": size, **given}, COMMAND_LINE)
+    config, found = rules.build(_interpolate(layers.values, path), layers.origins, _display(path))
+    problems += found
+    if problems:
+        raise UserError(rules.report(problems))
+    origins = {key: layers.origins.get(key, "default") for key in _leaves(asdict(config))}
+    return Resolved(config, origins, note)
+
+
+def to_yaml(config: RunConfig) -> str:
+    """The configuration as YAML that `load_recipe` reads back."""
+    plain = asdict(config)
+    plain["optim"]["betas"] = list(plain["optim"]["betas"])
+    return OmegaConf.to_yaml(OmegaConf.create(plain))
+
+
+def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
+    """A recipe's file: a path (or a run's folder), ./recipes, or the copy shipped with seqssl."""
+    given = Path(name).expanduser()
+    if given.is_file():
+        return given
+    if (given / "config.yaml").is_file():
+        return given / "config.yaml"
+    for folder in [*([beside] if beside else []), *_folders()]:
+        candidate = folder / f"{name}.yaml"
+        if candidate.is_file():
+            return candidate
+    hint = did_you_mean(str(name), list_recipes())
+    raise UserError(f"there is no recipe '{name}'{hint} A path to a YAML file works too.")
+
+
+def list_recipes() -> dict[str, Path]:
+    """Every recipe that can be named, with its file; ./recipes goes before the shipped ones."""
+    found: dict[str, Path] = {}
+    for folder in _folders():
+        for path in sorted(folder.rglob("*.yaml")):
+            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    return found
+
+
+def sizes_of(path: Path) -> list[str]:
+    """Names of the sizes that a recipe comes in."""
+    layers = Layers()
+    for origin, content in _read_layers(path):
+        layers.merge(content, origin)
+    return list(layers.values.get("sizes") or {})
+
+
+def header(path: Path) -> dict[str, str]:
+    """The `# Paper: ...` lines that a recipe opens with; an indented comment continues the line above."""
+    fields: dict[str, str] = {}
+    key = ""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#") or line.strip() == "#":
+            break
+        name, colon, text = line[2:].partition(": ")
+        if colon and name.isalpha():
+            key = name.lower()
+            fields[key] = text.strip()
+        elif key:
+            fields[key] += " " + line[2:].strip()
+    return fields
+
+
+def read_recipe(path: Path) -> Tree:
+    """One file, as it stands."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{_display(path)} cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{_display(path)} holds no mapping of keys to values")
+    return {str(key): value for key, value in content.items()}
+
+
+def parse_overrides(overrides: Sequence[str]) -> tuple[Tree, list[rules.Problem]]:
+    """`a.b=value` texts as one tree, and those that cannot be read."""
+    layers, problems = Layers(), []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        parts = ["data", "source"] if key == "data" else key.split(".")
+        if not equals or not all(parts):
+            problems.append(rules.Problem(override, None, "expected key=value", COMMAND_LINE))
+            continue
+        try:
+            parsed: Any = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)
+        except (yaml.YAMLError, OmegaConfBaseException):
+            problems.append(rules.Problem(key, text, "not a YAML value; quote it", COMMAND_LINE))
+            continue
+        tree = parsed["value"]
+        for part in reversed(parts):
+            tree = {part: tree}
+        layers.merge(tree, COMMAND_LINE)
+    return layers.values, problems
+
+
+def as_slot(where: tuple[str, ...], value: Any) -> Any:
+    """A bare text on a slot means its target."""
+    return {"target": value} if isinstance(value, str) and _is_slot(where) else value
+
+
+def _is_slot(where: tuple[str, ...]) -> bool:
+    inner = where[2:] if where[0] == "sizes" else where
+    if len(inner) == 1:
+        return inner[0] in rules.SLOTS
+    return len(inner) == 2 and inner[0] in rules.SLOT_MAPPINGS
+
+
+def _changes_target(where: tuple[str, ...], old: Any, new: Any) -> bool:
+    if not (_is_slot(where) and isinstance(old, dict) and isinstance(new, Mapping)):
+        return False
+    return "target" in old and new.get("target", old["target"]) != old["target"]
+
+
+def _read_layers(path: Path, level: int = 0) -> Iterator[tuple[str, Tree]]:
+    if level > MAX_EXTENDS:
+        raise UserError(
+            f"{_display(path)} is extended through more than {MAX_EXTENDS} levels; name it directly"
+        )
+    content = read_recipe(path)
+    content.pop("provenance", None)  # a saved run says where it came from; that is no setting
+    parents = content.pop("extends", None) or []
+    for parent in [parents] if isinstance(parents, str) else parents:
+        yield from _read_layers(find_recipe(parent, beside=path.parent), level + 1)
+    yield _display(path), content
+
+
+def _choose_size(
+    name: str | Path, overrides: Sequence[str], sizes: Tree, asked: str, only: str
+) -> tuple[str, str]:
+    """The size to use, and a sentence about it when it was chosen automatically.
+
+    `only` is the size of a recipe without `sizes`.
+    """
+    if not isinstance(sizes, dict) or not all(isinstance(entry, dict) for entry in sizes.values()):
+        raise UserError(f"{name}: sizes must map each size's name to the keys that it changes")
+    if asked in sizes or (not sizes and asked == only):
+        return asked, ""
+    if asked != "auto":
+        raise UserError(
+            f"size = {asked}: {name} has no such size{did_you_mean(asked, [*(sizes or [only]), 'auto'])}"
+        )
+    if not sizes:
+        return only, ""
+    from seqssl.plan import choose_size
+
+    def at(size: str) -> RunConfig:
+        return load_recipe(name, *overrides, f"size={size}")
+
+    return choose_size(list(sizes), at)
+
+
+def _interpolate(values: Tree, path: Path) -> Tree:
+    try:
+        resolved: Any = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{_display(path)}: {str(error).splitlines()[0]}") from error
+    return dict(resolved)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _folders() -> list[Path]:
+    package = Path(__file__).parent
+    shipped = package / "_recipes"  # in a wheel; an editable install has them beside the package
+    return [Path("recipes"), shipped if shipped.is_dir() else package.parent / "recipes"]
+
+
+def _display(path: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,109 @@
+"""The fixed sections of a run's configuration. Slots (`{target: ..., keywords}`) stay open: a
+component's keyword-only constructor parameters are its schema (see `seqssl.compose`)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Slot = dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Where rows come from and how they become batches.
+
+    Lengths have one unit per modality: seconds where the adapter's spec has a rate, else input steps
+    (`*_frames`). Exactly one of each pair is set.
+    """
+
+    source: str | None = None  # prepared folder, raw folder, or a Parquet file; None = the demo corpus
+    demo: str | None = None  # catalog name used when `source` is None
+    batch_seconds: float | None = None  # real input per micro-batch and rank
+    batch_frames: int | None = None
+    max_seconds: float | None = None  # longer rows are cropped: at random in training, at the middle else
+    max_frames: int | None = None
+    join_seconds: float | None = None  # rows of one group are joined, in an order drawn anew each epoch, up to this
+    join_frames: int | None = None
+    valid_share: float = 0.1  # share of groups or records held out when data is prepared on the way
+    split_by: str = "group"  # group | record
+    workers: int = 0  # loader processes; the batches do not depend on it
+
+
+@dataclass(kw_only=True)
+class TemperatureConfig:
+    """Gumbel temperature: max(end, start * decay ** updates)."""
+
+    start: float = 2.0
+    end: float = 0.1
+    decay: float = 0.999995  # per optimizer update, for a run of `planned_updates`
+    planned_updates: int = 400_000  # a run of another length rescales the decay in proportion
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """The optimizer and its schedule."""
+
+    name: str = "adam"  # adam | adamw | adafactor
+    lr: float = 2e-3  # the peak
+    betas: tuple[float, float] = (0.9, 0.98)
+    eps: float = 1e-6
+    weight_decay: float = 0.0
+    clip_norm: float = 20.0
+    schedule: str = "noam"  # noam | cosine | constant
+    warmup_updates: int = 25_000
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """The loop."""
+
+    num_updates: int = 400_000  # optimizer updates
+    accumulate: int = 1  # micro-batches per update and rank
+    precision: str = "auto"  # auto | float32 | bfloat16
+    device: str = "auto"  # auto | cpu | cuda
+    compile: bool = False
+    checkpoint_activations: bool = False
+    log_every: int = 50
+    eval_every: int = 1_000
+    save_every: int = 1_000
+    keep_last: int = 2
+
+
+@dataclass(kw_only=True)
+class EncoderConfig:
+    """The context encoder: a stack of blocks with named taps."""
+
+    block: str = "conformer"  # conformer | transformer
+    num_layers: int = 24
+    dim: int = 1024
+    ffn_dim: int = 4096
+    conv_kernel: int = 5
+    conv_norm: str = "batch"  # batch | layer
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0  # drop probability of the last layer; linear from 0
+    position: str = "conv"  # conv | none
+    position_kernel: int = 128
+    position_groups: int = 16
+    taps: dict[str, int] = field(default_factory=dict)  # name -> number of layers below it
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """A whole run, resolved."""
+
+    recipe: str = ""
+    size: str = "auto"
+    seed: int = 0
+    out: str | None = None  # None = runs/<recipe>-<size>
+    health: str = "warn"  # off | warn | halt
+    modality: Slot
+    feature_encoder: Slot | None = None  # None = the adapter's own
+    masking: Slot
+    quantizer: Slot
+    mixer: Slot
+    encoder: EncoderConfig
+    objectives: dict[str, Slot]
+    temperature: TemperatureConfig
+    data: DataConfig
+    optim: OptimConfig
+    train: TrainConfig
+    eval: dict[str, Slot] = field(default_factory=dict)

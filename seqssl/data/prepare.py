@@ -1,0 +1,238 @@
+"""Raw files to a prepared folder: Parquet shards, manifest.json and rejected.jsonl."""
+
+import errno
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seqssl.config import DataConfig
+from seqssl.data.catalog import get
+from seqssl.data.files import Progress, cache_root, locked, sha256_json, silent, write_atomic
+from seqssl.data.shards import MANIFEST, SCHEMA_VERSION, Corpus, Manifest, Shard, Split
+from seqssl.data.workers import check_not_worker_import
+from seqssl.data.writing import write_shards
+from seqssl.errors import UserError
+from seqssl.model.protocols import ModalityAdapter
+from seqssl.model.types import Record, Rejected, SampleSpec
+
+REJECTED = "rejected.jsonl"
+
+
+def prepare(
+    adapter: ModalityAdapter,
+    source: Path,
+    out: Path,
+    *,
+    modality: str,
+    split_by: str = "group",
+    valid_share: float = 0.1,
+    seed: int = 0,
+    num_workers: int | None = None,
+    progress: Progress = silent,
+) -> Manifest:
+    """Read raw files into a prepared folder; what is already there is kept after an interruption.
+
+    The result is a function of the source and the arguments, not of `num_workers`. Raises
+    `UserError` when the source is missing, nothing in it is usable, the disk is full, or `out`
+    holds something else.
+    """
+    check_not_worker_import()  # before the lock, which the script's first process holds
+    _check_paths(source, out)
+    if split_by not in ("group", "record") or not 0 <= valid_share < 1:
+        raise UserError(
+            f"split_by must be group or record and valid_share in [0, 1), not {split_by} and {valid_share}."
+        )
+    settings = [SCHEMA_VERSION, modality, _describe(adapter), split_by, valid_share, seed]
+    files = _listing(source)
+    plan = sha256_json([settings, files])
+    with _disk_errors(out), locked(out / ".lock"):
+        if (out / MANIFEST).exists():
+            return _finished(out, plan)
+        records, rejected = _scan(adapter, source)
+        assign = partial(assign_splits, split_by=split_by, valid_share=valid_share, seed=seed)
+        # Shards name their plan without the files' times: the same data gives the same bytes everywhere.
+        shard_plan = sha256_json([settings, [(name, size) for name, size, _ in files]])
+        write = partial(write_shards, adapter, out, shard_plan, num_workers=num_workers, progress=progress)
+        splits = assign(records)
+        shards, bad = write(records, splits)
+        if bad and "valid" in splits and "valid" not in _split_sizes(out, shards, None):
+            # All that was held out proved unusable: draw again among what is left.
+            unusable = {key for key, _ in bad}
+            usable = [record for record in records if record.key not in unusable]
+            shards, _ = write(usable, assign(usable))
+        rejected += [Rejected(path, reason) for path, reason in bad]
+        lines = [json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in rejected]
+        write_atomic(out / REJECTED, "".join(lines))
+        if not shards:
+            raise UserError(_nothing_usable(source, rejected))
+        manifest = Manifest(
+            modality=modality,
+            spec=asdict(adapter.spec),
+            source=str(source),
+            plan=plan,
+            splits=_split_sizes(out, shards, adapter.spec.rate_hz),
+            shards=shards,
+            num_rejected=len(rejected),
+        )
+        write_atomic(out / MANIFEST, manifest.to_json())
+    return manifest
+
+
+def open_or_prepare(
+    adapter: ModalityAdapter, config: DataConfig, *, modality: str, progress: Progress = silent
+) -> Corpus:
+    """The corpus of a configuration: a prepared folder, raw data (prepared into the cache), or the demo."""
+    if not (config.source or config.demo):
+        raise UserError("data.source is not set and this recipe has no demo corpus: set data.source=PATH.")
+    source = Path(config.source).expanduser() if config.source else get(str(config.demo), progress)
+    if (source / MANIFEST).is_file():
+        corpus = Corpus(source)
+        _check_spec(corpus, adapter.spec)
+        return corpus
+    _check_exists(source)
+    settings = [modality, _describe(adapter), config.split_by, config.valid_share, SCHEMA_VERSION]
+    digest = sha256_json([str(source.resolve()), settings, _listing(source)])[:12]
+    out = cache_root() / "prepared" / f"{source.stem}-{digest}"
+    if not (out / MANIFEST).is_file():
+        progress(0, 0, f"preparing {source} into {out}")
+        prepare(
+            adapter,
+            source,
+            out,
+            modality=modality,
+            split_by=config.split_by,
+            valid_share=config.valid_share,
+            progress=progress,
+        )
+    return Corpus(out)
+
+
+def assign_splits(records: Sequence[Record], *, split_by: str, valid_share: float, seed: int) -> list[str]:
+    """A split for each record: the source's own, else by a hash of (seed, group or key).
+
+    Adding records never moves the others. Of two or more units at least one is held out and one
+    is not; where there are no two groups to keep apart, records are the units.
+    """
+    if split_by == "group" and len({record.group for record in records if record.group}) < 2:
+        split_by = "record"
+    units = [(record.group or record.key) if split_by == "group" else record.key for record in records]
+    unassigned = {unit for unit, record in zip(units, records, strict=True) if not record.split}
+    drawn = {unit: _fraction(seed, unit) for unit in sorted(unassigned)}
+    held_out = {unit for unit, fraction in drawn.items() if fraction < valid_share}
+    if any(record.split == "valid" for record in records) or valid_share == 0 or len(drawn) < 2:
+        held_out = set()
+    elif not held_out:
+        held_out = {min(drawn, key=drawn.__getitem__)}
+    elif len(held_out) == len(drawn):
+        held_out.remove(max(drawn, key=drawn.__getitem__))
+    return [
+        record.split or ("valid" if unit in held_out else "train")
+        for unit, record in zip(units, records, strict=True)
+    ]
+
+
+def _fraction(seed: int, unit: str) -> float:
+    digest = hashlib.sha256(f"{seed}:{unit}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _scan(adapter: ModalityAdapter, source: Path) -> tuple[list[Record], list[Rejected]]:
+    """What the adapter finds, with keys that are unique."""
+    records: dict[str, Record] = {}
+    rejected = []
+    for found in adapter.records(source, "all"):
+        if isinstance(found, Rejected):
+            rejected.append(found)
+        elif found.key in records:
+            rejected.append(Rejected(found.key, "the key is used by an earlier row"))
+        else:
+            records[found.key] = found
+    return list(records.values()), rejected
+
+
+def _split_sizes(out: Path, shards: Sequence[Shard], rate_hz: float | None) -> dict[str, Split]:
+    tables = [pq.read_table(out / shard.name, columns=["split", "length"]) for shard in shards]
+    if not tables:
+        return {}
+    sums = pa.concat_tables(tables).group_by("split").aggregate([("length", "sum"), ("length", "count")])
+    return {
+        row["split"]: Split(
+            num_rows=row["length_count"],
+            length=row["length_sum"],
+            hours=round(row["length_sum"] / rate_hz / 3600, 4) if rate_hz else None,
+        )
+        for row in sums.sort_by("split").to_pylist()
+    }
+
+
+def _describe(adapter: ModalityAdapter) -> dict[str, Any]:
+    """The adapter's class, spec and settings, which are its plain attributes."""
+    plain = {name: value for name, value in vars(adapter).items() if isinstance(value, int | float | str)}
+    return {"class": type(adapter).__qualname__, "spec": asdict(adapter.spec), **plain}
+
+
+def _listing(source: Path) -> list[tuple[str, int, int]]:
+    """Name, size and change time of every file: another listing is another corpus."""
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    stats = [(path.relative_to(source).as_posix(), path.stat()) for path in files]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def _check_exists(source: Path) -> None:
+    if not source.exists():
+        raise UserError(f"There is no file or folder {source}.")
+
+
+def _check_paths(source: Path, out: Path) -> None:
+    _check_exists(source)
+    if out.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"The prepared folder {out} lies inside the raw data {source}: choose another.")
+
+
+def _check_spec(corpus: Corpus, spec: SampleSpec) -> None:
+    for name, wanted in asdict(spec).items():
+        found = corpus.manifest.spec.get(name)
+        if found != wanted:
+            raise UserError(
+                f"{corpus.folder} was prepared with {name}={found}, the modality wants {name}={wanted}: "
+                f"prepare {corpus.manifest.source} again, or set the modality's options as they were."
+            )
+
+
+def _finished(out: Path, plan: str) -> Manifest:
+    manifest = Manifest.read(out)
+    if manifest.plan != plan:
+        raise UserError(
+            f"{out} holds another prepared corpus (source {manifest.source}, or other settings): "
+            f"remove it or choose another folder."
+        )
+    return manifest
+
+
+def _nothing_usable(source: Path, rejected: Sequence[Rejected]) -> str:
+    if not rejected:
+        return f"Nothing in {source} looks like data of this modality."
+    counts = Counter(line.reason for line in rejected).most_common(5)
+    reasons = "".join(f"\n  - {count} x {reason}" for reason, count in counts)
+    return f"No usable rows in {source}; {len(rejected)} rejected:{reasons}"
+
+
+@contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(
+            f"The disk of {out} is full. Finished shards are kept: free some space and run this again."
+        ) from error

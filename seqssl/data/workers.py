@@ -1,0 +1,90 @@
+"""Worker processes that start cheaply: forked from a server that has done the slow imports."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import BaseContext
+from typing import TypeVar
+
+from seqssl.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CHUNK = 16  # tasks per message to a worker
+PATIENCE_S = 10.0  # work shorter than this is done before a pool would have started
+
+
+def check_not_worker_import() -> None:
+    """`UserError` in a worker that runs the user's script again because it has no main guard."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UserError(
+            "Workers import your script, so what it runs must stand under `if __name__ == '__main__':`."
+        )
+
+
+def worker_context(*preload: str) -> BaseContext:
+    """The start method of all our workers; `preload` names modules that every one of them needs."""
+    check_not_worker_import()
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["seqssl.data.batching", "seqssl.data.prepare", *preload])
+    return context
+
+
+def map_ordered(
+    function: Callable[[T], R], tasks: Sequence[T], *, num_workers: int | None, preload: str
+) -> Iterator[R]:
+    """Results in the order of the tasks, the first seconds' worth made here and the rest by a pool.
+
+    `num_workers` None means one per CPU; 1 means no pool. What comes out does not depend on it.
+    """
+    num_workers = num_workers or os.cpu_count() or 1
+    start = time.monotonic()
+    done = 0
+    while done < len(tasks) and (num_workers == 1 or time.monotonic() - start < PATIENCE_S):
+        yield function(tasks[done])
+        done += 1
+    chunks = [tasks[first : first + CHUNK] for first in range(done, len(tasks), CHUNK)]
+    if chunks:
+        yield from _map_pool(function, chunks, num_workers, preload)
+
+
+def _map_pool(
+    function: Callable[[T], R], chunks: Sequence[Sequence[T]], num_workers: int, preload: str
+) -> Iterator[R]:
+    pending: deque[Future[list[R]]] = deque()
+    with ProcessPoolExecutor(num_workers, worker_context(preload), start_worker) as pool:
+        try:
+            for chunk in chunks:
+                pending.append(pool.submit(_map_chunk, function, chunk))
+                if len(pending) > 4 * num_workers:  # bounds what waits in memory
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "A worker process died while reading: out of memory, a decoder crashed, or your script lacks "
+                "`if __name__ == '__main__':`. What is done is kept; num_workers=1 reads without workers."
+            ) from error
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _map_chunk(function: Callable[[T], R], chunk: Sequence[T]) -> list[R]:
+    return [function(task) for task in chunk]
+
+
+def start_worker(number: int = 0) -> None:
+    """What every worker does first: one thread, and interrupts are left to the main process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)

@@ -1,0 +1,99 @@
+"""Is a run healthy? The same rules watch live (`Monitor`) and judge afterwards (`examine`).
+
+docs/health.md explains every rule and its bar.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seqssl.doctor.monitor import Finding, Monitor
+from seqssl.doctor.rules import Reading
+from seqssl.errors import UserError
+
+__all__ = ["Finding", "Monitor", "Report", "examine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What the rules say about a whole run."""
+
+    run: Path
+    step: int
+    num_updates: int
+    findings: tuple[Finding, ...]
+    healthy: tuple[Reading, ...]  # what the last record showed to be in order
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no finding."""
+        return not self.findings
+
+    def has_recovered(self, finding: Finding) -> bool:
+        """Whether what was found is in order at the end."""
+        return any(reading.subject == finding.subject for reading in self.healthy)
+
+    def render(self) -> str:
+        """Plain text: findings with their remedies, then what is in order, each with its bar."""
+        verdict = "healthy" if self.ok else f"{len(self.findings)} finding{'s'[: len(self.findings) > 1]}"
+        lines = [f"{self.run}: {verdict} at update {self.step} of {self.num_updates}"]
+        for finding in self.findings:
+            since = "; in order since" if self.has_recovered(finding) else ""
+            lines += [
+                "",
+                f"{finding.severity.upper()} {finding.rule}, from update {finding.step}{since}",
+                f"  seen    {finding.symptom}",
+                f"  cause   {finding.cause}",
+                f"  change  {finding.remedy_key}: {finding.remedy}",
+            ]
+        if self.healthy:
+            lines += ["", "In order"]
+        for reading in self.healthy:
+            lines += [f"  {reading.subject:17} {reading.figure}", f"  {'':17} bar: {reading.bar}"]
+        return "\n".join(lines)
+
+
+def examine(run: Path) -> Report:
+    """Apply the rules to the metrics of a run folder; UserError where there are none."""
+    records = list(read_records(run / "metrics.jsonl"))
+    steps = [int(record["step"]) for record in records if record["kind"] != "event"]
+    if not steps:
+        raise UserError(
+            f"{run} has no metrics: it is no run folder (the `out` of a train command), or its first record "
+            "is still to come (every train.log_every updates)"
+        )
+    num_updates = planned_updates(run) or steps[-1]
+    monitor = Monitor(num_updates)
+    findings = [finding for record in records for finding in monitor.observe(record)]
+    healthy = [reading for reading in monitor.readings.values() if reading.ailment is None]
+    return Report(
+        run=run,
+        step=steps[-1],
+        num_updates=num_updates,
+        findings=tuple(findings),
+        healthy=tuple(healthy),
+    )
+
+
+def read_records(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The whole lines of a metrics file; one cut by a kill is left out."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def planned_updates(run: Path) -> int | None:
+    """`train.num_updates` of a run folder's config.yaml; None where there is no such file."""
+    path = run / "config.yaml"
+    if not path.exists():
+        return None
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return int(config["train"]["num_updates"])

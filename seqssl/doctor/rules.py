@@ -1,0 +1,203 @@
+"""The health rules: each reads one record, and what came before it, and says what it saw, good or bad."""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from seqssl.doctor import ailments, bars
+from seqssl.doctor.ailments import Ailment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One thing a rule looked at; `ailment` None is good."""
+
+    subject: str
+    figure: str
+    bar: str
+    ailment: Ailment | None
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """A record of numbers, how far the run is, and the training records before it."""
+
+    record: Mapping[str, Any]
+    num_updates: int
+    past: Mapping[str, deque[float]]
+    peaks: Mapping[str, float]
+    suspects: tuple[str, ...]
+
+    def get(self, key: str) -> float | None:
+        """A metric; values that JSON cannot hold come as their names."""
+        value = self.record.get(key)
+        return None if value is None else float(value)
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        return float(self.record["step"]) / self.num_updates
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the codebooks had time to settle."""
+        return float(self.record["step"]) >= min(bars.WARM_UP_SHARE * self.num_updates, bars.WARM_UP_MAX)
+
+    def usual(self, key: str, num_records: int = bars.HISTORY) -> float | None:
+        """The running median, once there is enough of it."""
+        values = list(self.past.get(key, ()))[-num_records:]
+        return median(values) if len(values) >= bars.HISTORY_MIN else None
+
+
+def perplexity_bar(num_entries: float) -> float:
+    """Below this hard perplexity a codebook counts as collapsed."""
+    return min(max(bars.PERPLEXITY_MIN, bars.PERPLEXITY_SHARE * num_entries), num_entries / 2)
+
+
+def codebooks(now: Vitals) -> Iterator[Reading]:
+    """How evenly each codebook is used."""
+    size = now.get("perplexity/size")
+    if size is None or not now.is_warm:
+        return
+    for key in sorted(key for key in now.record if key.startswith("perplexity/hard_")):
+        book = key.removeprefix("perplexity/hard_")
+        perplexity, bar = float(now.record[key]), perplexity_bar(size)
+        top1, dead = now.get(f"codes/top1_{book}") or 0.0, now.get(f"codes/dead_{book}") or 0.0
+        ailment = None
+        if perplexity < bar:
+            ailment = ailments.COLLAPSE
+        elif top1 > bars.TOP1_SHARE:
+            ailment = ailments.DOMINANT_CODE
+        elif dead > bars.DEAD_SHARE:
+            ailment = ailments.DEAD_CODES
+        yield Reading(
+            subject=f"codebook {book}",
+            figure=f"hard perplexity {perplexity:.1f} of {size:.0f} entries, the most used takes {top1:.1%}, "
+            f"{dead:.1%} are unused",
+            bar=f"perplexity at least {bar:.1f}, most used at most {bars.TOP1_SHARE:.0%}, "
+            f"unused at most {bars.DEAD_SHARE:.0%}",
+            ailment=ailment,
+        )
+
+
+def contrastive_task(now: Vitals) -> Iterator[Reading]:
+    """Whether the contrastive task is learned, and not too easily."""
+    accuracy, chance = now.get("contrastive/accuracy"), now.get("contrastive/chance")
+    if accuracy is None or chance is None:
+        return
+    loss, size = now.get("loss/contrastive"), now.get("perplexity/size")
+    perplexities = [float(now.record[key]) for key in now.record if key.startswith("perplexity/hard_")]
+    has_few_codes = size is not None and min(perplexities, default=size) < 2 * perplexity_bar(size)
+    is_solved = accuracy > bars.SOLVED_ACCURACY or (loss is not None and loss < bars.SOLVED_LOSS)
+    # Where chance is high, twice chance cannot be reached: half of the way to 1 is then enough.
+    bar = min(bars.CHANCE_FACTOR * chance, (1 + chance) / 2)
+    ailment = None
+    if is_solved and has_few_codes:
+        ailment = ailments.EMPTY_TASK
+    elif is_solved and now.progress <= bars.EARLY_SHARE:
+        ailment = ailments.TOO_GOOD
+    elif accuracy < bar and now.progress >= bars.LATE_SHARE:
+        ailment = ailments.AT_CHANCE
+    yield Reading(
+        subject="contrastive task",
+        figure=f"accuracy {accuracy:.1%} where chance is {chance:.1%}"
+        + ("" if loss is None else f", loss {loss:.3f}"),
+        bar=f"at least {bar:.1%} from half of the run on, not solved in its first {bars.EARLY_SHARE:.0%} or "
+        "by a codebook of few codes",
+        ailment=ailment,
+    )
+
+
+def masked_prediction(now: Vitals) -> Iterator[Reading]:
+    """Whether more than the frequencies of the codes is predicted."""
+    accuracy, trivial = now.get("masked_prediction/accuracy"), now.get("masked_prediction/trivial")
+    if accuracy is None or trivial is None:
+        return
+    is_late = now.progress >= bars.LATE_SHARE
+    yield Reading(
+        subject="masked prediction",
+        figure=f"accuracy {accuracy:.1%}, the most frequent code alone gives {trivial:.1%}",
+        bar=f"at least {bars.TRIVIAL_FACTOR * trivial:.1%} from half of the run on",
+        ailment=ailments.TRIVIAL if is_late and accuracy < bars.TRIVIAL_FACTOR * trivial else None,
+    )
+
+
+def variance(now: Vitals) -> Iterator[Reading]:
+    """Whether frames still differ from one another."""
+    for key, subject in (("features/std", "feature encoder"), ("context/std", "context encoder")):
+        value = now.get(key)
+        if value is None or math.isnan(value):
+            continue
+        bar = max(bars.STD_MIN, now.peaks.get(key, 0.0) / bars.STD_FALL)
+        was_ever_good = now.peaks.get(key, 0.0) >= bars.STD_MIN
+        yield Reading(
+            subject=subject,
+            figure=f"standard deviation over frames {value:.3g}",
+            bar=f"at least {bar:.3g}",
+            ailment=None if value >= bar else ailments.SHRUNKEN if was_ever_good else ailments.CONSTANT,
+        )
+
+
+def stability(now: Vitals) -> Iterator[Reading]:
+    """Whether gradient and loss stay near where they were."""
+    for key, factor, too_high in (
+        ("grad_norm", bars.GRADIENT_FACTOR, ailments.EXPLODING),
+        ("loss", bars.LOSS_FACTOR, ailments.DIVERGING),
+    ):
+        value, usual = now.get(key), now.usual(key)
+        if value is None or not math.isfinite(value):
+            continue
+        is_gradient = key == "grad_norm"
+        ailment = ailments.VANISHING if is_gradient and value < bars.GRADIENT_MIN else None
+        if usual is not None and value > factor * usual:
+            ailment = too_high
+        least = f"at least {bars.GRADIENT_MIN:g}, " if is_gradient else ""
+        most = "no median yet" if usual is None else f"at most {factor:g} times the median of {usual:.3g}"
+        yield Reading(
+            subject="gradient norm" if is_gradient else "loss",
+            figure=f"{value:.3g}",
+            bar=least + most,
+            ailment=ailment,
+        )
+
+
+def numbers(now: Vitals) -> Iterator[Reading]:
+    """Whether every loss and gradient is a finite number."""
+    names = [key for key in now.record if key.split("/")[0] == "loss"] + ["grad_norm"]
+    bad = [name for name in names if not math.isfinite(now.get(name) or 0.0)]
+    skipped = now.get("skipped_updates") or 0.0
+    figure = "all finite"
+    if bad or skipped:
+        figure = ", ".join([*(f"{name} is {now.record[name]}" for name in bad)])
+        figure += (", " if bad else "") + f"{skipped:.0f} updates dropped"
+        if now.suspects:
+            figure += f", batches with {', '.join(now.suspects[:8])}"
+    yield Reading(
+        subject="numbers",
+        figure=figure,
+        bar="losses and gradients finite",
+        ailment=ailments.NOT_FINITE if bad or skipped else None,
+    )
+
+
+def generalization(now: Vitals) -> Iterator[Reading]:
+    """Whether held-out rows are predicted nearly as well as those trained on."""
+    value, usual = now.get("loss"), now.usual("loss", bars.HISTORY_MIN)
+    if value is None or usual is None or not math.isfinite(value):
+        return
+    is_late = now.progress >= bars.LATE_SHARE
+    yield Reading(
+        subject="held-out loss",
+        figure=f"{value:.3f} where the training loss is about {usual:.3f}",
+        bar=f"at most {bars.GAP_FACTOR:g} times as high from half of the run on",
+        ailment=ailments.OVERFITTING if is_late and value > bars.GAP_FACTOR * usual else None,
+    )
+
+
+RULES = {
+    "train": (numbers, codebooks, contrastive_task, masked_prediction, variance, stability),
+    "valid": (generalization,),
+}

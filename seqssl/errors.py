@@ -1,0 +1,13 @@
+"""The three ways a command can end early, each with its exit code."""
+
+
+class UserError(ValueError):
+    """Bad input: the message names what is wrong, where, and what to do. Exit code 2."""
+
+
+class HealthHalt(RuntimeError):
+    """A health policy stopped the run; the state is saved. Exit code 3."""
+
+
+class Interrupted(RuntimeError):
+    """SIGINT or SIGTERM arrived; the state is saved. Exit code 130."""

@@ -1,0 +1,119 @@
+"""What this machine and the usual GPUs can do."""
+
+import math
+import os
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqssl.components import did_you_mean
+from seqssl.errors import UserError
+
+# Vendor figures of the SXM boards where there are several: dense bfloat16 FLOP/s, memory in bytes.
+GPUS = {
+    "rtx-3090": (71e12, 24e9),
+    "rtx-4090": (165e12, 24e9),
+    "a10": (125e12, 24e9),
+    "l4": (121e12, 24e9),
+    "l40s": (362e12, 48e9),
+    "a100-40gb": (312e12, 40e9),
+    "a100-80gb": (312e12, 80e9),
+    "h100": (989e12, 80e9),
+    "h200": (989e12, 141e9),
+    "b200": (2250e12, 180e9),
+}
+DEFAULT_GPU = "a100-80gb"
+GPU_UTILIZATION = 0.35  # of the vendor's peak that a training step is assumed to reach
+LOCAL_UTILIZATION = 0.5  # of this machine's own matrix-product speed
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a training step is expected to reach on a device."""
+
+    name: str
+    flops: float  # per second
+    memory: float | None  # bytes; None: not known
+
+
+def gpu_speed(name: str) -> Speed:
+    """A GPU of the table."""
+    if name.lower() not in GPUS:
+        raise UserError(f"device = {name}: not in the table of GPUs{did_you_mean(name.lower(), GPUS)}")
+    peak, memory = GPUS[name.lower()]
+    return Speed(name.lower(), peak * GPU_UTILIZATION, memory)
+
+
+def peak_flops(name: str) -> float | None:
+    """The vendor's figure for a GPU by the name that its driver gives; None if it is not in the table."""
+    words = set(re.split(r"[\s-]+", name.lower()))
+    found = [peak for key, (peak, _) in GPUS.items() if words.issuperset(key.split("-"))]
+    return max(found, default=None)
+
+
+def local_speeds() -> list[Speed]:
+    """This machine in float32 and bfloat16, by a short matrix product."""
+    device = "cuda" if has_gpu() else "cpu"
+    speeds = []
+    for dtype in ("float32", "bfloat16"):
+        speed = matmul_speed(dtype, device=device) * LOCAL_UTILIZATION
+        speeds.append(Speed(f"here, {dtype}", speed, None))
+    return speeds
+
+
+def has_gpu() -> bool:
+    """Whether there is a GPU; on Linux a look at the device files can spare the import of torch."""
+    if sys.platform == "linux":
+        devices = Path("/dev")
+        if not any([*devices.glob("nvidia[0-9]*"), *devices.glob("kfd"), *devices.glob("dxg")]):
+            return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def matmul_speed(dtype: str = "float32", threads: int | None = None, device: str = "cpu") -> float:
+    """FLOP/s of a square matrix product, the best of what fits into about 0.2 s.
+
+    It is the yardstick to quote beside any time: shared machines vary by large factors.
+    """
+    import torch
+
+    size = 512 if device == "cpu" else 4096
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        x = torch.ones(size, size, dtype=getattr(torch, dtype), device=device)
+        x @ x  # the first product pays for the set-up
+        best, end = math.inf, time.perf_counter() + 0.2
+        while best == math.inf or time.perf_counter() < end:
+            _finish(device)
+            start = time.perf_counter()
+            x @ x
+            _finish(device)
+            best = min(best, time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(before)
+    return 2.0 * size**3 / best
+
+
+def _finish(device: str) -> None:
+    import torch
+
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AVX512-BF16 or AMX)."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "amx_tile", "bf16"))

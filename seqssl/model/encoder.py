@@ -1,0 +1,108 @@
+"""Blocks, and the context encoder that stacks them and hands out named taps."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from seqssl.model.layers import ConvolutionModule, ConvPosition, FeedForward
+
+
+class ConformerBlock(nn.Module):
+    """Half feed-forward, mixer, convolution, half feed-forward, norm (Conformer, section 2)."""
+
+    def __init__(
+        self,
+        mixer: nn.Module,
+        *,
+        dim: int,
+        ffn_dim: int,
+        conv_kernel: int = 5,
+        conv_norm: str = "batch",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.feed_forward_in = FeedForward(dim, ffn_dim, dropout)
+        self.mixer_norm = nn.LayerNorm(dim)
+        self.mixer = mixer
+        self.dropout = nn.Dropout(dropout)
+        self.convolution = ConvolutionModule(dim, kernel=conv_kernel, norm=conv_norm, dropout=dropout)
+        self.feed_forward_out = FeedForward(dim, ffn_dim, dropout)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+        """One block."""
+        x = x + 0.5 * self.feed_forward_in(x)
+        x = x + self.dropout(self.mixer(self.mixer_norm(x), valid))
+        x = x + self.convolution(x, valid)
+        return self.norm(x + 0.5 * self.feed_forward_out(x))
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm mixer and feed-forward."""
+
+    def __init__(self, mixer: nn.Module, *, dim: int, ffn_dim: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.mixer_norm = nn.LayerNorm(dim)
+        self.mixer = mixer
+        self.dropout = nn.Dropout(dropout)
+        self.feed_forward = FeedForward(dim, ffn_dim, dropout)
+
+    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+        """One block."""
+        x = x + self.dropout(self.mixer(self.mixer_norm(x), valid))
+        return x + self.feed_forward(x)
+
+
+class ContextEncoder(nn.Module):
+    """A stack of blocks; `taps` names the outputs to return: {name: number of blocks below it}.
+
+    `stochastic_depth` is the drop probability of the last block, linear from 0 (1603.09382): in training
+    each row keeps or skips a block, drawn from the step's generator, and survivors are scaled up.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        position: ConvPosition | None,
+        *,
+        taps: Mapping[str, int],
+        stochastic_depth: float = 0.0,
+        checkpoint_activations: bool = False,
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.position = position
+        wrong = {name: layer for name, layer in taps.items() if not 1 <= layer <= len(blocks)}
+        if wrong or not taps:
+            raise ValueError(f"taps must lie in 1..{len(blocks)} (the number of blocks); got {dict(taps)}")
+        if not 0 <= stochastic_depth < 1:
+            raise ValueError(f"stochastic_depth must be at least 0 and below 1; got {stochastic_depth}")
+        self.taps = dict(taps)
+        self.drop_probs = [stochastic_depth * layer / len(blocks) for layer in range(1, len(blocks) + 1)]
+        self.checkpoint_activations = checkpoint_activations
+
+    def forward(
+        self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"], generator: Generator | None = None
+    ) -> dict[str, Float[Tensor, "b s d"]]:
+        """Every tap by name; blocks above the highest tap are not run."""
+        outputs = {}
+        if self.position is not None:
+            x = self.position(x, valid)
+        for layer in range(1, max(self.taps.values()) + 1):
+            x = self._run(layer - 1, x, valid, generator)
+            outputs |= {name: x for name, tapped in self.taps.items() if tapped == layer}
+        return outputs
+
+    def _run(self, index: int, x: Tensor, valid: Tensor, generator: Generator | None) -> Tensor:
+        block, drop = self.blocks[index], self.drop_probs[index]
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            y: Tensor = checkpoint(block, x, valid, use_reentrant=False)
+        else:
+            y = block(x, valid)
+        if not (self.training and drop > 0):
+            return y
+        kept = torch.rand(x.shape[0], 1, 1, device=x.device, generator=generator) >= drop
+        return x + (y - x) * (kept / (1 - drop))

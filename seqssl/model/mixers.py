@@ -1,0 +1,87 @@
+"""Sequence mixers: attention with three kinds of position."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+POSITIONS = ("none", "rotary", "relative")
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention through the fused kernel, whatever the position.
+
+    `none`: no position (w2v-BERT XL and XXL). `rotary`: RoPE (2104.09864). `relative`: the four terms of
+    Transformer-XL (1901.02860, section 3.3), the position terms entering as an additive bias.
+    """
+
+    def __init__(
+        self, dim: int, *, num_heads: int = 8, position: str = "none", dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if position not in POSITIONS:
+            raise ValueError(f"position must be one of {', '.join(POSITIONS)}; got {position!r}")
+        if dim % num_heads:
+            raise ValueError(f"num_heads {num_heads} must divide the width {dim}")
+        if position == "rotary" and dim // num_heads % 2:
+            raise ValueError(f"rotary position pairs dimensions: {dim} / {num_heads} heads must be even")
+        self.num_heads, self.position, self.dropout = num_heads, position, dropout
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.output = nn.Linear(dim, dim)
+        if position == "relative":
+            self.distance = nn.Linear(dim, dim, bias=False)
+            self.content_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))  # u of the paper
+            self.distance_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))  # v of the paper
+
+    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+        """Attend to the valid frames of the same row."""
+        qkv = self.query_key_value(x).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))  # b h s e
+        mask: Tensor = valid[:, None, None, :]
+        if self.position == "rotary":
+            q, k = rotate(q), rotate(k)
+        elif self.position == "relative":
+            bias = self._distance_bias(q).masked_fill(~mask, -torch.inf)
+            q, mask = q + self.content_bias[:, None].to(q.dtype), bias.to(q.dtype)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _distance_bias(self, q: Float[Tensor, "b h s e"]) -> Float[Tensor, "b h s s"]:
+        """Terms (b) and (d) of Transformer-XL for every pair of frames, already scaled."""
+        _, _, size, width = q.shape
+        distances = torch.arange(size - 1, -size, -1, device=q.device)  # query minus key
+        r = self.distance(sinusoids(distances, self.distance.in_features).to(q.dtype))
+        r = r.unflatten(-1, (self.num_heads, width)).transpose(0, 1)  # h 2s-1 e
+        scores = (q + self.distance_bias[:, None].to(q.dtype)) @ r.transpose(-1, -2)  # b h s 2s-1
+        return shift(scores) / math.sqrt(width)
+
+
+def shift(scores: Float[Tensor, "b h s r"]) -> Float[Tensor, "b h s s"]:
+    """Entry (i, j) of the result is the score of query i at distance i - j.
+
+    The scores hold distances s-1 ... -(s-1) from left to right; reading them with a row stride that is one
+    shorter moves each row by one (Transformer-XL, appendix B), without an index table.
+    """
+    batch, heads, size, num_distances = scores.shape
+    flat = F.pad(scores, (0, 1)).flatten(2)[..., size - 1 : size - 1 + size * num_distances]
+    return flat.view(batch, heads, size, num_distances)[..., :size]
+
+
+def sinusoids(positions: Tensor, dim: int) -> Float[Tensor, "p {dim}"]:
+    """Sine and cosine features of positions, as Transformer-XL lays them out."""
+    frequencies = torch.exp(torch.arange(0, dim, 2, device=positions.device) * (-math.log(10_000) / dim))
+    angles = positions[:, None].float() * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)[:, :dim]
+
+
+def rotate(x: Float[Tensor, "b h s e"]) -> Float[Tensor, "b h s e"]:
+    """Rotary position: pairs of dimensions turned by an angle proportional to the frame's index."""
+    size, width = x.shape[-2:]
+    frequencies = 10_000 ** -(torch.arange(0, width, 2, device=x.device) / width)
+    angles = torch.arange(size, device=x.device)[:, None] * frequencies
+    cos, sin = angles.cos(), angles.sin()
+    left, right = x.float().chunk(2, dim=-1)
+    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1).to(x.dtype)

@@ -1,0 +1,148 @@
+"""Objectives: each reads one tap at the masked frames and returns a sum with its count.
+
+`count` is the number of masked frames, so that micro-steps and ranks add up to one big step.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from seqssl.model.types import Context, LossTerm, MaskedFrames, Quantized
+
+
+class ContrastiveLoss(nn.Module):
+    """Pick the true target among `num_negatives` targets of other masked frames of the same row.
+
+    InfoNCE on cosine / temperature (wav2vec 2.0, equation 3). Negatives are drawn uniformly with replacement;
+    one whose codes equal the positive's is no negative and is left out. A row with one masked frame has
+    none, and loses nothing. `final_dim` projects both sides first (as wav2vec 2.0 does); None compares them
+    as they are, which needs equal widths.
+    """
+
+    def __init__(
+        self,
+        context_dim: int,
+        target_dim: int,
+        *,
+        tap: str,
+        weight: float = 1.0,
+        num_negatives: int = 100,
+        temperature: float = 0.1,
+        final_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        if final_dim is None and context_dim != target_dim:
+            raise ValueError(
+                f"contexts are {context_dim} wide and targets {target_dim}: set the contrastive objective's "
+                f"final_dim, or the quantizer's dim to {context_dim}"
+            )
+        self.tap, self.weight = tap, weight
+        self.num_negatives, self.temperature = num_negatives, temperature
+        self.project_context = nn.Identity() if final_dim is None else nn.Linear(context_dim, final_dim)
+        self.project_target = nn.Identity() if final_dim is None else nn.Linear(target_dim, final_dim)
+
+    def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
+        """Total loss in nats over masked frames; stats: correct, chance, negatives."""
+        frames = context.frames
+        similarity = self._similarity(context.x, targets.vectors, frames)  # n m
+        negatives = self._draw(frames, generator)  # n k, slots
+        codes = frames.pack(targets.codes)[frames.rows[:, None], negatives]  # n k g
+        usable = (codes != targets.codes[:, None]).any(-1) & (negatives != frames.slots[:, None])
+        positive = similarity.gather(1, frames.slots[:, None])
+        negative = similarity.gather(1, negatives).masked_fill(~usable, -torch.inf)
+        losses = torch.cat([positive, negative], dim=1).logsumexp(1) - positive.squeeze(1)
+        with torch.no_grad():
+            distinct = count_distinct(codes, usable)
+            stats = {
+                "accuracy": (positive > negative).all(1).sum().float(),
+                "chance": (1 / (1 + distinct)).sum(),
+                "num_negatives": distinct.sum(),
+            }
+        return LossTerm(losses.sum(), frames.mask.sum(), stats)
+
+    def _similarity(self, x: Tensor, targets: Tensor, frames: MaskedFrames) -> Float[Tensor, "n m"]:
+        """Cosine / temperature of each context with every target of its row: one product per row."""
+        with torch.autocast(x.device.type, enabled=False):
+            contexts = F.normalize(self.project_context(x.float()), dim=-1)
+            candidates = F.normalize(self.project_target(targets.float()), dim=-1)
+            product = frames.pack(contexts) @ frames.pack(candidates).transpose(1, 2)  # b m m
+        return product[frames.rows, frames.slots] / self.temperature
+
+    def _draw(self, frames: MaskedFrames, generator: Generator) -> Int[Tensor, "n k"]:
+        """Slots of other masked frames of the same row, uniform; the frame itself where it is alone."""
+        others = frames.mask.sum(1)[frames.rows, None] - 1
+        draws = torch.rand(len(others), self.num_negatives, generator=generator, device=others.device)
+        slots = torch.minimum((draws * others).long(), (others - 1).clamp(min=0))
+        return slots + ((slots >= frames.slots[:, None]) & (others > 0))
+
+
+def count_distinct(codes: Int[Tensor, "n k g"], usable: Bool[Tensor, "n k"]) -> Float[Tensor, "n"]:
+    """Number of different usable codes among each frame's negatives."""
+    factors = 1_000_003 ** torch.arange(codes.shape[-1], device=codes.device)  # wraps: a hash will do
+    hashes = (codes * factors).sum(-1) % (2**61 - 1)  # not negative
+    values = hashes.masked_fill(~usable, -1).sort(dim=1).values
+    changes = (values[:, 1:] != values[:, :-1]) & (values[:, 1:] >= 0)
+    return (changes.sum(1) + (values[:, 0] >= 0)).float()
+
+
+class MaskedPredictionLoss(nn.Module):
+    """Predict the codes of masked frames: one softmax per codebook (w2v-BERT, section 3.2).
+
+    The loss is the mean over codebooks. Codes carry no gradient.
+    """
+
+    def __init__(
+        self, context_dim: int, num_codebooks: int, codebook_size: int, *, tap: str, weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.tap, self.weight = tap, weight
+        self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
+        self.head = nn.Linear(context_dim, num_codebooks * codebook_size)
+
+    def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
+        """Total cross-entropy in nats over masked frames; stats: accuracy."""
+        logits = self.head(context.x).float().view(-1, self.codebook_size)
+        codes = targets.codes.flatten()
+        total = F.cross_entropy(logits, codes, reduction="sum") / self.num_codebooks
+        correct = (logits.detach().argmax(-1) == codes).sum() / self.num_codebooks
+        return LossTerm(total, context.frames.mask.sum(), {"accuracy": correct})
+
+
+class DiversityLoss(nn.Module):
+    """(G V - sum over codebooks of the perplexity of mean use) / (G V): 0 = even use, 1 - 1/V = collapse.
+
+    The perplexity form (w2v-BERT, figure 2). A function of the batch's mean use, not a sum over frames: it
+    is multiplied by the count of frames, so that dividing by it gives the term back.
+    """
+
+    def __init__(self, *, tap: str = "", weight: float = 0.1) -> None:
+        super().__init__()
+        self.tap, self.weight = tap, weight
+
+    def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
+        """The term, times the count of masked frames."""
+        count = context.frames.mask.sum()
+        usage = targets.usage.float()
+        value = 1 - perplexity(usage).sum() / usage.numel()
+        return LossTerm(value * count, count)
+
+
+def perplexity(distribution: Float[Tensor, "g v"]) -> Float[Tensor, "g"]:
+    """exp of the entropy: the number of entries in effective use."""
+    return torch.exp(-torch.xlogy(distribution, distribution.clamp(min=1e-12)).sum(-1))
+
+
+class FeaturePenalty(nn.Module):
+    """Mean square of the feature encoder's valid output (wav2vec 2.0 BASE)."""
+
+    def __init__(self, *, tap: str = "", weight: float = 10.0) -> None:
+        super().__init__()
+        self.tap, self.weight = tap, weight
+
+    def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
+        """The penalty, times the count of masked frames."""
+        count = context.frames.mask.sum()
+        features = context.features
+        squares = (features.x.float().square() * features.valid[..., None]).sum()
+        return LossTerm(squares / (features.lengths.sum() * features.x.shape[-1]) * count, count)

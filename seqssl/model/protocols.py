@@ -1,0 +1,123 @@
+"""The seams: everything that can be replaced, and nothing that cannot."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Generator, Tensor
+
+from seqssl.model.types import (
+    Batch,
+    Context,
+    Features,
+    LossTerm,
+    Quantized,
+    Record,
+    Rejected,
+    Sample,
+    SampleSpec,
+)
+
+
+@runtime_checkable
+class FeatureEncoder(Protocol):
+    """Raw inputs to frames."""
+
+    dim: int
+
+    def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+        """Frames made of so many input steps; at least 1 for every length from 1."""
+        ...
+
+    def __call__(self, inputs: Shaped[Tensor, "b t *c"], lengths: Int[Tensor, "b"]) -> Features:
+        """Encode; the padding of a row never changes its valid frames."""
+        ...
+
+
+class ModalityAdapter(Protocol):
+    """All that seqssl knows about a kind of data. Must be picklable (loader workers hold a copy)."""
+
+    spec: SampleSpec
+
+    def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
+        """A cheap scan of raw files into rows.
+
+        `source` is a folder or a file. `split` is "all", or the name of a split that the source
+        itself defines. Order must not depend on the file system.
+        """
+        ...
+
+    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+        """A stored row as an array; `rng` drives augmentation, None means evaluation."""
+        ...
+
+    def feature_encoder(self, dim: int) -> FeatureEncoder:
+        """The modality's default feature encoder; `dim` is the context encoder's width, as a hint."""
+        ...
+
+
+@runtime_checkable
+class Masking(Protocol):
+    """Which frames are hidden, and what stands in their place."""
+
+    def sample(self, lengths: Int[Tensor, "b"], generator: Generator) -> Bool[Tensor, "b s"]:
+        """Masked frames of rows with these many valid frames; s = max(lengths); padding is never masked."""
+        ...
+
+    def apply(
+        self, x: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"], generator: Generator
+    ) -> Float[Tensor, "b s d"]:
+        """`x` with the masked frames replaced."""
+        ...
+
+
+@runtime_checkable
+class Quantizer(Protocol):
+    """Frames to a finite inventory of codes."""
+
+    num_codebooks: int
+    codebook_size: int
+    dim: int
+
+    def __call__(
+        self, x: Float[Tensor, "n d"], *, temperature: float | None, generator: Generator | None = None
+    ) -> Quantized:
+        """Quantize frames; `temperature` None takes the argmax, `generator` None adds no noise."""
+        ...
+
+
+@runtime_checkable
+class Mixer(Protocol):
+    """The sublayer that moves information between frames; position lives inside it."""
+
+    def __call__(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+        """Mix; frames that are not valid never influence those that are."""
+        ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """One loss term."""
+
+    tap: str  # the context encoder's output that it reads
+    weight: float
+
+    def __call__(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
+        """Sum over masked frames, with the count to divide by."""
+        ...
+
+
+class Task(Protocol):
+    """What the one training loop runs: pre-training, fine-tuning, probing."""
+
+    model: Any
+
+    def step(self, batch: Batch, step: Any) -> Any:
+        """See seqssl.training.tasks."""
+        ...
+
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """Metrics on held-out data."""
+        ...

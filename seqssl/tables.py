@@ -1,0 +1,146 @@
+"""What the terminal shows of a plan, and of a run or recipe."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+
+from seqssl.config import RunConfig
+from seqssl.hardware import GPU_UTILIZATION, LOCAL_UTILIZATION
+from seqssl.plan import Cost, Plan, parts_of
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+METRICS = ("loss", "contrastive/accuracy", "contrastive/chance", "masked_prediction/accuracy",
+           "masked_prediction/trivial", "perplexity/hard_0", "codes/dead_0")  # fmt: skip
+
+
+def plan_tables(plan: Plan) -> "RenderableType":
+    """Parameters, memory and time."""
+    cost = plan.cost
+    title = f"{plan.title}: {cost.parameters / 1e6:,.1f}M parameters"
+    parts = _table(title, "part", "parameters", "GFLOP forward")
+    for part in cost.parts:
+        parts.add_row(part.name, f"{part.parameters:,}", f"{part.forward_flops / 1e9:,.1f}")
+    batch = (
+        f"A micro-batch is {cost.rows} rows of {cost.row_input:g} {cost.unit} ({cost.row_frames} frames);"
+        f" forward and backward take {cost.micro_flops / 1e12:,.3f} TFLOP in {cost.precision}."
+    )
+    kinds = ("weights", "gradients", "optimizer", "activations", "total")
+    memory = _table("Memory per device, GiB", "checkpointing", *kinds)
+    for checkpointed in (False, True):
+        memory.add_row(*_memory_row(cost, checkpointed))
+    columns = ("on", "TFLOP/s", "devices", "accumulate", f"{cost.unit}/update", "time", "fits")
+    times = _table(f"Time for {plan.num_updates:,} updates", *columns)
+    for line in plan.estimates:
+        fits = {True: "yes", False: "no", None: ""}[line.fits]
+        speed, amount = f"{line.flops / 1e12:.3g}", f"{line.input_per_update:,.0f}"
+        counts = (str(line.devices), str(line.accumulate), amount)
+        times.add_row(line.device, speed, *counts, _duration(line.seconds), fits)
+    notes = (
+        f"TFLOP/s: {GPU_UTILIZATION:.0%} of the vendor's dense bfloat16 figure; here, {LOCAL_UTILIZATION:.0%}"
+        " of a matrix product\nmeasured just now. Accumulate: set train.accumulate so."
+        " Checkpointing: train.checkpoint_activations."
+    )
+    return Group(parts, batch, memory, times, notes)
+
+
+def run_tables(out: Path, metrics: Mapping[str, float], report: Path, seconds: float) -> "RenderableType":
+    """What a finished run reached, and what to do next."""
+    table = _table(f"Held-out data after {_duration(seconds)}: {out}", "metric", "value")
+    for name in METRICS:
+        if name in metrics:
+            table.add_row(name, f"{metrics[name]:.4g}")
+    following = [
+        f"open {report}",
+        f"seqssl doctor {out}",
+        f"seqssl probe run={out}",
+        f"seqssl embed run={out} source=YOUR_FILES out=features.parquet",
+    ]
+    return Group(table, "Next:", *(f"  {line}" for line in following))
+
+
+def info_tables(config: RunConfig, subject: Path) -> "RenderableType":
+    """The input contract, the model, and where a run stands."""
+    from seqssl.build import build_adapter, build_model
+
+    spec = build_adapter(config).spec
+    model = build_model(config, device="meta")
+    width = spec.channels if spec.vocab_size is None else f"ids below {spec.vocab_size}"
+    contract = _table("Input", "", "")
+    contract.add_row("values", f"{spec.dtype}, {spec.units}")
+    contract.add_row("channels", "no channel axis" if width is None else str(width))
+    contract.add_row("rate", "none" if spec.rate_hz is None else f"{spec.rate_hz:g} Hz")
+    contract.add_row("longest row", "no limit" if spec.max_len is None else f"{spec.max_len} input steps")
+    contract.add_row("one frame", f"{_steps_per_frame(model.feature_encoder):.4g} input steps")
+    contract.add_row("data", str(config.data.source or f"the demo corpus '{config.data.demo}'"))
+    parts = _table(f"{config.recipe}, size {config.size}", "part", "trained", "fixed")
+    for name, module in parts_of(model, config.encoder.taps).items():
+        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        fixed = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+        fixed += sum(b.numel() for b in module.buffers() if b.is_floating_point())
+        parts.add_row(name, f"{trained:,}" if trained else "nothing", f"{fixed:,}" if fixed else "")
+    taps = ", ".join(f"{name} after block {layer}" for name, layer in config.encoder.taps.items())
+    empty = [
+        *(["feature_encoder (the adapter's own is used)"] if config.feature_encoder is None else []),
+        *(["eval (no probe runs while training)"] if not config.eval else []),
+    ]
+    notes = f"Taps, {config.encoder.dim} wide: {taps}.\nNot set: {', '.join(empty) or 'nothing'}."
+    return Group(contract, parts, notes, *_progress(config, subject))
+
+
+def _progress(config: RunConfig, run: Path) -> list[Any]:
+    """Where a run stands; nothing for a recipe."""
+    if not (run / "config.yaml").is_file():
+        return []
+    from seqssl.training.metrics import read_metrics
+
+    records = read_metrics(run)
+    done = max((record["step"] for record in records), default=0)
+    checkpoints = sorted(path.name for path in (run / "checkpoints").glob("*"))
+    saved = f"Checkpoints: {', '.join(checkpoints) or 'none yet'}."
+    lines = [f"{done:,} of {config.train.num_updates:,} updates done. {saved}"]
+    valid = [record for record in records if record["kind"] == "valid"]
+    if valid:
+        metrics = _table(f"Held-out data at update {valid[-1]['step']:,}", "metric", "value")
+        for name in METRICS:
+            if name in valid[-1]:
+                metrics.add_row(name, f"{valid[-1][name]:.4g}")
+        return [*lines, metrics]
+    return list(lines)
+
+
+def _steps_per_frame(feature_encoder: Any) -> float:
+    import torch
+
+    steps = 1_000_000
+    return steps / int(feature_encoder.output_lengths(torch.tensor([steps]))[0])
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(
+        title=title, title_justify="left", show_header=any(columns), box=SIMPLE_HEAD, pad_edge=False
+    )
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=True)
+    return table
+
+
+def _memory_row(cost: Cost, checkpointed: bool) -> list[str]:
+    memory = cost.memory
+    activations = memory.activations_checkpointed if checkpointed else memory.activations
+    numbers = (memory.weights, memory.gradients, memory.optimizer, activations, memory.total(checkpointed))
+    chosen = " (this recipe)" if checkpointed == cost.checkpointed else ""
+    return [f"{str(checkpointed).lower()}{chosen}", *(f"{number / 2**30:,.2f}" for number in numbers)]
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((365 * 86_400, "years"), (86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            amount = seconds / size
+            return f"{amount:,.0f} {unit}" if amount >= 100 else f"{amount:.1f} {unit}"
+    return f"{seconds:,.0f} s"

@@ -1,0 +1,19 @@
+"""Parts that are broken on purpose, by the check functions that must find it: `QUANTIZERS`, `MASKINGS`, ...
+
+Each is a class with one mistake; its `fails` holds the names of the checks that it must fail, and it must
+pass all others.
+"""
+
+from seqssl.testing.mocks.adapters import NumberFiles
+from seqssl.testing.mocks.features import BrokenFeatures
+from seqssl.testing.mocks.masking import BrokenMasking
+from seqssl.testing.mocks.mixers import BrokenMixer
+from seqssl.testing.mocks.objectives import BrokenObjective
+from seqssl.testing.mocks.quantizers import BrokenQuantizer
+
+QUANTIZERS = BrokenQuantizer.__subclasses__()
+MASKINGS = BrokenMasking.__subclasses__()
+MIXERS = BrokenMixer.__subclasses__()
+FEATURE_ENCODERS = BrokenFeatures.__subclasses__()
+OBJECTIVES = BrokenObjective.__subclasses__()
+ADAPTERS = NumberFiles.__subclasses__()

@@ -1,0 +1,84 @@
+"""Everything that knows there may be several ranks; the only importer of torch.distributed."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among its peers, as torchrun tells it through the environment."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes files and speaks."""
+        return self.rank == 0
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over ranks, without gradient."""
+        if self.size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is set on any rank."""
+        return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def start(device: torch.device) -> Ranks:
+    """Join the process group if torchrun started several processes."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Ranks()
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(local_rank)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Ranks(dist.get_rank(), size, local_rank)
+
+
+def stop(ranks: Ranks) -> None:
+    """Leave the process group."""
+    if ranks.size > 1 and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """Sum forward; the gradient of a sum that every rank uses is the sum of the ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].clone()
+        dist.all_reduce(grad)
+        return grad
+
+
+def synchronize(model: nn.Module, ranks: Ranks) -> nn.Module:
+    """Share batch statistics (batch norm, mean code use) and gradients over ranks."""
+    if ranks.size == 1:
+        return model
+    for module in model.modules():
+        if hasattr(module, "all_reduce"):
+            module.all_reduce = _SumOverRanks.apply
+    return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)

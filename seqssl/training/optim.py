@@ -1,0 +1,52 @@
+"""Optimizers, and schedules as pure functions of the number of updates done."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from seqssl.config import OptimConfig, TemperatureConfig
+
+
+def learning_rate(config: OptimConfig, update: int, num_updates: int) -> float:
+    """The rate of update number `update` (from 0) of a run of `num_updates`.
+
+    `noam`: linear warm-up to the peak, then peak * sqrt(warm-up / update) (Vaswani et al. 2017, 5.3).
+    """
+    done, warmup = update + 1, max(1, config.warmup_updates)
+    if done < warmup:
+        return config.lr * done / warmup
+    if config.schedule == "noam":
+        return config.lr * math.sqrt(warmup / done)
+    if config.schedule == "cosine":
+        progress = min(1.0, (done - warmup) / max(1, num_updates - warmup))
+        return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+    return config.lr
+
+
+def temperature(config: TemperatureConfig, update: int, num_updates: int) -> float:
+    """Gumbel temperature of update number `update`.
+
+    A run shorter than the planned one decays faster in proportion, so that it ends where the planned one
+    would; a fixed decay would leave it in the high-noise regime.
+    """
+    hurry = max(1.0, config.planned_updates / max(1, num_updates))
+    return max(config.end, config.start * config.decay ** (update * hurry))
+
+
+def make_optimizer(config: OptimConfig, parameters: Iterable[Tensor]) -> Optimizer:
+    """Adam, AdamW or Adafactor of torch. Torch's Adafactor has no first moment, so `betas` do not apply."""
+    trainable = [p for p in parameters if p.requires_grad]
+    if config.name == "adafactor":
+        return torch.optim.Adafactor(trainable, lr=config.lr, weight_decay=config.weight_decay)
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(
+        trainable,
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )

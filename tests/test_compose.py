@@ -1,0 +1,269 @@
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from seqssl import compose
+from seqssl.compose import load_recipe, resolve, to_yaml
+from seqssl.errors import UserError
+
+PARTS = """
+class Adapter:
+    def __init__(self, *, rate_hz: float = 50.0) -> None: ...
+
+class Quantizer:
+    def __init__(self, input_dim: int, *, knob: int = 3) -> None: ...
+"""
+
+RECIPE = """
+# Paper: none
+# Expected: nothing,
+#   really
+extends: [base/first, base/second]
+modality: my_parts:Adapter
+data: {demo: none, batch_seconds: 10}
+encoder: {num_layers: 4, dim: 32, ffn_dim: 64, taps: {output: 4}}
+sizes:
+  big: {encoder: {dim: 64}}
+  small: {encoder: {dim: 16}, quantizer: {codebook_size: 8}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with recipes of its own and a stranger's parts."""
+    (tmp_path / "my_parts.py").write_text(PARTS)
+    write(tmp_path, "recipes/base/first.yaml", "optim: {lr: 1.0, clip_norm: 5}\nseed: 7")
+    second = """
+    masking: span
+    mixer: {target: attention, num_heads: 2}
+    quantizer: {target: gumbel, num_codebooks: 2, dim: "${encoder.dim}"}
+    optim: {lr: 2e-3}
+    objectives:
+      prediction: {target: masked_prediction, tap: output}
+      diversity: diversity
+    """
+    write(tmp_path, "recipes/base/second.yaml", second)
+    write(tmp_path, "recipes/mine.yaml", RECIPE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def message(*arguments: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_recipe(*arguments)
+    return str(caught.value)
+
+
+def test_layers_lie_in_order() -> None:
+    config = load_recipe("mine", "size=big")
+    assert config.seed == 7
+    assert (config.optim.lr, config.optim.clip_norm) == (2e-3, 5.0)
+    assert config.encoder.dim == 64
+    assert config.quantizer["dim"] == 64, "interpolated after the size and the overrides"
+    assert load_recipe("mine", "size=big", "encoder.dim=48").quantizer["dim"] == 48
+    assert (config.recipe, config.size) == ("mine", "big")
+
+
+def test_defaults_of_components_are_written_out() -> None:
+    config = load_recipe("mine", "size=big")
+    assert config.modality == {"target": "my_parts:Adapter", "rate_hz": 50.0}
+    assert config.masking["span"] == 10
+
+
+def test_every_value_has_an_origin(here: Path) -> None:
+    origins = resolve("mine", "size=small", "seed=3").origins
+    assert origins["seed"] == "command line"
+    assert origins["optim.lr"] == "recipes/base/second.yaml"
+    assert origins["optim.clip_norm"] == "recipes/base/first.yaml"
+    assert origins["encoder.dim"] == "recipes/mine.yaml, size=small"
+    assert origins["encoder.ffn_dim"] == "recipes/mine.yaml"
+    assert origins["quantizer.codebook_size"] == "recipes/mine.yaml, size=small"
+    assert origins["masking.span"] == "default"
+    assert origins["train.num_updates"] == "default"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("quantizer.target=my_parts:Quantizer",),
+        ("quantizer=my_parts:Quantizer",),
+        ("quantizer={target: 'my_parts:Quantizer'}",),
+    ],
+)
+def test_a_changed_target_replaces_the_node(overrides: tuple[str, ...]) -> None:
+    config = load_recipe("mine", "size=big", "objectives.diversity=null", *overrides)
+    assert config.quantizer == {"target": "my_parts:Quantizer", "knob": 3}
+
+
+def test_parameters_given_with_a_changed_target_count_in_any_order() -> None:
+    for overrides in (
+        ["quantizer=my_parts:Quantizer", "quantizer.knob=5"],
+        ["quantizer.knob=5", "quantizer=my_parts:Quantizer"],
+        ["quantizer.knob=5", "quantizer.target=my_parts:Quantizer"],
+    ):
+        config = load_recipe("mine", "size=big", "objectives.diversity=null", *overrides)
+        assert config.quantizer == {"target": "my_parts:Quantizer", "knob": 5}
+
+
+def test_the_same_target_keeps_its_parameters() -> None:
+    assert load_recipe("mine", "size=big", "quantizer=gumbel").quantizer["num_codebooks"] == 2
+
+
+def test_the_target_rule_holds_in_recipes_too(here: Path) -> None:
+    write(
+        here,
+        "recipes/child.yaml",
+        "extends: mine\nquantizer: my_parts:Quantizer\nobjectives: {diversity: null}",
+    )
+    config = load_recipe("child", "size=big")
+    assert config.quantizer == {"target": "my_parts:Quantizer", "knob": 3}
+    assert list(config.objectives) == ["prediction"]
+
+
+def test_data_is_short_for_its_source() -> None:
+    assert load_recipe("mine", "size=big", "data=/some/where").data.source == "/some/where"
+
+
+def test_values_are_read_as_yaml() -> None:
+    config = load_recipe(
+        "mine",
+        "size=big",
+        "optim.lr=1e-4",
+        "optim.betas=[0.8, 0.9]",
+        "train.compile=true",
+        "health=off",
+        "out=12",
+    )
+    assert config.optim.lr == 1e-4
+    assert config.optim.betas == (0.8, 0.9)
+    assert config.train.compile is True
+    assert config.health == "off", "YAML 1.1 reads off as false"
+    assert config.out == "12"
+
+
+def test_all_problems_at_once_each_with_key_value_remedy_and_origin(here: Path) -> None:
+    write(here, "recipes/bad.yaml", "extends: mine\nmasking: {spam: 1}\nencoder: {taps: {output: 9}}")
+    overrides = """
+        optim.lrr=1 quantizer.codebook_size=abc data.batch_frames=5 health=maybe mixer.num_heads=5 train=3
+        seed=1.5 objectives.prediction.tap=outptu broken=[
+    """.split()
+    lines = message("bad", "size=big", *overrides).splitlines()
+    expected = [
+        ("optim.lrr = 1", "did you mean 'lr'?", "[command line]"),
+        ("masking.spam = 1", "did you mean 'span'?", "[recipes/bad.yaml]"),
+        ("quantizer.codebook_size = abc", "expected an integer", "[command line]"),
+        ("data.batch_frames = 5", "either data.batch_seconds or data.batch_frames", "[command line]"),
+        ("health = maybe", "off, warn, halt", "[command line]"),
+        ("mixer.num_heads = 5", "must divide encoder.dim = 64", "[command line]"),
+        ("encoder.taps.output = 9", "from 1 to encoder.num_layers = 4", "[recipes/bad.yaml]"),
+        ("train = 3", "expected keys and values", "[command line]"),
+        ("seed = 1.5", "expected an integer", "[command line]"),
+        ("objectives.prediction.tap = outptu", "did you mean 'output'?", "[command line]"),
+        ("broken = [", "not a YAML value", "[command line]"),
+    ]
+    assert lines[0] == f"{len(expected)} problems in the configuration:"
+    for words in expected:
+        assert any(all(word in line for word in words) for line in lines), words
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("lr=1", "did you mean 'optim.lr'?"),
+        ("num_updates=1", "did you mean 'train.num_updates'?"),
+        ("quantiser.dim=1", "did you mean 'quantizer'?"),
+        ("modality.rate=1", "did you mean 'rate_hz'?"),
+        ("optim.lr=-1", "must be above 0"),
+        ("encoder.dropout=1", "below 1"),
+        ("data.valid_share=2", "below 1"),
+        ("data.batch_seconds=null", "set data.batch_seconds"),
+        ("data.demo=null", "nothing to train on"),
+        ("quantizer=random_projection", "remove it with objectives.diversity=null"),
+        ("quantizer=null", "expected a target"),
+        ("quantizer=gumble", "did you mean 'gumbel'?"),
+        ("modality=nobody.knows:Me", "there is no module"),
+        ("objectives=null", "expected named slots"),
+        ("encoder.position_groups=7", "must divide"),
+        ("encoder.conv_kernel=4", "must be odd"),
+        ("optim.name=sgd", "adam, adamw, adafactor"),
+        ("foo", "expected key=value"),
+        ("size=huge", "there is: auto, big, small"),
+        ("encoder=3", "encoder"),
+    ],
+)
+def test_a_problem_says_what_to_do(override: str, words: str) -> None:
+    text = message("mine", *(["size=big"] if not override.startswith("size") else []), override)
+    assert words in text
+    assert len(text.splitlines()) <= 2, "one mistake, one problem"
+
+
+def test_a_recipe_that_does_not_exist() -> None:
+    assert "did you mean 'mine'?" in message("mien")
+    assert "base/first" in message("something-else-entirely")
+
+
+def test_recipes_are_found_by_path_in_the_folder_and_in_the_package(here: Path) -> None:
+    elsewhere = write(here, "elsewhere/own.yaml", "extends: [mine, sibling]\nseed: 1")
+    write(here, "elsewhere/sibling.yaml", "size: small")
+    assert load_recipe(elsewhere).recipe == "own"
+    assert load_recipe("elsewhere/own.yaml").size == "small"
+    assert "base/w2vbert" in compose.list_recipes()
+
+
+def test_extends_goes_two_levels_deep(here: Path) -> None:
+    write(here, "recipes/two.yaml", "extends: mine")
+    write(here, "recipes/three.yaml", "extends: two")
+    assert load_recipe("two", "size=big").seed == 7
+    assert "more than 2 levels" in message("three", "size=big")
+
+
+def test_a_recipe_that_extends_itself_ends(here: Path) -> None:
+    write(here, "recipes/self.yaml", "extends: self")
+    assert "more than 2 levels" in message("self")
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "just text", "sizes: 3\nextends: base/second"])
+def test_a_broken_file(here: Path, text: str) -> None:
+    write(here, "recipes/broken.yaml", text)
+    assert "broken" in message("broken")
+
+
+def test_an_interpolation_of_nothing(here: Path) -> None:
+    write(here, "recipes/child.yaml", 'extends: mine\nseed: "${encoder.dims}"')
+    assert "encoder.dims" in message("child", "size=big")
+
+
+def test_a_saved_run_is_a_recipe(here: Path) -> None:
+    config = load_recipe("mine", "size=big", "data=/x", "out=runs/one")
+    text = to_yaml(config) + "provenance:\n  commit: abc\n"
+    write(here, "runs/one/config.yaml", text)
+    assert load_recipe("runs/one") == config
+    assert load_recipe("runs/one/config.yaml", "size=big") == config
+    assert load_recipe("runs/one", "optim.lr=3").optim.lr == 3
+    assert "no such size" in message("runs/one", "size=small")
+
+
+def test_auto_takes_a_small_size_on_a_cpu_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqssl.plan.has_gpu", lambda: False)
+    for cores, size in ((2, "small"), (64, "big")):
+        monkeypatch.setattr("seqssl.plan.num_cores", lambda cores=cores: cores)
+        resolved = resolve("mine")
+        assert resolved.config.size == size
+        assert f"chose {size}" in resolved.note
+        assert "size=big|small" in resolved.note
+
+
+def test_header() -> None:
+    assert compose.header(Path("recipes/mine.yaml")) == {}, "a blank line comes first"
+    path = Path("recipes/headed.yaml")
+    path.write_text(RECIPE.lstrip())
+    assert compose.header(path) == {"paper": "none", "expected": "nothing, really"}

@@ -1,0 +1,119 @@
+"""The recipes hold what they promise; for the paper's sizes, every value of the paper."""
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from seqssl import compose, plan
+from seqssl.compose import load_recipe
+from seqssl.config import DataConfig, TrainConfig
+
+RECIPES = {name: path for name, path in compose.list_recipes().items() if not name.startswith("base/")}
+SIZES = [(name, size) for name, path in RECIPES.items() for size in compose.sizes_of(path)]
+
+PAPER: dict[str, Any] = {
+    "masking": {"target": "span", "start_prob": 0.065, "span": 10, "fill": "noise", "fill_std": 0.1},
+    "quantizer": {"target": "gumbel", "num_codebooks": 1, "codebook_size": 1024, "dim": 1024},
+    "temperature": {"start": 2.0, "end": 0.1, "decay": 0.999995, "planned_updates": 400_000},
+    "mixer": {"target": "attention", "num_heads": 8, "position": "none", "dropout": 0.0},
+    "encoder": {
+        "block": "conformer",
+        "dim": 1024,
+        "ffn_dim": 4096,
+        "conv_kernel": 5,
+        "conv_norm": "batch",
+        "dropout": 0.0,
+        "stochastic_depth": 0.0,
+        "position": "conv",
+        "position_kernel": 128,
+        "position_groups": 16,
+    },
+    "objectives": {
+        "contrastive": {
+            "target": "contrastive",
+            "tap": "contrastive",
+            "weight": 1.0,
+            "num_negatives": 100,
+            "temperature": 0.1,
+            "final_dim": None,
+        },
+        "diversity": {"target": "diversity", "weight": 0.1},
+        "masked_prediction": {"target": "masked_prediction", "tap": "output", "weight": 1.0},
+    },
+    "optim": {
+        "lr": 2e-3,
+        "betas": (0.9, 0.98),
+        "eps": 1e-6,
+        "weight_decay": 0.0,
+        "clip_norm": 20.0,
+        "schedule": "noam",
+        "warmup_updates": 25_000,
+    },
+    "train": {"num_updates": 400_000},
+    "data": {"max_seconds": 32.0, "join_seconds": None},
+}
+
+
+def holds(actual: Any, expected: Any, where: str) -> None:
+    if isinstance(expected, dict):
+        for key, value in expected.items():
+            holds(actual[key], value, f"{where}.{key}")
+    else:
+        assert actual == expected, where
+
+
+@pytest.mark.parametrize(("size", "layers", "optimizer"), [("xl", 24, "adam"), ("xxl", 42, "adafactor")])
+def test_speech_w2vbert_is_the_paper(size: str, layers: int, optimizer: str) -> None:
+    config = load_recipe("speech_w2vbert", f"size={size}")
+    holds(asdict(config), PAPER, size)
+    assert config.encoder.num_layers == layers
+    assert config.encoder.taps == {"contrastive": 12, "output": layers}
+    assert config.optim.name == optimizer
+    assert config.data.batch_seconds is not None
+    assert config.data.batch_seconds * config.train.accumulate == 2048 * 32
+    assert set(config.objectives) == set(PAPER["objectives"])
+
+
+@pytest.mark.parametrize(
+    ("size", "stack", "billions"), [("xl", 579_674_112, 0.6), ("xxl", 1_014_429_696, 1.0)]
+)
+def test_parameter_counts_are_the_papers(size: str, stack: int, billions: float) -> None:
+    cost = plan.cost_of(load_recipe("speech_w2vbert", f"size={size}"))
+    parts = {part.name: part.parameters for part in cost.parts}
+    assert sum(count for name, count in parts.items() if "blocks" in name) == stack
+    assert parts["encoder: blocks 1 to 12 (contrastive)"] == 12 * 24_153_088
+    assert parts["quantizer"] == 640 * 1024 + 1024 + 1024 * 1024
+    assert parts["input projection"] == 640 * 1024 + 1024
+    assert parts["objectives"] == 1024 * 1024 + 1024
+    assert parts["feature encoder"] == 9_568
+    assert parts["encoder: position"] == pytest.approx(8.4e6, rel=0.01)
+    assert round(cost.parameters / 1e9, 1) == billions
+
+
+@pytest.mark.parametrize(("recipe", "size"), SIZES)
+def test_every_size_of_every_recipe_is_valid_and_trains_on_the_demo(recipe: str, size: str) -> None:
+    config = load_recipe(recipe, f"size={size}")
+    assert config.size == size
+    assert config.data.demo
+    assert compose.load_recipe(recipe, f"size={size}") == config
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_open_with_what_a_reader_asks_first(recipe: str) -> None:
+    header = compose.header(RECIPES[recipe])
+    assert set(header) >= {"paper", "command", "expected", "hardware", "time", "verified"}
+    assert f"recipe={recipe}" in header["command"]
+
+
+def test_the_base_recipe_says_what_the_code_would_assume() -> None:
+    """So that a run by Python without recipes and one by recipe do not differ."""
+    base = compose.read_recipe(compose.find_recipe("base/run"))
+    holds(asdict(DataConfig()), base["data"], "data")
+    holds(asdict(TrainConfig()), base["train"], "train")
+
+
+def test_recipes_of_a_modality_stay_short() -> None:
+    for name, path in RECIPES.items():
+        lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        assert len(lines) <= 30, f"{name}: what is not about its modality belongs in recipes/base"
