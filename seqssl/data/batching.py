@@ -1,9 +1,9 @@
 """Deterministic batches of like length: what is in batch number m is a function of the seed alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from seqssl.data.workers import start_worker, worker_context
 from seqssl.errors import UserError
 from seqssl.model.protocols import ModalityAdapter
 from seqssl.model.types import Batch, Sample
+
+T = TypeVar("T")
 
 
 class BatchLoader:
@@ -164,12 +166,10 @@ def _joined(samples: Sequence[Sample]) -> Sample:
     """Samples one after the other."""
     if len(samples) == 1:
         return samples[0]
-    observed = [sample.observed for sample in samples if sample.observed is not None]
-    times = [sample.times for sample in samples if sample.times is not None]
     return Sample(
         values=np.concatenate([sample.values for sample in samples]),
-        observed=np.concatenate(observed) if observed else None,
-        times=_joined_times(times) if times else None,
+        observed=_all_or_none(np.concatenate, [sample.observed for sample in samples]),
+        times=_all_or_none(_joined_times, [sample.times for sample in samples]),
     )
 
 
@@ -187,15 +187,15 @@ def collate(samples: Sequence[Sample], keys: list[str]) -> Batch:
     return Batch(
         inputs=_padded([sample.values for sample in samples]),
         lengths=torch.tensor([len(sample.values) for sample in samples]),
-        observed=_padded_optional([sample.observed for sample in samples]),
-        times=_padded_optional([sample.times for sample in samples]),
+        observed=_all_or_none(_padded, [sample.observed for sample in samples]),
+        times=_all_or_none(_padded, [sample.times for sample in samples]),
         keys=keys,
     )
 
 
-def _padded_optional(arrays: Sequence[np.ndarray | None]) -> Tensor | None:
-    present = [array for array in arrays if array is not None]
-    return _padded(present) if present else None
+def _all_or_none(combine: Callable[[Sequence[Any]], T], arrays: Sequence[np.ndarray | None]) -> T | None:
+    """What an adapter gives with one sample it gives with all."""
+    return None if arrays[0] is None else combine(arrays)
 
 
 def _padded(arrays: Sequence[np.ndarray]) -> Tensor:

@@ -213,7 +213,7 @@ class Corpus:
             raise UserError(f"{path} is damaged ({error}): prepare again into an empty folder.") from error
 
     def _read_group(self, shard: int, group: int) -> pa.Table:
-        return self._file(shard).read_row_group(group).combine_chunks()
+        return self._file(shard).read_row_group(group, use_threads=False).combine_chunks()
 
     @cached_property
     def _index(self) -> dict[str, np.ndarray]:

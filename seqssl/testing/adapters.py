@@ -26,7 +26,9 @@ def check_adapter(adapter: Any, source: Path) -> None:
 
 def adapter_checks() -> list[Check]:
     """The checks by name; each takes the adapter and the source."""
-    encoder_checks = [(f"feature_encoder_{name}", _on_encoder(check)) for name, check in feature_encoder_checks()]
+    encoder_checks = [
+        (f"feature_encoder_{name}", _on_encoder(check)) for name, check in feature_encoder_checks()
+    ]
     return [
         *named(
             spec_is_complete,
@@ -54,7 +56,8 @@ def spec_is_complete(adapter: Any, source: Path) -> None:
     require(spec.dtype in NUMPY_DTYPES, f"spec.dtype is {spec.dtype!r}, not one of {[*NUMPY_DTYPES]}")
     require(spec.units, "spec.units is empty: say what one value means")
     require(
-        (spec.vocab_size is not None) == (spec.dtype == "int64"), "vocab_size is for int64 samples, and they need it"
+        (spec.vocab_size is not None) == (spec.dtype == "int64"),
+        "vocab_size is for int64 samples, and they need it",
     )
     for name in ("channels", "vocab_size", "rate_hz", "max_len"):
         value = getattr(spec, name)
@@ -127,12 +130,18 @@ def load_gives_what_the_spec_says(adapter: Any, source: Path) -> None:
     for row in _stored_rows(adapter, source):
         for sample in _loads(adapter, row):
             values = sample.values
-            require(values.dtype == NUMPY_DTYPES[spec.dtype], f"values are {values.dtype}, spec: {spec.dtype}")
+            require(
+                values.dtype == NUMPY_DTYPES[spec.dtype], f"values are {values.dtype}, spec: {spec.dtype}"
+            )
             channels = None if values.ndim == 1 else values.shape[1]
             require(values.ndim <= 2 and channels == spec.channels, f"values have shape {values.shape}")
-            require(np.isfinite(values).all(), "values hold NaN or infinity; mark what is missing in `observed`")
+            require(
+                np.isfinite(values).all(), "values hold NaN or infinity; mark what is missing in `observed`"
+            )
             if spec.vocab_size is not None:
-                require(0 <= values.min() and values.max() < spec.vocab_size, "an id is out of the vocabulary")
+                require(
+                    0 <= values.min() and values.max() < spec.vocab_size, "an id is out of the vocabulary"
+                )
             if sample.observed is not None:
                 require(sample.observed.shape == values.shape, "observed and values differ in shape")
             if sample.times is not None:

@@ -39,7 +39,10 @@ codebook_sizes: SearchStrategy[CodebookSizes] = st.builds(
 
 @st.composite
 def tensors(
-    draw: st.DrawFn, *shape: int, scales: tuple[float, ...] = (1.0, 0.0, 1e-4, 100.0), dtype: torch.dtype = torch.float64
+    draw: st.DrawFn,
+    *shape: int,
+    scales: tuple[float, ...] = (1.0, 0.0, 1e-4, 100.0),
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Normal values at one of `scales`; sometimes with equal frames, sometimes with a frame of zeros."""
     x = torch.randn(shape, generator=seeded(draw(seeds)), dtype=dtype) * draw(st.sampled_from(scales))

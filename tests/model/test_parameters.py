@@ -45,7 +45,9 @@ def conformer_block(position: str = "none", conv_norm: str = "batch") -> Conform
 def w2v_bert(num_layers: int, position: ConvPosition | None = None) -> PretrainingModel:
     features = Conv2dSubsampling(80, channels=32)
     encoder = ContextEncoder(
-        [conformer_block() for _ in range(num_layers)], position, taps={"contrastive": 12, "output": num_layers}
+        [conformer_block() for _ in range(num_layers)],
+        position,
+        taps={"contrastive": 12, "output": num_layers},
     )
     objectives: dict[str, nn.Module] = {
         "contrastive": ContrastiveLoss(DIM, DIM, tap="contrastive"),
@@ -96,7 +98,9 @@ def test_parts_around_the_stack() -> None:
     assert round((convolutions + 640 * DIM + DIM) / 1e6, 2) == 0.67
     assert num_parameters(model.quantizer) == 640 * 1024 + 1024 + 1024 * 1024 == 1_704_960
     assert num_parameters(model.objectives["masked_prediction"]) == 1024 * 1024 + 1024 == 1_049_600
-    assert num_parameters(model.objectives["contrastive"]) == num_parameters(model.objectives["diversity"]) == 0
+    assert (
+        num_parameters(model.objectives["contrastive"]) == num_parameters(model.objectives["diversity"]) == 0
+    )
     assert num_parameters(model.masking) == 0
 
 

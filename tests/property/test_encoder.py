@@ -174,7 +174,9 @@ class Adds(nn.Module):
 
 def test_stochastic_depth_keeps_the_expectation() -> None:
     """Rows are dropped one by one, at the right rate, and survivors are scaled up."""
-    model = ContextEncoder([Adds(), Adds()], None, taps={"middle": 1, "output": 2}, stochastic_depth=0.5).train()
+    model = ContextEncoder(
+        [Adds(), Adds()], None, taps={"middle": 1, "output": 2}, stochastic_depth=0.5
+    ).train()
     x = torch.zeros(20_000, 1, 1)
     taps = model(x, torch.ones(20_000, 1, dtype=torch.bool), seeded())
     first, second = taps["middle"], taps["output"] - taps["middle"]

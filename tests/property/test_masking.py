@@ -17,7 +17,9 @@ spans = st.integers(1, 15)
 def runs(row: Tensor) -> list[tuple[int, int]]:
     """(start, end) of each run of true entries."""
     edges = torch.cat([torch.zeros(1, dtype=torch.bool), row, torch.zeros(1, dtype=torch.bool)]).int().diff()
-    return list(zip((edges == 1).nonzero()[:, 0].tolist(), (edges == -1).nonzero()[:, 0].tolist(), strict=True))
+    return list(
+        zip((edges == 1).nonzero()[:, 0].tolist(), (edges == -1).nonzero()[:, 0].tolist(), strict=True)
+    )
 
 
 @given(lengths(), start_probs, spans, st.integers(0, 3), seeds)
@@ -130,7 +132,9 @@ def test_masked_frames_are_indexed_and_packed(frames: MaskedFrames, seed: int) -
 
 
 @pytest.mark.parametrize(
-    "bad", [{"start_prob": 1.5}, {"span": 0}, {"min_spans": -1}, {"fill": "nonsense"}], ids=lambda bad: next(iter(bad))
+    "bad",
+    [{"start_prob": 1.5}, {"span": 0}, {"min_spans": -1}, {"fill": "nonsense"}],
+    ids=lambda bad: next(iter(bad)),
 )
 def test_bad_settings_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"masking needs|fill must be"):

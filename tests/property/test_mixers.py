@@ -132,7 +132,11 @@ def test_only_position_breaks_permutation_equivariance(position: str) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "named"),
-    [({"position": "absolute"}, "position"), ({"num_heads": 5}, "num_heads"), ({"num_heads": 4, "position": "rotary"}, "rotary")],
+    [
+        ({"position": "absolute"}, "position"),
+        ({"num_heads": 5}, "num_heads"),
+        ({"num_heads": 4, "position": "rotary"}, "rotary"),
+    ],
 )
 def test_impossible_settings_are_refused(settings: dict[str, object], named: str) -> None:
     """12 / 4 = 3 dimensions per head cannot be paired."""

@@ -236,7 +236,9 @@ def diversity(usage: Tensor) -> float:
 def test_diversity_limits(g: int, v: int) -> None:
     """0 at even use, 1 - 1/V at collapse."""
     assert diversity(torch.full((g, v), 1 / v)) == pytest.approx(0, abs=1e-5)
-    assert diversity(F.one_hot(torch.zeros(g, dtype=torch.long), v).float()) == pytest.approx(1 - 1 / v, abs=1e-5)
+    assert diversity(F.one_hot(torch.zeros(g, dtype=torch.long), v).float()) == pytest.approx(
+        1 - 1 / v, abs=1e-5
+    )
 
 
 @given(st.integers(1, 4), st.integers(1, 12), seeds)
