@@ -39,14 +39,12 @@ _HOMES = {
     "seqssl.config": ("RunConfig",),
     "seqssl.compose": ("load_recipe",),
     "seqssl.build": ("build_model",),
-    "seqssl.training.loop": ("Run", "train"),
-    "seqssl.evaluation.encoder": ("Encoder", "load"),
+    "seqssl.run": ("Run", "load", "train"),
+    "seqssl.evaluation.encoder": ("Encoder",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [  # noqa: PLE0604, RUF022
-    *_HOME_OF
-]  # pyright: ignore
+__all__ = [*_HOME_OF]  # pyright: ignore
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -55,7 +53,6 @@ if TYPE_CHECKING:
     from seqssl.config import RunConfig as RunConfig
     from seqssl.errors import UserError as UserError
     from seqssl.evaluation.encoder import Encoder as Encoder
-    from seqssl.evaluation.encoder import load as load
     from seqssl.model.encoder import ConformerBlock as ConformerBlock
     from seqssl.model.encoder import ContextEncoder as ContextEncoder
     from seqssl.model.encoder import TransformerBlock as TransformerBlock
@@ -87,8 +84,9 @@ if TYPE_CHECKING:
     from seqssl.model.types import Rejected as Rejected
     from seqssl.model.types import Sample as Sample
     from seqssl.model.types import SampleSpec as SampleSpec
-    from seqssl.training.loop import Run as Run
-    from seqssl.training.loop import train as train
+    from seqssl.run import Run as Run
+    from seqssl.run import load as load
+    from seqssl.run import train as train
 
 
 def __getattr__(name: str) -> Any:

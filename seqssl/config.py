@@ -21,7 +21,9 @@ class DataConfig:
     batch_frames: int | None = None
     max_seconds: float | None = None  # longer rows are cropped: at random in training, at the middle else
     max_frames: int | None = None
-    join_seconds: float | None = None  # rows of one group are joined, in an order drawn anew each epoch, up to this
+    join_seconds: float | None = (
+        None  # rows of one group are joined, in an order drawn anew each epoch, up to this
+    )
     join_frames: int | None = None
     valid_share: float = 0.1  # share of groups or records held out when data is prepared on the way
     split_by: str = "group"  # group | record

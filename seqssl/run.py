@@ -1,10 +1,9 @@
 """Whole runs: train one, open one."""
 
-import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,13 +24,13 @@ from seqssl.data.shards import Corpus
 from seqssl.doctor import Monitor
 from seqssl.errors import UserError
 from seqssl.evaluation.encoder import Encoder
+from seqssl.illustration import illustrate
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import ModalityAdapter
 from seqssl.model.types import Batch, SampleSpec
 from seqssl.plan import cost_of
-from seqssl.report import write_report
+from seqssl.report import flatten, write_report
 from seqssl.training import checkpoint, distributed
-from seqssl.training.illustration import illustrate
 from seqssl.training.loop import Trainer, Units
 from seqssl.training.tasks import PretrainTask
 
@@ -50,9 +49,7 @@ class Run:
     seconds: float  # of this call
 
 
-def train(
-    config: RunConfig, *, say: Callable[[str], None] = print, progress: Progress = silent
-) -> Run:
+def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Progress = silent) -> Run:
     """Pre-train as configured; an `out` that holds the same run already is taken up where it stopped.
 
     Raises UserError for bad input, HealthHalt and Interrupted as their names say (the state is saved).
@@ -75,7 +72,9 @@ def train(
         task = PretrainTask(
             model, distributed.synchronize(compiled(model, config), ranks), device=device, seed=config.seed
         )
-        loader = partial(BatchLoader, corpus, adapter, **batching(config.data, adapter.spec), seed=config.seed)
+        loader = partial(
+            BatchLoader, corpus, adapter, **batching(config.data, adapter.spec), seed=config.seed
+        )
         held_out = loader(split="valid", shuffle=False)
         precision = resolve_precision(config, device)
         units, machine = measure(config, adapter.spec, device, precision)
@@ -123,7 +122,9 @@ def find_run(path: str | Path) -> tuple[RunConfig, Path]:
     for folder in (given, *given.parents):
         if (folder / "config.yaml").is_file():
             return load_recipe(folder / "config.yaml"), folder
-    raise UserError(f"{path} is no run: there is no config.yaml in it. `seqssl train` makes runs/<recipe>-<size>.")
+    raise UserError(
+        f"{path} is no run: there is no config.yaml in it. `seqssl train` makes runs/<recipe>-<size>."
+    )
 
 
 def find_checkpoint(path: Path, run: Path, weights: str) -> checkpoint.Checkpoint:
@@ -172,8 +173,10 @@ def length(config: DataConfig, name: str, spec: SampleSpec) -> int | None:
     if seconds is None:
         return None if frames is None else int(frames)
     if spec.rate_hz is None:
-        raise UserError(f"data.{name}_seconds: this modality has no rate; use data.{name}_frames (input steps).")
-    return round(seconds * spec.rate_hz)
+        raise UserError(
+            f"data.{name}_seconds: this modality has no rate; use data.{name}_frames (input steps)."
+        )
+    return int(seconds * spec.rate_hz)
 
 
 def batching(config: DataConfig, spec: SampleSpec) -> dict[str, Any]:
@@ -198,7 +201,9 @@ def open_corpus(
         corpus = opening()
     for split in ("train", "valid"):
         if not len(corpus.rows(split)):
-            raise UserError(f"{corpus.folder} has no rows in the split {split!r}; prepare it with valid_share > 0.")
+            raise UserError(
+                f"{corpus.folder} has no rows in the split {split!r}; prepare it with valid_share > 0."
+            )
     return corpus
 
 
@@ -238,14 +243,23 @@ def check_same_run(config: RunConfig, out: Path, corpus: Corpus) -> None:
         if out.exists() and any(out.iterdir()):
             raise UserError(f"out={out} is not empty and holds no run: choose another folder.")
         return
-    before, now = flatten(yaml.safe_load((out / "config.yaml").read_text())), flatten(yaml.safe_load(to_yaml(config)))
+    before, now = (
+        flatten(yaml.safe_load((out / "config.yaml").read_text())),
+        flatten(yaml.safe_load(to_yaml(config))),
+    )
     changed = sorted(
-        key for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and key not in _FREE and not key.startswith("provenance.")
+        key
+        for key in before.keys() | now.keys()
+        if before.get(key) != now.get(key)
+        and key not in _FREE
+        and not key.startswith("provenance")
+        and not isinstance(before.get(key, now.get(key)), Mapping)
     )
     if changed:
         lines = "\n".join(f"  {key}: {before.get(key)} there, {now.get(key)} now" for key in changed)
-        raise UserError(f"{out} holds a run with other settings:\n{lines}\nChoose another out=, or the old values.")
+        raise UserError(
+            f"{out} holds a run with other settings:\n{lines}\nChoose another out=, or the old values."
+        )
     if before.get("provenance.data_hash") != corpus.content_hash:
         raise UserError(f"{out} was trained on other data than {corpus.folder}: choose another out=.")
 
@@ -280,13 +294,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}."""
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    items: Iterator[dict[str, Any]] = (
-        flatten(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in tree.items()
-    )
-    return {key: value for item in items for key, value in item.items()}

@@ -97,9 +97,9 @@ def _progress(config: RunConfig, run: Path) -> list[Any]:
     """Where a run stands; nothing for a recipe."""
     if not (run / "config.yaml").is_file():
         return []
-    from seqssl.training.metrics import read_metrics
+    from seqssl.doctor import read_records
 
-    records = read_metrics(run)
+    records = list(read_records(run / "metrics.jsonl"))
     done = max((record["step"] for record in records), default=0)
     checkpoints = sorted(path.name for path in (run / "checkpoints").glob("*"))
     saved = f"Checkpoints: {', '.join(checkpoints) or 'none yet'}."

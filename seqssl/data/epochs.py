@@ -1,6 +1,5 @@
 """Which rows meet in which batch: a pure function of their lengths, the seed and the epoch."""
 
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -46,28 +45,30 @@ def _join(lengths: np.ndarray, groups: np.ndarray, order: np.ndarray, join_lengt
     """Rows of each group, in the order given, joined up to `join_length`; a longer row stays alone."""
     codes = np.unique(groups, return_inverse=True)[1]
     by_group = order[np.argsort(codes[order], kind="stable")]
-    borders = np.flatnonzero(np.diff(codes[by_group])) + 1
     items: list[Item] = []
-    for rows in np.split(by_group, borders):
+    for rows in np.split(by_group, np.flatnonzero(np.diff(codes[by_group])) + 1):
         alone = lengths[rows] >= join_length
         items += [(row,) for row in rows[alone].tolist()]
-        greedy = _fill(rows[~alone], lengths, join_length, math.inf)
-        # Again with as many items of even length, or the last one would often be very short.
-        items += _fill(rows[~alone], lengths, join_length, lengths[rows[~alone]].sum() / max(len(greedy), 1))
+        items += _fill(rows[~alone].tolist(), lengths, join_length)
     return items
 
 
-def _fill(rows: np.ndarray, lengths: np.ndarray, join_length: int, target: float) -> list[Item]:
-    """Runs of rows, none longer than `join_length`, that end near the multiples of `target`."""
+def _fill(rows: Sequence[int], lengths: np.ndarray, join_length: int) -> list[Item]:
+    """Greedy runs of rows; the last two share their rows evenly, or the last would often be very short."""
     items: list[list[int]] = []
-    current = total = 0
-    for row, length in zip(rows.tolist(), lengths[rows].tolist(), strict=True):
-        if not items or current + length > join_length or total + length / 2 > target * len(items):
-            items.append([])
-            current = 0
-        items[-1].append(row)
-        current += length
+    total = join_length
+    for row, length in zip(rows, lengths[rows].tolist(), strict=True):
         total += length
+        if total > join_length:
+            items.append([])
+            total = length
+        items[-1].append(row)
+    if len(items) > 1:
+        tail = items[-2] + items[-1]
+        sums = np.cumsum(lengths[tail])
+        half = int(np.searchsorted(sums, sums[-1] / 2, side="right"))
+        if half and sums[-1] - sums[half - 1] <= join_length:
+            items[-2:] = [tail[:half], tail[half:]]
     return [tuple(item) for item in items]
 
 

@@ -1,7 +1,6 @@
 """A trained encoder, frozen: arrays in, vectors out."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,9 @@ class Encoder:
     `tap` is the name of the context encoder's output to read ("" = the highest).
     """
 
-    def __init__(self, model: PretrainingModel, spec: SampleSpec, *, tap: str = "", batch_inputs: int) -> None:
+    def __init__(
+        self, model: PretrainingModel, spec: SampleSpec, *, tap: str = "", batch_inputs: int
+    ) -> None:
         if tap and tap not in model.encoder.taps:
             raise UserError(f"there is no tap {tap!r}; the model has {', '.join(model.encoder.taps)}")
         self.model = model.eval()
@@ -70,7 +71,9 @@ class Encoder:
         axes = 1 if self.spec.channels is None else 2
         expected = "(t,)" if axes == 1 else f"(t, {self.spec.channels})"
         if values.ndim != axes or (axes == 2 and values.shape[1] != self.spec.channels) or len(values) == 0:
-            raise UserError(f"array {index} has shape {values.shape}; the encoder expects {expected} with t >= 1")
+            raise UserError(
+                f"array {index} has shape {values.shape}; the encoder expects {expected} with t >= 1"
+            )
         if not np.isfinite(values).all():
             raise UserError(f"array {index} holds NaN or infinite values; clean it first")
         return values.astype(self.spec.dtype, copy=False)

@@ -37,7 +37,8 @@ class ConformerBlock(nn.Module):
         x = x + 0.5 * self.feed_forward_in(x)
         x = x + self.dropout(self.mixer(self.mixer_norm(x), valid))
         x = x + self.convolution(x, valid)
-        return self.norm(x + 0.5 * self.feed_forward_out(x))
+        y: Tensor = self.norm(x + 0.5 * self.feed_forward_out(x))
+        return y
 
 
 class TransformerBlock(nn.Module):
@@ -53,7 +54,8 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
         """One block."""
         x = x + self.dropout(self.mixer(self.mixer_norm(x), valid))
-        return x + self.feed_forward(x)
+        y: Tensor = x + self.feed_forward(x)
+        return y
 
 
 class ContextEncoder(nn.Module):
@@ -88,7 +90,7 @@ class ContextEncoder(nn.Module):
         self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"], generator: Generator | None = None
     ) -> dict[str, Float[Tensor, "b s d"]]:
         """Every tap by name; blocks above the highest tap are not run."""
-        outputs = {}
+        outputs: dict[str, Tensor] = {}
         if self.position is not None:
             x = self.position(x, valid)
         for layer in range(1, max(self.taps.values()) + 1):

@@ -21,6 +21,12 @@ class Conv2dSubsampling(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(inputs, channels, kernel_size=3, stride=2, padding=1) for inputs in (1, channels)
         )
+        for conv in self.convs:
+            # Keeps the variance of the input; torch's default loses two thirds of it per layer, and codes
+            # drawn from so little variation are noise at the start (docs/decisions).
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)
         self.dim = channels * math.ceil(math.ceil(num_bins / 2) / 2)
 
     def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:

@@ -87,7 +87,8 @@ class ConvolutionModule(nn.Module):
         x = F.glu(self.expand(self.norm_in(x))) * valid[..., None]
         x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
         x = self.norm(x, valid) if isinstance(self.norm, MaskedBatchNorm) else self.norm(x)
-        return self.dropout(self.contract(F.silu(x)))
+        y: Tensor = self.dropout(self.contract(F.silu(x)))
+        return y
 
 
 class ConvPosition(nn.Module):

@@ -54,7 +54,7 @@ class SpanMasking(nn.Module):
         before[:, self.span :] = total[:, : -self.span]
         return (total > before) & valid
 
-    def apply(
+    def apply(  # type: ignore[override]  # the seam's name; nn.Module.apply(fn) is not used on this class
         self, x: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"], generator: Generator
     ) -> Float[Tensor, "b s d"]:
         """`x` with its masked frames replaced."""

@@ -17,9 +17,7 @@ class Attention(nn.Module):
     Transformer-XL (1901.02860, section 3.3), the position terms entering as an additive bias.
     """
 
-    def __init__(
-        self, dim: int, *, num_heads: int = 8, position: str = "none", dropout: float = 0.0
-    ) -> None:
+    def __init__(self, dim: int, *, num_heads: int = 8, position: str = "none", dropout: float = 0.0) -> None:
         super().__init__()
         if position not in POSITIONS:
             raise ValueError(f"position must be one of {', '.join(POSITIONS)}; got {position!r}")
@@ -47,7 +45,8 @@ class Attention(nn.Module):
             q, mask = q + self.content_bias[:, None].to(q.dtype), bias.to(q.dtype)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        y: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return y
 
     def _distance_bias(self, q: Float[Tensor, "b h s e"]) -> Float[Tensor, "b h s s"]:
         """Terms (b) and (d) of Transformer-XL for every pair of frames, already scaled."""

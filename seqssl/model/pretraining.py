@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -29,20 +30,25 @@ class PretrainingModel(nn.Module):
     An objective with an empty tap reads the output of the highest one.
     """
 
+    # Modules that keep the protocols of seqssl.model.protocols, which a type cannot say together.
+    feature_encoder: Any
+    masking: Any
+    quantizer: Any
+
     def __init__(
         self,
-        feature_encoder: nn.Module,
-        masking: nn.Module,
-        quantizer: nn.Module,
+        feature_encoder: Any,
+        masking: Any,
+        quantizer: Any,
         encoder: ContextEncoder,
-        objectives: Mapping[str, nn.Module],
+        objectives: Mapping[str, Any],
         dim: int,
     ) -> None:
         super().__init__()
         self.feature_encoder = feature_encoder
         self.masking = masking
         self.quantizer = quantizer
-        self.input_projection = nn.Linear(feature_encoder.dim, dim)  # type: ignore[arg-type]
+        self.input_projection = nn.Linear(feature_encoder.dim, dim)
         self.encoder = encoder
         self.objectives = nn.ModuleDict(objectives)
         self.all_reduce: Callable[[Tensor], Tensor] = identity  # see seqssl.training.distributed

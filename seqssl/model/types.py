@@ -6,7 +6,8 @@ g codebooks, v entries per codebook, q code width, k negatives.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,12 +28,11 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on `device`."""
-        moved = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
+
+        def moved(value: Any) -> Any:
+            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+        return Batch(**{name: moved(value) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,13 @@ class MaskedFrames:
 
     def to(self, device: torch.device | str) -> "MaskedFrames":
         """The same frames on `device`."""
-        tensors = (self.mask, self.rows, self.columns, self.slots)
-        return MaskedFrames(*(t.to(device, non_blocking=True) for t in tensors), self.max_per_row)
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        return MaskedFrames(
+            moved(self.mask), moved(self.rows), moved(self.columns), moved(self.slots), self.max_per_row
+        )
 
     def take(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "n d"]:
         """The masked frames of `x`."""

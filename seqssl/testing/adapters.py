@@ -110,7 +110,10 @@ def read_gives_a_length_and_storable_columns(adapter: Any, source: Path) -> None
         require(isinstance(columns, Mapping), f"read returns a {type(columns).__name__}, not a mapping")
         length = columns.get("length")
         is_integer = isinstance(length, int | np.integer) and not isinstance(length, bool)
-        require(is_integer and length >= 1, f"`length` is {length!r}; it must be an integer of at least 1")
+        require(
+            is_integer and int(length or 0) >= 1,
+            f"`length` is {length!r}; it must be an integer of at least 1",
+        )
         for name, value in columns.items():
             try:
                 _stored(value)
@@ -263,7 +266,7 @@ def _stored_rows(adapter: Any, source: Path) -> list[dict[str, Any]]:
 
 
 def _stored(value: Any) -> Any:
-    """A column's value after storage: arrays of one or two dimensions are memory maps, not to be written to."""
+    """A value after storage: arrays, of one or two dimensions, are memory maps and not to be written to."""
     import pyarrow as pa
 
     if not isinstance(value, np.ndarray | list):

@@ -1,4 +1,4 @@
-"""What every feature encoder must do. It is checked in evaluation, on random inputs made by a `SampleSpec`."""
+"""What every feature encoder must do, checked in evaluation on random inputs made by a `SampleSpec`."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -105,7 +105,7 @@ def forward_is_one_hot(factory: Factory) -> None:
     """Vectors are codebook entries, bit for bit; at least: equal codes, equal vectors."""
     quantizer, x = _made(factory)
     for out in _everywhere(quantizer, x):
-        _, inverse = out.codes.unique(dim=0, return_inverse=True)
+        _, inverse = torch.unique(out.codes, dim=0, return_inverse=True)
         first = torch.stack([(inverse == i).nonzero()[0, 0] for i in inverse])
         require(torch.equal(out.vectors, out.vectors[first]), "frames of equal codes have different vectors")
         if hasattr(quantizer, "codebook"):
@@ -224,7 +224,8 @@ def _plausible(counts: Tensor, expected: Tensor) -> bool:
     expected = torch.cat([expected[~rare], expected[rare].sum()[None]])
     statistic = float(((counts - expected).square() / expected.clamp(min=1e-9)).sum())
     degrees, nats = len(counts), 14.0
-    return statistic <= degrees + 2 * (degrees * nats) ** 0.5 + 2 * nats
+    bound: float = degrees + 2 * (degrees * nats) ** 0.5 + 2 * nats
+    return statistic <= bound
 
 
 def codebooks_are_independent(factory: Factory) -> None:

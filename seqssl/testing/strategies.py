@@ -1,6 +1,6 @@
 """Hypothesis strategies for what flows through the core: tensors, lengths, masks, batches, codebooks.
 
-Sizes and extreme values are drawn by Hypothesis, so that it can shrink them; bulk values come from a drawn seed.
+Sizes and extreme values are drawn by Hypothesis, which can shrink them; bulk values come from a drawn seed.
 """
 
 import math

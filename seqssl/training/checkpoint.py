@@ -73,7 +73,9 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         except UserError as error:
             problems.append(str(error))
     if problems:
-        raise UserError("\n".join([*problems, f"No checkpoint in {folder} can be read; delete it to start anew."]))
+        raise UserError(
+            "\n".join([*problems, f"No checkpoint in {folder} can be read; delete it to start anew."])
+        )
     return None, []
 
 

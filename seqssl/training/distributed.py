@@ -80,5 +80,5 @@ def synchronize(model: nn.Module, ranks: Ranks) -> nn.Module:
         return model
     for module in model.modules():
         if hasattr(module, "all_reduce"):
-            module.all_reduce = _SumOverRanks.apply
+            setattr(module, "all_reduce", _SumOverRanks.apply)  # noqa: B010
     return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)

@@ -64,13 +64,15 @@ class Trainer:
     observe: Callable[[Mapping[str, Any]], Sequence[object]] = lambda record: ()
 
     def fit(self) -> dict[str, float]:
-        """Train until `train.num_updates` are done; resumes what the run folder holds. Returns held-out metrics."""
+        """Train until `train.num_updates` are done, from what the run folder holds; held-out metrics."""
         train = self.config.train
         self.optimizer = optim.make_optimizer(self.config.optim, self.task.model.parameters())
         self.window, self.update, self.cursor, self.best = Window(), 0, 0, math.inf
         problems = self.resume()
         self.log = MetricsLog(self.run, resume_at=self.update) if self.ranks.is_first else None
         self.reporter = Reporter(train.num_updates, self.update, quiet=not self.ranks.is_first)
+        for record in self.log.kept if self.log else []:
+            self.observe(record)  # the health rules remember what came before
         for text in problems:
             self.event("resume", text)
         self.recent: list[tuple[int, Tensor, list[str]]] = []  # gradient norms since the last log, with keys
@@ -199,6 +201,10 @@ class Trainer:
         record = where | {"time_s": round(time.monotonic() - self.started, 3)} | metrics
         self.log.write(record)
         self.reporter.say(describe(record))
+        self.check_health(record)
+
+    def check_health(self, record: Mapping[str, Any]) -> None:
+        """Let the health rules see a record, and do what the policy says about their findings."""
         if self.config.health == "off":
             return
         findings = [str(finding) for finding in self.observe(record)]
@@ -211,7 +217,9 @@ class Trainer:
     def event(self, name: str, message: str, **details: object) -> None:
         """Write and show something that happened."""
         if self.log is not None:
-            self.log.write({"kind": "event", "step": self.update, "event": name, "message": message} | details)
+            record = {"kind": "event", "step": self.update, "event": name, "message": message} | details
+            self.log.write(record)
+            self.observe(record)
             if name != "done":
                 self.reporter.say(f"{name}: {message}")
 
@@ -287,13 +295,13 @@ def no_exchange(runner: torch.nn.Module, *, skip: bool) -> Iterator[None]:
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Turns the first SIGINT or SIGTERM into a flag; a second one acts at once."""
     received: list[int] = []
-    previous = {}
+    previous: dict[int, Any] = {}
 
     def note(number: int, frame: object) -> None:
         received.append(number)
         signal.signal(number, previous[number])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         previous[number] = signal.getsignal(number)
         signal.signal(number, note)
     try:

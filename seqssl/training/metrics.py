@@ -114,20 +114,21 @@ class MetricsLog:
 
     def __init__(self, run: Path, *, resume_at: int) -> None:
         self.path = run / "metrics.jsonl"
-        self._forget_after(resume_at)
+        self.kept = self._forget_after(resume_at)
         self._file = self.path.open("a", encoding="utf-8")
         from torch.utils.tensorboard import SummaryWriter
 
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at + 1)  # type: ignore[no-untyped-call]
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at + 1)
 
-    def _forget_after(self, step: int) -> None:
-        """Drop lines of steps that a killed run took after its last checkpoint: they will be taken again."""
+    def _forget_after(self, step: int) -> list[dict[str, Any]]:
+        """Drop records that a killed run wrote after its last checkpoint: they will come again."""
         if not self.path.exists():
-            return
+            return []
         kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(f"{line}\n" for line in kept))
         partial.replace(self.path)
+        return [json.loads(line) for line in kept]
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record; floats that JSON cannot hold become their names."""
@@ -140,12 +141,12 @@ class MetricsLog:
         if record["kind"] != "event":
             for key, value in record.items():
                 if isinstance(value, float):
-                    self._board.add_scalar(f"{record['kind']}/{key}", value, record["step"])  # type: ignore[no-untyped-call]
+                    self._board.add_scalar(f"{record['kind']}/{key}", value, record["step"])
 
     def close(self) -> None:
         """Flush and close."""
         self._file.close()
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
 
 def _step_of(line: str) -> float:
@@ -153,11 +154,3 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError):
         return math.inf  # a line cut by a kill
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """All whole records of a run folder."""
-    path = run / "metrics.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if _step_of(line) < math.inf]

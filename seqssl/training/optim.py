@@ -33,7 +33,7 @@ def temperature(config: TemperatureConfig, update: int, num_updates: int) -> flo
     would; a fixed decay would leave it in the high-noise regime.
     """
     hurry = max(1.0, config.planned_updates / max(1, num_updates))
-    return max(config.end, config.start * config.decay ** (update * hurry))
+    return max(config.end, config.start * math.pow(config.decay, update * hurry))
 
 
 def make_optimizer(config: OptimConfig, parameters: Iterable[Tensor]) -> Optimizer:

@@ -11,7 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 def describe(record: Mapping[str, Any]) -> str:
     """One line for a metrics record: the loss, what it is made of, and how the codes are used."""
     parts = [f"{record['kind']:5} {record['step']:>6}", f"loss {record['loss']:.3f}"]
-    parts += [f"{key.removeprefix('loss/')} {value:.3f}" for key, value in record.items() if key[:5] == "loss/"]
+    parts += [
+        f"{key.removeprefix('loss/')} {value:.3f}" for key, value in record.items() if key[:5] == "loss/"
+    ]
     if "contrastive/accuracy" in record:
         accuracy, chance = record["contrastive/accuracy"], record["contrastive/chance"]
         parts.append(f"contrastive acc {accuracy:.1%} (chance {chance:.1%})")

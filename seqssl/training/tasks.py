@@ -28,7 +28,9 @@ class Draws:
 class PretrainTask:
     """Pre-training: `model` is the network, `runner` the same with gradients shared over ranks."""
 
-    def __init__(self, model: PretrainingModel, runner: nn.Module, *, device: torch.device, seed: int) -> None:
+    def __init__(
+        self, model: PretrainingModel, runner: nn.Module, *, device: torch.device, seed: int
+    ) -> None:
         self.model, self.runner, self.device, self.seed = model, runner, device, seed
 
     def draw(self, batch: Batch, draws: Draws) -> MaskedFrames:

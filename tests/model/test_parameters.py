@@ -106,7 +106,7 @@ def test_parts_around_the_stack() -> None:
 
 @pytest.mark.parametrize(("num_layers", "millions", "billions"), [(24, 583.1, 0.6), (42, 1_017.9, 1.0)])
 def test_totals_round_to_the_papers(num_layers: int, millions: float, billions: float) -> None:
-    """Without projections before the cosine (2.10M less than the sheet's total), with or without a position."""
+    """Without projections before the cosine, 2.10M less than the sheet's; with or without a position."""
     position = ConvPosition(DIM, kernel=128, groups=16)
     for model in (w2v_bert(num_layers), w2v_bert(num_layers, position)):
         assert round(num_parameters(model) / 1e9, 1) == billions

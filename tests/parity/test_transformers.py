@@ -227,7 +227,7 @@ def test_conformer_layer_in_training() -> None:
 
 
 def test_rotary_turns_as_theirs() -> None:
-    """HF turns frames before the query and key layers, RoPE after them: equal where these layers keep frames."""
+    """HF turns frames before the query and key layers, RoPE after: equal where these are the identity."""
     ours, theirs, config = layers("rotary")
     for part in (theirs.self_attn.linear_q, theirs.self_attn.linear_k):
         nn.init.eye_(part.weight)

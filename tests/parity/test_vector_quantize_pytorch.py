@@ -22,7 +22,7 @@ def test_codes_are_the_same(num_codebooks: int, codebook_size: int, dim: int, n:
     ]
     ours = RandomProjectionQuantizer(10, num_codebooks=num_codebooks, codebook_size=codebook_size, dim=dim)
     ours.projection.copy_(torch.cat([one.rand_projs for one in theirs]))
-    ours.codebook.copy_(torch.stack([one.vq.codebook for one in theirs]))
+    ours.codebook.copy_(torch.cat([one.vq.codebook.view(1, codebook_size, dim) for one in theirs]))
     x = 3 * torch.randn(n, 10, generator=seeded(seed)) + 1
     expected = torch.stack([one(x[None])[0].view(n) for one in theirs], 1)
     assert torch.equal(ours(x, temperature=None).codes, expected)

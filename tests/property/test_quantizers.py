@@ -59,7 +59,7 @@ def test_forward_is_one_hot(
 def test_straight_through_gradient_is_that_of_the_soft_path(
     sizes: CodebookSizes, x: Tensor, temperature: float | None, seed: int | None, data: st.DataObject
 ) -> None:
-    """Input, logit weights, logit bias and codebook: the gradients of the plain einsum form, with noise too."""
+    """Input, logit weights and bias, codebook: the gradients of the plain einsum form, with noise too."""
     quantizer = gumbel(sizes)
     x.requires_grad_()
     out = quantizer(x, temperature=temperature, generator=None if seed is None else seeded(seed))
@@ -290,7 +290,7 @@ def test_noise_is_gumbel_and_finite() -> None:
 
 @given(codebook_sizes, st.integers(0, 12), seeds)
 def test_random_projection_is_a_nearest_neighbor(sizes: CodebookSizes, n: int, seed: int) -> None:
-    """The code is that of the nearest entry after normalization; scale and offset of a frame change nothing."""
+    """The nearest entry after normalization; scale and offset of a frame change nothing."""
     torch.manual_seed(seed)
     quantizer = RandomProjectionQuantizer(
         8, num_codebooks=sizes.num_codebooks, codebook_size=sizes.codebook_size, dim=sizes.entry_dim

@@ -8,13 +8,21 @@ from torch import Generator, Tensor
 from seqssl.model.masking import SpanMasking
 
 
-class BrokenMasking(SpanMasking):
-    """By itself nothing is wrong with it."""
+class BrokenMasking:
+    """A plain class, which will do for a masking; by itself nothing is wrong with it."""
 
     fails: ClassVar[set[str]] = set()
 
     def __init__(self, input_dim: int) -> None:
-        super().__init__(input_dim, start_prob=0.1, span=3)
+        self.sound = SpanMasking(input_dim, start_prob=0.1, span=3)
+
+    def sample(self, lengths: Tensor, generator: Generator) -> Tensor:
+        """As it should be."""
+        return self.sound.sample(lengths, generator)
+
+    def apply(self, x: Tensor, mask: Tensor, generator: Generator) -> Tensor:
+        """As it should be."""
+        return self.sound.apply(x, mask, generator)
 
 
 class MasksPadding(BrokenMasking):

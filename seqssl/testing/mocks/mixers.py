@@ -57,7 +57,8 @@ class MixesNothing(BrokenMixer):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Attention to oneself."""
         value = self.query_key_value(x).chunk(3, dim=-1)
-        return self.output(value[0] * value[1] + value[2])
+        mixed: Tensor = self.output(value[0] * value[1] + value[2])
+        return mixed
 
 
 class DropsFrames(BrokenMixer):

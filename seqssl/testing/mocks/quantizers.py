@@ -33,7 +33,8 @@ class BrokenQuantizer(GumbelProductQuantizer):
 
     def clean_logits(self, x: Tensor) -> Tensor:
         """(n, g, v)."""
-        return self.logits(x).unflatten(-1, (self.num_codebooks, self.codebook_size)).to(self.codebook.dtype)
+        logits: Tensor = self.logits(x).to(self.codebook.dtype)
+        return logits.view(len(x), self.num_codebooks, self.codebook_size)
 
     def noise(self, logits: Tensor, generator: Generator) -> Tensor:
         """Like the logits."""
@@ -297,6 +298,7 @@ class CountingCalls(BrokenQuantizer):
     """A schedule that advances by itself."""
 
     fails: ClassVar = {"keeps_no_state"}
+    num_updates: Tensor
 
     def __init__(self, input_dim: int) -> None:
         super().__init__(input_dim)

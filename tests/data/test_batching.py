@@ -1,0 +1,138 @@
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from numbers_adapter import Numbers, write_numbers
+
+from seqssl.data.batching import BatchLoader
+from seqssl.data.prepare import prepare
+from seqssl.data.shards import Corpus
+from seqssl.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Corpus:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_numbers(folder / "raw", num_groups=4, num_rows=12)
+    prepare(Numbers(), folder / "raw", folder / "out", modality="numbers", split_by="record", num_workers=1)
+    return Corpus(folder / "out")
+
+
+def make_loader(corpus, adapter=None, **options) -> BatchLoader:
+    return BatchLoader(corpus, adapter or Numbers(), **{"split": "train", "batch_length": 60, **options})
+
+
+def assert_equal(batch, other):
+    for name, value in vars(batch).items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, getattr(other, name)), name
+        else:
+            assert value == getattr(other, name), name
+
+
+def test_an_epoch_holds_every_row_once(corpus):
+    loader = make_loader(corpus, join_length=30)
+    keys = [key for batch in loader.batches(1) for joined in batch.keys for key in joined.split(" + ")]
+    assert sorted(keys) == sorted(corpus.keys[corpus.splits == "train"])
+    assert loader.padding_share(1) < 0.05
+
+
+def test_rows_are_padded_with_zeros(corpus):
+    for batch in make_loader(corpus).batches():
+        assert batch.inputs.dtype == torch.float32
+        assert batch.inputs.shape == (len(batch.keys), int(batch.lengths.max()))
+        for row, length in zip(batch.inputs, batch.lengths, strict=True):
+            assert (row[:length] != 0).all()
+            assert (row[length:] == 0).all()
+
+
+def test_joined_rows_follow_one_another(corpus):
+    by_key = {key: number for number, key in enumerate(corpus.keys)}
+    batch = next(make_loader(corpus, join_length=60).stream())
+    joined = batch.keys[0].split(" + ")
+    assert len(joined) > 1
+    expected = np.concatenate([corpus.row(by_key[key])["values"] for key in joined])
+    np.testing.assert_array_equal(batch.inputs[0, : len(expected)].numpy(), expected)
+
+
+def test_channels_observed_and_times(corpus):
+    loader = make_loader(corpus, Numbers(wide=True), join_length=40, max_length=40)
+    for batch in loader.batches():
+        assert batch.inputs.shape[2] == 2
+        assert batch.observed.shape == batch.inputs.shape
+        assert not batch.observed[..., 1].any()
+        for length, times in zip(batch.lengths, batch.times, strict=True):
+            np.testing.assert_allclose(np.diff(times[:length]), 0.1, atol=1e-5)
+            assert times[0] == 5.0
+
+
+def test_crops_are_random_in_training_and_from_the_middle_in_evaluation(corpus):
+    numbers = {key: corpus.row(number)["values"] for number, key in enumerate(corpus.keys)}
+    starts = set()
+    for epoch in range(4):
+        for batch in make_loader(corpus, max_length=3).batches(epoch):
+            assert batch.inputs.shape[1] == 3
+            starts |= {
+                float(row[0] - numbers[key][0]) for key, row in zip(batch.keys, batch.inputs, strict=True)
+            }
+    assert len(starts) > 5
+    for batch in make_loader(corpus, max_length=3, shuffle=False).batches():
+        for key, row in zip(batch.keys, batch.inputs, strict=True):
+            assert row[0] == numbers[key][(len(numbers[key]) - 3) // 2]
+
+
+def test_the_stream_crosses_epochs_and_resumes_anywhere(corpus):
+    loader = make_loader(corpus, Numbers(scale=2.0), join_length=30, max_length=9)
+    size = len(loader.plan(0))
+    whole = list(itertools.islice(loader.stream(), 3 * size))
+    assert loader.epoch_of(0) == (0, 0)
+    assert loader.epoch_of(size) == (1, 0)
+    assert loader.epoch_of(size - 1) == (0, size - 1)
+    for cursor in (1, size - 1, size, 2 * size + 1):
+        fresh = make_loader(corpus, Numbers(scale=2.0), join_length=30, max_length=9)
+        for batch, other in zip(whole[cursor:], fresh.stream(cursor), strict=False):
+            assert_equal(batch, other)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("cursor", [0, 1, 7])
+def test_ranks_share_one_sequence(corpus, world_size, cursor):
+    loader = make_loader(corpus, join_length=30)
+    whole = dict(zip(range(cursor, cursor + 12), loader.stream(cursor), strict=False))
+    seen = {}
+    for rank in range(world_size):
+        numbers = [m for m in whole if m % world_size == rank]
+        seen |= dict(zip(numbers, loader.stream(cursor, rank, world_size), strict=False))
+    assert seen.keys() == whole.keys()
+    for number, batch in whole.items():
+        assert_equal(batch, seen[number])
+
+
+def test_workers_change_no_bit_and_two_streams_are_independent(corpus):
+    options = {"join_length": 30, "max_length": 9}
+    adapter = Numbers(scale=2.0)  # draws from its rng
+    alone = make_loader(corpus, adapter, **options)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    size = len(alone.plan(0))
+    streams = [make_loader(corpus, adapter, workers=workers, **options).stream(2) for workers in (0, 2)]
+    held_out = make_loader(corpus, adapter, split="valid", shuffle=False, workers=1, **options).batches()
+    for batch, other in itertools.islice(zip(*streams, strict=True), size + 2):
+        assert_equal(batch, other)
+        next(held_out, None)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_error_in_a_worker_has_no_stack_trace(corpus, tmp_path):
+    loader = make_loader(pickle.loads(pickle.dumps(corpus)), workers=1)
+    loader._builder.corpus.folder = tmp_path  # as if the folder were removed
+    with pytest.raises(UserError) as caught:
+        next(loader.stream())
+    assert "Traceback" not in str(caught.value)
+
+
+def test_an_empty_split_is_told(corpus):
+    with pytest.raises(UserError, match="no rows in split 'test'; it has: train, valid"):
+        make_loader(corpus, split="test")

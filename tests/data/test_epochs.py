@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqssl.data.epochs import MAX_PADDING, Item, padding_share, plan_epoch
+
+lengths_lists = st.lists(st.integers(1, 400), min_size=1, max_size=60)
+
+
+def plan(lengths, groups=None, **options) -> list[list[Item]]:
+    defaults = {"batch_length": 500, "max_length": None, "join_length": None, "seed": 0, "epoch": 0}
+    groups = np.zeros(len(lengths), dtype=int) if groups is None else np.asarray(groups)
+    return plan_epoch(np.asarray(lengths), groups, **{**defaults, "shuffle": True, **options})
+
+
+@given(
+    lengths_lists,
+    st.integers(1, 600),
+    st.none() | st.integers(1, 300),
+    st.none() | st.integers(1, 600),
+    st.booleans(),
+    st.integers(0, 5),
+    st.data(),
+)
+def test_every_row_once_within_bounds(lengths, batch_length, max_length, join_length, shuffle, epoch, data):
+    groups = data.draw(st.lists(st.integers(0, 3), min_size=len(lengths), max_size=len(lengths)))
+    batches = plan(
+        lengths,
+        groups,
+        batch_length=batch_length,
+        max_length=max_length,
+        join_length=join_length,
+        epoch=epoch,
+        shuffle=shuffle,
+    )
+    assert sorted(row for batch in batches for item in batch for row in item) == list(range(len(lengths)))
+    cropped = np.minimum(lengths, max_length or max(lengths))
+    for batch in batches:
+        sizes = [int(cropped[list(item)].sum()) for item in batch]
+        assert len(batch) == 1 or len(batch) * max(sizes) <= batch_length
+    for item in (item for batch in batches for item in batch if len(item) > 1):
+        assert join_length is not None
+        assert cropped[list(item)].sum() <= min(join_length, max_length or join_length)
+        assert len({groups[row] for row in item}) == 1
+    assert padding_share(batches, np.asarray(lengths), max_length) <= MAX_PADDING + 1e-9
+
+
+@given(lengths_lists, st.integers(0, 3), st.integers(0, 3))
+def test_is_a_function_of_seed_and_epoch(lengths, seed, epoch):
+    once = plan(lengths, seed=seed, epoch=epoch, join_length=100)
+    assert once == plan(lengths, seed=seed, epoch=epoch, join_length=100)
+
+
+def test_epochs_differ_in_training_and_not_in_evaluation():
+    lengths = np.random.default_rng(0).integers(1, 100, 50)
+    assert plan(lengths, epoch=0, join_length=200) != plan(lengths, epoch=1, join_length=200)
+    assert plan(lengths, epoch=0, shuffle=False) == plan(lengths, epoch=1, shuffle=False)
+
+
+def test_rows_meet_other_rows_in_other_epochs():
+    lengths = np.random.default_rng(0).integers(50, 60, 200)
+    mates = [
+        {item[0] for item in batch}
+        for epoch in range(5)
+        for batch in plan(lengths, epoch=epoch)
+        if (0,) in batch
+    ]
+    assert len(set().union(*mates)) > 2 * len(mates[0])
+
+
+def test_joined_items_are_of_even_length():
+    lengths = np.random.default_rng(0).integers(5, 50, 300)
+    groups = np.arange(300) % 5
+    items = [item for batch in plan(lengths, groups, join_length=160) for item in batch]
+    sizes = np.array([lengths[list(item)].sum() for item in items])
+    assert sizes.min() > 60
+    assert sizes.mean() > 130
+
+
+def test_a_long_row_is_a_batch_of_its_own():
+    batches = plan([1000, 10, 10], batch_length=100)
+    assert sorted(map(len, batches)) == [1, 2]
+
+
+@pytest.mark.parametrize("join_length", [None, 50])
+def test_like_lengths_fill_the_batches(join_length):
+    batches = plan([10] * 100, batch_length=100, join_length=join_length)
+    assert len(batches) == 10

@@ -1,0 +1,279 @@
+import errno
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numbers_adapter import Numbers, write_numbers
+
+from seqssl import Record, UserError
+from seqssl.config import DataConfig
+from seqssl.data import writing
+from seqssl.data.prepare import assign_splits, open_or_prepare, prepare
+from seqssl.data.shards import Corpus, ShardWriter
+
+
+@pytest.fixture
+def source(tmp_path):
+    folder = tmp_path / "raw"
+    write_numbers(folder)
+    return folder
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(writing, "SHARD_BYTES", 600)
+
+
+def run(source, out, **options):
+    return prepare(Numbers(), source, out, **{"modality": "numbers", "num_workers": 1, **options})
+
+
+def test_rows_manifest_and_rejected(source, tmp_path):
+    (source / "group0" / "broken.num").write_text("1 2 three")
+    (source / "group0" / "holes.num").write_text("1 nan 3")
+    (source / "group0" / "empty.num").write_text("")
+    (source / "group1" / "unwanted.num").write_text("1")
+    manifest = run(source, tmp_path / "out")
+    corpus = Corpus(tmp_path / "out")
+    assert len(corpus) == 24 == sum(split.num_rows for split in manifest.splits.values())
+    row = corpus.row(3)
+    assert list(row) == ["key", "group", "label", "split", "length", "values", "table"]
+    assert (row["key"], row["group"], row["label"]) == ("group0/row3.num", "group0", "row3")
+    np.testing.assert_array_equal(row["values"], np.arange(301, 307, dtype=np.float32))
+    assert manifest.splits["train"].hours == round(manifest.splits["train"].length / 36_000, 4)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "rejected.jsonl").read_text().splitlines()]
+    assert {line["path"].split("/")[1].split(".")[0] for line in lines} == {
+        "broken",
+        "holes",
+        "empty",
+        "unwanted",
+    }
+    assert manifest.num_rejected == 4
+    assert any("not-a-number" in line["reason"] for line in lines)
+
+
+def test_a_group_is_in_one_split(source, tmp_path):
+    run(source, tmp_path / "out", split_by="group", valid_share=0.3)
+    corpus = Corpus(tmp_path / "out")
+    splits = {group: set(corpus.splits[corpus.groups == group]) for group in set(corpus.groups)}
+    assert all(len(found) == 1 for found in splits.values())
+    assert {"train", "valid"} == set().union(*splits.values())
+
+
+def test_the_same_again_is_immediate_and_other_settings_are_told(source, tmp_path):
+    first = run(source, tmp_path / "out")
+    assert run(source, tmp_path / "out") == first
+    with pytest.raises(UserError, match="another prepared corpus"):
+        run(source, tmp_path / "out", seed=1)
+
+
+def test_interrupted_at_any_row_goes_on(source, tmp_path, small_shards, monkeypatch):
+    (source / "group1" / "broken.num").write_text("x")
+    whole = run(source, tmp_path / "whole")
+    assert len(whole.shards) > 3
+    reads = []
+
+    def counted(adapter, task):
+        reads.append(task.columns["key"])
+        if stop_at and len(reads) == stop_at:
+            raise KeyboardInterrupt
+        return read_row(adapter, task)
+
+    read_row = writing._read_row
+    monkeypatch.setattr(writing, "_read_row", counted)
+    for stop_at in (1, 9, 17, 25):
+        out = tmp_path / f"out{stop_at}"
+        reads.clear()
+        with pytest.raises(KeyboardInterrupt):
+            run(source, out)
+        assert not (out / "manifest.json").exists()
+        done = {path.name for path in out.glob("*.parquet")}
+        assert not list(out.glob("*.tmp"))
+        stop_at = 0
+        reads.clear()
+        again = run(source, out)
+        assert again == whole
+        assert len(reads) == 25 - (
+            sum(s.num_rows for s in whole.shards if s.name in done) + _rejected(out, done)
+        )
+
+
+def _rejected(out, names):
+    return sum(len(writing._read_footer(out / name).rejected) for name in names)
+
+
+def test_a_half_written_or_foreign_shard_is_made_again(source, tmp_path, small_shards):
+    whole = run(source, tmp_path / "whole")
+    out = tmp_path / "out"
+    run(source, out)
+    (out / "manifest.json").unlink()
+    (out / "shard-00001.parquet").write_bytes(b"half")
+    (out / "shard-00004.tmp").write_bytes(b"rest")
+    assert run(source, out) == whole
+
+
+def test_changed_data_is_read_again_after_an_interruption(source, tmp_path, small_shards):
+    out = tmp_path / "out"
+    run(source, out)
+    (out / "manifest.json").unlink()
+    (source / "group0" / "row0.num").write_text("7 7 7 7 7 7 7")
+    run(source, out)
+    np.testing.assert_array_equal(Corpus(out).row(0)["values"], np.full(7, 7, np.float32))
+
+
+def test_workers_change_nothing(source, tmp_path, monkeypatch):
+    alone = run(source, tmp_path / "alone")
+    monkeypatch.setattr("seqssl.data.workers.PATIENCE_S", 0.0)
+    assert run(source, tmp_path / "pool", num_workers=2) == alone
+
+
+def test_shards_do_not_depend_on_file_times(source, tmp_path):
+    first = run(source, tmp_path / "first")
+    for path in source.rglob("*.num"):
+        path.touch()
+    assert run(source, tmp_path / "second").content_hash == first.content_hash
+
+
+def test_when_all_held_out_rows_are_bad_others_are_held_out(tmp_path):
+    source = tmp_path / "raw"
+    write_numbers(source, num_groups=1, num_rows=5)
+    records = [record for record in Numbers().records(source, "all") if isinstance(record, Record)]
+    splits = assign_splits(records, split_by="record", valid_share=0.1, seed=0)
+    for record, split in zip(records, splits, strict=True):
+        if split == "valid":
+            (source / record.key).write_text("broken")
+    manifest = run(source, tmp_path / "out", split_by="record")
+    assert manifest.splits["valid"].num_rows >= 1
+    assert manifest.num_rejected == splits.count("valid")
+    assert run(source, tmp_path / "out", split_by="record") == manifest
+
+
+def test_missing_empty_and_unusable_sources_are_told(tmp_path):
+    with pytest.raises(UserError, match="no file or folder"):
+        run(tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(UserError, match="Nothing in"):
+        run(tmp_path / "raw", tmp_path / "out")
+    for number in range(3):
+        (tmp_path / "raw" / f"{number}.num").write_text("nan")
+    with pytest.raises(UserError, match="3 x not-a-number"):
+        run(tmp_path / "raw", tmp_path / "out")
+    with pytest.raises(UserError, match="inside the raw data"):
+        run(tmp_path / "raw", tmp_path / "raw" / "out")
+    with pytest.raises(UserError, match="split_by"):
+        run(tmp_path / "raw", tmp_path / "out", split_by="speaker")
+
+
+def test_a_full_disk_keeps_finished_shards(source, tmp_path, small_shards, monkeypatch):
+    whole = run(source, tmp_path / "whole")
+    out = tmp_path / "out"
+    close = ShardWriter.close
+
+    def close_on_full_disk(self, metadata):
+        if self.path.name == "shard-00002.parquet":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        close(self, metadata)
+
+    monkeypatch.setattr(ShardWriter, "close", close_on_full_disk)
+    with pytest.raises(UserError, match="is full"):
+        run(source, out)
+    assert sorted(path.name for path in out.glob("shard*")) == ["shard-00000.parquet", "shard-00001.parquet"]
+    monkeypatch.setattr(ShardWriter, "close", close)
+    assert run(source, out) == whole
+
+
+def test_keys_are_unique(source, tmp_path, monkeypatch):
+    adapter = Numbers()
+    found = list(adapter.records(source, "all"))
+    monkeypatch.setattr(adapter, "records", lambda source, split: iter([*found, found[0]]), raising=False)
+    manifest = prepare(adapter, source, tmp_path / "out", modality="numbers", num_workers=1)
+    assert manifest.num_rejected == 1
+
+
+def test_values_that_break_the_spec_are_rejected(source, tmp_path):
+    adapter = Numbers()
+    adapter.spec = replace(adapter.spec, channels=3)
+    with pytest.raises(UserError, match="24 x values are float32 of shape"):
+        prepare(adapter, source, tmp_path / "out", modality="numbers", num_workers=1)
+
+
+def _records(units):
+    return [
+        Record(f"{group}/{number}", dict, group=group) for group, count in units for number in range(count)
+    ]
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=3), st.integers(1, 4), min_size=1, max_size=8), st.data())
+def test_splits_are_stable_and_never_empty(groups, data):
+    records = _records(sorted(groups.items()))
+    split_by = data.draw(st.sampled_from(["group", "record"]))
+    share = data.draw(st.floats(0.01, 0.99))
+    splits = assign_splits(records, split_by=split_by, valid_share=share, seed=0)
+    if len(records) > 1:
+        assert set(splits) == {"train", "valid"}
+    order = data.draw(st.permutations(range(len(records))))
+    shuffled = assign_splits([records[i] for i in order], split_by=split_by, valid_share=share, seed=0)
+    assert shuffled == [splits[i] for i in order]
+
+
+def test_adding_records_moves_no_other():
+    few, many = _records([("a", 200)]), _records([("a", 300)])
+    options = {"split_by": "record", "valid_share": 0.2, "seed": 3}
+    assert assign_splits(many, **options)[:200] == assign_splits(few, **options)
+    share = assign_splits(many, **options).count("valid") / 300
+    assert 0.1 < share < 0.3
+
+
+def test_splits_of_the_source_stand():
+    records = [Record(str(n), dict, split=split) for n, split in enumerate(["train", "valid", "test", ""])]
+    splits = assign_splits(records, split_by="record", valid_share=0.5, seed=0)
+    assert splits == ["train", "valid", "test", "train"]
+
+
+class TestOpenOrPrepare:
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("SEQSSL_CACHE", str(tmp_path / "cache"))
+
+    def test_a_raw_folder_is_prepared_once(self, source):
+        said = []
+        config = DataConfig(source=str(source))
+        corpus = open_or_prepare(
+            Numbers(), config, modality="numbers", progress=lambda *now: said.append(now)
+        )
+        assert said[0][2].startswith(f"preparing {source}")
+        assert str(corpus.folder) in said[0][2]
+        said.clear()
+        again = open_or_prepare(Numbers(), config, modality="numbers", progress=lambda *now: said.append(now))
+        assert again.folder == corpus.folder
+        assert not said
+
+    def test_other_files_or_settings_are_another_corpus(self, source):
+        config = DataConfig(source=str(source))
+        folders = {open_or_prepare(Numbers(), config, modality="numbers").folder}
+        folders.add(open_or_prepare(Numbers(scale=2.0), config, modality="numbers").folder)
+        folders.add(open_or_prepare(Numbers(), replace(config, split_by="record"), modality="numbers").folder)
+        (source / "group0" / "new.num").write_text("1 2 3")
+        folders.add(open_or_prepare(Numbers(), config, modality="numbers").folder)
+        assert len(folders) == 4
+
+    def test_a_prepared_folder_is_opened(self, source, tmp_path):
+        run(source, tmp_path / "out")
+        config = DataConfig(source=str(tmp_path / "out"))
+        assert len(open_or_prepare(Numbers(), config, modality="numbers")) == 24
+        with pytest.raises(UserError, match="channels=None, the modality wants channels=2"):
+            open_or_prepare(Numbers(wide=True), config, modality="numbers")
+
+    def test_the_demo_corpus_is_brought(self, source, monkeypatch):
+        monkeypatch.setattr("seqssl.data.prepare.get", lambda name, progress: source / name)
+        config = DataConfig(demo="group1")
+        assert len(open_or_prepare(Numbers(), config, modality="numbers")) == 8
+
+    def test_nothing_to_open_is_told(self, tmp_path):
+        with pytest.raises(UserError, match="set data.source=PATH"):
+            open_or_prepare(Numbers(), DataConfig(), modality="numbers")
+        with pytest.raises(UserError, match="no file or folder"):
+            open_or_prepare(Numbers(), DataConfig(source=str(tmp_path / "nowhere")), modality="numbers")

@@ -1,0 +1,141 @@
+import json
+import pickle
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from seqssl.data.shards import Corpus, Manifest, Recent, Shard, ShardWriter, Split
+from seqssl.errors import UserError
+
+
+def make_row(number: int) -> dict[str, object]:
+    return {
+        "key": f"k{number}",
+        "group": f"g{number % 2}",
+        "label": "",
+        "split": "train" if number % 3 else "valid",
+        "length": number + 1,
+        "vector": np.arange(number + 1, dtype=np.float32),
+        "matrix": np.arange(6 * (number + 1), dtype=np.int64).reshape(-1, 6),
+        "flags": np.array([True, False] * (number + 1)).reshape(-1, 2),
+        "file": {"bytes": bytes([number % 256]) * 1000, "path": f"{number}.bin"},
+        "weight": number / 7,
+    }
+
+
+def write_corpus(folder, num_shards=2, rows_per_shard=5) -> Corpus:
+    shards = []
+    for index in range(num_shards):
+        writer = ShardWriter(folder / f"shard-{index:05d}.parquet")
+        for number in range(index * rows_per_shard, (index + 1) * rows_per_shard):
+            writer.add(make_row(number))
+        writer.close({"note": "x"})
+        shards.append(Shard(writer.path.name, rows_per_shard, writer.path.stat().st_size, f"{index}" * 64))
+    manifest = Manifest("numbers", {}, "here", "plan", {"train": Split(1, 1, None)}, shards, num_rejected=0)
+    (folder / "manifest.json").write_text(manifest.to_json())
+    return Corpus(folder)
+
+
+def assert_same(row, expected):
+    assert list(row) == list(expected)
+    for name, value in expected.items():
+        if isinstance(value, np.ndarray):
+            assert row[name].dtype == value.dtype
+            np.testing.assert_array_equal(row[name], value)
+        else:
+            assert row[name] == value
+
+
+@pytest.fixture
+def small_groups(monkeypatch):
+    """Several row groups in a shard of a few rows."""
+    monkeypatch.setattr("seqssl.data.shards.ROW_GROUP_BYTES", 2500)
+
+
+def test_rows_come_back_as_they_were(tmp_path, small_groups):
+    corpus = write_corpus(tmp_path)
+    assert pq.ParquetFile(tmp_path / "shard-00000.parquet").num_row_groups > 1
+    assert len(corpus) == 10
+    for number in (9, 0, 4, 5, 3, 3):
+        assert_same(corpus.row(number), make_row(number))
+    assert corpus.lengths.tolist() == list(range(1, 11))
+    assert corpus.keys[7] == "k7"
+    assert corpus.groups[3] == "g1"
+    assert corpus.rows("valid").tolist() == [0, 3, 6, 9]
+
+
+def test_many_row_groups_do_not_stay_in_memory(tmp_path, small_groups):
+    corpus = write_corpus(tmp_path, num_shards=40, rows_per_shard=2)
+    for number in range(len(corpus)):
+        assert corpus.row(number)["length"] == number + 1
+    assert len(corpus._groups._values) <= 16
+    assert len(corpus._files._values) <= 32
+
+
+def test_recent_drops_what_was_used_longest_ago():
+    recent, made = Recent(2), []
+
+    def get(key):
+        return recent.get(key, lambda: made.append(key) or key)
+
+    for key in "abacab":
+        assert get(key) == key
+    assert made == ["a", "b", "c", "b"]
+
+
+def test_a_pickled_corpus_is_small_and_reads_on(tmp_path):
+    corpus = write_corpus(tmp_path)
+    corpus.row(3)
+    data = pickle.dumps(corpus)
+    assert len(data) < 3000
+    assert_same(pickle.loads(data).row(8), make_row(8))
+
+
+def test_content_hash_is_a_function_of_the_shards(tmp_path):
+    corpus = write_corpus(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["shards"][0]["sha256"] = "f" * 64
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert Corpus(tmp_path).content_hash != corpus.content_hash
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda folder: (folder / "manifest.json").write_text("{"), "cannot be read"),
+        (lambda folder: (folder / "manifest.json").unlink(), "cannot be read"),
+        (lambda folder: (folder / "shard-00001.parquet").unlink(), "missing or cut short"),
+        (lambda folder: (folder / "shard-00001.parquet").write_bytes(b"PAR1"), "missing or cut short"),
+    ],
+)
+def test_damaged_folders_are_told(tmp_path, damage, message):
+    write_corpus(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(UserError, match=message):
+        Corpus(tmp_path)
+
+
+def test_a_damaged_shard_of_the_right_size_is_told(tmp_path):
+    corpus = write_corpus(tmp_path)
+    path = tmp_path / "shard-00001.parquet"
+    path.write_bytes(b"\0" * path.stat().st_size)
+    with pytest.raises(UserError, match="damaged"):
+        _ = corpus.lengths
+
+
+def test_another_schema_version_is_told(tmp_path):
+    write_corpus(tmp_path)
+    text = (tmp_path / "manifest.json").read_text().replace('"schema_version": 1', '"schema_version": 2')
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(UserError, match="version 2"):
+        Corpus(tmp_path)
+
+
+def test_a_shard_has_no_name_before_it_is_whole(tmp_path, small_groups):
+    writer = ShardWriter(tmp_path / "shard-00000.parquet")
+    for number in range(5):
+        writer.add(make_row(number))
+    assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
+    writer.discard()
+    assert not list(tmp_path.iterdir())
