@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import wave
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
@@ -21,7 +20,20 @@ from torch.nn import functional as F
 from seqssl import Conv2dSubsampling, Features, Record, Rejected, Sample, SampleSpec, UserError
 
 SOUNDFILE_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".au", ".sph", ".w64", ".caf"}
-PYAV_SUFFIXES = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka", ".mkv", ".mov", ".amr", ".3gp", ".opus"}
+PYAV_SUFFIXES = {
+    ".gsm",
+    ".m4a",
+    ".mp4",
+    ".aac",
+    ".wma",
+    ".webm",
+    ".mka",
+    ".mkv",
+    ".mov",
+    ".amr",
+    ".3gp",
+    ".opus",
+}
 RAW_SUFFIX = ".g722"  # no header
 TABLE_SUFFIXES = {".csv", ".tsv", ".parquet"}
 TABLE_NAMES = ("metadata.csv", "metadata.tsv", "metadata.parquet")
@@ -41,23 +53,19 @@ FLOOR = 1e-6  # added to the mel power: about that of 16-bit rounding noise
 # Mean and standard deviation of each of 80 bands over the training split of the demo corpus (1.89 h).
 # fmt: off
 LOG_MEL_MEAN = (
-    -4.41, -4.02, -2.94, -1.53, -0.23, 0.64, 1.0, 0.75, 0.2, -0.46,
-    -0.74, -0.92, -0.86, -0.86, -1.1, -1.41, -1.74, -2.04, -2.13, -2.53,
-    -2.83, -2.66, -2.92, -2.87, -3.07, -3.15, -3.33, -3.37, -3.59, -3.79,
-    -3.94, -4.1, -4.18, -4.18, -4.18, -4.17, -4.14, -4.08, -4.02, -4.08,
-    -3.99, -4.1, -4.12, -4.22, -4.25, -4.28, -4.33, -4.34, -4.31, -4.28,
-    -4.26, -4.19, -4.15, -4.22, -4.4, -4.6, -4.76, -4.85, -4.95, -5.05,
-    -5.04, -5.1, -5.18, -5.11, -5.02, -5.03, -5.13, -5.23, -5.38, -5.51,
+    -4.41, -4.02, -2.94, -1.53, -0.23, 0.64, 1.0, 0.75, 0.2, -0.46, -0.74, -0.92, -0.86, -0.86,
+    -1.1, -1.41, -1.74, -2.04, -2.13, -2.53, -2.83, -2.66, -2.92, -2.87, -3.07, -3.15, -3.33, -3.37,
+    -3.59, -3.79, -3.94, -4.1, -4.18, -4.18, -4.18, -4.17, -4.14, -4.08, -4.02, -4.08, -3.99, -4.1,
+    -4.12, -4.22, -4.25, -4.28, -4.33, -4.34, -4.31, -4.28, -4.26, -4.19, -4.15, -4.22, -4.4, -4.6,
+    -4.76, -4.85, -4.95, -5.05, -5.04, -5.1, -5.18, -5.11, -5.02, -5.03, -5.13, -5.23, -5.38, -5.51,
     -5.55, -5.56, -5.55, -5.53, -5.41, -5.32, -5.31, -5.3, -5.36, -6.0,
 )
 LOG_MEL_STD = (
-    2.58, 2.93, 3.59, 4.06, 4.38, 4.55, 4.69, 4.8, 4.71, 4.53,
-    4.5, 4.54, 4.63, 4.65, 4.59, 4.51, 4.4, 4.33, 4.33, 4.32,
-    4.31, 4.33, 4.3, 4.25, 4.18, 4.16, 4.14, 4.11, 4.06, 4.04,
-    4.01, 3.96, 3.94, 3.94, 3.95, 3.96, 3.97, 3.97, 3.98, 3.98,
-    3.98, 3.95, 3.91, 3.88, 3.86, 3.87, 3.91, 3.96, 4.0, 4.01,
-    3.97, 3.95, 3.94, 3.89, 3.82, 3.72, 3.62, 3.57, 3.54, 3.52,
-    3.52, 3.47, 3.44, 3.47, 3.51, 3.51, 3.47, 3.45, 3.42, 3.39,
+    2.58, 2.93, 3.59, 4.06, 4.38, 4.55, 4.69, 4.8, 4.71, 4.53, 4.5, 4.54, 4.63, 4.65,
+    4.59, 4.51, 4.4, 4.33, 4.33, 4.32, 4.31, 4.33, 4.3, 4.25, 4.18, 4.16, 4.14, 4.11,
+    4.06, 4.04, 4.01, 3.96, 3.94, 3.94, 3.95, 3.96, 3.97, 3.97, 3.98, 3.98, 3.98, 3.95,
+    3.91, 3.88, 3.86, 3.87, 3.91, 3.96, 4.0, 4.01, 3.97, 3.95, 3.94, 3.89, 3.82, 3.72,
+    3.62, 3.57, 3.54, 3.52, 3.52, 3.47, 3.44, 3.47, 3.51, 3.51, 3.47, 3.45, 3.42, 3.39,
     3.39, 3.4, 3.4, 3.4, 3.42, 3.44, 3.43, 3.43, 3.39, 3.1,
 )
 # fmt: on
@@ -70,13 +78,14 @@ class Speech:
         self, *, rate_hz: int = 16_000, num_bins: int = 80, conv_channels: int = 32, min_seconds: float = 0.1
     ) -> None:
         self.rate_hz = rate_hz
-        self.num_bins = num_bins
-        self.conv_channels = conv_channels
+        self._num_bins = num_bins  # private: these do not change what is stored
+        self._conv_channels = conv_channels
         self.min_seconds = min_seconds
         self.spec = SampleSpec(dtype="float32", units="amplitude in [-1, 1]", rate_hz=float(rate_hz))
 
     def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
         """Audio files of a folder (or one file), or the rows of a metadata table or HF Parquet file."""
+        _transcripts.cache_clear()
         tables = [source / name for name in TABLE_NAMES if (source / name).is_file()]
         if source.suffix.lower() in TABLE_SUFFIXES:
             tables = [source]
@@ -95,7 +104,7 @@ class Speech:
 
     def feature_encoder(self, dim: int) -> "LogMelEncoder":
         """Log-mel bands and convolutional subsampling; its width does not depend on `dim`."""
-        return LogMelEncoder(rate_hz=self.rate_hz, num_bins=self.num_bins, conv_channels=self.conv_channels)
+        return LogMelEncoder(rate_hz=self.rate_hz, num_bins=self._num_bins, conv_channels=self._conv_channels)
 
     def _from_files(self, root: Path, paths: Iterable[Path]) -> Iterator[Record | Rejected]:
         for path in paths:
@@ -260,14 +269,24 @@ def _decode_pyav(file: Path | io.BytesIO, suffix: str) -> tuple[np.ndarray, int]
     raw = suffix == RAW_SUFFIX
     try:
         with av.open(file, mode="r", format="g722" if raw else None) as container:
-            to_float = av.AudioResampler(format="fltp")
-            frames = [part for frame in container.decode(audio=0) for part in to_float.resample(frame)]
+            frames = list(container.decode(audio=0))
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(f"not readable as {suffix[1:]} audio") from error
     if not frames:
         raise ValueError("no samples")
-    samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T
-    return samples[G722_DELAY if raw else 0 :], frames[0].sample_rate
+    samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    if not frames[0].format.is_planar:  # 1 (t c) where planar samples are c t
+        samples = samples.reshape(-1, frames[0].layout.nb_channels).T
+    return _as_float(samples.T[G722_DELAY if raw else 0 :]), frames[0].sample_rate
+
+
+def _as_float(samples: np.ndarray) -> np.ndarray:
+    """Integers of any width to [-1, 1]."""
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32)
+    limits = np.iinfo(samples.dtype)
+    middle, scale = (limits.max + limits.min + 1) / 2, (limits.max - limits.min + 1) / 2
+    return ((samples - middle) / scale).astype(np.float32)
 
 
 def _resampled(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
@@ -281,18 +300,14 @@ def _resampled(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
 
 def _wav_bytes(pcm: np.ndarray, rate_hz: int) -> bytes:
     buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate_hz)
-        file.writeframes(pcm.tobytes())
+    soundfile.write(buffer, pcm, rate_hz, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
 
 
 @lru_cache(maxsize=4)
 def _transcripts(folder: Path) -> dict[str, str]:
     """The lines `name text` of LibriSpeech's .trans.txt files in a folder."""
-    tables = [path.read_text("utf-8").splitlines() for path in sorted(folder.glob("*.trans.txt"))]
+    tables = [path.read_text("utf-8", "replace").splitlines() for path in sorted(folder.glob("*.trans.txt"))]
     return {name: text for table in tables for name, _, text in (line.partition(" ") for line in table)}
 
 
@@ -300,14 +315,14 @@ def _transcript(path: Path) -> str:
     beside = path.with_suffix(".txt")
     if path.stem in _transcripts(path.parent):
         return _transcripts(path.parent)[path.stem]
-    return beside.read_text("utf-8").strip() if beside.is_file() else ""
+    return beside.read_text("utf-8", "replace").strip() if beside.is_file() else ""
 
 
 def _table_rows(table: Path) -> Iterator[dict[str, Any]]:
     if table.suffix.lower() == ".parquet":
         yield from pq.read_table(table).to_pylist()
         return
-    with table.open(encoding="utf-8-sig", newline="") as file:
+    with table.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         yield from csv.DictReader(file, delimiter="," if table.suffix.lower() == ".csv" else "\t")
 
 

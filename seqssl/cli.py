@@ -58,6 +58,8 @@ class Arguments:
 RECIPE = Key("recipe", "a recipe's name, its YAML file, or a run's folder", required=True)
 RUN = Key("run", "a run's folder", required=True)
 MODALITY = Key("modality", "an adapter's name, or pkg.mod:Class", required=True)
+TAP = Key("tap", "the stage to read: a tap of the encoder, or features; else the highest tap", "")
+WEIGHTS = Key("weights", "last, best or random", "last")
 SIZE = Key("size", "a size of the recipe, or auto", "auto", override=True)
 DATA = Key("data", "prepared folder, raw folder or Parquet file; else the demo corpus", override=True)
 
@@ -104,13 +106,22 @@ COMMANDS = (
             Key("source", "a folder or file of data", required=True),
             Key("out", "the Parquet file to write", required=True),
             Key("pool", "mean: a vector per row; none: a vector per frame", "mean"),
+            TAP,
+            WEIGHTS,
         ),
     ),
     Command(
         "probe",
         "linear probe of frozen features, beside random weights and other baselines",
-        "seqssl probe run=runs/first",
-        keys=(RUN, Key("source", "labelled data; else that of the run")),
+        "seqssl probe run=runs/first labels='digits/*,letters/*'",
+        keys=(
+            RUN,
+            Key("source", "labelled data, or a demo corpus by name; else what the run was trained on"),
+            Key("unheard", "more of it, from groups that the run was not trained on"),
+            Key("labels", "which labels to tell apart: patterns, each a task of its own", "*"),
+            TAP,
+            WEIGHTS,
+        ),
     ),
     Command(
         "info",

@@ -1,10 +1,11 @@
 """What each command does; one function per entry of `seqssl.cli.COMMANDS`, of the same name."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from seqssl.data.files import Progress
+    from seqssl.data.shards import Corpus
+    from seqssl.model.protocols import ModalityAdapter
 
 HALTED = 3
 
@@ -87,19 +90,45 @@ def embed(arguments: Arguments) -> None:
     pool, out = arguments["pool"], Path(arguments["out"]).expanduser()
     if pool not in ("mean", "none"):
         raise UserError(f"pool = {pool}: expected mean or none")
-    run = _existing(arguments["run"])
+    run, source = _existing(arguments["run"]), _existing(arguments["source"])
+    from seqssl.evaluation.corpus import write_embeddings
     from seqssl.run import load
 
-    load(run).embed_source(_existing(arguments["source"]), out, pool=pool)
-    print(out)
+    encoder = load(run, tap=arguments["tap"], weights=arguments["weights"])
+    with _progress() as progress:
+        corpus, adapter = _open_source(run, str(source), progress)
+        write_embeddings(encoder, corpus, adapter, out, pool=pool, progress=progress)
+    print(f"{out}: {len(corpus)} rows, {encoder.dim} dimensions, tap {encoder.tap}")
+    if corpus.manifest.num_rejected:
+        print(f"rejected: {corpus.manifest.num_rejected} (see {corpus.folder}/rejected.jsonl)")
 
 
 def probe(arguments: Arguments) -> None:
     """A linear probe with baselines beside."""
     run = _existing(arguments["run"])
-    from seqssl.evaluation import probe as probing
+    from seqssl.data.files import write_atomic
+    from seqssl.evaluation.probe import probe_run, to_json
+    from seqssl.evaluation.table import probe_tables
+    from seqssl.run import find_run, load
 
-    print(probing.run(run, source=arguments["source"]))
+    encoder = load(run, tap=arguments["tap"], weights=arguments["weights"])
+    random = load(run, weights="random")
+    labels = arguments["labels"].split(",")
+    with _progress() as progress:
+        corpus, adapter = _open_source(run, arguments["source"], progress)
+        unheard = None
+        if arguments["unheard"]:
+            unheard, _ = _open_source(run, arguments["unheard"], progress)
+        scores = probe_run(
+            encoder, random, corpus, adapter, labels=labels, unheard=unheard, progress=progress
+        )
+    corpora = {"source": corpus, **({"unheard": unheard} if unheard else {})}
+    named = {name: f"{found.folder.name} ({found.content_hash})" for name, found in corpora.items()}
+    settings = {"run": str(run), "weights": arguments["weights"], "tap": encoder.tap}
+    out = find_run(run)[1] / "probe.json"
+    write_atomic(out, json.dumps({**settings, **named, "scores": to_json(scores)}, indent=2) + "\n")
+    _print(probe_tables(scores, encoder.tap))
+    print(f"every fold: {out}")
 
 
 def info(arguments: Arguments) -> None:
@@ -192,6 +221,24 @@ def _adapter(arguments: Arguments) -> Any:
     if problems:
         raise UserError("; ".join(f"{problem.key}: {problem.remedy}" for problem in problems))
     return construct({"target": arguments["modality"], **given.get("modality", {})}, "modality", {})
+
+
+def _open_source(run: Path, source: str | None, progress: "Progress") -> tuple["Corpus", "ModalityAdapter"]:
+    """A folder, file or demo corpus, else the run's own; read by the run's adapter."""
+    from seqssl.build import build_adapter
+    from seqssl.data.catalog import list_corpora
+    from seqssl.data.prepare import open_or_prepare
+    from seqssl.run import find_run
+
+    config, _ = find_run(run)
+    data = config.data
+    if source in {entry.name for entry in list_corpora()} and not Path(str(source)).exists():
+        data = replace(data, source=None, demo=source)
+    elif source is not None:
+        data = replace(data, source=str(_existing(source)))
+    adapter = build_adapter(config)
+    modality = str(config.modality["target"])
+    return open_or_prepare(adapter, data, modality=modality, progress=progress), adapter
 
 
 def _existing(text: str) -> Path:

@@ -102,17 +102,23 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
     return Run(out, metrics, report, time.monotonic() - began)
 
 
-def load(path: str | Path, *, tap: str = "", device: str = "cpu", weights: str = "last") -> Encoder:
+def load(path: str | Path, *, tap: str = "", device: str = "auto", weights: str = "last") -> Encoder:
     """The frozen encoder of a run folder or of one of its checkpoint folders.
 
-    `weights`: "last", "best", or "random" (the same architecture at its initial weights: a baseline).
+    `tap`: see `Encoder`. `device`: "auto" is the GPU if there is one. `weights`: "last", "best", or "random"
+    (the same architecture at its initial weights: a baseline); a checkpoint folder stands for itself.
+    Raises UserError for what is no run, or has no such checkpoint or tap.
     """
+    if weights not in ("last", "best", "random"):
+        raise UserError(f"weights = {weights}: expected last, best or random.")
     config, folder = find_run(path)
     spec = SampleSpec(**read_provenance(folder)["spec"])
     model = build_model(config)
     if weights != "random":
         checkpoint.load_weights(model, find_checkpoint(Path(path), folder, weights))
     limit = length(config.data, "batch", spec) or 2**20
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     return Encoder(model.to(device), spec, tap=tap, batch_inputs=limit)
 
 
@@ -270,7 +276,7 @@ def write_config(config: RunConfig, out: Path, corpus: Corpus) -> None:
     provenance = {
         "seqssl": seqssl.__version__,
         "commit": git_commit(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "data": str(corpus.folder),
         "data_hash": corpus.content_hash,

@@ -149,13 +149,16 @@ def _scan(adapter: ModalityAdapter, source: Path) -> tuple[list[Record], list[Re
     """What the adapter finds, with keys that are unique."""
     records: dict[str, Record] = {}
     rejected = []
-    for found in adapter.records(source, "all"):
-        if isinstance(found, Rejected):
-            rejected.append(found)
-        elif found.key in records:
-            rejected.append(Rejected(found.key, "the key is used by an earlier row"))
-        else:
-            records[found.key] = found
+    try:
+        for found in adapter.records(source, "all"):
+            if isinstance(found, Rejected):
+                rejected.append(found)
+            elif found.key in records:
+                rejected.append(Rejected(found.key, "the key is used by an earlier row"))
+            else:
+                records[found.key] = found
+    except pa.ArrowInvalid as error:
+        raise UserError(f"A Parquet file of {source} cannot be read: {error}") from error
     return list(records.values()), rejected
 
 
@@ -175,8 +178,12 @@ def _split_sizes(out: Path, shards: Sequence[Shard], rate_hz: float | None) -> d
 
 
 def _describe(adapter: ModalityAdapter) -> dict[str, Any]:
-    """The adapter's class, spec and settings, which are its plain attributes."""
-    plain = {name: value for name, value in vars(adapter).items() if isinstance(value, int | float | str)}
+    """The adapter's class, spec, and the settings that shape its rows: its plain public attributes."""
+    plain = {
+        name: value
+        for name, value in vars(adapter).items()
+        if isinstance(value, int | float | str) and not name.startswith("_")
+    }
     return {"class": type(adapter).__qualname__, "spec": asdict(adapter.spec), **plain}
 
 
@@ -230,6 +237,8 @@ def _nothing_usable(source: Path, rejected: Sequence[Rejected]) -> str:
 def _disk_errors(out: Path) -> Iterator[None]:
     try:
         yield
+    except PermissionError as error:
+        raise UserError(f"No permission for {error.filename}.") from error
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

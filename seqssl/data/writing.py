@@ -41,8 +41,10 @@ def _problem(sample: Sample, spec: SampleSpec, length: Any) -> str:
     values = sample.values
     if len(values) != length or len(values) == 0:
         return f"{len(values)} input steps where the row says {length}"
-    if str(values.dtype) != spec.dtype or values.shape[1:] != ((spec.channels,) if spec.channels else ()):
-        return f"values are {values.dtype} of shape {values.shape}, which is not what the modality promises"
+    axes = (spec.channels,) if spec.channels else ()
+    if str(values.dtype) != spec.dtype or values.shape[1:] != axes:
+        found = f"{values.dtype}{list(values.shape[1:])}"
+        return f"a step is {found} where the spec says {spec.dtype}{list(axes)}"
     if not np.isfinite(values).all():
         return "not-a-number or infinite values"
     if spec.vocab_size is not None and not 0 <= int(values.min()) <= int(values.max()) < spec.vocab_size:

@@ -1,65 +1,249 @@
-"""Linear probes of frozen embeddings, under a fixed protocol."""
+"""Linear probes of frozen embeddings: fixed protocols, with baselines beside."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from seqssl.data.files import Progress, silent
+from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
+from seqssl.evaluation.corpus import Rows, pooled_input, pooled_stages
+from seqssl.evaluation.encoder import Array, Encoder
+from seqssl.model.protocols import ModalityAdapter
 
-Array = npt.NDArray[np.floating]
+Names = npt.NDArray[Any]  # of str
+NUM_FOLDS = 5  # of held-out takes
+TRAINED, RANDOM, NO_WEIGHTS = "trained", "random", "none"
 
 
 @dataclass(frozen=True)
-class ProbeResult:
-    """Accuracies, one per held-out part."""
+class Fold:
+    """What one probe is trained on and tested on: places in the probed rows, which never overlap."""
 
+    name: str  # what is held out
+    train: Rows
+    test: Rows
+
+
+@dataclass(frozen=True)
+class Score:
+    """The accuracy of one representation under one protocol."""
+
+    labels: str  # the pattern that chose the labels
     protocol: str
-    accuracies: dict[str, float]
-    num_rows: int
+    weights: str  # trained | random | none
+    stage: str  # a tap, "features", "input", or "majority"
+    folds: dict[str, float]
+    num_rows: int  # tested, over all folds
     num_classes: int
 
     @property
     def accuracy(self) -> float:
-        """Mean over the held-out parts."""
-        return float(np.mean(list(self.accuracies.values())))
+        """Mean over the folds."""
+        return float(np.mean(list(self.folds.values())))
 
 
-def leave_one_group_out(x: Array, labels: Sequence[str], groups: Sequence[str]) -> ProbeResult:
-    """Train on all groups but one, test on that one; labels that only one group has are left out.
+@dataclass(frozen=True)
+class Table:
+    """Embedded rows, with what the protocols need to know of them."""
 
-    x: (n, d). Embeddings are standardized per group first (it needs no label), which removes what is
-    constant in a voice, a subject or a station.
+    stages: dict[tuple[str, str], Array]  # (weights, stage) -> (n, d)
+    labels: Names
+    groups: Names
+    unheard: npt.NDArray[np.bool_]  # rows of a corpus that the encoder was not trained on
+
+
+def probe_run(
+    encoder: Encoder,
+    random: Encoder,
+    corpus: Corpus,
+    adapter: ModalityAdapter,
+    *,
+    labels: Sequence[str] = ("*",),
+    unheard: Corpus | None = None,
+    progress: Progress = silent,
+) -> list[Score]:
+    """Probe every stage of an encoder beside the same encoder with random weights and no encoder at all.
+
+    `labels` are shell patterns; each is a task of its own. `unheard` is a second corpus, of groups that the
+    encoder was not trained on; rows without a label take the name of their file below its group's folder.
+    Raises UserError when no protocol applies.
     """
-    y, who = np.asarray(labels), np.asarray(groups)
-    known = {label for label in y if len(set(who[y == label])) > 1}
-    keep = np.isin(y, sorted(known))
-    x, y, who = x[keep], y[keep], who[keep]
-    if len(set(who)) < 2 or len(set(y)) < 2:
-        raise UserError("the probe needs at least two groups that share at least two labels")
-    centered = np.concatenate([x[who == group] for group in sorted(set(who))])
-    order = np.concatenate([np.flatnonzero(who == group) for group in sorted(set(who))])
-    standardized = np.empty_like(centered)
-    standardized[order] = np.concatenate([standardize(x[who == group]) for group in sorted(set(who))])
-    accuracies = {}
-    for group in sorted(set(who)):
-        test = who == group
-        accuracies[str(group)] = fit_and_score(standardized[~test], y[~test], standardized[test], y[test])
-    return ProbeResult("leave one group out", accuracies, len(y), len(set(y)))
+    tables = [embed_table(encoder, random, corpus, adapter, labels, unheard=False, progress=progress)]
+    if unheard is not None:
+        tables.append(embed_table(encoder, random, unheard, adapter, labels, unheard=True, progress=progress))
+    table = concatenate(tables)
+    scores = []
+    for pattern in labels:
+        chosen = select(table, matching(table.labels, pattern))
+        for protocol, folds_of in PROTOCOLS.items():
+            scores += score_all(chosen, pattern, protocol, list(folds_of(chosen)))
+    if not scores:
+        raise UserError(
+            f"no label of {corpus.folder} that matches {', '.join(labels)} occurs twice: nothing to probe"
+        )
+    return scores
 
 
-def standardize(x: Array) -> Array:
-    """Zero mean and unit variance per dimension."""
-    return np.asarray((x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6))
+def embed_table(
+    encoder: Encoder,
+    random: Encoder,
+    corpus: Corpus,
+    adapter: ModalityAdapter,
+    patterns: Sequence[str],
+    *,
+    unheard: bool,
+    progress: Progress,
+) -> Table:
+    """Embed the rows whose label matches one of the patterns."""
+    names = labels_of(corpus)
+    rows = np.flatnonzero(np.any([matching(names, pattern) for pattern in patterns], axis=0))
+    stages: dict[tuple[str, str], Array] = {}
+    for weights, source in ((TRAINED, encoder), (RANDOM, random)):
+        pooled = pooled_stages(source, corpus, adapter, rows, progress)
+        stages |= {(weights, stage): x for stage, x in pooled.items()}
+    pooled_raw = pooled_input(encoder, corpus, adapter, rows)
+    if pooled_raw is not None:
+        stages[NO_WEIGHTS, "input"] = pooled_raw
+    return Table(stages, names[rows], corpus.groups[rows], np.full(len(rows), unheard))
 
 
-def fit_and_score(
-    train_x: Array, train_y: npt.NDArray[np.str_], test_x: Array, test_y: npt.NDArray[np.str_]
-) -> float:
-    """Accuracy of a multinomial logistic regression, its penalty chosen on the training part alone."""
+def labels_of(corpus: Corpus) -> Names:
+    """The label of each row; where the data has none, the path below the folder of its group."""
+    pairs = zip(corpus.labels, corpus.keys, strict=True)
+    return np.array([label or _name_in_group(key) for label, key in pairs], dtype=np.str_)
+
+
+def _name_in_group(key: str) -> str:
+    path = PurePosixPath(key)
+    return PurePosixPath(*path.parts[1:]).with_suffix("").as_posix() if len(path.parts) > 1 else ""
+
+
+def matching(labels: Names, pattern: str) -> npt.NDArray[np.bool_]:
+    """Which labels a shell pattern matches; rows without a label never do."""
+    known = {label: bool(label) and fnmatchcase(label, pattern) for label in set(labels.tolist())}
+    return np.array([known[label] for label in labels.tolist()], dtype=bool)
+
+
+def concatenate(tables: Sequence[Table]) -> Table:
+    """All rows of all tables."""
+    stages = {name: np.concatenate([table.stages[name] for table in tables]) for name in tables[0].stages}
+    columns = ("labels", "groups", "unheard")
+    return Table(stages, *(np.concatenate([getattr(table, name) for table in tables]) for name in columns))
+
+
+def select(table: Table, chosen: npt.NDArray[np.bool_]) -> Table:
+    """Some rows of a table."""
+    stages = {name: x[chosen] for name, x in table.stages.items()}
+    return Table(stages, table.labels[chosen], table.groups[chosen], table.unheard[chosen])
+
+
+def leave_one_group_out(table: Table) -> Iterator[Fold]:
+    """Train on all groups of the encoder's own corpus but one, test on that one."""
+    for group in np.unique(table.groups[~table.unheard]):
+        out = table.groups == group
+        yield from _fold(table, str(group), ~table.unheard & ~out, ~table.unheard & out)
+
+
+def held_out_takes(table: Table) -> Iterator[Fold]:
+    """Within each group, labels with several rows: train on some rows, test on the others."""
+    from sklearn.model_selection import StratifiedKFold
+
+    for group in np.unique(table.groups):
+        rows = np.flatnonzero(table.groups == group)
+        names, counts = np.unique(table.labels[rows], return_counts=True)
+        rows = rows[np.isin(table.labels[rows], names[counts > 1])]
+        if len(names[counts > 1]) < 2:
+            continue
+        num_folds = min(NUM_FOLDS, int(counts[counts > 1].min()))
+        splitter = StratifiedKFold(num_folds, shuffle=True, random_state=0)
+        for number, (train, test) in enumerate(splitter.split(rows, table.labels[rows])):
+            yield Fold(f"{group}/{number}", rows[train], rows[test])
+
+
+def unheard_group(table: Table) -> Iterator[Fold]:
+    """Train on all groups of both corpora but one that the encoder was not trained on, test on that one."""
+    for group in np.unique(table.groups[table.unheard]):
+        out = table.groups == group
+        yield from _fold(table, str(group), ~out, out)
+
+
+def unheard_relative(table: Table) -> Iterator[Fold]:
+    """The same within a family: what was learned of groups fr_a and fr_b is tested on group fr_c.
+
+    A group's family is its name up to the first `_`.
+    """
+    families = np.array([group.partition("_")[0] for group in table.groups.tolist()], dtype=np.str_)
+    for group in np.unique(table.groups[table.unheard]):
+        out = table.groups == group
+        yield from _fold(table, str(group), ~out & (families == families[out][0]), out)
+
+
+PROTOCOLS: Mapping[str, Callable[[Table], Iterator[Fold]]] = {
+    "leave one group out": leave_one_group_out,
+    "held-out takes": held_out_takes,
+    "unheard group": unheard_group,
+    "unheard group, same family": unheard_relative,
+}
+
+
+def _fold(
+    table: Table, name: str, train: npt.NDArray[np.bool_], test: npt.NDArray[np.bool_]
+) -> Iterator[Fold]:
+    """One fold of the labels that both sides have; none where that are fewer than two."""
+    common = np.intersect1d(table.labels[train], table.labels[test])
+    if len(common) >= 2:
+        shared = np.isin(table.labels, common)
+        yield Fold(name, np.flatnonzero(train & shared), np.flatnonzero(test & shared))
+
+
+def score_all(table: Table, pattern: str, protocol: str, folds: Sequence[Fold]) -> list[Score]:
+    """Every representation under one protocol, and what saying the most frequent label would reach."""
+    if not folds:
+        return []
+    tested = np.concatenate([fold.test for fold in folds])
+    size = {"num_rows": len(tested), "num_classes": len(np.unique(table.labels[tested]))}
+    guesses = {fold.name: majority(table.labels[fold.train], table.labels[fold.test]) for fold in folds}
+    scores = [Score(pattern, protocol, NO_WEIGHTS, "majority", guesses, **size)]
+    for (weights, stage), x in table.stages.items():
+        standard = standardize(x, table.groups)
+        results = {fold.name: accuracy(standard, table.labels, fold) for fold in folds}
+        scores.append(Score(pattern, protocol, weights, stage, results, **size))
+    return scores
+
+
+def standardize(x: Array, groups: Names) -> Array:
+    """Zero mean and unit variance per dimension and group.
+
+    It needs no label, and removes what is constant in a voice, a subject or a station.
+    """
+    result = np.empty_like(x)
+    for group in np.unique(groups):
+        rows = groups == group
+        result[rows] = (x[rows] - x[rows].mean(axis=0)) / (x[rows].std(axis=0) + 1e-6)
+    return result
+
+
+def accuracy(x: Array, labels: Names, fold: Fold) -> float:
+    """Of a multinomial logistic regression with scikit-learn's default penalty."""
     from sklearn.linear_model import LogisticRegression
 
-    probe = LogisticRegression(C=1.0, max_iter=2000)
-    probe.fit(train_x, train_y)
-    return float(probe.score(test_x, test_y))
+    probe = LogisticRegression(max_iter=1000)
+    probe.fit(x[fold.train], labels[fold.train])
+    return float(probe.score(x[fold.test], labels[fold.test]))
+
+
+def majority(train: Names, test: Names) -> float:
+    """Accuracy of always saying the most frequent training label; of several, the first in the alphabet."""
+    names, counts = np.unique(train, return_counts=True)
+    return float(np.mean(test == names[counts.argmax()]))
+
+
+def to_json(scores: Sequence[Score]) -> list[dict[str, Any]]:
+    """The scores as plain values."""
+    return [{**asdict(score), "accuracy": score.accuracy} for score in scores]
