@@ -43,22 +43,21 @@ from seqssl import (
 from seqssl.hardware import matmul_speed
 
 RATE_HZ = 16_000
-GROUPS, ENTRIES, CODE_DIM, FINAL_DIM, NEGATIVES = 2, 320, 256, 256, 100  # wav2vec 2.0 BASE
+GROUPS, ENTRIES, NEGATIVES = 2, 320, 100  # wav2vec 2.0
 MODELS = ("hf", "equal", "recipe")
 Step = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the command line can set."""
+    """What the command line can set. The defaults are wav2vec 2.0 BASE with all widths divided by four."""
 
     device: str = "cpu"
     precision: str = "float32"  # set by the loop over both
-    seconds: float = 5.0
-    batch: int = 4
-    dim: int = 256
-    layers: int = 6
-    conv_dim: int = 512
+    seconds: float = 8.0
+    batch: int = 2
+    dim: int = 192
+    layers: int = 12
     kernel: int = 31
     repeats: int = 5
     threads: int = 0  # 0: as torch chooses
@@ -66,7 +65,17 @@ class Setting:
     @property
     def heads(self) -> int:
         """64 dimensions each."""
-        return max(1, self.dim // 64)
+        return self.dim // 64
+
+    @property
+    def conv_dim(self) -> int:
+        """Channels of the seven convolutions: 512 for 768 in BASE."""
+        return self.dim * 2 // 3
+
+    @property
+    def code_dim(self) -> int:
+        """Width of a quantized vector, and of both sides of the cosine: 256 for 768 in BASE."""
+        return self.dim // 3
 
 
 def blocks(setting: Setting) -> list[nn.Module]:
@@ -82,12 +91,16 @@ def equal_math(setting: Setting) -> PretrainingModel:
     encoder = ContextEncoder(blocks(setting), None, taps={"output": setting.layers})
     objectives: dict[str, nn.Module] = {
         "contrastive": ContrastiveLoss(
-            setting.dim, CODE_DIM, tap="output", num_negatives=NEGATIVES, final_dim=FINAL_DIM
+            setting.dim,
+            setting.code_dim,
+            tap="output",
+            num_negatives=NEGATIVES,
+            final_dim=setting.code_dim,
         ),
         "diversity": DiversityLoss(),
     }
     quantizer = GumbelProductQuantizer(
-        features.dim, num_codebooks=GROUPS, codebook_size=ENTRIES, dim=CODE_DIM
+        features.dim, num_codebooks=GROUPS, codebook_size=ENTRIES, dim=setting.code_dim
     )
     masking = SpanMasking(features.dim, fill="learned")
     return PretrainingModel(features, masking, quantizer, encoder, objectives, setting.dim)
@@ -143,13 +156,14 @@ def theirs(setting: Setting) -> Step:
         intermediate_size=4 * setting.dim,
         conv_depthwise_kernel_size=setting.kernel,
         position_embeddings_type=None,
+        hidden_act="swish",
         conv_dim=(setting.conv_dim,) * 7,
         feat_extract_norm="layer",
         conv_bias=True,
         num_codevector_groups=GROUPS,
         num_codevectors_per_group=ENTRIES,
-        codevector_dim=CODE_DIM,
-        proj_codevector_dim=FINAL_DIM,
+        codevector_dim=setting.code_dim,
+        proj_codevector_dim=setting.code_dim,
         num_negatives=NEGATIVES,
         **dict.fromkeys(
             ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "layerdrop"), 0.0

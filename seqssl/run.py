@@ -138,7 +138,10 @@ def find_checkpoint(path: Path, run: Path, weights: str) -> checkpoint.Checkpoin
     if (path / "model.safetensors").is_file():
         return checkpoint.read(path)
     if weights == "best":
-        return checkpoint.read(run / "checkpoints" / "best")
+        best = run / "checkpoints" / "best"
+        if not best.exists():
+            raise UserError(f"{run} holds no best checkpoint yet: the first evaluation writes it.")
+        return checkpoint.read(best)
     found, _ = checkpoint.latest(run / "checkpoints")
     if found is None:
         raise UserError(f"{run} holds no checkpoint yet: train.save_every decides when the first is written.")

@@ -85,6 +85,9 @@ class Encoder:
         assert isinstance(embedded, np.ndarray)
         return embedded
 
+    def __sklearn_clone__(self) -> "Encoder":
+        return self  # nothing that fitting could change
+
     def _checked(self, array: Array, index: int) -> Array:
         """The array as the model wants it, or the reason why it cannot be."""
         values, spec = np.asarray(array), self.spec

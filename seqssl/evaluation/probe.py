@@ -85,7 +85,8 @@ def probe_run(
             scores += score_all(chosen, pattern, protocol, list(folds_of(chosen)))
     if not scores:
         raise UserError(
-            f"no label of {corpus.folder} that matches {', '.join(labels)} occurs twice: nothing to probe"
+            f"nothing to probe in {corpus.folder}: of the labels that match {', '.join(labels)}, no two occur"
+            " in two groups each, or twice within a group"
         )
     return scores
 
@@ -103,6 +104,8 @@ def embed_table(
     """Embed the rows whose label matches one of the patterns."""
     names = labels_of(corpus)
     rows = np.flatnonzero(np.any([matching(names, pattern) for pattern in patterns], axis=0))
+    if len(rows) == 0:
+        raise UserError(f"no label in {corpus.folder} matches {', '.join(patterns)}; there is {_some(names)}")
     stages: dict[tuple[str, str], Array] = {}
     for weights, source in ((TRAINED, encoder), (RANDOM, random)):
         pooled = pooled_stages(source, corpus, adapter, rows, progress)
@@ -122,6 +125,11 @@ def labels_of(corpus: Corpus) -> Names:
 def _name_in_group(key: str) -> str:
     path = PurePosixPath(key)
     return PurePosixPath(*path.parts[1:]).with_suffix("").as_posix() if len(path.parts) > 1 else ""
+
+
+def _some(names: Names) -> str:
+    found = sorted(set(names.tolist()) - {""})
+    return ", ".join([*found[:8], "..."][: len(found)]) or "none"
 
 
 def matching(labels: Names, pattern: str) -> npt.NDArray[np.bool_]:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqssl import Conv1dStack, Conv2dSubsampling
-from seqssl.model.features import standard_deviation
+from seqssl.model.features import convolve, standard_deviation
 from seqssl.testing.harness import seeded
 from seqssl.testing.strategies import lengths, seeds
 
@@ -73,6 +73,23 @@ def test_conv2d_padding_is_inert_and_lengths_are_ceilings(sizes: Tensor, num_bin
         alone = encoder(x[row : row + 1, :length], sizes[row : row + 1])
         frames = alone.x.shape[1]
         torch.testing.assert_close(batch.x[row, :frames], alone.x[0], rtol=1e-4, atol=1e-4)
+
+
+@given(stacks, st.integers(0, 30), st.integers(1, 3), seeds)
+def test_convolve_equals_the_convolution(
+    layers: list[tuple[int, int]], more: int, channels: int, seed: int
+) -> None:
+    """Values and gradients of torch's own."""
+    kernel, stride = layers[0]
+    torch.manual_seed(seed)
+    conv = nn.Conv1d(channels, 4, kernel, stride).double()
+    x = torch.randn(2, kernel + more, channels, dtype=torch.float64, requires_grad=True)
+    results = [convolve(conv, x), conv(x.transpose(1, 2)).transpose(1, 2)]
+    torch.testing.assert_close(*results)
+    inputs = (x, *conv.parameters())
+    grads = [torch.autograd.grad(result.square().sum(), inputs) for result in results]
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_w2v_bert_subsampling_is_640_wide() -> None:

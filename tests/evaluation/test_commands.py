@@ -1,0 +1,153 @@
+"""`seqssl embed`, `seqssl probe` and `seqssl.load` on a run with initial weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from toy import toy_config, write_waves
+
+import seqssl
+from seqssl import UserError, cli
+from seqssl.build import build_adapter
+from seqssl.data.prepare import open_or_prepare
+from seqssl.evaluation import corpus as embedding
+from seqssl.run import write_config
+from seqssl.training import checkpoint
+
+NUM_ROWS = 16
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQSSL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def waves(tmp_path: Path) -> Path:
+    return write_waves(tmp_path / "waves", num_rows=NUM_ROWS)
+
+
+@pytest.fixture
+def run(tmp_path: Path, waves: Path) -> Path:
+    """A run folder as `seqssl train` leaves it, but with other weights than the seed's."""
+    out = tmp_path / "run"
+    config = toy_config(waves, out)
+    write_config(config, out, open_or_prepare(build_adapter(config), config.data, modality="toy:Toy"))
+    config.seed = 1
+    checkpoint.save(out / "checkpoints" / "step-00000003", seqssl.build_model(config), None, {})
+    return out
+
+
+def arrays_of(waves: Path) -> dict[str, np.ndarray]:
+    return {path.relative_to(waves).as_posix(): np.load(path) for path in sorted(waves.rglob("*.npy"))}
+
+
+def embed(run: Path, source: Path, out: Path, *more: str) -> list[dict[str, Any]]:
+    assert cli.main(["embed", f"run={run}", f"source={source}", f"out={out}", *more]) == 0
+    rows: list[dict[str, Any]] = pq.read_table(out).to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize("tap", ["", "features", "contrastive"])
+def test_embed_writes_what_the_encoder_gives(
+    run: Path, waves: Path, tmp_path: Path, tap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "ROWS_AT_ONCE", 5)
+    rows = embed(run, waves, tmp_path / "new" / "x.parquet", *([f"tap={tap}"] if tap else []))
+    arrays = arrays_of(waves)
+    assert {row["key"] for row in rows} == set(arrays)
+    assert {row["group"] for row in rows} == {"group0", "group1"}
+    assert {row["label"] for row in rows} == set("abcd")
+    assert {row["split"] for row in rows} == {"train", "valid"}
+    expected = seqssl.load(run, tap=tap).transform([arrays[row["key"]] for row in rows])
+    np.testing.assert_allclose([row["embedding"] for row in rows], expected, atol=1e-5)
+    assert not list((tmp_path / "new").glob("*.tmp"))
+
+
+def test_embed_without_pooling_writes_frames(run: Path, waves: Path, tmp_path: Path) -> None:
+    pooled = embed(run, waves, tmp_path / "mean.parquet")
+    frames = embed(run, waves, tmp_path / "none.parquet", "pool=none")
+    for one, other in zip(pooled, frames, strict=True):
+        np.testing.assert_allclose(np.mean(other["embedding"], axis=0), one["embedding"], atol=1e-5)
+
+
+def test_embed_reads_a_prepared_folder(run: Path, waves: Path, tmp_path: Path) -> None:
+    prepared = tmp_path / "prepared"
+    assert cli.main(["prepare", "modality=toy:Toy", f"source={waves}", f"out={prepared}"]) == 0
+    assert len(embed(run, prepared, tmp_path / "all.parquet")) == NUM_ROWS
+
+
+def test_a_failure_leaves_no_file(
+    run: Path, waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: object, arrays: object, pool: str) -> None:
+        raise UserError("array 0 is bad")
+
+    monkeypatch.setattr(seqssl.Encoder, "embed", failing)
+    out = tmp_path / "out"
+    assert cli.main(["embed", f"run={run}", f"source={waves}", f"out={out / 'x.parquet'}"]) == 2
+    assert list(out.iterdir()) == []
+
+
+def test_probe_prints_a_table_and_writes_every_fold(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = write_waves(tmp_path / "others", num_rows=8)
+    (others / "group0").rename(others / "group1_b")
+    command = ["probe", f"run={run}", "labels=*,[ab]", f"unheard={others}", "tap=contrastive"]
+    assert cli.main(command) == 0
+    assert "contrastive" in capsys.readouterr().out
+    written = json.loads((run / "probe.json").read_text())
+    assert written["tap"] == "contrastive"
+    scores = written["scores"]
+    stages = {(score["weights"], score["stage"]) for score in scores}
+    taps = ("features", "contrastive", "output")
+    assert stages == {(w, s) for w in ("trained", "random") for s in taps} | {
+        ("none", "majority"),
+        ("none", "input"),
+    }
+    assert {score["labels"] for score in scores} == {"*"}  # no other group has a and b both
+    assert all(0 <= score["accuracy"] <= 1 for score in scores)
+
+
+def test_probe_of_random_weights_gains_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["probe", f"run={run}", "weights=random"]) == 0
+    assert "+0.0 points" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["embed", "source=nowhere", "out=x"], "there is no file or folder nowhere"),
+        (["embed", "source=.", "out=x", "pool=max"], "expected mean or none"),
+        (["embed", "source=.", "out=x", "tap=middle"], "there is no tap 'middle'"),
+        (["embed", "source=.", "out=x", "weights=worst"], "expected last, best or random"),
+        (["embed", "source=.", "out=x", "weights=best"], "no best checkpoint"),
+        (["probe", "labels=zebra"], "zebra"),
+        (["probe", "unheard=nowhere"], "there is no file or folder nowhere"),
+    ],
+)
+def test_bad_input_is_explained(
+    run: Path, command: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *rest = command
+    assert cli.main([name, f"run={run}", *rest]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_load_takes_a_run_or_one_of_its_checkpoints(run: Path, waves: Path) -> None:
+    arrays = list(arrays_of(waves).values())
+    whole, single = seqssl.load(run), seqssl.load(str(run / "checkpoints" / "step-00000003"))
+    np.testing.assert_array_equal(whole.transform(arrays), single.transform(arrays))
+    assert whole.spec == build_adapter(toy_config(waves, run)).spec
+    random = [seqssl.load(run, weights="random").transform(arrays) for _ in range(2)]
+    np.testing.assert_array_equal(*random)
+    assert not np.allclose(whole.transform(arrays), random[0])
+
+
+def test_load_of_no_run_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no config\.yaml"):
+        seqssl.load(tmp_path)

@@ -1,0 +1,131 @@
+"""Frozen features: what goes in, what comes out, and what must not matter."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from toy import Toy, toy_config
+
+from seqssl import Encoder, UserError, build_model
+from seqssl.model.types import SampleSpec
+
+
+def toy_encoder(tap: str = "", batch_inputs: int = 100, **spec: object) -> Encoder:
+    model = build_model(toy_config(Path("unused"), Path("unused")))
+    given = SampleSpec(**{**vars(Toy().spec), **spec})  # type: ignore[arg-type]
+    return Encoder(model, given, tap=tap, batch_inputs=batch_inputs)
+
+
+def waves(*lengths: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=(length, 2)).astype(np.float32) for length in lengths]
+
+
+@pytest.mark.parametrize("tap", ["", "features", "contrastive", "output"])
+@pytest.mark.parametrize("batch_inputs", [1, 100, 10_000])
+def test_batch_mates_and_padding_change_nothing(tap: str, batch_inputs: int) -> None:
+    arrays = waves(1, 40, 7, 63, 40, 2)
+    encoder = toy_encoder(tap, batch_inputs)
+    alone = np.concatenate([encoder.transform([array]) for array in arrays])
+    np.testing.assert_allclose(encoder.transform(arrays), alone, atol=1e-5)
+
+
+def test_rows_come_back_in_their_order_with_one_vector_per_frame() -> None:
+    arrays = waves(30, 9, 50)
+    encoder = toy_encoder()
+    frames = encoder.embed(arrays, pool="none")
+    lengths = encoder.model.feature_encoder.output_lengths(torch.tensor([30, 9, 50]))
+    assert [row.shape for row in frames] == [(length, encoder.dim) for length in lengths.tolist()]
+    np.testing.assert_allclose([row.mean(axis=0) for row in frames], encoder.embed(arrays), atol=1e-6)
+
+
+def test_all_stages_from_one_pass_are_those_of_each_tap() -> None:
+    arrays = waves(30, 9, 50)
+    stages = toy_encoder().embed_stages(arrays)
+    assert list(stages) == ["features", "contrastive", "output"]
+    for name, embedded in stages.items():
+        encoder = toy_encoder(name)
+        assert embedded.shape == (3, encoder.dim)
+        np.testing.assert_array_equal(embedded, encoder.transform(arrays))
+    np.testing.assert_array_equal(stages["output"], toy_encoder().transform(arrays))
+
+
+def test_no_rows_make_no_embeddings() -> None:
+    encoder = toy_encoder()
+    assert encoder.transform([]).shape == (0, encoder.dim)
+    assert encoder.embed([], pool="none") == []
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((5, 3), np.float32), "(5, 3); the encoder expects (t, 2)"),
+        (np.zeros(5, np.float32), "(5,)"),
+        (np.zeros((0, 2), np.float32), "t >= 1"),
+        (np.full((5, 2), np.nan, np.float32), "NaN"),
+        (np.full((5, 2), np.inf, np.float32), "infinite"),
+        (np.zeros((5, 2), np.int16), "int16; the encoder expects float32, as one"),
+        (np.array([["a", "b"]]), "the encoder expects float32"),
+        (np.zeros((80, 2), np.float32), "80 steps long; the encoder takes 70"),
+    ],
+)
+def test_arrays_that_break_the_contract_are_refused(array: np.ndarray, words: str) -> None:
+    encoder = toy_encoder(max_len=70)
+    with pytest.raises(UserError) as error:
+        encoder.embed([*waves(5), array])
+    assert "array 1 " in str(error.value)
+    assert words in str(error.value)
+
+
+def test_ids_outside_the_vocabulary_are_refused() -> None:
+    encoder = toy_encoder(dtype="int64", channels=None, vocab_size=4)
+    for bad in ([0, 4], [-1, 3]):
+        with pytest.raises(UserError, match=r"ids outside \[0, 4\)"):
+            encoder.embed([np.array(bad)])
+    with pytest.raises(UserError, match="expects int64"):
+        encoder.embed([np.zeros(3, np.float32)])
+
+
+def test_unknown_taps_and_pools_are_refused() -> None:
+    with pytest.raises(UserError, match="features, contrastive, output"):
+        toy_encoder("middle")
+    with pytest.raises(UserError, match="mean, none"):
+        toy_encoder().embed(waves(5), pool="max")
+
+
+def test_double_precision_and_read_only_arrays_are_welcome() -> None:
+    array = waves(20)[0]
+    locked = array.copy()
+    locked.flags.writeable = False
+    encoder = toy_encoder()
+    np.testing.assert_array_equal(
+        encoder.transform([array.astype(np.float64), locked]), encoder.transform([array] * 2)
+    )
+
+
+def test_embedding_needs_no_gradient_and_leaves_the_model_as_it_was() -> None:
+    encoder = toy_encoder()
+    before = {name: value.clone() for name, value in encoder.model.state_dict().items()}
+    encoder.transform(waves(30, 9))
+    assert not encoder.model.training
+    assert all(torch.equal(value, before[name]) for name, value in encoder.model.state_dict().items())
+
+
+def test_it_is_a_step_of_a_scikit_learn_pipeline() -> None:
+    slow, fast = np.sin(np.arange(40) * 0.1), np.sin(np.arange(40) * 1.5)
+    arrays = [
+        np.stack([wave, wave], axis=1).astype(np.float32) * (1 + 0.1 * i)
+        for i in range(6)
+        for wave in (slow, fast)
+    ]
+    labels = ["slow", "fast"] * 6
+    encoder = toy_encoder()
+    pipeline = make_pipeline(encoder, LogisticRegression())
+    assert pipeline.fit(arrays, labels).score(arrays, labels) == 1.0
+    assert cross_val_score(pipeline, arrays, labels, cv=3).mean() == 1.0
+    assert clone(pipeline).steps[0][1] is encoder  # frozen: a copy would cost memory and change nothing

@@ -1,0 +1,161 @@
+"""Probes with a known answer, and protocols that must not look at what they test on."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from seqssl.evaluation import probe
+from seqssl.evaluation.probe import Fold, Table
+
+LABELS = "abcd"
+GROUPS = ("x_1", "x_2", "y_1")
+
+
+def make_table(*, takes: int = 1, groups: tuple[str, ...] = GROUPS, unheard: tuple[str, ...] = ()) -> Table:
+    """Every group has every label `takes` times; `signal` is the label plus an offset of the group, `noise` is noise."""
+    rng = np.random.default_rng(0)
+    rows = [(label, group) for group in groups for label in LABELS for _ in range(takes)]
+    labels, names = (np.array(column) for column in zip(*rows, strict=True))
+    one_hot = np.eye(len(LABELS))[[LABELS.index(label) for label in labels]]
+    offsets = np.array([[100.0 * groups.index(name)] for name in names])
+    stages = {
+        ("trained", "signal"): one_hot + offsets + 0.01 * rng.normal(size=one_hot.shape),
+        ("random", "signal"): rng.normal(size=one_hot.shape),
+    }
+    return Table(stages, labels, names, np.isin(names, unheard))
+
+
+def scores_of(table: Table, protocol: str) -> dict[str, probe.Score]:
+    folds = list(probe.PROTOCOLS[protocol](table))
+    scores = probe.score_all(table, "*", protocol, folds)
+    return {f"{score.weights} {score.stage}": score for score in scores}
+
+
+def assert_honest(table: Table, folds: list[Fold]) -> None:
+    """No row is on both sides; no group, where a whole group is held out; every tested label was trained on."""
+    assert folds
+    for fold in folds:
+        assert not set(fold.train) & set(fold.test)
+        assert set(table.labels[fold.test]) <= set(table.labels[fold.train])
+        if fold.name in table.groups:
+            assert set(table.groups[fold.test]) == {fold.name}
+            assert fold.name not in table.groups[fold.train]
+
+
+def leaky_leave_one_group_out(table: Table) -> Iterator[Fold]:
+    """Broken: trains on the group that it tests on."""
+    for fold in probe.leave_one_group_out(table):
+        yield replace(fold, train=np.concatenate([fold.train, fold.test]))
+
+
+def swapped_leave_one_group_out(table: Table) -> Iterator[Fold]:
+    """Broken: one row of the held-out group is trained on, its neighbor tested."""
+    for fold in probe.leave_one_group_out(table):
+        yield replace(fold, train=np.append(fold.train, fold.test[0]), test=fold.test[1:])
+
+
+def test_separable_labels_are_found_in_an_unseen_group_and_noise_is_chance() -> None:
+    found = scores_of(make_table(takes=8), "leave one group out")
+    assert found["trained signal"].accuracy == 1.0
+    assert found["random signal"].accuracy < 0.5
+    assert found["none majority"].accuracy == 0.25
+    assert set(found["trained signal"].folds) == set(GROUPS)
+    assert (found["trained signal"].num_rows, found["trained signal"].num_classes) == (96, 4)
+
+
+@pytest.mark.parametrize("protocol", probe.PROTOCOLS)
+@pytest.mark.parametrize("takes", [1, 3, 7])
+def test_protocols_are_honest(protocol: str, takes: int) -> None:
+    table = make_table(takes=takes, unheard=("x_2", "y_1"))
+    folds = list(probe.PROTOCOLS[protocol](table))
+    if protocol == "held-out takes" and takes == 1:
+        assert not folds
+    elif protocol == "leave one group out":
+        assert not folds  # one group is left of the encoder's own
+    else:
+        assert_honest(table, folds)
+
+
+def test_leave_one_group_out_never_sees_the_unheard() -> None:
+    table = make_table(takes=2, unheard=("y_1",))
+    folds = list(probe.leave_one_group_out(table))
+    assert_honest(table, folds)
+    assert {fold.name for fold in folds} == {"x_1", "x_2"}
+    assert all("y_1" not in table.groups[np.append(fold.train, fold.test)] for fold in folds)
+
+
+@pytest.mark.parametrize("broken", [leaky_leave_one_group_out, swapped_leave_one_group_out])
+def test_a_leak_is_caught(broken: object) -> None:
+    table = make_table(takes=2)
+    assert_honest(table, list(probe.leave_one_group_out(table)))
+    with pytest.raises(AssertionError):
+        assert_honest(table, list(broken(table)))  # type: ignore[operator]
+
+
+def test_unheard_groups_are_tested_within_their_family_only() -> None:
+    table = make_table(takes=2, groups=("x_1", "x_2", "y_1", "z_1"), unheard=("x_2", "z_1"))
+    anywhere = {fold.name: set(table.groups[fold.train]) for fold in probe.unheard_group(table)}
+    assert anywhere == {"x_2": {"x_1", "y_1", "z_1"}, "z_1": {"x_1", "x_2", "y_1"}}
+    related = {fold.name: set(table.groups[fold.train]) for fold in probe.unheard_relative(table)}
+    assert related == {"x_2": {"x_1"}}  # z_1 has no relative
+
+
+def test_labels_of_one_side_only_are_left_out() -> None:
+    table = make_table()
+    table.labels[table.groups == "y_1"] = ["a", "b", "e", "f"]
+    fold = next(fold for fold in probe.leave_one_group_out(table) if fold.name == "y_1")
+    assert sorted(table.labels[fold.test]) == ["a", "b"]
+    assert set(table.labels[fold.train]) == {"a", "b"}
+
+
+def test_a_single_shared_label_makes_no_fold() -> None:
+    table = make_table()
+    table.labels[table.groups == "y_1"] = ["a", "e", "f", "g"]
+    assert {fold.name for fold in probe.leave_one_group_out(table)} == {"x_1", "x_2"}
+
+
+def test_held_out_takes_test_every_row_once() -> None:
+    table = make_table(takes=3)
+    folds = list(probe.held_out_takes(table))
+    assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(len(table.labels)))
+    assert all(len(set(table.groups[np.append(fold.train, fold.test)])) == 1 for fold in folds)
+    assert scores_of(table, "held-out takes")["trained signal"].accuracy == 1.0
+
+
+def test_standardizing_removes_the_group_and_keeps_the_label() -> None:
+    table = make_table(takes=4)
+    x = probe.standardize(table.stages["trained", "signal"], table.groups)
+    for group in GROUPS:
+        rows = x[table.groups == group]
+        np.testing.assert_allclose(rows.mean(axis=0), 0, atol=1e-6)
+        np.testing.assert_allclose(rows.std(axis=0), 1, atol=1e-3)
+    constant = probe.standardize(np.full((4, 2), 7.0), np.array(["a"] * 4))
+    np.testing.assert_array_equal(constant, 0)
+
+
+def test_majority_is_what_the_training_part_says() -> None:
+    assert probe.majority(np.array(["b", "b", "a"]), np.array(["a", "a", "a", "b"])) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("pattern", "chosen"),
+    [("*", [1, 1, 1, 0]), ("n/*", [1, 1, 0, 0]), ("n/[0-9]", [1, 0, 0, 0]), ("n", [0] * 4)],
+)
+def test_patterns_choose_labels(pattern: str, chosen: list[int]) -> None:
+    labels = np.array(["n/1", "n/10", "m/1", ""])
+    assert probe.matching(labels, pattern).astype(int).tolist() == chosen
+
+
+def test_json_holds_every_fold() -> None:
+    scores = probe.score_all(
+        make_table(takes=2), "*", "p", list(probe.leave_one_group_out(make_table(takes=2)))
+    )
+    lines = probe.to_json(scores)
+    assert {(line["weights"], line["stage"]) for line in lines} == {
+        ("none", "majority"),
+        ("trained", "signal"),
+        ("random", "signal"),
+    }
+    assert all(set(line["folds"]) == set(GROUPS) and 0 <= line["accuracy"] <= 1 for line in lines)
