@@ -221,9 +221,13 @@ class LogMelEncoder(nn.Module):
     def forward(self, inputs: Float[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Features:
         """Encode amplitudes."""
         with torch.autocast(inputs.device.type, enabled=False):
-            mel = (self.log_mel(inputs.float(), lengths) - self.mean) / self.std
+            mel = self.picture(inputs, lengths)
         features: Features = self.subsampling(mel, self.num_windows(lengths))
         return features
+
+    def picture(self, inputs: Float[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "b s f"]:
+        """What reports show and probes compare with: the input of the subsampling."""
+        return (self.log_mel(inputs.float(), lengths) - self.mean) / self.std
 
     def log_mel(self, inputs: Float[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "b s f"]:
         """Log of mel power, before normalization."""

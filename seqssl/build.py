@@ -42,7 +42,10 @@ def _assemble(config: RunConfig) -> PretrainingModel:
     }
     encoder = build_encoder(config.encoder, config.mixer, config.train.checkpoint_activations)
     objectives = {name: construct(slot, "objective", wiring) for name, slot in config.objectives.items()}
-    return PretrainingModel(feature_encoder, masking, quantizer, encoder, objectives, dim)
+    norm = None
+    if config.encoder.feature_norm == "layer":
+        norm = nn.LayerNorm(feature_encoder.dim, elementwise_affine=False)
+    return PretrainingModel(feature_encoder, masking, quantizer, encoder, objectives, dim, norm)
 
 
 def build_feature_encoder(config: RunConfig) -> Any:

@@ -83,6 +83,7 @@ class EncoderConfig:
     conv_norm: str = "batch"  # batch | layer
     dropout: float = 0.0
     stochastic_depth: float = 0.0  # drop probability of the last layer; linear from 0
+    feature_norm: str = "none"  # none | layer: of the feature encoder's output, before masking and quantizing
     position: str = "conv"  # conv | none
     position_kernel: int = 128
     position_groups: int = 16

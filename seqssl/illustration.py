@@ -16,7 +16,7 @@ def illustrate(task: PretrainTask, batches: object, spec: SampleSpec) -> Illustr
     """
     model = task.model.eval()
     batch = next(iter(batches)).to(task.device)  # type: ignore[call-overload]
-    features = model.feature_encoder(batch.inputs, batch.lengths)
+    features = model.encode_features(batch)
     codes = model.quantizer(features.x.flatten(0, 1), temperature=None).codes.view(*features.x.shape[:2], -1)
     valid = codes[features.valid].cpu()
     size = model.quantizer.codebook_size

@@ -36,6 +36,7 @@ CHOICES = {
     "encoder.block": ("conformer", "transformer"),
     "encoder.conv_norm": ("batch", "layer"),
     "encoder.position": ("conv", "none"),
+    "encoder.feature_norm": ("none", "layer"),
 }
 POSITIVE = (
     "data.batch_seconds", "data.batch_frames", "data.max_seconds", "data.max_frames", "data.join_seconds",

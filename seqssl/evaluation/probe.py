@@ -1,5 +1,6 @@
 """Linear probes of frozen embeddings: fixed protocols, with baselines beside."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -105,7 +106,8 @@ def embed_table(
     names = labels_of(corpus)
     rows = np.flatnonzero(np.any([matching(names, pattern) for pattern in patterns], axis=0))
     if len(rows) == 0:
-        raise UserError(f"no label in {corpus.folder} matches {', '.join(patterns)}; there is {_some(names)}")
+        examples = ", ".join(sorted(set(names.tolist()) - {""})[:5]) or "no label at all"
+        raise UserError(f"no label in {corpus.folder} matches {', '.join(patterns)}; it has {examples}")
     stages: dict[tuple[str, str], Array] = {}
     for weights, source in ((TRAINED, encoder), (RANDOM, random)):
         pooled = pooled_stages(source, corpus, adapter, rows, progress)
@@ -125,11 +127,6 @@ def labels_of(corpus: Corpus) -> Names:
 def _name_in_group(key: str) -> str:
     path = PurePosixPath(key)
     return PurePosixPath(*path.parts[1:]).with_suffix("").as_posix() if len(path.parts) > 1 else ""
-
-
-def _some(names: Names) -> str:
-    found = sorted(set(names.tolist()) - {""})
-    return ", ".join([*found[:8], "..."][: len(found)]) or "none"
 
 
 def matching(labels: Names, pattern: str) -> npt.NDArray[np.bool_]:
@@ -196,7 +193,7 @@ PROTOCOLS: Mapping[str, Callable[[Table], Iterator[Fold]]] = {
     "leave one group out": leave_one_group_out,
     "held-out takes": held_out_takes,
     "unheard group": unheard_group,
-    "unheard group, same family": unheard_relative,
+    "unheard, same family": unheard_relative,
 }
 
 
@@ -240,9 +237,12 @@ def standardize(x: Array, groups: Names) -> Array:
 def accuracy(x: Array, labels: Names, fold: Fold) -> float:
     """Of a multinomial logistic regression with scikit-learn's default penalty."""
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
 
     probe = LogisticRegression(max_iter=1000)
-    probe.fit(x[fold.train], labels[fold.train])
+    with warnings.catch_warnings(), threadpool_limits(1):  # small fits: on a busy machine, threads are slower
+        warnings.filterwarnings("ignore", message="The number of unique classes")  # few rows each: we know
+        probe.fit(x[fold.train], labels[fold.train])
     return float(probe.score(x[fold.test], labels[fold.test]))
 
 

@@ -1,7 +1,7 @@
 """What the terminal shows of a probe."""
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING
 
 from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED, Score
@@ -11,23 +11,36 @@ if TYPE_CHECKING:
 
 
 def probe_tables(scores: Sequence[Score], headline: str) -> "RenderableType":
-    """Accuracies in percent, a line for each task and protocol, and the gain at the stage `headline`."""
+    """Accuracies in percent, a block for each task and protocol; the gain at the stage `headline` is bold."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Group
+    from rich.markup import escape
     from rich.table import Table
 
-    stages = list(dict.fromkeys(score.stage for score in scores if score.weights == TRAINED))
-    table = Table(title="Linear probe, accuracy in %: trained (random weights)", box=SIMPLE_HEAD)
-    for heading in ("labels", "protocol", "classes", "rows", "majority", "input", *stages):
-        table.add_column(heading, justify="left" if heading in ("labels", "protocol") else "right")
-    gains = []
+    table = Table(title="Linear probe: accuracy in %, mean over folds", box=SIMPLE_HEAD)
+    for heading in ("labels", "protocol", "stage"):
+        table.add_column(heading)
+    for heading in ("trained", "random", "gain"):
+        table.add_column(heading, justify="right")
     for (labels, protocol), group in groupby(scores, key=lambda score: (score.labels, score.protocol)):
         found = {(score.weights, score.stage): score for score in group}
-        percent = {name: f"{score.accuracy:.1%}"[:-1] for name, score in found.items()}
         first = next(iter(found.values()))
-        plain = (percent.get((NO_WEIGHTS, stage), "") for stage in ("majority", "input"))
-        pairs = (f"{percent[TRAINED, stage]} ({percent[RANDOM, stage]})" for stage in stages)
-        table.add_row(labels, protocol, str(first.num_classes), str(first.num_rows), *plain, *pairs)
-        gain = found[TRAINED, headline].accuracy - found[RANDOM, headline].accuracy
-        gains.append(f"{headline}, {labels}, {protocol}: {100 * gain:+.1f} points over random weights")
-    return Group(table, *gains)
+        sides = [(escape(labels), protocol), ("", f"{first.num_rows} rows, {first.num_classes} classes")]
+        for side, line in zip_longest(sides, _lines(found, headline), fillvalue=("", "")):
+            table.add_row(*side, *line)
+        table.add_section()
+    return table
+
+
+def _lines(found: dict[tuple[str, str], Score], headline: str) -> list[tuple[str, ...]]:
+    """Stage, trained, random and gain, from the baselines without weights up."""
+    lines: list[tuple[str, ...]] = []
+    for (weights, stage), score in found.items():
+        if weights == NO_WEIGHTS:
+            lines.append((f"({stage})", f"{100 * score.accuracy:.1f}", "", ""))
+    for (weights, stage), score in found.items():
+        if weights == TRAINED:
+            random = found[RANDOM, stage].accuracy
+            gain = f"{100 * (score.accuracy - random):+.1f}"
+            gain = f"[bold]{gain}[/bold]" if stage == headline else gain
+            lines.append((stage, f"{100 * score.accuracy:.1f}", f"{100 * random:.1f}", gain))
+    return lines

@@ -43,9 +43,11 @@ class PretrainingModel(nn.Module):
         encoder: ContextEncoder,
         objectives: Mapping[str, Any],
         dim: int,
+        feature_norm: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.feature_encoder = feature_encoder
+        self.feature_norm = feature_norm or nn.Identity()
         self.masking = masking
         self.quantizer = quantizer
         self.input_projection = nn.Linear(feature_encoder.dim, dim)
@@ -65,7 +67,7 @@ class PretrainingModel(nn.Module):
         self, batch: Batch, frames: MaskedFrames, *, temperature: float | None, generator: Generator
     ) -> Output:
         """One step: every objective's term. `temperature` None quantizes without noise (evaluation)."""
-        features = self.feature_encoder(batch.inputs, batch.lengths)
+        features = self.encode_features(batch)
         targets = self._targets(frames.take(features.x), temperature, generator)
         corrupted = self.masking.apply(features.x, frames.mask, generator)
         taps = self.encoder(self.input_projection(corrupted), features.valid, generator)
@@ -80,6 +82,11 @@ class PretrainingModel(nn.Module):
         }
         return Output(terms, targets, features.lengths.sum(), diagnostics)
 
+    def encode_features(self, batch: Batch) -> Features:
+        """Frames before masking."""
+        features: Features = self.feature_encoder(batch.inputs, batch.lengths)
+        return replace(features, x=self.feature_norm(features.x))
+
     def _targets(self, x: Tensor, temperature: float | None, generator: Generator) -> Quantized:
         """Quantize; the mean use is taken over the masked frames of all ranks."""
         noise = None if temperature is None else generator
@@ -92,6 +99,6 @@ class PretrainingModel(nn.Module):
 
     def encode(self, batch: Batch, tap: str = "") -> Features:
         """Frames of a tap without masking; "" is the highest."""
-        features = self.feature_encoder(batch.inputs, batch.lengths)
+        features = self.encode_features(batch)
         taps = self.encoder(self.input_projection(features.x), features.valid)
         return Features(taps[tap or self.last_tap], features.lengths)

@@ -99,7 +99,9 @@ def test_probe_prints_a_table_and_writes_every_fold(
     (others / "group0").rename(others / "group1_b")
     command = ["probe", f"run={run}", "labels=*,[ab]", f"unheard={others}", "tap=contrastive"]
     assert cli.main(command) == 0
-    assert "contrastive" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "contrastive" in shown
+    assert "unheard group" in shown
     written = json.loads((run / "probe.json").read_text())
     assert written["tap"] == "contrastive"
     scores = written["scores"]
@@ -115,7 +117,7 @@ def test_probe_prints_a_table_and_writes_every_fold(
 
 def test_probe_of_random_weights_gains_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["probe", f"run={run}", "weights=random"]) == 0
-    assert "+0.0 points" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("+0.0") >= 3
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ GROUPS = ("x_1", "x_2", "y_1")
 
 
 def make_table(*, takes: int = 1, groups: tuple[str, ...] = GROUPS, unheard: tuple[str, ...] = ()) -> Table:
-    """Every group has every label `takes` times; `signal` is the label plus an offset of the group, `noise` is noise."""
+    """Every group has every label `takes` times; `trained` knows it, with an offset of the group."""
     rng = np.random.default_rng(0)
     rows = [(label, group) for group in groups for label in LABELS for _ in range(takes)]
     labels, names = (np.array(column) for column in zip(*rows, strict=True))
@@ -34,7 +34,7 @@ def scores_of(table: Table, protocol: str) -> dict[str, probe.Score]:
 
 
 def assert_honest(table: Table, folds: list[Fold]) -> None:
-    """No row is on both sides; no group, where a whole group is held out; every tested label was trained on."""
+    """No row is on both sides, no group where a whole one is held out; every tested label was trained on."""
     assert folds
     for fold in folds:
         assert not set(fold.train) & set(fold.test)

@@ -1,0 +1,60 @@
+"""Two gloo ranks give what one rank gives with the same global batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_runs import comparable, environment, quiet_train
+from toy import toy_arguments, write_waves
+
+from seqssl.model.layers import MaskedBatchNorm
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    waves = write_waves(folder / "waves")
+    os.environ["SEQSSL_CACHE"] = str(folder / "cache")
+    # Diversity is a function of the whole batch's use, not a sum over micro-batches: it stays out of the comparison.
+    settings = ("objectives.diversity=null", "train.num_updates=6")
+    quiet_train(waves, folder / "one", *settings, "train.accumulate=2")
+    arguments = toy_arguments(waves, folder / "two", *settings)
+    script = Path(__file__).with_name("ranks.py")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launch, str(script), str(folder), *arguments],
+        env=environment(folder) | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_losses_are_the_same(folder: Path) -> None:
+    one, two = comparable(folder / "one"), comparable(folder / "two")
+    assert len(one) == len(two) > 3
+    for first, second in zip(one, two, strict=True):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert first[key] == (pytest.approx(second[key], rel=2e-4, abs=1e-6)), key
+
+
+def test_batch_statistics_are_shared(folder: Path) -> None:
+    result = json.loads((folder / "shared.json").read_text())
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 6, 3, generator=generator).requires_grad_()
+    valid = torch.arange(6) < torch.tensor([6, 2, 5, 1])[:, None]
+    norm = MaskedBatchNorm(3).train()
+    y = norm(x, valid)
+    halves = (y[:2], y[2:])
+    sum((half.square().sum() * half.detach().sum() for half in halves), torch.zeros(())).backward()
+    torch.testing.assert_close(torch.tensor(result["y"]), y.detach(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.tensor(result["mean"]), norm.running_mean, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(torch.tensor(result["grad"]), x.grad, atol=1e-3, rtol=1e-3)
