@@ -45,7 +45,9 @@ def write_waves(folder: Path, *, num_rows: int = 20, constant: bool = False) -> 
     rng = np.random.default_rng(0)
     for row in range(num_rows):
         steps = np.arange(30 + 2 * row)[:, None]
-        wave = np.sin(steps * (0.1 + 0.3 * (row % 4)) + np.array([0, 1])) + 0.1 * rng.normal(size=(len(steps), 2))
+        wave = np.sin(steps * (0.1 + 0.3 * (row % 4)) + np.array([0, 1])) + 0.1 * rng.normal(
+            size=(len(steps), 2)
+        )
         path = folder / f"group{row % 2}" / f"{'abcd'[row % 4]}{row:02}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.ones_like(wave).astype(np.float32) if constant else wave.astype(np.float32))

@@ -19,8 +19,8 @@ Array = npt.NDArray[Any]
 class Encoder:
     """Frozen features of a pre-trained model; a scikit-learn transformer that needs no fitting.
 
-    `tap` is the stage to read: a tap of the context encoder, "features" (the feature encoder's own
-    output), or "" for the highest tap. `batch_inputs` is the most input steps run at once, padding included.
+    `tap` is the stage to read: a tap of the context encoder, "features" (the frames that go into it), or ""
+    for the highest tap. `batch_inputs` is the most input steps run at once, padding included.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Encoder:
         # A copy: rows may be read-only views of a file.
         inputs = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
         batch = Batch(inputs, lengths).to(self.device)
-        features = self.model.feature_encoder(batch.inputs, batch.lengths)
+        features = self.model.encode_features(batch)
         taps = self.model.encoder(self.model.input_projection(features.x), features.valid)
         return {FEATURES: features, **{name: Features(x, features.lengths) for name, x in taps.items()}}
 

@@ -1,6 +1,7 @@
 """Generic feature encoders: raw inputs to frames. What an input means is the adapter's business."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -99,7 +100,7 @@ class Conv1dStack(nn.Module):
         return Features(x, self.output_lengths(lengths))
 
 
-def convolve(conv: nn.Module, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b s d"]:
+def convolve(conv: Any, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b s d"]:
     """`conv(x.transpose(1, 2)).transpose(1, 2)` of an `nn.Conv1d` without padding, as one matrix product.
 
     Each frame's window is laid end to end. The norm wants channels last, the convolution kernels channels
@@ -113,4 +114,6 @@ def convolve(conv: nn.Module, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b s d
 
 def standard_deviation(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """Standard deviation over frames, mean over dimensions: near 0 where a stage has collapsed."""
-    return x.detach().float().var(dim=0, correction=0).sqrt().mean()
+    x, count = x.detach().float(), max(1, len(x))
+    variance = (x - x.sum(0) / count).square().sum(0) / count
+    return variance.sqrt().mean()

@@ -68,7 +68,8 @@ class PretrainingModel(nn.Module):
     ) -> Output:
         """One step: every objective's term. `temperature` None quantizes without noise (evaluation)."""
         features = self.encode_features(batch)
-        targets = self._targets(frames.take(features.x), temperature, generator)
+        hidden = frames.take(features.x)
+        targets = self._targets(hidden, temperature, generator)
         corrupted = self.masking.apply(features.x, frames.mask, generator)
         taps = self.encoder(self.input_projection(corrupted), features.valid, generator)
         contexts = {name: Context(frames.take(x), frames, features) for name, x in taps.items()}
@@ -77,7 +78,7 @@ class PretrainingModel(nn.Module):
             for name, objective in self.objectives.items()
         }
         diagnostics = {
-            "features/std": standard_deviation(features.x[features.valid]),
+            "features/std": standard_deviation(hidden),
             "context/std": standard_deviation(contexts[self.last_tap].x),
         }
         return Output(terms, targets, features.lengths.sum(), diagnostics)

@@ -11,7 +11,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from toy import Toy, toy_config
 
-from seqssl import Encoder, UserError, build_model
+from seqssl import Batch, Encoder, UserError, build_model
 from seqssl.model.types import SampleSpec
 
 
@@ -53,6 +53,21 @@ def test_all_stages_from_one_pass_are_those_of_each_tap() -> None:
         assert embedded.shape == (3, encoder.dim)
         np.testing.assert_array_equal(embedded, encoder.transform(arrays))
     np.testing.assert_array_equal(stages["output"], toy_encoder().transform(arrays))
+
+
+def test_taps_are_what_the_model_itself_reads() -> None:
+    array = waves(30)[0]
+    config = toy_config(Path("unused"), Path("unused"), "encoder.feature_norm=layer")
+    model = build_model(config)
+    encoder = Encoder(model, Toy().spec, batch_inputs=100)
+    stages = encoder.embed_stages([array])
+    batch = Batch(torch.from_numpy(array)[None], torch.tensor([30]))
+    with torch.no_grad():
+        for tap in ("contrastive", "output"):
+            np.testing.assert_allclose(stages[tap][0], model.encode(batch, tap).x[0].mean(0), atol=1e-6)
+        np.testing.assert_allclose(
+            stages["features"][0], model.encode_features(batch).x[0].mean(0), atol=1e-6
+        )
 
 
 def test_no_rows_make_no_embeddings() -> None:

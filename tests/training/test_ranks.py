@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     waves = write_waves(folder / "waves")
     os.environ["SEQSSL_CACHE"] = str(folder / "cache")
-    # Diversity is a function of the whole batch's use, not a sum over micro-batches: it stays out of the comparison.
+    # Diversity is a function of the whole batch, not a sum over micro-batches: it stays out of this.
     settings = ("objectives.diversity=null", "train.num_updates=6")
     quiet_train(waves, folder / "one", *settings, "train.accumulate=2")
     arguments = toy_arguments(waves, folder / "two", *settings)

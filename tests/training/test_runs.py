@@ -77,7 +77,8 @@ def test_a_killed_run_goes_on_bit_for_bit(waves: Path, tmp_path: Path, workers: 
     assert {record["epoch"] for record in comparable(unbroken.out)} >= {0, 1}
     assert resumed.metrics == unbroken.metrics
     weights = [
-        load_file(run.out / "checkpoints" / "step-00000012" / "model.safetensors") for run in (unbroken, resumed)
+        load_file(run.out / "checkpoints" / "step-00000012" / "model.safetensors")
+        for run in (unbroken, resumed)
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -202,7 +203,9 @@ class Poisoned(Toy):
         return sample
 
 
-def test_a_bad_batch_is_named_and_dropped(waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_batch_is_named_and_dropped(
+    waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("toy.Toy", Poisoned)
     Poisoned.loads, Poisoned.when = 0, 2
     run = quiet_train(waves, tmp_path / "run")
@@ -233,8 +236,14 @@ def test_no_diversity_is_diagnosed(waves: Path, tmp_path: Path) -> None:
     from seqssl import doctor
 
     quiet_train(
-        waves, tmp_path / "run", "objectives.diversity=null", "objectives.contrastive=null",
-        "train.num_updates=120", "train.log_every=5", "train.eval_every=200", "optim.lr=0.02",
+        waves,
+        tmp_path / "run",
+        "objectives.diversity=null",
+        "objectives.contrastive=null",
+        "train.num_updates=120",
+        "train.log_every=5",
+        "train.eval_every=200",
+        "optim.lr=0.02",
     )
     report = doctor.examine(tmp_path / "run")
     assert not report.ok and "objectives.diversity" in report.render()

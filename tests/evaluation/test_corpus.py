@@ -1,0 +1,60 @@
+"""Labels and inputs of a corpus, as probes read them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toy import Toy, toy_config
+
+from seqssl import Encoder, Sample, build_model
+from seqssl.evaluation.corpus import pooled_input
+from seqssl.evaluation.probe import labels_of
+from seqssl.model.types import SampleSpec
+
+
+class Rows:
+    """Stands for a corpus."""
+
+    keys = np.array(["anna/words/yes.npy", "bert/no.npy", "loose.npy", "anna/x.npy"])
+    labels = np.array(["", "", "", "given"])
+
+    def row(self, number: int) -> dict[str, Any]:
+        return {"values": np.arange(6) + number, "label": "", "group": ""}
+
+
+class OneChannel(Toy):
+    def load(self, row: Any, rng: Any) -> Sample:
+        return Sample(np.asarray(row["values"], np.float32))
+
+
+def encoder(channels: int | None) -> Encoder:
+    spec = SampleSpec(dtype="float32", units="one", channels=channels)
+    return Encoder(build_model(toy_config(Path("unused"), Path("unused"))), spec, batch_inputs=100)
+
+
+def test_rows_without_a_label_take_the_name_below_their_group() -> None:
+    assert labels_of(Rows()).tolist() == ["words/yes", "no", "", "given"]  # type: ignore[arg-type]
+
+
+def test_the_input_is_read_by_channel() -> None:
+    pooled = pooled_input(encoder(2), Rows(), Toy(), np.array([0, 1]))  # type: ignore[arg-type]
+    deviation = np.std([0, 2, 4])
+    np.testing.assert_allclose(
+        pooled, [[2, 3, deviation, deviation], [3, 4, deviation, deviation]], rtol=1e-6
+    )
+
+
+def test_the_input_is_read_by_the_picture_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = encoder(None)
+    rows: Any = Rows()
+    assert pooled_input(frozen, rows, OneChannel(), np.array([0])) is None
+
+    def picture(inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        assert lengths.tolist() == [6]
+        return torch.stack([inputs, 10 * inputs], dim=2)
+
+    monkeypatch.setattr(frozen.model.feature_encoder, "picture", picture, raising=False)
+    pooled = pooled_input(frozen, rows, OneChannel(), np.array([0]))
+    np.testing.assert_allclose(pooled, [[2.5, 25, np.std(range(6)), 10 * np.std(range(6))]], rtol=1e-6)
