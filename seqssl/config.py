@@ -46,7 +46,6 @@ class OptimConfig:
 
     name: str = "adam"  # adam | adamw | adafactor
     lr: float = 2e-3  # the peak
-    target_lr_scale: float = 1.0  # of the rate for what makes the targets: feature encoder and quantizer
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     weight_decay: float = 0.0

@@ -53,7 +53,6 @@ class GumbelProductQuantizer(nn.Module):
         codebook_size: int = 1024,
         dim: int = 1024,
         logit_init_std: float = 1.0,
-        codebook_init: str = "uniform",
     ) -> None:
         super().__init__()
         if num_codebooks < 1 or codebook_size < 1 or dim % num_codebooks:
@@ -65,8 +64,7 @@ class GumbelProductQuantizer(nn.Module):
         self.logits = nn.Linear(input_dim, num_codebooks * codebook_size)
         nn.init.normal_(self.logits.weight, std=logit_init_std)
         nn.init.zeros_(self.logits.bias)
-        draw = {"uniform": torch.rand, "normal": torch.randn}[codebook_init]
-        self.codebook = nn.Parameter(draw(num_codebooks, codebook_size, dim // num_codebooks))
+        self.codebook = nn.Parameter(torch.rand(num_codebooks, codebook_size, dim // num_codebooks))
 
     def forward(
         self, x: Float[Tensor, "n d"], *, temperature: float | None, generator: Generator | None = None

@@ -66,7 +66,7 @@ class Trainer:
     def fit(self) -> dict[str, float]:
         """Train until `train.num_updates` are done, from what the run folder holds; held-out metrics."""
         train = self.config.train
-        self.optimizer = optim.make_optimizer(self.config.optim, self.task.model)
+        self.optimizer = optim.make_optimizer(self.config.optim, self.task.model.parameters())
         self.window, self.update, self.cursor, self.best = Window(), 0, 0, math.inf
         problems = self.resume()
         self.log = MetricsLog(self.run, resume_at=self.update) if self.ranks.is_first else None
@@ -109,7 +109,7 @@ class Trainer:
         rate = optim.learning_rate(config.optim, self.update, config.train.num_updates)
         temperature = optim.temperature(config.temperature, self.update, config.train.num_updates)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
+            group["lr"] = rate
         draws = [
             Draws((config.seed, self.update, micro * self.ranks.size + self.ranks.rank), temperature)
             for micro in range(len(batches))

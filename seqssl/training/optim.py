@@ -1,12 +1,13 @@
 """Optimizers, and schedules as pure functions of the number of updates done."""
 
 import math
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from seqssl.config import OptimConfig, TemperatureConfig
-from seqssl.model.pretraining import PretrainingModel
 
 
 def learning_rate(config: OptimConfig, update: int, num_updates: int) -> float:
@@ -35,17 +36,9 @@ def temperature(config: TemperatureConfig, update: int, num_updates: int) -> flo
     return max(config.end, config.start * math.pow(config.decay, update * hurry))
 
 
-def make_optimizer(config: OptimConfig, model: PretrainingModel) -> Optimizer:
-    """Adam, AdamW or Adafactor of torch. Torch's Adafactor has no first moment, so `betas` do not apply.
-
-    What makes the targets is a group of its own, whose `lr_scale` is `target_lr_scale`.
-    """
-    makers = [*model.feature_encoder.parameters(), *model.quantizer.parameters()]
-    slow = {id(p) for p in makers}
-    trainable = [
-        {"params": [p for p in makers if p.requires_grad], "lr_scale": config.target_lr_scale},
-        {"params": [p for p in model.parameters() if p.requires_grad and id(p) not in slow], "lr_scale": 1.0},
-    ]
+def make_optimizer(config: OptimConfig, parameters: Iterable[Tensor]) -> Optimizer:
+    """Adam, AdamW or Adafactor of torch. Torch's Adafactor has no first moment, so `betas` do not apply."""
+    trainable = [p for p in parameters if p.requires_grad]
     if config.name == "adafactor":
         return torch.optim.Adafactor(trainable, lr=config.lr, weight_decay=config.weight_decay)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
