@@ -305,7 +305,9 @@ def _block_bytes(config: RunConfig, frames: int, bfloat16: bool) -> int:
     """
     encoder, item = config.encoder, 2 if bfloat16 else 4
     residual, hidden, inner = (6, 14, 4) if encoder.block == "conformer" else (2, 6, 2)
-    bias = config.mixer.get("num_heads", 0) * frames if config.mixer.get("position") == "relative" else 0
+    position = config.mixer.get("position")
+    bias = config.mixer.get("num_heads", 0) * frames if position == "relative" else 0
+    hidden += 2 if position == "rotary" else 0  # queries and keys before and after
     return 4 * residual * encoder.dim + item * (hidden * encoder.dim + inner * encoder.ffn_dim + bias)
 
 

@@ -19,6 +19,7 @@ from seqssl.errors import UserError
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 ROW_GROUP_BYTES = 2**20  # what one random access reads
+CACHED_GROUPS = 256  # per process: some 256 MiB
 INDEX_COLUMNS = ("key", "group", "label", "split", "length")
 
 T = TypeVar("T")
@@ -145,7 +146,7 @@ class Corpus:
         self.folder = Path(folder)
         self.manifest = Manifest.read(self.folder)
         self._files: Recent[pq.ParquetFile] = Recent(32)
-        self._groups: Recent[pa.Table] = Recent(16)
+        self._groups: Recent[pa.Table] = Recent(CACHED_GROUPS)
         for shard in self.manifest.shards:
             path = self.folder / shard.name
             if not path.is_file() or path.stat().st_size != shard.num_bytes:
@@ -156,7 +157,7 @@ class Corpus:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but open files and the columns, which a worker reads again when it needs them."""
-        state = {**vars(self), "_files": Recent(32), "_groups": Recent(16)}
+        state = {**vars(self), "_files": Recent(32), "_groups": Recent(CACHED_GROUPS)}
         state.pop("_index", None)
         return state
 

@@ -25,7 +25,7 @@ class Conv2dSubsampling(nn.Module):
         )
         for conv in self.convs:
             # Keeps the variance of the input; torch's default loses two thirds of it per layer, and codes
-            # drawn from so little variation are noise at the start (docs/decisions).
+            # drawn from so little variation are noise at the start
             assert isinstance(conv, nn.Conv2d) and conv.bias is not None
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             nn.init.zeros_(conv.bias)
