@@ -13,6 +13,7 @@ from seqssl.model.types import (
     Context,
     Features,
     LossTerm,
+    MaskedFrames,
     Quantized,
     Record,
     Rejected,
@@ -110,12 +111,20 @@ class Objective(Protocol):
 
 
 class Task(Protocol):
-    """What the one training loop runs: pre-training, fine-tuning, probing."""
+    """What the one training loop runs: pre-training, fine-tuning, probing.
 
-    model: Any
+    `draws` is the micro-step's `seqssl.training.tasks.Draws`: its seed and its temperature.
+    """
 
-    def step(self, batch: Batch, step: Any) -> Any:
-        """See seqssl.training.tasks."""
+    model: Any  # whose parameters are trained
+    runner: Any  # the same module with gradients shared over ranks
+
+    def draw(self, batch: Batch, draws: Any) -> MaskedFrames:
+        """The frames that losses count, chosen on the CPU before any forward pass."""
+        ...
+
+    def step(self, batch: Batch, frames: MaskedFrames, draws: Any) -> Any:
+        """Forward pass of one micro-batch: an `Output` with its loss terms."""
         ...
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:

@@ -15,12 +15,13 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from seqssl.config import RunConfig
 from seqssl.errors import HealthHalt, Interrupted
+from seqssl.model.protocols import Task
 from seqssl.model.types import Batch, MaskedFrames
 from seqssl.training import checkpoint, optim
 from seqssl.training.distributed import Ranks
 from seqssl.training.metrics import MetricsLog, Window
 from seqssl.training.progress import Reporter, describe
-from seqssl.training.tasks import Draws, PretrainTask
+from seqssl.training.tasks import Draws
 
 
 class Stream(Protocol):
@@ -53,7 +54,7 @@ class Trainer:
     """
 
     config: RunConfig
-    task: PretrainTask
+    task: Task
     data: Stream
     held_out: Callable[[], Iterable[Batch]]
     run: Path
