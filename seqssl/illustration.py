@@ -1,38 +1,44 @@
 """One held-out row, as the model sees it: its input, its codes, its mask."""
 
+from collections.abc import Iterable
+
 import torch
 
-from seqssl.model.types import SampleSpec
+from seqssl.model.types import Batch, SampleSpec
 from seqssl.report import Illustration
 from seqssl.training.tasks import Draws, PretrainTask
 
 
 @torch.no_grad()
-def illustrate(task: PretrainTask, batches: object, spec: SampleSpec) -> Illustration:
-    """Picture the first held-out row; the histogram counts the codes of all frames of its batch.
+def illustrate(task: PretrainTask, batches: Iterable[Batch], spec: SampleSpec) -> Illustration:
+    """Picture the longest row of the first batch; the histogram counts the codes of all its frames.
 
     A feature encoder that has `picture(inputs, lengths) -> (b, t, bins)` is shown by that (a spectrogram,
     say), any other by its own output.
     """
     model = task.model.eval()
-    batch = next(iter(batches)).to(task.device)  # type: ignore[call-overload]
-    features = model.encode_features(batch)
-    codes = model.quantizer(features.x.flatten(0, 1), temperature=None).codes.view(*features.x.shape[:2], -1)
-    valid = codes[features.valid].cpu()
-    size = model.quantizer.codebook_size
-    usage = torch.stack([torch.bincount(column, minlength=size) for column in valid.unbind(1)])
-    mask = task.draw(batch.to("cpu"), Draws((task.seed, 0))).mask
-    num_frames, num_inputs = int(features.lengths[0]), int(batch.lengths[0])
-    picture = getattr(model.feature_encoder, "picture", lambda inputs, lengths: features.x)
-    image = picture(batch.inputs[:1], batch.lengths[:1])[0].float().cpu()
-    share = num_inputs / batch.inputs.shape[1] if image.shape[0] != features.x.shape[1] else 1.0
-    shown = max(1, round(image.shape[0] * share)) if share < 1 else min(len(image), max(num_frames, 1))
+    batch = next(iter(batches))
+    row, length = int(batch.lengths.argmax()), int(batch.lengths.max())
+    alone = Batch(batch.inputs[row : row + 1, :length], batch.lengths[row : row + 1]).to(task.device)
+    codes = [codes_of(task, part) for part in (batch.to(task.device), alone)]
+    size = int(model.quantizer.codebook_size)
+    usage = torch.stack([torch.bincount(column, minlength=size) for column in codes[0].unbind(1)])
+    picture = getattr(model.feature_encoder, "picture", lambda *inputs: model.encode_features(alone).x)
+    mask = task.draw(alone.to("cpu"), Draws((task.seed, 0))).mask
+    image = picture(alone.inputs, alone.lengths)[0].float().cpu()
     model.train()
     return Illustration(
-        title=batch.keys[0] if batch.keys else "first held-out row",
-        image=image[: shown if image.shape[0] == features.x.shape[1] else None].T.numpy(),
-        codes=codes[0, :num_frames].cpu().numpy(),
-        mask=mask[0, :num_frames].numpy(),
-        usage=usage.numpy(),
-        seconds_per_frame=None if spec.rate_hz is None else num_inputs / num_frames / spec.rate_hz,
+        title=batch.keys[row] if batch.keys else "a held-out row",
+        image=image.T.numpy(),
+        codes=codes[1].cpu().numpy(),
+        mask=mask[0].numpy(),
+        usage=usage.cpu().numpy(),
+        seconds_per_frame=None if spec.rate_hz is None else length / len(codes[1]) / spec.rate_hz,
     )
+
+
+def codes_of(task: PretrainTask, batch: Batch) -> torch.Tensor:
+    """Codes (n, g) of all valid frames, without noise."""
+    features = task.model.encode_features(batch)
+    codes: torch.Tensor = task.model.quantizer(features.x[features.valid], temperature=None).codes
+    return codes

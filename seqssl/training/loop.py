@@ -139,7 +139,7 @@ class Trainer:
             loss = torch.zeros((), device=self.device)
             for name, term in output.terms.items():
                 mean = term.total / term.count.clamp(min=1)
-                loss = loss + float(task.model.objectives[name].weight) * mean  # type: ignore[arg-type]
+                loss = loss + float(task.model.objectives[name].weight) * mean
         (loss * num_masked * per_frame).backward()  # type: ignore[no-untyped-call]
         self.window.add(output, batch, frames)
 
