@@ -96,7 +96,7 @@ def _curve(panel: Panel, records: Sequence[Mapping[str, Any]], names: Sequence[s
     if panel.is_log:
         axes.set_yscale("log", nonpositive="clip")
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=0, top=1.25 * axes.get_ylim()[1])  # room for the legend
     if panel.is_share:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.set_title(panel.title, loc="left", fontsize=10, color="#0f172a", fontweight="bold")

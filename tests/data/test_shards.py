@@ -65,7 +65,8 @@ def test_rows_come_back_as_they_were(tmp_path, small_groups):
     assert corpus.rows("valid").tolist() == [0, 3, 6, 9]
 
 
-def test_many_row_groups_do_not_stay_in_memory(tmp_path, small_groups):
+def test_many_row_groups_do_not_stay_in_memory(tmp_path, small_groups, monkeypatch):
+    monkeypatch.setattr("seqssl.data.shards.CACHED_GROUPS", 16)
     corpus = write_corpus(tmp_path, num_shards=40, rows_per_shard=2)
     for number in range(len(corpus)):
         assert corpus.row(number)["length"] == number + 1
