@@ -5,6 +5,7 @@ arguments are known to be good, so that help and mistakes cost no heavy import.
 """
 
 import difflib
+import errno
 import os
 import sys
 import traceback
@@ -63,6 +64,8 @@ WEIGHTS = Key("weights", "last, best or random", "last")
 SIZE = Key("size", "a size of the recipe, or auto", "auto", override=True)
 DATA = Key("data", "prepared folder, raw folder or Parquet file; else the demo corpus", override=True)
 
+PATH_ERRORS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError, FileNotFoundError)
+
 COMMANDS = (
     Command(
         "train",
@@ -72,7 +75,12 @@ COMMANDS = (
             Key("recipe", f"{RECIPE.help}; not needed when `out` holds a run"),
             SIZE,
             DATA,
-            Key("out", "the run's folder", "runs/RECIPE-SIZE", override=True),
+            Key(
+                "out",
+                "the run's folder",
+                "runs/RECIPE-SIZE, with the data's name if it is yours",
+                override=True,
+            ),
         ),
         overrides="recipe",
     ),
@@ -182,10 +190,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Interrupted) as error:
         print(f"seqssl: interrupted. {error}".rstrip(), file=sys.stderr)
         return INTERRUPTED
+    except PATH_ERRORS as error:
+        advice = "Check the path, and who may write there."
+        print(f"seqssl: {error.filename}: {error.strerror}. {advice}", file=sys.stderr)
+        return USER_ERROR
     except BrokenPipeError:  # the reader has seen enough, as in `seqssl config ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            print("seqssl: the disk is full: free some space and try again.", file=sys.stderr)
+            return USER_ERROR
         traceback.print_exc()
         print("seqssl: this is a bug in seqssl or in a component of yours; see above.", file=sys.stderr)
         return BUG

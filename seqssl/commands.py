@@ -64,7 +64,10 @@ def prepare(arguments: Arguments) -> None:
             progress=progress,
         )
     for name, split in manifest.splits.items():
-        print(f"{name}: {split}")
+        amount = f"{split.length:,} input steps" + (
+            f", {split.hours:.3g} h" if split.hours is not None else ""
+        )
+        print(f"{name}: {split.num_rows:,} rows, {amount}")
     print(f"rejected: {manifest.num_rejected} (see {arguments['out']}/rejected.jsonl)")
 
 

@@ -56,12 +56,18 @@ def load(target: str, kind: str) -> type:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UserError(f"{kind} '{target}' cannot be imported: {error}. {_WHERE}") from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{kind} '{target}': importing {module_name} fails with {reason}") from error
     if not hasattr(module, class_name):
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]
         raise UserError(
             f"{module_name} has no '{class_name}' for the {kind}{did_you_mean(class_name, classes)}"
         )
-    return typing.cast(type, getattr(module, class_name))
+    found = getattr(module, class_name)
+    if not isinstance(found, type):
+        raise UserError(f"{kind} '{target}' is a {type(found).__name__}, not a class")
+    return found
 
 
 def signature(target: str, kind: str) -> Signature:

@@ -122,7 +122,9 @@ def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
         if candidate.is_file():
             return candidate
     hint = did_you_mean(str(name), list_recipes())
-    raise UserError(f"there is no recipe '{name}'{hint} A path to a YAML file works too.")
+    if given.is_dir():
+        hint = ": that is a folder without config.yaml, so no run"
+    raise UserError(f"there is no recipe '{name}'{hint.rstrip('.')}. A path to a YAML file works too.")
 
 
 def list_recipes() -> dict[str, Path]:

@@ -26,7 +26,7 @@ class DataConfig:
     )
     join_frames: int | None = None
     valid_share: float = 0.1  # share of groups or records held out when data is prepared on the way
-    split_by: str = "group"  # group | record
+    split_by: str | None = None  # group | record; None = the demo corpus's own way, group for your data
     workers: int = 0  # loader processes; the batches do not depend on it
 
 

@@ -46,6 +46,7 @@ POSITIVE = (
     "encoder.num_layers", "encoder.dim", "encoder.ffn_dim", "encoder.conv_kernel",
     "encoder.position_kernel", "encoder.position_groups",
 )  # fmt: skip
+NOT_NEGATIVE = ("seed", "data.workers", "optim.weight_decay", "optim.warmup_updates")
 SHARES = ("data.valid_share", "encoder.dropout", "encoder.stochastic_depth")
 
 
@@ -141,7 +142,7 @@ class _Builder:
             return {entry: self._slot(f"{key}.{entry}", slot, kind) for entry, slot in given.items()}
         if key in CHOICES:
             value = convert(value, str)
-            if value not in CHOICES[key]:
+            if value is not None and value not in CHOICES[key]:
                 self.problem(key, value, f"expected one of {', '.join(CHOICES[key])}")
                 return _BAD
         if not fits(value, hint):
@@ -191,6 +192,15 @@ def _rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
         value = _value_at(config, key)
         if value is not None and value <= 0:
             yield (key,), "must be above 0"
+    for key in NOT_NEGATIVE:
+        if _value_at(config, key) < 0:
+            yield (key,), "must be at least 0"
+    if config.seed >= 2**63:
+        yield ("seed",), "must be below 2**63"
+    if not all(0 <= beta < 1 for beta in config.optim.betas):
+        yield ("optim.betas",), "each must be at least 0 and below 1"
+    if config.temperature.decay > 1 or config.temperature.end > config.temperature.start:
+        yield ("temperature.decay", "temperature.end"), "the temperature must fall: decay <= 1, end <= start"
     for key in SHARES:
         if not 0 <= _value_at(config, key) < 1:
             yield (key,), "must be at least 0 and below 1"

@@ -3,7 +3,9 @@
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,7 @@ from seqssl.build import build_adapter, build_model
 from seqssl.compose import load_recipe, to_yaml
 from seqssl.config import DataConfig, RunConfig
 from seqssl.data.batching import BatchLoader
-from seqssl.data.files import Progress, silent, write_atomic
+from seqssl.data.files import Progress, locked, silent, write_atomic
 from seqssl.data.prepare import open_or_prepare
 from seqssl.data.shards import Corpus
 from seqssl.doctor import Monitor
@@ -60,15 +62,17 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
     if device.type == "cuda":
         device = torch.device("cuda", ranks.local_rank)
     say = say if ranks.is_first else lambda text: None
-    try:
-        out = Path(config.out or f"runs/{Path(config.recipe).stem}-{config.size}")
+    with ExitStack() as stack:
+        stack.callback(distributed.stop, ranks)
+        out = run_folder(config)
         adapter = build_adapter(config)
+        model = build_model(config).to(device)  # before any work: it refuses impossible settings
         corpus = open_corpus(config, adapter, ranks, progress)
         check_same_run(config, out, corpus)
         if ranks.is_first:
+            stack.enter_context(alone(out))
             write_config(config, out, corpus)
         ranks.barrier()
-        model = build_model(config).to(device)
         task = PretrainTask(
             model, distributed.synchronize(compiled(model, config), ranks), device=device, seed=config.seed
         )
@@ -97,9 +101,15 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
         if ranks.is_first:
             write_report(out, illustrate(task, one_pass(held_out), adapter.spec))
         ranks.barrier()
-    finally:
-        distributed.stop(ranks)
     return Run(out, metrics, report, time.monotonic() - began)
+
+
+def run_folder(config: RunConfig) -> Path:
+    """`out`, else runs/<recipe>-<size>, with the name of the data where it is not the demo's."""
+    if config.out is not None:
+        return Path(config.out).expanduser()
+    own = f"-{Path(config.data.source).stem}" if config.data.source else ""
+    return Path("runs") / f"{Path(config.recipe).stem}-{config.size}{own}"
 
 
 def load(path: str | Path, *, tap: str = "", device: str = "auto", weights: str = "last") -> Encoder:
@@ -142,7 +152,9 @@ def find_checkpoint(path: Path, run: Path, weights: str) -> checkpoint.Checkpoin
         if not best.exists():
             raise UserError(f"{run} holds no best checkpoint yet: the first evaluation writes it.")
         return checkpoint.read(best)
-    found, _ = checkpoint.latest(run / "checkpoints")
+    found, problems = checkpoint.latest(run / "checkpoints")
+    for problem in problems:
+        warnings.warn(f"{problem} An older one is used.", stacklevel=2)
     if found is None:
         raise UserError(f"{run} holds no checkpoint yet: train.save_every decides when the first is written.")
     return found
@@ -211,7 +223,8 @@ def open_corpus(
     for split in ("train", "valid"):
         if not len(corpus.rows(split)):
             raise UserError(
-                f"{corpus.folder} has no rows in the split {split!r}; prepare it with valid_share > 0."
+                f"{config.data.source or corpus.folder} has no rows for the split {split!r} "
+                f"({len(corpus)} in all): to hold one out, it takes two usable rows and data.valid_share > 0."
             )
     return corpus
 
@@ -241,7 +254,7 @@ def measure(
 def describe_corpus(corpus: Corpus) -> str:
     """Rows and amounts by split."""
     return ", ".join(
-        f"{name}: {split.num_rows} rows" + (f", {split.hours:.2f} h" if split.hours is not None else "")
+        f"{name}: {split.num_rows} rows" + (f", {split.hours:.3g} h" if split.hours is not None else "")
         for name, split in corpus.manifest.splits.items()
     )
 
@@ -249,13 +262,10 @@ def describe_corpus(corpus: Corpus) -> str:
 def check_same_run(config: RunConfig, out: Path, corpus: Corpus) -> None:
     """Refuse to go on with another configuration or other data than the run in `out` began with."""
     if not (out / "config.yaml").is_file():
-        if out.exists() and any(out.iterdir()):
+        if out.exists() and any(path.name != ".lock" for path in out.iterdir()):
             raise UserError(f"out={out} is not empty and holds no run: choose another folder.")
         return
-    before, now = (
-        flatten(yaml.safe_load((out / "config.yaml").read_text())),
-        flatten(yaml.safe_load(to_yaml(config))),
-    )
+    before, now = flatten(read_config(out)), flatten(yaml.safe_load(to_yaml(config)))
     changed = sorted(
         key
         for key in before.keys() | now.keys()
@@ -291,8 +301,35 @@ def write_config(config: RunConfig, out: Path, corpus: Corpus) -> None:
 
 def read_provenance(run: Path) -> dict[str, Any]:
     """The `provenance` section of a run's config.yaml."""
-    provenance: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text())["provenance"]
+    provenance = read_config(run).get("provenance")
+    if not isinstance(provenance, dict):
+        raise UserError(
+            f"{run / 'config.yaml'} has no provenance section: it was not written by seqssl train."
+        )
     return provenance
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """A run's config.yaml as it stands."""
+    path = run / "config.yaml"
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or choose another out=.") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} is damaged (it holds no settings): restore it, or choose another out=.")
+    return tree
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold `out` for one training at a time; UserError where another process has it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(out / ".lock", wait=False))
+        except BlockingIOError as error:
+            raise UserError(f"out={out} is being trained by another process: choose another out=.") from error
+        yield
 
 
 def git_commit() -> str | None:

@@ -34,7 +34,7 @@ def plan_tables(plan: Plan) -> "RenderableType":
     memory = _table("Memory per device, GiB", "checkpointing", *kinds)
     for checkpointed in (False, True):
         memory.add_row(*_memory_row(cost, checkpointed))
-    columns = ("on", "TFLOP/s", "devices", "accumulate", f"{cost.unit}/update", "time", "fits")
+    columns = ("on", "TFLOP/s", "devices", "accumulate", "input", "time", "fits")
     times = _table(f"Time for {plan.num_updates:,} updates", *columns)
     for line in plan.estimates:
         fits = {True: "yes", False: "no", None: ""}[line.fits]

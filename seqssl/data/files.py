@@ -41,8 +41,11 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path`: of several ranks that need a folder, one makes it, the rest wait."""
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on `path`: of several processes that need a folder, one makes it.
+
+    The others wait, or with `wait` off get a BlockingIOError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -50,5 +53,5 @@ def locked(path: Path) -> Iterator[None]:
         except ImportError:  # Windows: no advisory locks; the ranks of one machine start there by hand
             yield
             return
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqssl.config import DataConfig
-from seqssl.data.catalog import get
+from seqssl.data.catalog import find_corpus, get
 from seqssl.data.files import Progress, cache_root, locked, sha256_json, silent, write_atomic
 from seqssl.data.shards import MANIFEST, SCHEMA_VERSION, Corpus, Manifest, Shard, Split
 from seqssl.data.workers import check_not_worker_import
@@ -93,13 +93,17 @@ def open_or_prepare(
     """The corpus of a configuration: a prepared folder, raw data (prepared into the cache), or the demo."""
     if not (config.source or config.demo):
         raise UserError("data.source is not set and this recipe has no demo corpus: set data.source=PATH.")
-    source = Path(config.source).expanduser() if config.source else get(str(config.demo), progress)
+    if config.source:
+        source, usual_split = Path(config.source).expanduser(), "group"
+    else:
+        source, usual_split = get(str(config.demo), progress), find_corpus(str(config.demo)).split_by
+    split_by = config.split_by or usual_split
     if (source / MANIFEST).is_file():
         corpus = Corpus(source)
         _check_spec(corpus, adapter.spec)
         return corpus
     _check_exists(source)
-    settings = [modality, _describe(adapter), config.split_by, config.valid_share, SCHEMA_VERSION]
+    settings = [modality, _describe(adapter), split_by, config.valid_share, SCHEMA_VERSION]
     digest = sha256_json([str(source.resolve()), settings, _listing(source)])[:12]
     out = cache_root() / "prepared" / f"{source.stem}-{digest}"
     if not (out / MANIFEST).is_file():
@@ -109,7 +113,7 @@ def open_or_prepare(
             source,
             out,
             modality=modality,
-            split_by=config.split_by,
+            split_by=split_by,
             valid_share=config.valid_share,
             progress=progress,
         )

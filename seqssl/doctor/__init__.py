@@ -39,7 +39,10 @@ class Report:
 
     def render(self) -> str:
         """Plain text: findings with their remedies, then what is in order, each with its bar."""
-        verdict = "healthy" if self.ok else f"{len(self.findings)} finding{'s'[: len(self.findings) > 1]}"
+        verdict = f"{len(self.findings)} finding{'s'[: len(self.findings) > 1]}"
+        if self.ok:
+            judged = any(reading.subject.startswith("codebook") for reading in self.healthy)
+            verdict = "healthy" if judged else "no finding, but too few records to judge the codes"
         lines = [f"{self.run}: {verdict} at update {self.step} of {self.num_updates}"]
         for finding in self.findings:
             since = "; in order since" if self.has_recovered(finding) else ""
@@ -83,11 +86,13 @@ def read_records(path: Path) -> Iterator[Mapping[str, Any]]:
     """The whole lines of a metrics file; one cut by a kill is left out."""
     if not path.exists():
         return
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            yield json.loads(line)
+            record = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(record, Mapping) and "kind" in record:
+            yield record
 
 
 def planned_updates(run: Path) -> int | None:

@@ -18,9 +18,10 @@ class Ailment:
 COLLAPSE = Ailment(
     name="collapse",
     cause="the quantizer gives nearly all frames the same codes: the diversity term is off or too weak, the "
-    "learning rate is too high, or the input hardly varies",
+    "learning rate is too high, or the input hardly varies or is too little",
     remedy_key="objectives.diversity.weight",
-    remedy="raise it (0.1 is usual, 0 is off); if that is not enough, lower optim.lr, and look at the input",
+    remedy="raise it (0 is off, the paper has 0.1); if that is not enough, set encoder.feature_norm=layer, "
+    "lower optim.lr, and look at the input: minutes of data are few",
 )
 DOMINANT_CODE = Ailment(
     name="dominant-code",

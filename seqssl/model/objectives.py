@@ -37,6 +37,11 @@ class ContrastiveLoss(nn.Module):
                 f"contexts are {context_dim} wide and targets {target_dim}: set the contrastive objective's "
                 f"final_dim, or the quantizer's dim to {context_dim}"
             )
+        if num_negatives < 1 or temperature <= 0:
+            raise ValueError(
+                f"the contrastive objective needs num_negatives >= 1 and temperature > 0; "
+                f"got {num_negatives} and {temperature}"
+            )
         self.tap, self.weight = tap, weight
         self.num_negatives, self.temperature = num_negatives, temperature
         self.project_context = nn.Identity() if final_dim is None else nn.Linear(context_dim, final_dim)

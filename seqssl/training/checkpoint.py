@@ -46,10 +46,10 @@ def save(path: Path, model: nn.Module, optimizer: Optimizer | None, state: dict[
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        reason = "the disk is full" if full else str(error)
+        reason = "the disk is full: free some space, or set out= to another disk" if full else str(error)
         raise UserError(
-            f"the checkpoint {path} could not be written: {reason}. Earlier checkpoints are whole; free some "
-            f"space (or set out= to another disk) and run the same command again to go on from the last one."
+            f"the checkpoint {path} could not be written: {reason}. Earlier checkpoints are whole: the same "
+            "command goes on from the last one."
         ) from error
 
 
@@ -74,7 +74,9 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             problems.append(str(error))
     if problems:
         raise UserError(
-            "\n".join([*problems, f"No checkpoint in {folder} can be read; delete it to start anew."])
+            "\n".join(
+                [*problems, f"No checkpoint in {folder} can be read. To start anew, choose another out=."]
+            )
         )
     return None, []
 
@@ -86,7 +88,10 @@ def read(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
         model = load_file(path / "model.safetensors", device=str(device))
         optimizer_file = path / "optimizer.safetensors"
         optimizer = load_file(optimizer_file, device=str(device)) if "param_groups" in state else {}
-    except (OSError, ValueError, SafetensorError) as error:
+        missing = {"format", "update"} - state.keys()
+        if missing or (optimizer_file.exists() and "param_groups" not in state):
+            raise ValueError(f"state.json lacks {', '.join(sorted(missing)) or 'param_groups'}")
+    except (OSError, ValueError, AttributeError, TypeError, SafetensorError) as error:
         raise UserError(f"the checkpoint {path} is damaged or incomplete ({error}).") from error
     if state.get("format") != FORMAT:
         raise UserError(

@@ -124,7 +124,11 @@ class MetricsLog:
         """Drop records that a killed run wrote after its last checkpoint: they will come again."""
         if not self.path.exists():
             return []
-        kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
+        kept = [
+            line
+            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            if _step_of(line) <= step
+        ]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(f"{line}\n" for line in kept))
         partial.replace(self.path)
@@ -152,5 +156,5 @@ class MetricsLog:
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return math.inf  # a line cut by a kill
