@@ -277,9 +277,12 @@ class TestOpenOrPrepare:
             open_or_prepare(Numbers(wide=True), config, modality="numbers")
 
     def test_the_demo_corpus_is_brought(self, source, monkeypatch):
-        monkeypatch.setattr("seqssl.data.prepare.get", lambda name, progress: source / name)
-        config = DataConfig(demo="group1")
-        assert len(open_or_prepare(Numbers(), config, modality="numbers")) == 8
+        monkeypatch.setattr("seqssl.data.prepare.get", lambda name, progress: source)
+        ways = {"speech": "record", "speech-voices": "group"}
+        for name, split_by in ways.items():
+            corpus = open_or_prepare(Numbers(), DataConfig(demo=name), modality="numbers")
+            asked = DataConfig(source=str(source), split_by=split_by)
+            assert corpus.folder == open_or_prepare(Numbers(), asked, modality="numbers").folder
 
     def test_nothing_to_open_is_told(self, tmp_path):
         with pytest.raises(UserError, match="set data"):

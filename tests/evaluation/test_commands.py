@@ -37,7 +37,7 @@ def run(tmp_path: Path, waves: Path) -> Path:
     config = toy_config(waves, out)
     write_config(config, out, open_or_prepare(build_adapter(config), config.data, modality="toy:Toy"))
     config.seed = 1
-    checkpoint.save(out / "checkpoints" / "step-00000003", seqssl.build_model(config), None, {})
+    checkpoint.save(out / "checkpoints" / "step-00000003", seqssl.build_model(config), None, {"update": 3})
     return out
 
 
