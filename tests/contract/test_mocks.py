@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from seqssl import testing
 from seqssl.testing import mocks
@@ -14,6 +15,13 @@ from seqssl.testing.mocks.masking import BrokenMasking
 from seqssl.testing.mocks.mixers import BrokenMixer
 from seqssl.testing.mocks.objectives import BrokenObjective
 from seqssl.testing.mocks.quantizers import BrokenQuantizer
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Mocks may draw from torch's global generator; that is what some of them are for."""
+    torch.manual_seed(0)
+
 
 KINDS = {
     testing.check_quantizer: (BrokenQuantizer, mocks.QUANTIZERS),

@@ -60,8 +60,8 @@ class GlobalDropout(BrokenObjective):
     fails: ClassVar = {"draws_only_from_its_generator"}
 
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
-        """A tenth of the contexts is dropped."""
-        dropped = F.dropout(context.x, 0.1)
+        """Next to nothing is dropped, but it is drawn."""
+        dropped = F.dropout(context.x, 1e-6)
         return super().forward(replace(context, x=dropped), targets, generator)
 
 
