@@ -207,6 +207,11 @@ def _check_paths(source: Path, out: Path) -> None:
     _check_exists(source)
     if out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"The prepared folder {out} lies inside the raw data {source}: choose another.")
+    ours = {MANIFEST, REJECTED, ".lock"}
+    names = [path.name for path in out.iterdir()] if out.is_dir() else []
+    foreign = [name for name in names if name.removesuffix(".tmp") not in ours and name[:6] != "shard-"]
+    if foreign:
+        raise UserError(f"{out} holds something else ({foreign[0]}): choose an empty or new folder.")
 
 
 def _check_spec(corpus: Corpus, spec: SampleSpec) -> None:
@@ -226,6 +231,7 @@ def _finished(out: Path, plan: str) -> Manifest:
             f"{out} holds another prepared corpus (source {manifest.source}, or other settings): "
             f"remove it or choose another folder."
         )
+    Corpus(out)  # refuses a folder whose shards are missing or cut short
     return manifest
 
 

@@ -289,3 +289,20 @@ class TestOpenOrPrepare:
             open_or_prepare(Numbers(), DataConfig(), modality="numbers")
         with pytest.raises(UserError, match="no file or folder"):
             open_or_prepare(Numbers(), DataConfig(source=str(tmp_path / "nowhere")), modality="numbers")
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path):
+    write_numbers(tmp_path / "raw")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match=r"holds something else \(thesis.txt\)"):
+        run(tmp_path / "raw", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_a_missing_shard_is_noticed(tmp_path):
+    write_numbers(tmp_path / "raw")
+    run(tmp_path / "raw", tmp_path / "out")
+    next((tmp_path / "out").glob("shard-*")).unlink()
+    with pytest.raises(UserError, match="missing or cut short"):
+        run(tmp_path / "raw", tmp_path / "out")
