@@ -4,21 +4,11 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
-from toy import toy_arguments, toy_config, write_waves
+from toy import toy_arguments, toy_config
 
 import seqssl
 from seqssl import cli, run
 from seqssl.errors import UserError
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEQSSL_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def waves(tmp_path: Path) -> Path:
-    return write_waves(tmp_path / "waves")
 
 
 def test_own_data_has_a_folder_of_its_own(waves: Path) -> None:

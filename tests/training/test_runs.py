@@ -27,16 +27,6 @@ class Killed(BaseException):
     """Stands for kill -9: nothing is saved on the way out."""
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEQSSL_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def waves(tmp_path: Path) -> Path:
-    return write_waves(tmp_path / "waves")
-
-
 def quiet_train(source: Path, out: Path, *overrides: str) -> seqssl.Run:
     return seqssl.train(toy_config(source, out, *overrides), say=lambda text: None)
 
