@@ -16,6 +16,7 @@ _HOMES = {
         "Quantized",
         "Record",
         "Rejected",
+        "Rows",
         "Sample",
         "SampleSpec",
     ),
@@ -28,7 +29,7 @@ _HOMES = {
         "Quantizer",
         "Task",
     ),
-    "seqssl.model.features": ("Conv1dStack", "Conv2dSubsampling"),
+    "seqssl.model.features": ("Conv1dStack", "Conv2dSubsampling", "PatchEncoder", "TokenEncoder"),
     "seqssl.model.quantizers": ("GumbelProductQuantizer", "RandomProjectionQuantizer"),
     "seqssl.model.masking": ("SpanMasking",),
     "seqssl.model.mixers": ("Attention",),
@@ -39,7 +40,8 @@ _HOMES = {
     "seqssl.config": ("RunConfig",),
     "seqssl.compose": ("load_recipe",),
     "seqssl.build": ("build_model",),
-    "seqssl.run": ("Run", "load", "train"),
+    "seqssl.folder": ("load",),
+    "seqssl.run": ("Run", "train"),
     "seqssl.evaluation.encoder": ("Encoder",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -53,11 +55,14 @@ if TYPE_CHECKING:
     from seqssl.config import RunConfig as RunConfig
     from seqssl.errors import UserError as UserError
     from seqssl.evaluation.encoder import Encoder as Encoder
+    from seqssl.folder import load as load
     from seqssl.model.encoder import ConformerBlock as ConformerBlock
     from seqssl.model.encoder import ContextEncoder as ContextEncoder
     from seqssl.model.encoder import TransformerBlock as TransformerBlock
     from seqssl.model.features import Conv1dStack as Conv1dStack
     from seqssl.model.features import Conv2dSubsampling as Conv2dSubsampling
+    from seqssl.model.features import PatchEncoder as PatchEncoder
+    from seqssl.model.features import TokenEncoder as TokenEncoder
     from seqssl.model.masking import SpanMasking as SpanMasking
     from seqssl.model.mixers import Attention as Attention
     from seqssl.model.objectives import ContrastiveLoss as ContrastiveLoss
@@ -82,10 +87,10 @@ if TYPE_CHECKING:
     from seqssl.model.types import Quantized as Quantized
     from seqssl.model.types import Record as Record
     from seqssl.model.types import Rejected as Rejected
+    from seqssl.model.types import Rows as Rows
     from seqssl.model.types import Sample as Sample
     from seqssl.model.types import SampleSpec as SampleSpec
     from seqssl.run import Run as Run
-    from seqssl.run import load as load
     from seqssl.run import train as train
 
 

@@ -61,6 +61,7 @@ RUN = Key("run", "a run's folder", required=True)
 MODALITY = Key("modality", "an adapter's name, or pkg.mod:Class", required=True)
 TAP = Key("tap", "the stage to read: a tap of the encoder, or features; else the highest tap", "")
 WEIGHTS = Key("weights", "last, best or random", "last")
+STREAM = Key("stream", "which kind of data, for a joint run", "")
 SIZE = Key("size", "a size of the recipe, or auto", "auto", override=True)
 DATA = Key("data", "prepared folder, raw folder or Parquet file; else the demo corpus", override=True)
 
@@ -94,6 +95,7 @@ COMMANDS = (
             Key("out", "the folder to write", required=True),
             Key("split_by", "what is held out as a whole: group or record", "group"),
             Key("valid_share", "share that is held out", 0.1, convert=float),
+            Key("valid_groups", "groups to hold out instead, by name: a,b"),
             Key("seed", "of the split", 0, convert=int),
             Key("workers", "reading processes; all cores if not given", convert=int),
         ),
@@ -116,7 +118,9 @@ COMMANDS = (
             Key("pool", "mean: a vector per row; none: a vector per frame", "mean"),
             TAP,
             WEIGHTS,
+            STREAM,
         ),
+        overrides="modality",
     ),
     Command(
         "probe",
@@ -126,10 +130,17 @@ COMMANDS = (
             RUN,
             Key("source", "labelled data, or a demo corpus by name; else what the run was trained on"),
             Key("unheard", "more of it, from groups that the run was not trained on"),
-            Key("labels", "which labels to tell apart: patterns, each a task of its own", "*"),
+            Key("labels", "labels to tell apart: patterns, each a task of its own (forecast: channels)", "*"),
+            Key("task", "labels, or forecast (of series of numbers)", "labels"),
+            Key("max_rows", "embed at most so many rows; all if not given", convert=int),
+            Key("horizon", "forecast: steps ahead", 24, convert=int),
+            Key("lookback", "forecast: steps that are seen", 168, convert=int),
+            Key("season", "forecast: steps after which the seasonal-naive baseline repeats", 24, convert=int),
             TAP,
             WEIGHTS,
+            STREAM,
         ),
+        overrides="modality",
     ),
     Command(
         "info",

@@ -59,6 +59,7 @@ def prepare(arguments: Arguments) -> None:
             modality=arguments["modality"],
             split_by=arguments["split_by"],
             valid_share=arguments["valid_share"],
+            valid_groups=[name for name in (arguments["valid_groups"] or "").split(",") if name],
             seed=arguments["seed"],
             num_workers=arguments["workers"],
             progress=progress,
@@ -95,11 +96,12 @@ def embed(arguments: Arguments) -> None:
         raise UserError(f"pool = {pool}: expected mean or none")
     run, source = _existing(arguments["run"]), _existing(arguments["source"])
     from seqssl.evaluation.corpus import write_embeddings
-    from seqssl.run import load
+    from seqssl.folder import load
 
-    encoder = load(run, tap=arguments["tap"], weights=arguments["weights"])
+    stream = arguments["stream"]
+    encoder = load(run, tap=arguments["tap"], weights=arguments["weights"], stream=stream)
     with _progress() as progress:
-        corpus, adapter = _open_source(run, str(source), progress)
+        corpus, adapter = _open_source(run, str(source), arguments, progress)
         write_embeddings(encoder, corpus, adapter, out, pool=pool, progress=progress)
     print(f"{out}: {len(corpus)} rows, {encoder.dim} dimensions, tap {encoder.tap}")
     if corpus.manifest.num_rejected:
@@ -108,30 +110,69 @@ def embed(arguments: Arguments) -> None:
 
 def probe(arguments: Arguments) -> None:
     """A linear probe with baselines beside."""
-    run = _existing(arguments["run"])
-    from seqssl.data.files import write_atomic
-    from seqssl.evaluation.probe import probe_run, to_json
-    from seqssl.evaluation.table import probe_tables
-    from seqssl.run import find_run, load
+    run, task = _existing(arguments["run"]), arguments["task"]
+    if task not in ("labels", "forecast"):
+        raise UserError(f"task = {task}: expected labels or forecast")
+    for name in ("max_rows", "horizon", "lookback", "season"):
+        if arguments[name] is not None and arguments[name] < 1:
+            raise UserError(f"{name} = {arguments[name]}: must be at least 1")
+    from seqssl.folder import load
 
-    encoder = load(run, tap=arguments["tap"], weights=arguments["weights"])
-    random = load(run, weights="random")
-    labels = arguments["labels"].split(",")
+    stream = arguments["stream"]
+    encoder = load(run, tap=arguments["tap"], weights=arguments["weights"], stream=stream)
+    random = load(run, weights="random", stream=stream)
     with _progress() as progress:
-        corpus, adapter = _open_source(run, arguments["source"], progress)
-        unheard = None
-        if arguments["unheard"]:
-            unheard, _ = _open_source(run, arguments["unheard"], progress)
-        scores = probe_run(
-            encoder, random, corpus, adapter, labels=labels, unheard=unheard, progress=progress
-        )
-    corpora = {"source": corpus, **({"unheard": unheard} if unheard else {})}
+        corpus, adapter = _open_source(run, arguments["source"], arguments, progress)
+        corpora = {"source": corpus}
+        if arguments["unheard"] and task == "labels":
+            corpora["unheard"], _ = _open_source(run, arguments["unheard"], arguments, progress)
+        table, scores = _scores(arguments, (encoder, random), corpora, adapter, progress)
+    from seqssl.data.files import write_atomic
+    from seqssl.folder import find_run
+
     named = {name: f"{found.folder.name} ({found.content_hash})" for name, found in corpora.items()}
-    settings = {"run": str(run), "weights": arguments["weights"], "tap": encoder.tap}
-    out = find_run(run)[1] / "probe.json"
-    write_atomic(out, json.dumps({**settings, **named, "scores": to_json(scores)}, indent=2) + "\n")
-    _print(probe_tables(scores, encoder.tap))
-    print(f"every fold: {out}")
+    settings = {"run": str(run), "weights": arguments["weights"], "tap": encoder.tap, "stream": stream}
+    name = "-".join(["probe" if task == "labels" else "forecast", *([stream] if stream else [])])
+    out = find_run(run)[1] / f"{name}.json"
+    write_atomic(out, json.dumps({**settings, **named, "scores": scores}, indent=2) + "\n")
+    _print(table)
+    print(f"every score: {out}")
+
+
+def _scores(
+    arguments: Arguments,
+    encoders: tuple[Any, Any],
+    corpora: Mapping[str, "Corpus"],
+    adapter: "ModalityAdapter",
+    progress: "Progress",
+) -> tuple[Any, list[dict[str, Any]]]:
+    """What a probe's task gives: a table, and plain values."""
+    from seqssl.evaluation import forecast
+    from seqssl.evaluation import probe as labels
+    from seqssl.evaluation.table import forecast_table, probe_tables
+
+    patterns = arguments["labels"].split(",")
+    if arguments["task"] == "forecast":
+        protocol = forecast.Protocol(
+            arguments["lookback"],
+            arguments["horizon"],
+            arguments["season"],
+            max(1, arguments["horizon"] // 4),
+        )
+        found = forecast.probe_forecast(
+            *encoders, corpora["source"], adapter, protocol, channels=patterns, progress=progress
+        )
+        return forecast_table(found, encoders[0].tap, protocol), forecast.to_json(found)
+    scores = labels.probe_run(
+        *encoders,
+        corpora["source"],
+        adapter,
+        labels=patterns,
+        unheard=corpora.get("unheard"),
+        max_rows=arguments["max_rows"],
+        progress=progress,
+    )
+    return probe_tables(scores, encoders[0].tap), labels.to_json(scores)
 
 
 def info(arguments: Arguments) -> None:
@@ -220,27 +261,41 @@ def _run_to_continue(overrides: list[str]) -> str:
 
 
 def _adapter(arguments: Arguments) -> Any:
+    return construct({"target": arguments["modality"], **_settings(arguments)}, "modality", {})
+
+
+def _settings(arguments: Arguments) -> Mapping[str, Any]:
+    """The `modality.KEY=value` of a command."""
     given, problems = compose.parse_overrides(arguments.overrides)
     if problems:
         raise UserError("; ".join(f"{problem.key}: {problem.remedy}" for problem in problems))
-    return construct({"target": arguments["modality"], **given.get("modality", {})}, "modality", {})
+    settings: Mapping[str, Any] = given.get("modality", {})
+    return settings
 
 
-def _open_source(run: Path, source: str | None, progress: "Progress") -> tuple["Corpus", "ModalityAdapter"]:
-    """A folder, file or demo corpus, else the run's own; read by the run's adapter."""
+def _open_source(
+    run: Path, source: str | None, arguments: Arguments, progress: "Progress"
+) -> tuple["Corpus", "ModalityAdapter"]:
+    """A folder, file or demo corpus, else the run's own; read by the run's adapter.
+
+    Settings of the modality may differ from the run's as long as a row means the same.
+    """
     from seqssl.build import build_adapter
     from seqssl.data.catalog import list_corpora
     from seqssl.data.prepare import open_or_prepare
-    from seqssl.run import find_run
+    from seqssl.folder import check_contract, find_run, part_of
 
-    config, _ = find_run(run)
-    data = config.data
+    config, folder = find_run(run)
+    part = part_of(config, arguments["stream"])
+    data = part.data
     if source in {entry.name for entry in list_corpora()} and not Path(str(source)).exists():
         data = replace(data, source=None, demo=source)
     elif source is not None:
-        data = replace(data, source=str(_existing(source)))
-    adapter = build_adapter(config)
-    modality = str(config.modality["target"])
+        data = replace(data, source=str(_existing(source)), valid_groups=[])
+    part = replace(part, modality={**part.modality, **_settings(arguments)})
+    adapter = build_adapter(part)
+    check_contract(adapter.spec, folder, arguments["stream"])
+    modality = str(part.modality["target"])
     return open_or_prepare(adapter, data, modality=modality, progress=progress), adapter
 
 

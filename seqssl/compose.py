@@ -94,6 +94,7 @@ def resolve(name: str | Path, *overrides: str) -> Resolved:
     size, note = _choose_size(name, overrides, sizes, asked, str(layers.values.get("size", "default")))
     if size in sizes:
         layers.choose_size(size, sizes)
+    _add_streams(layers, size)
     layers.merge({"size": size, **given}, COMMAND_LINE)
     config, found = rules.build(_interpolate(layers.values, path), layers.origins, _display(path))
     problems += found
@@ -101,6 +102,29 @@ def resolve(name: str | Path, *overrides: str) -> Resolved:
         raise UserError(rules.report(problems))
     origins = {key: layers.origins.get(key, "default") for key in _leaves(asdict(config))}
     return Resolved(config, origins, note)
+
+
+def _add_streams(layers: Layers, size: str) -> None:
+    """Lay the recipes that the streams of a joint run name under what the run itself says of them.
+
+    Of those recipes only what is particular to their data counts; the rest is the joint run's own. A stream
+    that says its modality is a saved run's: it is whole.
+    """
+    for name, stream in (layers.values.get("streams") or {}).items():
+        if not isinstance(stream, dict) or "recipe" not in stream or "modality" in stream:
+            continue
+        path = find_recipe(stream["recipe"])
+        below = Layers()
+        for origin, content in _read_layers(path):
+            below.merge(content, origin)
+        sizes = below.values.pop("sizes", None) or {}
+        if size in sizes:
+            below.choose_size(size, sizes)
+        above = {"streams": {name: dict(stream)}}
+        for key in rules.STREAM_KEYS:
+            if key in below.values:
+                layers.merge({"streams": {name: {key: below.values[key]}}}, _display(path))
+        layers.merge(above, "the joint recipe")
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -199,6 +223,7 @@ def as_slot(where: tuple[str, ...], value: Any) -> Any:
 
 def _is_slot(where: tuple[str, ...]) -> bool:
     inner = where[2:] if where[0] == "sizes" else where
+    inner = inner[2:] if inner[:1] == ("streams",) else inner
     if len(inner) == 1:
         return inner[0] in rules.SLOTS
     return len(inner) == 2 and inner[0] in rules.SLOT_MAPPINGS

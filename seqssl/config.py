@@ -1,7 +1,7 @@
 """The fixed sections of a run's configuration. Slots (`{target: ..., keywords}`) stay open: a
 component's keyword-only constructor parameters are its schema (see `seqssl.compose`)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 Slot = dict[str, Any]
@@ -26,6 +26,7 @@ class DataConfig:
     )
     join_frames: int | None = None
     valid_share: float = 0.1  # share of groups or records held out when data is prepared on the way
+    valid_groups: list[str] = field(default_factory=list)  # hold out these groups instead of a share
     split_by: str | None = None  # group | record; None = the demo corpus's own way, group for your data
     workers: int = 0  # loader processes; the batches do not depend on it
 
@@ -90,23 +91,54 @@ class EncoderConfig:
 
 
 @dataclass(kw_only=True)
-class RunConfig:
-    """A whole run, resolved."""
+class StreamConfig:
+    """What is particular to one kind of data: how it is read, hidden, quantized and scored."""
 
     recipe: str = ""
+    modality: Slot = field(default_factory=dict)
+    feature_encoder: Slot | None = None  # None = the adapter's own
+    input_norm: str = "none"  # none | channel: by the train split's statistics | instance: within each row
+    # What masked frames must find. latent: a quantizer's code of the frame; identity: the ids that the frame
+    # holds; both. auto: identity for ids, latent for the rest.
+    target: str = "auto"
+    # Where frames are hidden. features: after the feature encoder; input: their steps before it. auto: input
+    # for ids, features for the rest.
+    mask_at: str = "auto"
+    masking: Slot = field(default_factory=dict)
+    quantizer: Slot = field(default_factory=dict)
+    objectives: dict[str, Slot] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+@dataclass(kw_only=True)
+class MixedStream(StreamConfig):
+    """One of the kinds of data of a joint run."""
+
+    weight: float = 1.0  # share of the micro-batches, relative to the other streams
+
+
+@dataclass(kw_only=True)
+class RunConfig(StreamConfig):
+    """A whole run, resolved. One with `streams` learns from all of them; its own modality is then unused."""
+
     size: str = "auto"
     seed: int = 0
     out: str | None = None  # None = runs/<recipe>-<size>
     health: str = "warn"  # off | warn | halt
-    modality: Slot
-    feature_encoder: Slot | None = None  # None = the adapter's own
-    masking: Slot
-    quantizer: Slot
+    streams: dict[str, MixedStream] = field(default_factory=dict)
     mixer: Slot
     encoder: EncoderConfig
-    objectives: dict[str, Slot]
     temperature: TemperatureConfig
-    data: DataConfig
     optim: OptimConfig
     train: TrainConfig
     eval: dict[str, Slot] = field(default_factory=dict)
+
+    def parts(self) -> dict[str, "RunConfig"]:
+        """A configuration for each kind of data by name; one named "" where there is only one."""
+        if not self.streams:
+            return {"": self}
+        shared = [entry.name for entry in fields(StreamConfig)]
+        return {
+            name: replace(self, streams={}, **{key: getattr(stream, key) for key in shared})
+            for name, stream in self.streams.items()
+        }

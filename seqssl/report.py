@@ -59,18 +59,32 @@ SUMMARY = (
 
 
 @dataclass(frozen=True)
+class Logo:
+    """What a code stands for: how often each symbol occurs at each step around its frames."""
+
+    code: int
+    share: float  # of all frames
+    frequencies: npt.NDArray[Any]  # v w: of each symbol at each of w steps
+    symbols: str  # one character each
+    own_steps: int = 1  # in the middle: the frame's own
+
+
+@dataclass(frozen=True)
 class Illustration:
     """One row as the model sees it; t and s span the same input."""
 
     title: str
-    image: npt.NDArray[Any]  # bins t: a picture of the input
-    codes: npt.NDArray[Any]  # s g
+    image: npt.NDArray[Any]  # bins t: a picture of the input; NaN is missing
+    codes: npt.NDArray[Any]  # s g; -1 = none
     mask: npt.NDArray[Any]  # s, True = hidden from the encoder
     usage: npt.NDArray[Any]  # g v: how often each entry was chosen
     seconds_per_frame: float | None = None  # None: the frames have no rate
+    names: tuple[str, ...] = ()  # of the bins, which are then lines (or letters)
+    stream: str = ""
+    logos: tuple[Logo, ...] = ()
 
 
-def write_report(run: Path, illustration: Illustration | None = None) -> Path:
+def write_report(run: Path, illustrations: Sequence[Illustration] = ()) -> Path:
     """Write report.html into a run folder from its config.yaml and metrics.jsonl; returns its path.
 
     Raises UserError where the folder has no metrics.
@@ -86,9 +100,10 @@ def write_report(run: Path, illustration: Illustration | None = None) -> Path:
         header(run, config, health),
         key_figures(records),
         findings(health),
-        "" if illustration is None else example(illustration),
-        curves(records),
-        "" if illustration is None else codebooks(illustration),
+        *map(example, illustrations),
+        *map(logos, illustrations),
+        *(curves(part, name) for name, part in streams_of(records).items()),
+        *map(codebooks, illustrations),
         in_order(health),
         configuration(config, source),
     ]
@@ -126,12 +141,25 @@ def header(run: Path, config: Mapping[str, Any], health: doctor.Report) -> str:
     )
 
 
+def streams_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The records of each kind of data, named "" where there is one; what is common to all comes first."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        for name, part in doctor.by_stream(record).items():
+            found.setdefault(name, []).append(part)
+    return found
+
+
 def key_figures(records: Sequence[Mapping[str, Any]]) -> str:
     """The last figures that matter, held-out where there are any."""
     trained = [record for record in records if record["kind"] == "train"]
     held_out = [record for record in records if record["kind"] == "valid"]
     last, where = (held_out[-1], "held-out") if held_out else (trained[-1], "training")
-    cards = list(_figures(last, where))
+    cards = [
+        (value, f"{name}: {label}" if name else label)
+        for name, part in doctor.by_stream(last).items()
+        for value, label in _figures(part, where)
+    ]
     for key, unit in (("input_s", "seconds of input per second"), ("inputs", "inputs per second")):
         speeds = [record[name] for record in trained if (name := f"throughput/{key}_per_s") in record]
         if speeds:
@@ -168,6 +196,13 @@ def _figures(last: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
     if perplexities and "perplexity/size" in last:
         shown = ", ".join(f"{value:.0f}" for value in perplexities)
         yield shown, f"{where} hard perplexity of {float(last['perplexity/size']):.0f} entries"
+    if "symbols/bits" in last:
+        key = "symbols/markov_bits" if "symbols/markov_bits" in last else "symbols/entropy_bits"
+        words = "best Markov chain" if "markov" in key else "entropy"
+        yield (
+            f"{float(last['symbols/bits']):.3f}",
+            f"{where} bits per symbol ({words} {float(last[key]):.3f})",
+        )
 
 
 def findings(health: doctor.Report) -> str:
@@ -186,13 +221,14 @@ def findings(health: doctor.Report) -> str:
     return "<h2>Health findings</h2>\n" + "\n".join(cards)
 
 
-def curves(records: Sequence[Mapping[str, Any]]) -> str:
+def curves(records: Sequence[Mapping[str, Any]], stream: str = "") -> str:
     """Every metric over updates."""
     from seqssl import figures
 
     cards = "\n".join(f'<div class="card">{svg}</div>' for svg in figures.curves(records))
     return (
-        "<h2>Curves</h2>\n<p>Lines are training windows; lines with dots are held-out rows, without noise; "
+        f"<h2>Curves{_of(stream)}</h2>\n"
+        "<p>Lines are training windows; lines with dots are held-out rows, without noise; "
         "dashed gray is what no learning would give, or the size of a codebook.</p>\n"
         f'<div class="grid curves">{cards}</div>'
     )
@@ -203,7 +239,7 @@ def codebooks(illustration: Illustration) -> str:
     from seqssl import figures
 
     return (
-        "<h2>Codebook use</h2>\n"
+        f"<h2>Codebook use{_of(illustration.stream)}</h2>\n"
         "<p>Share of the frames of one held-out batch that each entry stands for.</p>\n"
         f'<div class="card">{figures.codebook_use(illustration.usage)}</div>'
     )
@@ -213,15 +249,32 @@ def example(illustration: Illustration) -> str:
     """A row with its codes and mask."""
     from seqssl import figures
 
-    picture = figures.code_sequence(
-        illustration.image, illustration.codes, illustration.mask, illustration.seconds_per_frame
-    )
+    picture = figures.code_sequence(illustration)
     return (
-        f"<h2>One held-out row and its codes</h2>\n<p><code>{escape(illustration.title)}</code>. "
-        "Each color and number is an entry of the codebook; masked frames are hidden from the encoder, which "
-        "must find their codes.</p>\n"
+        f"<h2>One held-out row and its codes{_of(illustration.stream)}</h2>\n"
+        f"<p><code>{escape(illustration.title)}</code>. Each color and number is an entry of the codebook; "
+        "masked frames are hidden from the encoder, which must find their codes.</p>\n"
         f'<div class="card"><img alt="input, codes and mask" src="{picture}"></div>'
     )
+
+
+def logos(illustration: Illustration) -> str:
+    """What the codes stand for."""
+    if not illustration.logos:
+        return ""
+    from seqssl import figures
+
+    picture = figures.sequence_logos(illustration.logos)
+    return (
+        f"<h2>What the codes used most stand for{_of(illustration.stream)}</h2>\n"
+        "<p>Symbols around the frames of a code; a letter's height is its share of the information there, "
+        "in bits. The shaded steps are the frame's own.</p>\n"
+        f'<div class="card"><img alt="sequence logos" src="{picture}"></div>'
+    )
+
+
+def _of(stream: str) -> str:
+    return f": {escape(stream)}" if stream else ""
 
 
 def in_order(health: doctor.Report) -> str:

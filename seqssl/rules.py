@@ -21,13 +21,16 @@ from seqssl.components import (
     signature,
     slot_problems,
 )
-from seqssl.config import RunConfig
+from seqssl.config import MixedStream, RunConfig, StreamConfig
 from seqssl.errors import UserError
 
 SLOTS = {name: name for name in ("modality", "feature_encoder", "masking", "quantizer", "mixer")}
 SLOT_MAPPINGS = {"objectives": "objective", "eval": None}  # eval: see the command that reads it
 CHOICES = {
     "health": ("off", "warn", "halt"),
+    "input_norm": ("none", "channel", "instance"),
+    "target": ("auto", "latent", "identity", "both"),
+    "mask_at": ("auto", "input", "features"),
     "data.split_by": ("group", "record"),
     "optim.name": ("adam", "adamw", "adafactor"),
     "optim.schedule": ("noam", "cosine", "constant"),
@@ -38,16 +41,20 @@ CHOICES = {
     "encoder.position": ("conv", "none"),
     "encoder.feature_norm": ("none", "layer"),
 }
-POSITIVE = (
+STREAM_KEYS = [entry.name for entry in dataclasses.fields(StreamConfig)]
+STREAM_POSITIVE = (
     "data.batch_seconds", "data.batch_frames", "data.max_seconds", "data.max_frames", "data.join_seconds",
-    "data.join_frames", "temperature.start", "temperature.end", "temperature.decay",
+    "data.join_frames",
+)  # fmt: skip
+POSITIVE = (
+    "temperature.start", "temperature.end", "temperature.decay",
     "temperature.planned_updates", "optim.lr", "optim.eps", "optim.clip_norm", "train.num_updates",
     "train.accumulate", "train.log_every", "train.eval_every", "train.save_every", "train.keep_last",
     "encoder.num_layers", "encoder.dim", "encoder.ffn_dim", "encoder.conv_kernel",
     "encoder.position_kernel", "encoder.position_groups",
 )  # fmt: skip
-NOT_NEGATIVE = ("seed", "data.workers", "optim.weight_decay", "optim.warmup_updates")
-SHARES = ("data.valid_share", "encoder.dropout", "encoder.stochastic_depth")
+NOT_NEGATIVE = ("seed", "optim.weight_decay", "optim.warmup_updates")
+SHARES = ("encoder.dropout", "encoder.stochastic_depth")
 
 
 @dataclass(frozen=True)
@@ -129,31 +136,48 @@ class _Builder:
         return cls(**{name: value for name, value in arguments.items() if value is not _BAD})
 
     def _value(self, name: str, value: Any, hint: Any, key: str) -> Any:
-        if key in SLOTS:
-            return self._slot(key, value, SLOTS[key])
-        if key in SLOT_MAPPINGS:
+        local = within_stream(key)
+        if local in SLOTS:
+            return self._slot(key, value, SLOTS[local])
+        if key == "streams":
+            return self._streams(value)
+        if local in SLOT_MAPPINGS:
             if not isinstance(value, Mapping):
                 self.problem(key, value, "expected named slots")
                 return {}
-            kind = SLOT_MAPPINGS[key]
+            kind = SLOT_MAPPINGS[local]
             given = {
                 entry: slot for entry, slot in value.items() if slot is not None
             }  # null removes an entry
             return {entry: self._slot(f"{key}.{entry}", slot, kind) for entry, slot in given.items()}
-        if key in CHOICES:
+        if local in CHOICES:
             value = convert(value, str)
-            if value is not None and value not in CHOICES[key]:
-                self.problem(key, value, f"expected one of {', '.join(CHOICES[key])}")
+            if value is not None and value not in CHOICES[local]:
+                self.problem(key, value, f"expected one of {', '.join(CHOICES[local])}")
                 return _BAD
         if not fits(value, hint):
             self.problem(key, value, f"expected {describe(hint)}")
             return _BAD
         return convert(value, hint)
 
+    def _streams(self, streams: Any) -> Any:
+        """The streams of a joint run by name; null removes one."""
+        if not isinstance(streams, Mapping):
+            self.problem("streams", streams, "expected named streams, each with recipe: NAME")
+            return {}
+        wrong = [name for name in streams if not str(name).isidentifier()]
+        for name in wrong:
+            self.problem(f"streams.{name}", None, "a stream's name is a word of letters, digits and _")
+        return {
+            name: self.section(MixedStream, stream, f"streams.{name}.")
+            for name, stream in streams.items()
+            if isinstance(stream, Mapping) and name not in wrong
+        }
+
     def _slot(self, key: str, slot: Any, kind: str | None) -> Any:
         """A slot with the defaults of its component filled in, so that a saved run stays what it was."""
-        if slot is None and key == "feature_encoder":
-            return None
+        if (slot is None and within_stream(key) == "feature_encoder") or slot == {}:
+            return slot
         if not isinstance(slot, Mapping) or not isinstance(slot.get("target"), str):
             self.problem(key, slot, "expected a target: a name or pkg.mod:Class")
             return {}
@@ -174,10 +198,18 @@ class _Builder:
         return {"target": slot["target"], **filled, **given}
 
     def _missing(self, name: str) -> str:
-        if name in SLOTS:
-            there = ", ".join(sorted(names(name)))
-            return f"missing; say {name}=NAME (there is: {there}) or {name}=pkg.mod:Class"
-        return "missing"
+        return missing_slot(name) if name in SLOTS else "missing"
+
+
+def missing_slot(name: str) -> str:
+    """What to tell where a slot is empty."""
+    there = ", ".join(sorted(names(name)))
+    return f"missing; say {name}=NAME (there is: {there}) or {name}=pkg.mod:Class"
+
+
+def within_stream(key: str) -> str:
+    """A key without the stream that it belongs to: streams.a.data.max_frames is data.max_frames."""
+    return key.split(".", 2)[2] if key.startswith("streams.") and key.count(".") >= 2 else key
 
 
 _BAD: Any = object()  # a value that cannot stand; the field's default keeps its place until the report
@@ -186,8 +218,13 @@ _BAD: Any = object()  # a value that cannot stand; the field's default keeps its
 def _rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     """Rules across fields: the keys involved (the first is the one to blame) and the remedy."""
     yield from _encoder_rules(config)
-    yield from _objective_rules(config)
-    yield from _data_rules(config)
+    for name, part in config.parts().items():
+        for keys, remedy in _stream_rules(part):
+            prefix = f"streams.{name}." if name else ""
+            local = (f"{prefix}{key}" if key.split(".")[0] in STREAM_KEYS else key for key in keys)
+            yield tuple(local), remedy
+        if config.streams and config.streams[name].weight <= 0:
+            yield (f"streams.{name}.weight",), "must be above 0; null in the stream's place removes it"
     for key in POSITIVE:
         value = _value_at(config, key)
         if value is not None and value <= 0:
@@ -204,6 +241,23 @@ def _rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     for key in SHARES:
         if not 0 <= _value_at(config, key) < 1:
             yield (key,), "must be at least 0 and below 1"
+
+
+def _stream_rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Rules about one kind of data."""
+    for name in ("modality", "masking", "quantizer"):
+        if not getattr(config, name):
+            yield (name, f"{name}.target"), missing_slot(name)
+    yield from _objective_rules(config)
+    yield from _data_rules(config)
+    for key in STREAM_POSITIVE:
+        value = _value_at(config, key)
+        if value is not None and value <= 0:
+            yield (key,), "must be above 0"
+    if config.data.workers < 0:
+        yield ("data.workers",), "must be at least 0"
+    if not 0 <= config.data.valid_share < 1:
+        yield ("data.valid_share",), "must be at least 0 and below 1"
 
 
 def _encoder_rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:

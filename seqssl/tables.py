@@ -9,14 +9,16 @@ from rich.console import Group
 from rich.table import Table
 
 from seqssl.config import RunConfig
+from seqssl.cost import Cost, parts_of
 from seqssl.hardware import GPU_UTILIZATION, LOCAL_UTILIZATION
-from seqssl.plan import Cost, Plan, parts_of
+from seqssl.plan import Plan
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 METRICS = ("loss", "contrastive/accuracy", "contrastive/chance", "masked_prediction/accuracy",
-           "masked_prediction/trivial", "perplexity/hard_0", "codes/dead_0")  # fmt: skip
+           "masked_prediction/trivial", "symbols/bits", "symbols/entropy_bits", "symbols/markov_bits",
+           "perplexity/hard_0", "perplexity/size", "codes/dead_0")  # fmt: skip
 
 
 def plan_tables(plan: Plan) -> "RenderableType":
@@ -52,9 +54,7 @@ def plan_tables(plan: Plan) -> "RenderableType":
 def run_tables(out: Path, metrics: Mapping[str, float], report: Path, seconds: float) -> "RenderableType":
     """What a finished run reached, and what to do next."""
     table = _table(f"Held-out data after {_duration(seconds)}: {out}", "metric", "value")
-    for name in METRICS:
-        if name in metrics:
-            table.add_row(name, f"{metrics[name]:.4g}")
+    _add_metrics(table, metrics)
     following = [
         f"open {report}",
         f"seqssl doctor {out}",
@@ -66,31 +66,84 @@ def run_tables(out: Path, metrics: Mapping[str, float], report: Path, seconds: f
 
 def info_tables(config: RunConfig, subject: Path) -> "RenderableType":
     """The input contract, the model, and where a run stands."""
-    from seqssl.build import build_adapter, build_model
+    from seqssl.build import build_joint_model, build_model
 
-    spec = build_adapter(config).spec
-    model = build_model(config, device="meta")
-    width = spec.channels if spec.vocab_size is None else f"ids below {spec.vocab_size}"
-    contract = _table("Input", "", "")
-    contract.add_row("values", f"{spec.dtype}, {spec.units}")
-    contract.add_row("channels", "no channel axis" if width is None else str(width))
-    contract.add_row("rate", "none" if spec.rate_hz is None else f"{spec.rate_hz:g} Hz")
-    contract.add_row("longest row", "no limit" if spec.max_len is None else f"{spec.max_len} input steps")
-    contract.add_row("one frame", f"{_steps_per_frame(model.feature_encoder):.4g} input steps")
-    contract.add_row("data", str(config.data.source or f"the demo corpus '{config.data.demo}'"))
+    if config.streams:
+        models: Mapping[str, Any] = dict(build_joint_model(config, device="meta").streams.items())
+    else:
+        models = {"": build_model(config, device="meta")}
+    contracts = [contract_table(part, models[name], subject, name) for name, part in config.parts().items()]
     parts = _table(f"{config.recipe}, size {config.size}", "part", "trained", "fixed")
-    for name, module in parts_of(model, config.encoder.taps).items():
-        trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
-        fixed = sum(p.numel() for p in module.parameters() if not p.requires_grad)
-        fixed += sum(b.numel() for b in module.buffers() if b.is_floating_point())
-        parts.add_row(name, f"{trained:,}" if trained else "nothing", f"{fixed:,}" if fixed else "")
+    for stream, model in models.items():
+        for name, module in parts_of(model, config.encoder.taps).items():
+            if not (name.startswith("encoder") and stream not in ("", next(iter(models)))):
+                own = f"{stream}: {name}" if stream and not name.startswith("encoder") else name
+                parts.add_row(own, *_counts(module))
     taps = ", ".join(f"{name} after block {layer}" for name, layer in config.encoder.taps.items())
+    notes = [f"Taps, {config.encoder.dim} wide: {taps}."]
     empty = [
         *(["feature_encoder (the adapter's own is used)"] if config.feature_encoder is None else []),
         *(["eval (no probe runs while training)"] if not config.eval else []),
     ]
-    notes = f"Taps, {config.encoder.dim} wide: {taps}.\nNot set: {', '.join(empty) or 'nothing'}."
-    return Group(contract, parts, notes, *_progress(config, subject))
+    notes += [f"Not set: {', '.join(empty) or 'nothing'}."]
+    return Group(*contracts, parts, *notes, *_progress(config, subject))
+
+
+def contract_table(config: RunConfig, model: Any, subject: Path, stream: str) -> Table:
+    """What an input must be; of a run, what is stored with it."""
+    from seqssl.build import build_adapter, resolve_target
+    from seqssl.folder import read_provenance
+    from seqssl.model.types import SampleSpec
+
+    spec, statistics = build_adapter(config).spec, None
+    if (subject / "config.yaml").is_file():
+        stored = read_provenance(subject, stream)
+        spec, statistics = SampleSpec(**stored["spec"]), stored.get("statistics")
+    width = spec.channels if spec.vocab_size is None else f"ids below {spec.vocab_size}"
+    if spec.vocab_size is not None and spec.channels is not None:
+        width = f"{spec.channels} of {width}"
+    table = _table(f"Input of {stream}" if stream else "Input", "", "")
+    table.add_row("values", f"{spec.dtype}, {spec.units}")
+    table.add_row("channels", "no channel axis" if width is None else str(width))
+    table.add_row("rate", "none" if spec.rate_hz is None else rate_words(spec.rate_hz))
+    table.add_row("longest row", "no limit" if spec.max_len is None else f"{spec.max_len} input steps")
+    table.add_row("one frame", f"{_steps_per_frame(model.feature_encoder):.4g} input steps")
+    target, mask_input = resolve_target(config, spec)
+    table.add_row("targets", f"{target}, masked {'before' if mask_input else 'after'} the feature encoder")
+    table.add_row("scaling", _scaling(config.input_norm, statistics))
+    if spec.channel_names is not None:
+        for c, name in enumerate(spec.channel_names):
+            table.add_row(f"  channel {c}", name + _of_channel(config.input_norm, statistics, c))
+    table.add_row("data", str(config.data.source or f"the demo corpus '{config.data.demo}'"))
+    return table
+
+
+def rate_words(rate_hz: float) -> str:
+    """A rate as a person would say it."""
+    if rate_hz >= 0.5:
+        return f"{rate_hz:g} Hz"
+    return f"a step every {_duration(1 / rate_hz)} ({rate_hz:.4g} Hz)"
+
+
+def _scaling(input_norm: str, statistics: Mapping[str, Any] | None) -> str:
+    if input_norm == "channel":
+        where = "below" if statistics else "taken from the train split, stored with the weights"
+        return f"each channel by its mean and deviation ({where})"
+    return {"none": "none: values as they are", "instance": "each row and channel by its own"}[input_norm]
+
+
+def _of_channel(input_norm: str, statistics: Mapping[str, Any] | None, channel: int) -> str:
+    if input_norm != "channel" or not statistics:
+        return ""
+    mean, std = statistics["mean"][channel], statistics["std"][channel]
+    return f", mean {mean:.4g}, deviation {std:.4g}"
+
+
+def _counts(module: Any) -> tuple[str, str]:
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    fixed = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    fixed += sum(b.numel() for b in module.buffers() if b.is_floating_point())
+    return f"{trained:,}" if trained else "nothing", f"{fixed:,}" if fixed else ""
 
 
 def _progress(config: RunConfig, run: Path) -> list[Any]:
@@ -107,11 +160,17 @@ def _progress(config: RunConfig, run: Path) -> list[Any]:
     valid = [record for record in records if record["kind"] == "valid"]
     if valid:
         metrics = _table(f"Held-out data at update {valid[-1]['step']:,}", "metric", "value")
-        for name in METRICS:
-            if name in valid[-1]:
-                metrics.add_row(name, f"{valid[-1][name]:.4g}")
+        _add_metrics(metrics, valid[-1])
         return [*lines, metrics]
     return list(lines)
+
+
+def _add_metrics(table: Table, metrics: Mapping[str, Any]) -> None:
+    """The metrics that matter, those of a joint run by stream."""
+    for name, value in metrics.items():
+        stream, _, rest = name.partition("/")
+        if name in METRICS or (rest in METRICS and f"{stream}/loss" in metrics):
+            table.add_row(name, f"{value:.4g}")
 
 
 def _steps_per_frame(feature_encoder: Any) -> float:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqssl import hardware, plan
+from seqssl import cost, hardware, plan
 from seqssl.build import build_encoder
 from seqssl.compose import load_recipe
 from seqssl.config import RunConfig
@@ -16,7 +16,7 @@ def tiny(*overrides: str) -> RunConfig:
 
 
 def total_bytes(config: RunConfig) -> int:
-    return plan.cost_of(config).memory_bytes
+    return cost.cost_of(config).memory_bytes
 
 
 def bytes_kept(config: RunConfig, num_blocks: int, frames: int, rows: int, bfloat16: bool) -> int:
@@ -47,12 +47,12 @@ def test_activations_of_a_block_are_what_autograd_keeps(block: str, bfloat16: bo
     config = tiny(f"encoder.block={block}", *plain)
     rows, frames = 4, 60
     kept = bytes_kept(config, 3, frames, rows, bfloat16) - bytes_kept(config, 1, frames, rows, bfloat16)
-    expected = 2 * rows * frames * plan._block_bytes(config, frames, bfloat16)
+    expected = 2 * rows * frames * cost._block_bytes(config, frames, bfloat16)
     assert kept == pytest.approx(expected, rel=0.05)
 
 
 def test_weights_gradients_and_optimizer_are_exact() -> None:
-    memory, number = plan.cost_of(tiny("train.precision=float32")).memory, plan.cost_of(tiny()).parameters
+    memory, number = cost.cost_of(tiny("train.precision=float32")).memory, cost.cost_of(tiny()).parameters
     assert memory.gradients == 4 * number
     assert memory.optimizer == 8 * number
     assert 4 * number <= memory.weights <= 4.2 * number, "and a few buffers"
@@ -71,27 +71,27 @@ def test_parts_add_up_to_the_model() -> None:
     from seqssl.build import build_model
 
     config = tiny("encoder.num_layers=6", "masking.fill=learned")
-    cost, model = plan.cost_of(config), build_model(config, device="meta")
-    assert cost.parameters == sum(p.numel() for p in model.parameters() if p.requires_grad)
-    names = [part.name for part in cost.parts]
+    costs, model = cost.cost_of(config), build_model(config, device="meta")
+    assert costs.parameters == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    names = [part.name for part in costs.parts]
     assert "encoder: blocks above every tap, unused" in names
     assert "masking" in names
-    assert next(part for part in cost.parts if "unused" in part.name).forward_flops == 0
+    assert next(part for part in costs.parts if "unused" in part.name).forward_flops == 0
 
 
 def test_flops_of_the_blocks_are_those_that_torch_counts() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     config = tiny("data.batch_seconds=4", "data.max_seconds=4", "data.join_seconds=null")
-    cost = plan.cost_of(config)
+    costs = cost.cost_of(config)
     encoder = build_encoder(config.encoder, config.mixer, checkpoint_activations=False).eval()
-    x = torch.randn(cost.rows, cost.row_frames, config.encoder.dim)
+    x = torch.randn(costs.rows, costs.row_frames, config.encoder.dim)
     valid = torch.ones(x.shape[:2], dtype=torch.bool)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         encoder(x, valid)
-    planned = sum(part.forward_flops for part in cost.parts if part.name.startswith("encoder"))
+    planned = sum(part.forward_flops for part in costs.parts if part.name.startswith("encoder"))
     # Torch does not count the CPU's fused attention.
-    attention = config.encoder.num_layers * 4 * cost.row_frames**2 * config.encoder.dim * cost.rows
+    attention = config.encoder.num_layers * 4 * costs.row_frames**2 * config.encoder.dim * costs.rows
     counted = counter.get_total_flops()
     assert planned == pytest.approx(counted, rel=0.03) or planned - attention == pytest.approx(
         counted, rel=0.03
@@ -99,7 +99,7 @@ def test_flops_of_the_blocks_are_those_that_torch_counts() -> None:
 
 
 def test_checkpointing_repeats_the_blocks() -> None:
-    once, twice = plan.cost_of(tiny()), plan.cost_of(tiny("train.checkpoint_activations=true"))
+    once, twice = cost.cost_of(tiny()), cost.cost_of(tiny("train.checkpoint_activations=true"))
     assert 1.2 < twice.micro_flops / once.micro_flops < 4 / 3
 
 
@@ -122,7 +122,7 @@ def test_an_unknown_gpu() -> None:
 
 def test_seconds_need_a_rate() -> None:
     with pytest.raises(UserError, match=r"data\.batch_frames"):
-        plan._steps(1.0, None, None)
+        cost._steps(1.0, None, None)
 
 
 class FakeGpu:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from seqssl import compose, plan
+from seqssl import compose, cost
 from seqssl.compose import load_recipe
 from seqssl.config import DataConfig, TrainConfig
 
@@ -79,8 +79,8 @@ def test_speech_w2vbert_is_the_paper(size: str, layers: int, optimizer: str) -> 
     ("size", "stack", "billions"), [("xl", 579_674_112, 0.6), ("xxl", 1_014_429_696, 1.0)]
 )
 def test_parameter_counts_are_the_papers(size: str, stack: int, billions: float) -> None:
-    cost = plan.cost_of(load_recipe("speech_w2vbert", f"size={size}"))
-    parts = {part.name: part.parameters for part in cost.parts}
+    costs = cost.cost_of(load_recipe("speech_w2vbert", f"size={size}"))
+    parts = {part.name: part.parameters for part in costs.parts}
     assert sum(count for name, count in parts.items() if "blocks" in name) == stack
     assert parts["encoder: blocks 1 to 12 (contrastive)"] == 12 * 24_153_088
     assert parts["quantizer"] == 640 * 1024 + 1024 + 1024 * 1024
@@ -88,7 +88,7 @@ def test_parameter_counts_are_the_papers(size: str, stack: int, billions: float)
     assert parts["objectives"] == 1024 * 1024 + 1024
     assert parts["feature encoder"] == 9_568
     assert parts["encoder: position"] == pytest.approx(8.4e6, rel=0.01)
-    assert round(cost.parameters / 1e9, 1) == billions
+    assert round(costs.parameters / 1e9, 1) == billions
 
 
 @pytest.mark.parametrize(("recipe", "size"), SIZES)

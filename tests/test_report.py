@@ -81,7 +81,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
         "train": {"num_updates": 1000},
     }
     run = write_run(tmp_path_factory.mktemp("run"), [*run_with(), *valid], config)
-    return write_report(run, illustration()).read_text()
+    return write_report(run, [illustration()]).read_text()
 
 
 def test_page_needs_nothing_else(page: str) -> None:
@@ -161,8 +161,8 @@ def test_no_metrics_is_named(tmp_path: Path) -> None:
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     run = write_run(tmp_path, run_with()[:3])
-    first = write_report(run, illustration()).read_bytes()
-    assert write_report(run, illustration()).read_bytes() == first
+    first = write_report(run, [illustration()]).read_bytes()
+    assert write_report(run, [illustration()]).read_bytes() == first
 
 
 @pytest.mark.parametrize(
@@ -175,11 +175,15 @@ def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
         {"image": np.where(np.eye(3, 50), np.nan, 1.0)},
         {"usage": np.zeros((2, 8), int)},
         {"usage": np.ones((1, 1), int)},
+        {"image": np.where(np.eye(3, 50), np.nan, 1.0), "names": ("x", "y", "z")},
+        {"image": np.full((2, 50), np.nan), "names": ("x", "y")},
+        {"image": np.eye(4)[:, np.arange(200) % 4], "names": tuple("ACGT")},
+        {"codes": np.full((50, 6), -1), "seconds_per_frame": 7200.0},
     ],
 )
 def test_odd_illustrations_are_drawn(changes: dict[str, Any]) -> None:
     row = illustration(**changes)
-    assert figures.code_sequence(row.image, row.codes, row.mask, row.seconds_per_frame).startswith("data:")
+    assert figures.code_sequence(row).startswith("data:")
     assert figures.codebook_use(row.usage).startswith("<svg")
 
 

@@ -1,8 +1,9 @@
 """Deterministic batches of like length: what is in batch number m is a function of the seed alone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import count
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,6 +47,7 @@ class BatchLoader:
             splits = ", ".join(corpus.manifest.splits)
             raise UserError(f"{corpus.folder} has no rows in split '{split}'; it has: {splits}.")
         self.lengths = corpus.lengths[self.rows]
+        self._weights = None if corpus.weights is None else corpus.weights[self.rows]
         self._groups = np.unique(corpus.groups[self.rows], return_inverse=True)[1]
         self._builder = _BatchBuilder(corpus, adapter, max_length, seed, shuffle)
         self._batch_length, self._join_length, self._workers = batch_length, join_length, workers
@@ -63,6 +65,7 @@ class BatchLoader:
             seed=self._builder.seed,
             epoch=epoch,
             shuffle=self._builder.training,
+            weights=self._weights,
         )
 
     def padding_share(self, epoch: int = 0) -> float:
@@ -85,15 +88,16 @@ class BatchLoader:
 
         Rank r takes the numbers m with m % world_size == r, across the borders of epochs.
         """
-        first = cursor + (rank - cursor) % world_size
-        yield from self._load(self._numbered(first, world_size))
+        yield from self.at(count(cursor + (rank - cursor) % world_size, world_size))
 
-    def _numbered(self, first: int, step: int) -> Iterator[tuple[int, list[Item]]]:
-        number = first
-        while True:
+    def at(self, numbers: Iterable[int]) -> Iterator[Batch]:
+        """The batches of these ascending numbers."""
+        yield from self._load(self._planned(numbers))
+
+    def _planned(self, numbers: Iterable[int]) -> Iterator[tuple[int, list[Item]]]:
+        for number in numbers:
             epoch, index = self.epoch_of(number)
             yield epoch, self._items(self.plan(epoch)[index])
-            number += step
 
     def _items(self, batch: Sequence[Item]) -> list[Item]:
         return [tuple(self.rows[list(item)].tolist()) for item in batch]

@@ -19,8 +19,12 @@ def plan_epoch(
     seed: int,
     epoch: int,
     shuffle: bool,
+    weights: np.ndarray | None = None,
 ) -> list[list[Item]]:
     """All rows of one epoch, each exactly once, in batches of like length.
+
+    With `weights`, a shuffled epoch has as many rows, but row i comes n w_i / sum(w) times, rounded up or
+    down at random.
 
     A batch holds at most `batch_length` input steps, padding included (a longer row is a batch of
     its own). Rows count with at most `max_length`. With `join_length`, rows of one group are
@@ -28,7 +32,7 @@ def plan_epoch(
     """
     rng = np.random.default_rng([seed, epoch])
     lengths = np.minimum(lengths, max_length) if max_length else np.asarray(lengths)
-    order = rng.permutation(len(lengths)) if shuffle else np.arange(len(lengths))
+    order = _drawn(len(lengths), weights, rng) if shuffle else np.arange(len(lengths))
     if join_length is None:
         items: list[Item] = [(row,) for row in order.tolist()]
     else:
@@ -39,6 +43,15 @@ def plan_epoch(
     batches = _cut(by_length.tolist(), sizes.tolist(), batch_length)
     turns = rng.permutation(len(batches)) if shuffle else np.arange(len(batches))
     return [[items[index] for index in batches[turn]] for turn in turns]
+
+
+def _drawn(num_rows: int, weights: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    """Rows in random order; where they have weights, by systematic resampling: one draw for an epoch."""
+    if weights is None:
+        return rng.permutation(num_rows)
+    edges = np.cumsum(weights, dtype=np.float64)
+    points = (np.arange(num_rows) + rng.random()) * (edges[-1] / num_rows)
+    return rng.permutation(np.minimum(np.searchsorted(edges, points, side="right"), num_rows - 1))
 
 
 def _join(lengths: np.ndarray, groups: np.ndarray, order: np.ndarray, join_length: int) -> list[Item]:

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -25,6 +25,7 @@ from seqssl.model.protocols import ModalityAdapter
 from seqssl.model.types import Record, Rejected, SampleSpec
 
 REJECTED = "rejected.jsonl"
+QUALITY = "quality.jsonl"
 
 
 def prepare(
@@ -35,53 +36,57 @@ def prepare(
     modality: str,
     split_by: str = "group",
     valid_share: float = 0.1,
+    valid_groups: Sequence[str] = (),
     seed: int = 0,
     num_workers: int | None = None,
     progress: Progress = silent,
 ) -> Manifest:
     """Read raw files into a prepared folder; what is already there is kept after an interruption.
 
-    The result is a function of the source and the arguments, not of `num_workers`. Raises
-    `UserError` when the source is missing, nothing in it is usable, the disk is full, or `out`
-    holds something else.
+    `valid_groups` names the groups to hold out, instead of drawing them. The result is a function of the
+    source and the arguments, not of `num_workers`. Raises `UserError` when the source is missing, nothing in
+    it is usable, the disk is full, or `out` holds something else.
     """
     check_not_worker_import()  # before the lock, which the script's first process holds
     _check_paths(source, out)
-    if split_by not in ("group", "record") or not 0 <= valid_share < 1:
-        raise UserError(
-            f"split_by must be group or record and valid_share in [0, 1), not {split_by} and {valid_share}."
-        )
-    settings = [SCHEMA_VERSION, modality, _describe(adapter), split_by, valid_share, seed]
+    _check_shares(split_by, valid_share)
+    valid_groups = sorted(valid_groups)
+    settings = [SCHEMA_VERSION, modality, _describe(adapter), split_by, valid_share, valid_groups, seed]
     files = _listing(source)
     plan = sha256_json([settings, files])
     with _disk_errors(out), locked(out / ".lock"):
         if (out / MANIFEST).exists():
             return _finished(out, plan)
         records, rejected = _scan(adapter, source)
-        assign = partial(assign_splits, split_by=split_by, valid_share=valid_share, seed=seed)
+        assign = partial(
+            assign_splits, split_by=split_by, valid_share=valid_share, valid_groups=valid_groups, seed=seed
+        )
         # Shards name their plan without the files' times: the same data gives the same bytes everywhere.
         shard_plan = sha256_json([settings, [(name, size) for name, size, _ in files]])
         write = partial(write_shards, adapter, out, shard_plan, num_workers=num_workers, progress=progress)
         splits = assign(records)
-        shards, bad = write(records, splits)
-        if bad and "valid" in splits and "valid" not in _split_sizes(out, shards, None):
+        written = write(records, splits)
+        if written.rejected and "valid" in splits and "valid" not in _split_sizes(out, written.shards, None):
             # All that was held out proved unusable: draw again among what is left.
-            unusable = {key for key, _ in bad}
+            unusable = dict(written.rejected)
             usable = [record for record in records if record.key not in unusable]
-            shards, _ = write(usable, assign(usable))
-        rejected += [Rejected(path, reason) for path, reason in bad]
-        lines = [json.dumps(asdict(line), ensure_ascii=False) + "\n" for line in rejected]
-        write_atomic(out / REJECTED, "".join(lines))
-        if not shards:
+            rejected += [Rejected(r.key, unusable[r.key]) for r in records if r.key in unusable]
+            written = write(usable, assign(usable))
+        rejected += [Rejected(path, reason) for path, reason in written.rejected]
+        write_atomic(out / REJECTED, _lines([asdict(entry) for entry in rejected]))
+        if not written.shards:
             raise UserError(_nothing_usable(source, rejected))
+        if written.quality:
+            write_atomic(out / QUALITY, _lines(written.quality))
         manifest = Manifest(
             modality=modality,
-            spec=asdict(adapter.spec),
+            spec=_plain(adapter.spec),
             source=str(source),
             plan=plan,
-            splits=_split_sizes(out, shards, adapter.spec.rate_hz),
-            shards=shards,
+            splits=_split_sizes(out, written.shards, adapter.spec.rate_hz),
+            shards=written.shards,
             num_rejected=len(rejected),
+            statistics=written.statistics,
         )
         write_atomic(out / MANIFEST, manifest.to_json())
     return manifest
@@ -103,7 +108,8 @@ def open_or_prepare(
         _check_spec(corpus, adapter.spec)
         return corpus
     _check_exists(source)
-    settings = [modality, _describe(adapter), split_by, config.valid_share, SCHEMA_VERSION]
+    held_out = [config.valid_share, sorted(config.valid_groups)]
+    settings = [modality, _describe(adapter), split_by, held_out, SCHEMA_VERSION]
     digest = sha256_json([str(source.resolve()), settings, _listing(source)])[:12]
     out = cache_root() / "prepared" / f"{source.stem}-{digest}"
     if not (out / MANIFEST).is_file():
@@ -115,18 +121,33 @@ def open_or_prepare(
             modality=modality,
             split_by=split_by,
             valid_share=config.valid_share,
+            valid_groups=config.valid_groups,
             progress=progress,
         )
     return Corpus(out)
 
 
-def assign_splits(records: Sequence[Record], *, split_by: str, valid_share: float, seed: int) -> list[str]:
-    """A split for each record: the source's own, else by a hash of (seed, group or key).
+def assign_splits(
+    records: Sequence[Record],
+    *,
+    split_by: str,
+    valid_share: float,
+    seed: int,
+    valid_groups: Sequence[str] = (),
+) -> list[str]:
+    """A split for each record: the source's own, else by `valid_groups`, else by a hash of (seed, unit).
 
-    Adding records never moves the others. Of two or more units at least one is held out and one
-    is not; where there are no two groups to keep apart, records are the units.
+    The unit is the group or the key. Adding records never moves the others. Of two or more units at least
+    one is held out and one is not; where there are no two groups to keep apart, records are the units.
     """
-    if split_by == "group" and len({record.group for record in records if record.group}) < 2:
+    groups = {record.group for record in records if record.group}
+    if set(valid_groups) - groups:
+        missing = ", ".join(sorted(set(valid_groups) - groups))
+        some = ", ".join(sorted(groups)[:12]) or "no group at all"
+        raise UserError(f"valid_groups: there is no group {missing}; the data has {some}.")
+    if valid_groups:
+        return [record.split or ("valid" if record.group in valid_groups else "train") for record in records]
+    if split_by == "group" and len(groups) < 2:
         split_by = "record"
     units = [(record.group or record.key) if split_by == "group" else record.key for record in records]
     unassigned = {unit for unit, record in zip(units, records, strict=True) if not record.split}
@@ -186,7 +207,7 @@ def _describe(adapter: ModalityAdapter) -> dict[str, Any]:
     plain = {
         name: value
         for name, value in vars(adapter).items()
-        if isinstance(value, int | float | str) and not name.startswith("_")
+        if isinstance(value, int | float | str | list | tuple | None) and not name.startswith("_")
     }
     return {"class": type(adapter).__qualname__, "spec": asdict(adapter.spec), **plain}
 
@@ -207,21 +228,39 @@ def _check_paths(source: Path, out: Path) -> None:
     _check_exists(source)
     if out.resolve().is_relative_to(source.resolve()):
         raise UserError(f"The prepared folder {out} lies inside the raw data {source}: choose another.")
-    ours = {MANIFEST, REJECTED, ".lock"}
+    ours = {MANIFEST, REJECTED, QUALITY, ".lock"}
     names = [path.name for path in out.iterdir()] if out.is_dir() else []
     foreign = [name for name in names if name.removesuffix(".tmp") not in ours and name[:6] != "shard-"]
     if foreign:
         raise UserError(f"{out} holds something else ({foreign[0]}): choose an empty or new folder.")
 
 
+def _check_shares(split_by: str, valid_share: float) -> None:
+    if split_by not in ("group", "record") or not 0 <= valid_share < 1:
+        raise UserError(
+            f"split_by must be group or record and valid_share in [0, 1), not {split_by} and {valid_share}."
+        )
+
+
 def _check_spec(corpus: Corpus, spec: SampleSpec) -> None:
-    for name, wanted in asdict(spec).items():
+    for name, wanted in _plain(spec).items():
         found = corpus.manifest.spec.get(name)
         if found != wanted:
             raise UserError(
                 f"{corpus.folder} was prepared with {name}={found}, the modality wants {name}={wanted}: "
                 f"prepare {corpus.manifest.source} again, or set the modality's options as they were."
             )
+
+
+def _plain(spec: SampleSpec) -> dict[str, Any]:
+    """A spec as JSON gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
+    return plain
+
+
+def _lines(entries: Sequence[Mapping[str, Any]]) -> str:
+    """JSON lines."""
+    return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
 def _finished(out: Path, plan: str) -> Manifest:

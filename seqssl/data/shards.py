@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 
 from seqssl.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 ROW_GROUP_BYTES = 2**20  # what one random access reads
 CACHED_GROUPS = 256  # per process: some 256 MiB
 INDEX_COLUMNS = ("key", "group", "label", "split", "length")
+WEIGHT = "weight"  # a column that a modality may add
 
 T = TypeVar("T")
 
@@ -55,6 +56,7 @@ class Manifest:
     splits: dict[str, Split]
     shards: list[Shard]
     num_rejected: int
+    statistics: dict[str, list[float]] | None = None  # mean and std of each channel over "train"; not for ids
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -191,6 +193,11 @@ class Corpus:
         """Input steps of each row."""
         return self._index["length"]
 
+    @property
+    def weights(self) -> np.ndarray | None:
+        """How often training draws each row relative to others; None where all count alike."""
+        return self._index.get(WEIGHT)
+
     def rows(self, split: str) -> np.ndarray:
         """Row numbers of a split, ascending."""
         return np.flatnonzero(self.splits == split)
@@ -218,9 +225,10 @@ class Corpus:
 
     @cached_property
     def _index(self) -> dict[str, np.ndarray]:
-        tables = [self._file(shard).read(list(INDEX_COLUMNS)) for shard in range(len(self.manifest.shards))]
-        table = pa.concat_tables(tables)
-        return {name: table.column(name).to_numpy() for name in INDEX_COLUMNS}
+        files = [self._file(shard) for shard in range(len(self.manifest.shards))]
+        names = [*INDEX_COLUMNS, *([WEIGHT] if WEIGHT in files[0].schema_arrow.names else [])]
+        table = pa.concat_tables([file.read(names) for file in files])
+        return {name: table.column(name).to_numpy() for name in names}
 
     @cached_property
     def _group_places(self) -> list[tuple[int, int]]:

@@ -1,6 +1,8 @@
 """Rows to shards, in order and restartable: a finished shard knows which records it stands for."""
 
 import json
+import math
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,10 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqssl.data.files import Progress, sha256_file, sha256_json
-from seqssl.data.shards import Shard, ShardWriter
+from seqssl.data.shards import WEIGHT, Shard, ShardWriter
+from seqssl.data.statistics import Sums
 from seqssl.data.workers import map_ordered
+from seqssl.errors import UserError
 from seqssl.model.protocols import ModalityAdapter
-from seqssl.model.types import Record, Sample, SampleSpec
+from seqssl.model.types import Record, Rows, Sample, SampleSpec
 
 SHARD_BYTES = 64 * 2**20
 FOOTER = "seqssl"  # key in a shard's Parquet metadata
@@ -23,18 +27,69 @@ FOOTER = "seqssl"  # key in a shard's Parquet metadata
 
 class _Task(NamedTuple):
     columns: dict[str, str]
-    read: Callable[[], Mapping[str, object]]
+    read: Callable[[], Mapping[str, object] | Rows]
 
 
-def _read_row(adapter: ModalityAdapter, task: _Task) -> dict[str, Any] | str:
-    """The whole row, or the reason why it cannot be used."""
+class _Result(NamedTuple):
+    """What became of one record."""
+
+    rows: list[dict[str, Any]]
+    rejected: list[tuple[str, str]]  # key, reason
+    quality: list[dict[str, Any]]  # one entry, or none
+    sums: Sums  # over the observed values of its rows
+
+
+def _read_record(adapter: ModalityAdapter, task: _Task) -> _Result:
+    """All rows of a record; where none can be used, one reason."""
+    key, sums = task.columns["key"], Sums()
     try:
-        columns = dict(task.read())
-        row = {**task.columns, "length": columns.pop("length"), **columns}
-        problem = _problem(adapter.load(row, None), adapter.spec, row["length"])
+        found = task.read()
+    except (ValueError, OSError) as error:
+        return _Result([], [(key, str(error) or type(error).__name__)], [], sums)
+    except Exception as error:
+        raise UserError(_bug(adapter, key, error)) from error
+    many = isinstance(found, Rows)
+    rows, rejected = [], []
+    for number, columns in enumerate(found.rows if isinstance(found, Rows) else [found]):
+        values = dict(columns)
+        part = values.pop("part", number)
+        row = {**task.columns, "key": f"{key}#{part}" if many else key}
+        problem = _checked(adapter, row, values, sums)
+        if problem:
+            rejected.append((row["key"], problem))
+        else:
+            rows.append(row)
+    if not rows:
+        rejected = [(key, rejected[0][1] if rejected else "nothing in it is usable")]
+    quality = [{"path": key, **found.quality}] if isinstance(found, Rows) and found.quality else []
+    return _Result(rows, rejected, quality, sums)
+
+
+def _checked(adapter: ModalityAdapter, row: dict[str, Any], values: dict[str, Any], sums: Sums) -> str:
+    """Complete `row` by the values read; what is wrong with them, "" for nothing."""
+    try:
+        row |= {"length": values.pop("length"), **values}
+        sample = adapter.load(row, None)
     except (ValueError, OSError) as error:
         return str(error) or type(error).__name__
-    return problem or row
+    except Exception as error:
+        raise UserError(_bug(adapter, row["key"], error)) from error
+    problem = _problem(sample, adapter.spec, row["length"])
+    weight = float(row.get(WEIGHT, 1.0))
+    if not problem and not 0 <= weight < math.inf:
+        problem = f"the weight is {weight}; it must be finite and not negative"
+    if not problem:
+        sums.add(sample)
+    return problem
+
+
+def _bug(adapter: ModalityAdapter, key: str, error: Exception) -> str:
+    """What to tell of an error that is no ValueError: the adapter's own mistake, with its place."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{type(adapter).__name__} failed on {key}: {type(error).__name__}: {error} ({place.filename}, line "
+        f"{place.lineno}). An adapter says that a file is bad by ValueError; it is then left out and listed."
+    )
 
 
 def _problem(sample: Sample, spec: SampleSpec, length: Any) -> str:
@@ -49,6 +104,8 @@ def _problem(sample: Sample, spec: SampleSpec, length: Any) -> str:
         return "not-a-number or infinite values"
     if spec.vocab_size is not None and not 0 <= int(values.min()) <= int(values.max()) < spec.vocab_size:
         return f"ids outside [0, {spec.vocab_size})"
+    if sample.observed is not None and not sample.observed.any():
+        return "nothing in it is observed"
     return ""
 
 
@@ -60,6 +117,17 @@ class _Footer:
     first: int  # records [first, last) are in it or were rejected
     last: int
     rejected: list[tuple[str, str]]
+    quality: list[dict[str, Any]]
+    sums: list[list[float]]  # of the rows in "train"
+
+
+class Written(NamedTuple):
+    """All shards of a folder, and what their records gave beside rows."""
+
+    shards: list[Shard]
+    rejected: list[tuple[str, str]]  # (key, reason)
+    quality: list[dict[str, Any]]
+    statistics: dict[str, list[float]] | None  # mean and std of each channel over the rows in "train"
 
 
 def write_shards(
@@ -71,37 +139,53 @@ def write_shards(
     *,
     num_workers: int | None,
     progress: Progress,
-) -> tuple[list[Shard], list[tuple[str, str]]]:
-    """All shards, those of an interrupted run included, and the (key, reason) of what was rejected."""
+) -> Written:
+    """Write what is missing; the shards of an interrupted run are kept."""
     plan = sha256_json([plan, [record.key for record in records], list(splits)])
     shards, footers = _resume(out, plan)
     done = footers[-1].last if footers else 0
-    rejected = [(key, reason) for footer in footers for key, reason in footer.rejected]
     tasks = [
         _Task({"key": record.key, "group": record.group, "label": record.label, "split": split}, record.read)
         for record, split in zip(records, splits, strict=True)
     ]
-    rows = map_ordered(
-        partial(_read_row, adapter), tasks[done:], num_workers=num_workers, preload=type(adapter).__module__
+    results = map_ordered(
+        partial(_read_record, adapter),
+        tasks[done:],
+        num_workers=num_workers,
+        preload=type(adapter).__module__,
     )
-    first, since = done, len(rejected)
+    first, gathered = done, _Result([], [], [], Sums())
     writer = ShardWriter(out / f"shard-{len(shards):05d}.parquet")
     try:
-        for last, row in enumerate(rows, start=done + 1):
-            if isinstance(row, str):
-                rejected.append((records[last - 1].key, row))
-            else:
+        for last, result in enumerate(results, start=done + 1):
+            for row in result.rows:
                 writer.add(row)
-            if writer.num_rows and (writer.num_bytes >= SHARD_BYTES or last == len(records)):
-                footer = _Footer(plan, first, last, rejected[since:])
-                writer.close({FOOTER: json.dumps(asdict(footer))})
-                shards.append(_measure(writer.path))
-                first, since = last, len(rejected)
+            gathered.rejected.extend(result.rejected)
+            gathered.quality.extend(result.quality)
+            if splits[last - 1] == "train":
+                gathered.sums.merge(result.sums)
+            if last == len(records) or writer.num_bytes >= SHARD_BYTES:
+                footer = _Footer(
+                    plan, first, last, gathered.rejected, gathered.quality, gathered.sums.tolist()
+                )
+                footers.append(footer)
+                if writer.num_rows:
+                    writer.close({FOOTER: json.dumps(asdict(footer))})
+                    shards.append(_measure(writer.path))
+                first, gathered = last, _Result([], [], [], Sums())
                 writer = ShardWriter(out / f"shard-{len(shards):05d}.parquet")
             progress(last, len(records), "reading")
     finally:
         writer.discard()
-    return shards, rejected
+    sums = Sums()
+    for footer in footers:
+        sums.merge(Sums(*map(np.array, footer.sums)))
+    return Written(
+        shards,
+        [(key, reason) for footer in footers for key, reason in footer.rejected],
+        [entry for footer in footers for entry in footer.quality],
+        sums.statistics() if adapter.spec.vocab_size is None else None,
+    )
 
 
 def _resume(out: Path, plan: str) -> tuple[list[Shard], list[_Footer]]:
@@ -122,7 +206,7 @@ def _resume(out: Path, plan: str) -> tuple[list[Shard], list[_Footer]]:
 def _read_footer(path: Path) -> _Footer | None:
     try:
         return _Footer(**json.loads((pq.read_metadata(path).metadata or {})[FOOTER.encode()]))
-    except (pa.ArrowInvalid, OSError, KeyError):
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError):
         return None
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from seqssl.doctor.monitor import Finding, Monitor
+from seqssl.doctor.monitor import Finding, Monitor, by_stream
 from seqssl.doctor.rules import Reading
 from seqssl.errors import UserError
 
-__all__ = ["Finding", "Monitor", "Report", "examine"]
+__all__ = ["Finding", "Monitor", "Report", "by_stream", "examine"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Report:
         """Plain text: findings with their remedies, then what is in order, each with its bar."""
         verdict = f"{len(self.findings)} finding{'s'[: len(self.findings) > 1]}"
         if self.ok:
-            judged = any(reading.subject.startswith("codebook") for reading in self.healthy)
+            judged = any("masked prediction" in r.subject or "codebook" in r.subject for r in self.healthy)
             verdict = "healthy" if judged else "no finding, but too few records to judge the codes"
         lines = [f"{self.run}: {verdict} at update {self.step} of {self.num_updates}"]
         for finding in self.findings:

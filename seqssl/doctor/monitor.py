@@ -3,7 +3,7 @@
 import math
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seqssl.doctor.bars import HISTORY
@@ -39,8 +39,8 @@ class Monitor:
     num_updates: int
     readings: dict[str, Reading] = field(default_factory=dict)  # the last of each subject
     _streaks: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _past: dict[str, deque[float]] = field(default_factory=dict)
-    _peaks: dict[str, float] = field(default_factory=dict)
+    _past: dict[str, dict[str, deque[float]]] = field(default_factory=dict)  # of each stream
+    _peaks: dict[str, dict[str, float]] = field(default_factory=dict)
     _suspects: tuple[str, ...] = ()  # batch keys named by events since the last training record
 
     def observe(self, record: Mapping[str, Any]) -> list[Finding]:
@@ -48,13 +48,18 @@ class Monitor:
         if record["kind"] == "event":
             self._suspects += tuple(record.get("keys", ()))
             return []
-        vitals = Vitals(record, self.num_updates, self._past, self._peaks, self._suspects)
         findings = []
-        for rule in RULES[record["kind"]]:
-            for reading in rule(vitals):
-                findings += self._judge(reading, int(record["step"]))
+        for stream, part in by_stream(record).items():
+            past, peaks = self._past.setdefault(stream, {}), self._peaks.setdefault(stream, {})
+            vitals = Vitals(part, self.num_updates, past, peaks, self._suspects)
+            for rule in RULES[record["kind"]]:
+                for reading in rule(vitals):
+                    named = f"{stream}: {reading.subject}" if stream else reading.subject
+                    findings += self._judge(replace(reading, subject=named), int(record["step"]))
+            if record["kind"] == "train":
+                remember(vitals)
         if record["kind"] == "train":
-            self._remember(vitals)
+            self._suspects = ()
         return findings
 
     def _judge(self, reading: Reading, step: int) -> list[Finding]:
@@ -81,10 +86,26 @@ class Monitor:
             )
         ]
 
-    def _remember(self, vitals: Vitals) -> None:
-        self._suspects = ()
-        for key in REMEMBERED:
-            value = vitals.get(key)
-            if value is not None and math.isfinite(value):
-                self._past.setdefault(key, deque(maxlen=HISTORY)).append(value)
-                self._peaks[key] = max(value, self._peaks.get(key, value))
+
+def remember(vitals: Vitals) -> None:
+    """Keep what later records are compared with."""
+    for key in REMEMBERED:
+        value = vitals.get(key)
+        if value is not None and math.isfinite(value):
+            vitals.past.setdefault(key, deque(maxlen=HISTORY)).append(value)
+            vitals.peaks[key] = max(value, vitals.peaks.get(key, value))
+
+
+def by_stream(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The record of each kind of data; a joint run's metrics are named `<stream>/<metric>`.
+
+    What is common to all (loss, gradient norm, speed) stands under "".
+    """
+    streams = [key.removesuffix("/loss") for key in record if key.endswith("/loss")]
+    prefixes = tuple(f"{name}/" for name in streams)
+    common = {key: value for key, value in record.items() if not key.startswith(prefixes)}
+    parts: dict[str, Mapping[str, Any]] = {"": common}
+    for name, prefix in zip(streams, prefixes, strict=True):
+        own = {key.removeprefix(prefix): value for key, value in record.items() if key.startswith(prefix)}
+        parts[name] = {"kind": record["kind"], "step": record["step"], **own}
+    return parts

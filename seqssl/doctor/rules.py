@@ -27,8 +27,8 @@ class Vitals:
 
     record: Mapping[str, Any]
     num_updates: int
-    past: Mapping[str, deque[float]]
-    peaks: Mapping[str, float]
+    past: dict[str, deque[float]]
+    peaks: dict[str, float]
     suspects: tuple[str, ...]
 
     def get(self, key: str) -> float | None:

@@ -1,7 +1,8 @@
 """Frozen features of a whole corpus: in a Parquet file, or pooled in memory for a probe."""
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from seqssl.data.files import Progress, silent
 from seqssl.data.shards import Corpus
 from seqssl.evaluation.encoder import Array, Encoder
 from seqssl.model.protocols import ModalityAdapter
+from seqssl.model.types import Sample
 
 Rows = npt.NDArray[np.integer[Any]]  # row numbers
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MAX_CORRELATED = 16  # channels
+MAX_NGRAMS = 1024
 ROWS_AT_ONCE = 256  # held in memory together, so that rows of like length can share a batch
 
 
@@ -38,7 +43,7 @@ def write_embeddings(
     writer = None
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        for rows, arrays in _chunks(corpus, adapter, np.arange(len(corpus)), progress):
+        for rows, samples in _chunks(corpus, adapter, np.arange(len(corpus)), progress):
             index = {
                 "key": corpus.keys[rows],
                 "group": corpus.groups[rows],
@@ -46,7 +51,7 @@ def write_embeddings(
                 "split": corpus.splits[rows],
             }
             strings = {name: pa.array(values, pa.string()) for name, values in index.items()}
-            table = pa.table({**strings, "embedding": _lists(encoder.embed(arrays, pool))})
+            table = pa.table({**strings, "embedding": _lists(encoder.embed(samples, pool))})
             writer = writer or pq.ParquetWriter(partial, table.schema)
             writer.write_table(table)
         if writer is not None:
@@ -60,40 +65,93 @@ def pooled_stages(
     encoder: Encoder, corpus: Corpus, adapter: ModalityAdapter, rows: Rows, progress: Progress = silent
 ) -> dict[str, Array]:
     """Mean-pooled embeddings (len(rows), d) of every stage of the encoder."""
-    chunks = [encoder.embed_stages(arrays) for _, arrays in _chunks(corpus, adapter, rows, progress)]
+    chunks = [encoder.embed_stages(samples) for _, samples in _chunks(corpus, adapter, rows, progress)]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in encoder.stages}
 
 
-def pooled_input(encoder: Encoder, corpus: Corpus, adapter: ModalityAdapter, rows: Rows) -> Array | None:
-    """Mean and standard deviation over time of the input itself (len(rows), 2 f): no weights at all.
+def pooled_input(encoder: Encoder, corpus: Corpus, adapter: ModalityAdapter, rows: Rows) -> dict[str, Array]:
+    """Representations without any weights, by name: what a cheap classical method would use.
 
-    A feature encoder that has `picture(inputs, lengths) -> (b, t, f)`, a spectrogram say, is read by that,
-    another by its input channels. None where there are neither.
+    `n-grams`: frequencies of short runs of ids. `input`: mean and standard deviation over time of the
+    input's channels, or of the feature encoder's `picture(inputs, lengths) -> (b, t, f)`,
+    a spectrogram say. `summary`: more of the channels' distribution, their changes and correlations. None of
+    them for what has no channels.
     """
     picture = getattr(encoder.model.feature_encoder, "picture", None)
+    samples = (sample for _, chunk in _chunks(corpus, adapter, rows, silent) for sample in chunk)
+    if encoder.spec.vocab_size is not None:
+        vocab = encoder.spec.vocab_size
+        return {"n-grams": np.stack([ngrams(encoder.views(sample), vocab) for sample in samples])}
     if picture is None and encoder.spec.channels is None:
-        return None
+        return {}
 
     @torch.inference_mode()
-    def view(array: Array) -> Array:
+    def view(sample: Sample) -> Array:
         if picture is None:
-            return array
-        lengths = torch.tensor([len(array)], device=encoder.device)
-        shown: Array = picture(torch.tensor(array)[None].to(encoder.device), lengths)[0].float().cpu().numpy()
+            return sample.values
+        lengths = torch.tensor([len(sample.values)], device=encoder.device)
+        inputs = torch.tensor(sample.values)[None].to(encoder.device)
+        shown: Array = picture(inputs, lengths)[0].float().cpu().numpy()
         return shown
 
-    views = (view(array) for _, arrays in _chunks(corpus, adapter, rows, silent) for array in arrays)
-    return np.stack([np.concatenate([image.mean(axis=0), image.std(axis=0)]) for image in views])
+    found: dict[str, list[Array]] = {}
+    for sample in samples:
+        image = view(sample)
+        found.setdefault("input", []).append(np.concatenate([image.mean(axis=0), image.std(axis=0)]))
+        if picture is None:
+            found.setdefault("summary", []).append(summary(sample))
+    return {name: np.stack(vectors) for name, vectors in found.items()}
+
+
+def summary(sample: Sample) -> Array:
+    """Of each channel's observed values: mean, deviation, quantiles, mean change; and all correlations."""
+    values = sample.values.astype(np.float64)
+    if sample.observed is not None:
+        values = np.where(sample.observed, values, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel without an observed value
+        parts = [
+            np.nanmean(values, axis=0),
+            np.nanstd(values, axis=0),
+            *np.nanquantile(values, QUANTILES, axis=0),
+            np.nanmean(np.abs(np.diff(values, axis=0)), axis=0) if len(values) > 1 else values[0] * 0,
+        ]
+    centered = np.nan_to_num(values - parts[0])
+    scale = np.sqrt(np.square(centered).sum(axis=0)) + 1e-9
+    upper = np.triu_indices(values.shape[1], 1)
+    if values.shape[1] <= MAX_CORRELATED:
+        parts.append((centered.T @ centered / scale / scale[:, None])[upper])
+    return np.asarray(np.nan_to_num(np.concatenate(parts)), np.float32)
+
+
+def ngrams(samples: Sequence[Sample], vocab_size: int) -> Array:
+    """Frequencies of runs of ids, of a length with at most `MAX_NGRAMS` kinds; of every channel."""
+    size = max(1, int(np.log(MAX_NGRAMS) / np.log(max(2, vocab_size))))
+    counts: Any = 0
+    for sample in samples:
+        ids = sample.values if sample.values.ndim > 1 else sample.values[:, None]
+        known = np.ones(ids.shape, bool) if sample.observed is None else sample.observed.reshape(ids.shape)
+        steps = max(0, len(ids) - size + 1)
+        runs = sum(ids[i : i + steps] * vocab_size ** (size - 1 - i) for i in range(size))
+        whole = np.all([known[i : i + steps] for i in range(size)], axis=0)
+        counts = counts + np.stack(
+            [
+                np.bincount(np.atleast_2d(runs)[:, c][whole[:, c]], minlength=vocab_size**size)
+                for c in range(ids.shape[1])
+            ]
+        )
+    shares = counts / np.maximum(np.sum(counts, axis=1, keepdims=True), 1)
+    return np.asarray(shares.reshape(-1), np.float32)
 
 
 def _chunks(
     corpus: Corpus, adapter: ModalityAdapter, rows: Rows, progress: Progress
-) -> Iterator[tuple[Rows, list[Array]]]:
-    """Row numbers, and the arrays that they hold."""
+) -> Iterator[tuple[Rows, list[Sample]]]:
+    """Row numbers, and the samples that they hold."""
     for start in range(0, len(rows), ROWS_AT_ONCE):
         progress(start, len(rows), "embedding")
         chunk = rows[start : start + ROWS_AT_ONCE]
-        yield chunk, [adapter.load(corpus.row(int(number)), None).values for number in chunk]
+        yield chunk, [adapter.load(corpus.row(int(number)), None) for number in chunk]
     progress(len(rows), len(rows), "embedding")
 
 

@@ -1,33 +1,67 @@
 """A trained encoder, frozen: arrays in, vectors out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from seqssl.data.batching import collate
 from seqssl.errors import UserError
+from seqssl.model.alignment import MIN_OBSERVED, observed_share
 from seqssl.model.pretraining import PretrainingModel
-from seqssl.model.types import Batch, Features, SampleSpec
+from seqssl.model.types import Features, Sample, SampleSpec
 
 POOLS = ("mean", "none")
 FEATURES = "features"  # the stage before the context encoder, beside the names of its taps
 Array = npt.NDArray[Any]
+Input = Array | Sample
+Views = Callable[[Sample], list[Sample]]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Every stage of some rows, and which of their frames hold enough to be pooled."""
+
+    places: list[int]  # of the rows among all that were asked for
+    stages: Mapping[str, Features]
+    pooled: torch.Tensor  # b s
+
+    def frames(self, stage: str) -> Iterator[Array]:
+        """The valid frames (s, d) of each row."""
+        features = self.stages[stage]
+        for x, length in zip(features.x.float().cpu().numpy(), features.lengths.tolist(), strict=True):
+            yield x[:length]
+
+    def means(self, stage: str) -> Array:
+        """Mean (b, d) over the frames of each row that are mostly observed."""
+        weights = self.pooled[..., None].float()
+        means: Array = ((self.stages[stage].x.float() * weights).sum(1) / weights.sum(1)).cpu().numpy()
+        return means
 
 
 class Encoder:
     """Frozen features of a pre-trained model; a scikit-learn transformer that needs no fitting.
 
     `tap` is the stage to read: a tap of the context encoder, "features" (the frames that go into it), or ""
-    for the highest tap. `batch_inputs` is the most input steps run at once, padding included.
+    for the highest tap. `batch_inputs` is the most input steps run at once, padding included. `views`: see
+    `HasViews`.
     """
 
     def __init__(
-        self, model: PretrainingModel, spec: SampleSpec, *, tap: str = "", batch_inputs: int
+        self,
+        model: PretrainingModel,
+        spec: SampleSpec,
+        *,
+        tap: str = "",
+        batch_inputs: int,
+        views: Views | None = None,
     ) -> None:
         self.model = model.eval()
         self.spec, self.batch_inputs = spec, batch_inputs
+        self.views = views or (lambda sample: [sample])
         self.tap = tap or model.last_tap
         if self.tap not in self.stages:
             raise UserError(f"there is no tap {tap!r}; the model has {', '.join(self.stages)}")
@@ -46,34 +80,53 @@ class Encoder:
     @property
     def dim(self) -> int:
         """Width of an embedding."""
-        if self.tap == FEATURES:
-            return int(self.model.feature_encoder.dim)
+        return int(self.model.feature_encoder.dim) if self.tap == FEATURES else self._width
+
+    @property
+    def _width(self) -> int:
         return self.model.input_projection.out_features
 
-    def embed(self, arrays: Sequence[Array], pool: str = "mean") -> Array | list[Array]:
-        """Embed arrays of shape (t,) or (t, c) in the spec's units and rate.
+    def embed(self, arrays: Sequence[Input], pool: str = "mean") -> Array | list[Array]:
+        """Embed arrays of shape (t,) or (t, c) in the spec's units and rate, or samples of an adapter.
 
-        `pool="mean"` gives (len(arrays), d), the mean over each row's frames; `pool="none"` a list of (s, d).
-        Raises UserError for an array that breaks the input contract.
+        `pool="mean"` gives (len(arrays), d), the mean over each row's frames (those mostly missing left out),
+        averaged over views where the modality has them; `pool="none"` a list of (s, d). NaN means missing,
+        where the feature encoder reads what is observed. Raises UserError for an array that breaks the
+        input contract.
         """
         if pool not in POOLS:
             raise UserError(f"pool must be one of {', '.join(POOLS)}; got {pool!r}")
-        frames: list[Array] = [np.empty(0)] * len(arrays)
-        for indices, stages in self._encoded(arrays):
-            for index, embedded in zip(indices, _rows_of(stages[self.tap]), strict=True):
-                frames[index] = embedded.mean(axis=0) if pool == "mean" else embedded
-        if pool == "none":
-            return frames
-        return np.stack(frames) if frames else np.empty((0, self.dim), np.float32)
+        if pool == "mean":
+            return self._pooled(arrays, [self.tap])[self.tap]
+        return self.frames(arrays, [self.tap])[self.tap]
 
-    def embed_stages(self, arrays: Sequence[Array]) -> dict[str, Array]:
+    def frames(self, arrays: Sequence[Input], stages: Sequence[str] = ()) -> dict[str, list[Array]]:
+        """All frames, an array (s, d) for each row, of every stage or of those named; one pass, no views."""
+        names = stages or self.stages
+        found: dict[str, list[Array]] = {name: [np.empty(0)] * len(arrays) for name in names}
+        for encoded in self._encoded([self._checked(array, index) for index, array in enumerate(arrays)]):
+            for name in names:
+                for place, embedded in zip(encoded.places, encoded.frames(name), strict=True):
+                    found[name][place] = embedded
+        return found
+
+    def embed_stages(self, arrays: Sequence[Input]) -> dict[str, Array]:
         """Mean-pooled embeddings (len(arrays), d) of every stage, from one pass."""
-        pooled: dict[str, list[Array]] = {name: [np.empty(0)] * len(arrays) for name in self.stages}
-        for indices, stages in self._encoded(arrays):
-            for name, rows in pooled.items():
-                for index, embedded in zip(indices, _rows_of(stages[name]), strict=True):
-                    rows[index] = embedded.mean(axis=0)
-        return {name: np.stack(rows) for name, rows in pooled.items()}
+        return self._pooled(arrays, self.stages)
+
+    def _pooled(self, arrays: Sequence[Input], stages: Sequence[str]) -> dict[str, Array]:
+        """The mean over frames, then over views."""
+        views = [self.views(self._checked(array, index)) for index, array in enumerate(arrays)]
+        owners = np.repeat(np.arange(len(views)), [len(samples) for samples in views])
+        widths = {
+            name: self.model.feature_encoder.dim if name == FEATURES else self._width for name in stages
+        }
+        sums = {name: np.zeros((len(views), width), np.float32) for name, width in widths.items()}
+        for encoded in self._encoded([sample for samples in views for sample in samples]):
+            for name in stages:
+                np.add.at(sums[name], owners[encoded.places], encoded.means(name))
+        numbers = np.array([len(samples) for samples in views], np.float32)[:, None]
+        return {name: total / numbers for name, total in sums.items()}
 
     def fit(self, arrays: Sequence[Array], labels: object = None) -> "Encoder":
         """Nothing to fit: the encoder is frozen."""
@@ -88,9 +141,10 @@ class Encoder:
     def __sklearn_clone__(self) -> "Encoder":
         return self  # nothing that fitting could change
 
-    def _checked(self, array: Array, index: int) -> Array:
+    def _checked(self, array: Input, index: int) -> Sample:
         """The array as the model wants it, or the reason why it cannot be."""
-        values, spec = np.asarray(array), self.spec
+        given = array if isinstance(array, Sample) else None
+        values, spec = np.asarray(array if given is None else given.values), self.spec
         shape = () if spec.channels is None else (spec.channels,)
         expected = "(t,)" if spec.channels is None else f"(t, {spec.channels})"
         if values.ndim != 1 + len(shape) or values.shape[1:] != shape or len(values) == 0:
@@ -101,19 +155,25 @@ class Encoder:
             raise UserError(
                 f"array {index} holds {values.dtype}; the encoder expects {spec.dtype}, as {spec.units}"
             )
+        observed = None if given is None else given.observed
+        if "observed" in self.model.extra_inputs and np.isnan(values).any():
+            observed = ~np.isnan(values) & (True if observed is None else observed)
+            values = np.where(observed, values, 0)
         if not np.isfinite(values).all():
             raise UserError(f"array {index} holds NaN or infinite values; clean it first")
+        if observed is not None and not observed.any():
+            raise UserError(f"array {index}: all of its values are missing")
         if spec.vocab_size is not None and not 0 <= values.min() <= values.max() < spec.vocab_size:
             raise UserError(f"array {index} holds ids outside [0, {spec.vocab_size})")
         if spec.max_len is not None and len(values) > spec.max_len:
             raise UserError(f"array {index} is {len(values)} steps long; the encoder takes {spec.max_len}")
-        return values.astype(spec.dtype, copy=False)
+        values = values.astype(spec.dtype, copy=False)
+        return Sample(values, observed=observed, times=None if given is None else given.times)
 
-    def _encoded(self, arrays: Sequence[Array]) -> Iterator[tuple[list[int], dict[str, Features]]]:
-        """Every stage, batch by batch, with the places of the batch's rows in `arrays`."""
-        rows = [self._checked(array, index) for index, array in enumerate(arrays)]
-        for indices in self._batches([len(row) for row in rows]):
-            yield indices, self._encode([rows[index] for index in indices])
+    def _encoded(self, samples: Sequence[Sample]) -> Iterator[Encoded]:
+        """Every stage, batch by batch."""
+        for places in self._batches([len(sample.values) for sample in samples]):
+            yield self._encode(places, [samples[place] for place in places])
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
         """Indices by length, so that little is padding."""
@@ -127,17 +187,22 @@ class Encoder:
             yield batch
 
     @torch.inference_mode()
-    def _encode(self, rows: list[Array]) -> dict[str, Features]:
-        lengths = torch.tensor([len(row) for row in rows])
-        # A copy: rows may be read-only views of a file.
-        inputs = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-        batch = Batch(inputs, lengths).to(self.device)
+    def _encode(self, places: list[int], samples: list[Sample]) -> Encoded:
+        if any(sample.observed is not None for sample in samples):
+            samples = [
+                sample
+                if sample.observed is not None
+                else replace(sample, observed=np.ones(sample.values.shape, bool))
+                for sample in samples
+            ]
+        batch = collate(samples, []).to(self.device)
         features = self.model.encode_features(batch)
         taps = self.model.encoder(self.model.input_projection(features.x), features.valid)
-        return {FEATURES: features, **{name: Features(x, features.lengths) for name, x in taps.items()}}
-
-
-def _rows_of(features: Features) -> list[Array]:
-    """The valid frames of each row."""
-    x = features.x.float().cpu().numpy()
-    return [x[index, :length] for index, length in enumerate(features.lengths.tolist())]
+        pooled = features.valid
+        if batch.observed is not None:
+            size = pooled.shape[1]
+            share = observed_share(batch.observed, batch.lengths, size, self.model.stride)
+            enough = pooled & (share >= MIN_OBSERVED)
+            pooled = torch.where(enough.any(1, keepdim=True), enough, pooled)
+        stages = {FEATURES: features, **{name: Features(x, features.lengths) for name, x in taps.items()}}
+        return Encoded(places, stages, pooled)

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -57,6 +58,7 @@ class Table:
     labels: Names
     groups: Names
     unheard: npt.NDArray[np.bool_]  # rows of a corpus that the encoder was not trained on
+    held_out: npt.NDArray[np.bool_]  # rows of the encoder's own corpus outside its training split
 
 
 def probe_run(
@@ -67,6 +69,7 @@ def probe_run(
     *,
     labels: Sequence[str] = ("*",),
     unheard: Corpus | None = None,
+    max_rows: int | None = None,
     progress: Progress = silent,
 ) -> list[Score]:
     """Probe every stage of an encoder beside the same encoder with random weights and no encoder at all.
@@ -75,9 +78,10 @@ def probe_run(
     encoder was not trained on; rows without a label take the name of their file below its group's folder.
     Raises UserError when no protocol applies.
     """
-    tables = [embed_table(encoder, random, corpus, adapter, labels, unheard=False, progress=progress)]
+    embed = partial(embed_table, encoder, random, adapter=adapter, patterns=labels, progress=progress)
+    tables = [embed(corpus, unheard=False, max_rows=max_rows)]
     if unheard is not None:
-        tables.append(embed_table(encoder, random, unheard, adapter, labels, unheard=True, progress=progress))
+        tables.append(embed(unheard, unheard=True, max_rows=max_rows))
     table = concatenate(tables)
     scores = []
     for pattern in labels:
@@ -100,11 +104,14 @@ def embed_table(
     patterns: Sequence[str],
     *,
     unheard: bool,
+    max_rows: int | None,
     progress: Progress,
 ) -> Table:
-    """Embed the rows whose label matches one of the patterns."""
+    """Embed the rows whose label matches a pattern; of more than `max_rows`, a fixed random part."""
     names = labels_of(corpus)
     rows = np.flatnonzero(np.any([matching(names, pattern) for pattern in patterns], axis=0))
+    if max_rows is not None and len(rows) > max_rows:
+        rows = np.sort(np.random.default_rng(0).choice(rows, max_rows, replace=False))
     if len(rows) == 0:
         examples = ", ".join(sorted(set(names.tolist()) - {""})[:5]) or "no label at all"
         raise UserError(f"no label in {corpus.folder} matches {', '.join(patterns)}; it has {examples}")
@@ -112,10 +119,10 @@ def embed_table(
     for weights, source in ((TRAINED, encoder), (RANDOM, random)):
         pooled = pooled_stages(source, corpus, adapter, rows, progress)
         stages |= {(weights, stage): x for stage, x in pooled.items()}
-    pooled_raw = pooled_input(encoder, corpus, adapter, rows)
-    if pooled_raw is not None:
-        stages[NO_WEIGHTS, "input"] = pooled_raw
-    return Table(stages, names[rows], corpus.groups[rows], np.full(len(rows), unheard))
+    baselines = pooled_input(encoder, corpus, adapter, rows)
+    stages |= {(NO_WEIGHTS, name): x for name, x in baselines.items()}
+    held_out = corpus.splits[rows] != "train"
+    return Table(stages, names[rows], corpus.groups[rows], np.full(len(rows), unheard), held_out)
 
 
 def labels_of(corpus: Corpus) -> Names:
@@ -138,14 +145,21 @@ def matching(labels: Names, pattern: str) -> npt.NDArray[np.bool_]:
 def concatenate(tables: Sequence[Table]) -> Table:
     """All rows of all tables."""
     stages = {name: np.concatenate([table.stages[name] for table in tables]) for name in tables[0].stages}
-    columns = ("labels", "groups", "unheard")
+    columns = ("labels", "groups", "unheard", "held_out")
     return Table(stages, *(np.concatenate([getattr(table, name) for table in tables]) for name in columns))
 
 
 def select(table: Table, chosen: npt.NDArray[np.bool_]) -> Table:
     """Some rows of a table."""
     stages = {name: x[chosen] for name, x in table.stages.items()}
-    return Table(stages, table.labels[chosen], table.groups[chosen], table.unheard[chosen])
+    columns = (table.labels, table.groups, table.unheard, table.held_out)
+    return Table(stages, *(column[chosen] for column in columns))
+
+
+def held_out_split(table: Table) -> Iterator[Fold]:
+    """Train on the rows that the encoder was trained on, test on those held out from it."""
+    own = ~table.unheard
+    yield from _fold(table, "valid", own & ~table.held_out, own & table.held_out)
 
 
 def leave_one_group_out(table: Table) -> Iterator[Fold]:
@@ -189,7 +203,9 @@ def unheard_relative(table: Table) -> Iterator[Fold]:
         yield from _fold(table, str(group), ~out & (families == families[out][0]), out)
 
 
+HELD_OUT = "held-out split"
 PROTOCOLS: Mapping[str, Callable[[Table], Iterator[Fold]]] = {
+    HELD_OUT: held_out_split,
     "leave one group out": leave_one_group_out,
     "held-out takes": held_out_takes,
     "unheard group": unheard_group,
@@ -216,8 +232,14 @@ def score_all(table: Table, pattern: str, protocol: str, folds: Sequence[Fold]) 
     guesses = {fold.name: majority(table.labels[fold.train], table.labels[fold.test]) for fold in folds}
     scores = [Score(pattern, protocol, NO_WEIGHTS, "majority", guesses, **size)]
     for (weights, stage), x in table.stages.items():
-        standard = standardize(x, table.groups)
-        results = {fold.name: accuracy(standard, table.labels, fold) for fold in folds}
+        if protocol == HELD_OUT:  # a group may have one label only, which its mean would give away
+            standard = [scale_by(x, fold.train) for fold in folds]
+        else:
+            standard = [standardize(x, table.groups)] * len(folds)
+        results = {
+            fold.name: accuracy(scaled, table.labels, fold)
+            for fold, scaled in zip(folds, standard, strict=True)
+        }
         scores.append(Score(pattern, protocol, weights, stage, results, **size))
     return scores
 
@@ -232,6 +254,11 @@ def standardize(x: Array, groups: Names) -> Array:
         rows = groups == group
         result[rows] = (x[rows] - x[rows].mean(axis=0)) / (x[rows].std(axis=0) + 1e-6)
     return result
+
+
+def scale_by(x: Array, rows: Rows) -> Array:
+    """Zero mean and unit variance per dimension over some rows."""
+    return np.asarray((x - x[rows].mean(axis=0)) / (x[rows].std(axis=0) + 1e-6))
 
 
 def accuracy(x: Array, labels: Names, fold: Fold) -> float:

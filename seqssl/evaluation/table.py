@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING
 
+from seqssl.evaluation.forecast import ForecastScore, Protocol
 from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED, Score
 
 if TYPE_CHECKING:
@@ -28,6 +29,32 @@ def probe_tables(scores: Sequence[Score], headline: str) -> "RenderableType":
         for side, line in zip_longest(sides, _lines(found, headline), fillvalue=("", "")):
             table.add_row(*side, *line)
         table.add_section()
+    return table
+
+
+def forecast_table(scores: Sequence[ForecastScore], headline: str, protocol: Protocol) -> "RenderableType":
+    """Errors of every method; the gain over random weights at the stage `headline` is bold."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    title = (
+        f"Linear forecast of {protocol.horizon} steps from {protocol.lookback}, "
+        f"{scores[0].num_windows} windows of held-out rows"
+    )
+    table = Table(title=title, box=SIMPLE_HEAD)
+    table.add_column("method")
+    for heading in ("MSE", "MAE", "random MSE", "gain"):
+        table.add_column(heading, justify="right")
+    found = {(score.weights, score.method): score for score in scores}
+    for (weights, method), score in found.items():
+        if weights == NO_WEIGHTS:
+            table.add_row(f"({method})", f"{score.mse:.3f}", f"{score.mae:.3f}", "", "")
+    for (weights, method), score in found.items():
+        if weights == TRAINED:
+            random = found[RANDOM, method]
+            gain = f"{random.mse - score.mse:+.3f}"
+            gain = f"[bold]{gain}[/bold]" if method == headline else gain
+            table.add_row(method, f"{score.mse:.3f}", f"{score.mae:.3f}", f"{random.mse:.3f}", gain)
     return table
 
 

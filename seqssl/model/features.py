@@ -1,14 +1,17 @@
 """Generic feature encoders: raw inputs to frames. What an input means is the adapter's business."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqssl.model.types import Features, length_mask
+
+MIN_STD = 1e-6  # below it a channel counts as constant
 
 
 class Conv2dSubsampling(nn.Module):
@@ -98,6 +101,139 @@ class Conv1dStack(nn.Module):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.gelu(norm(convolve(conv, x)))
         return Features(x, self.output_lengths(lengths))
+
+
+class ChannelNorm(nn.Module):
+    """Each channel less its mean, over its standard deviation; both are fixed and stored with the weights.
+
+    `set` takes them from the training data. Missing values become 0, the mean.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    def set(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take over statistics; a channel that never changes keeps its scale."""
+        with torch.no_grad():
+            self.mean.copy_(torch.tensor(mean))
+            self.std.copy_(torch.tensor([value if value > MIN_STD else 1.0 for value in std]))
+
+    def forward(
+        self, inputs: Float[Tensor, "b t *c"], seen: Bool[Tensor, "b t *c"]
+    ) -> Float[Tensor, "b t *c"]:
+        """Scale."""
+        return (inputs - self.mean) / self.std * seen
+
+
+class InstanceNorm(nn.Module):
+    """Each channel of each row to zero mean and unit variance over its observed values (RevIN without the
+    affine map; Kim et al., ICLR 2022). What it removes, a level, is lost to the model."""
+
+    def forward(
+        self, inputs: Float[Tensor, "b t *c"], seen: Bool[Tensor, "b t *c"]
+    ) -> Float[Tensor, "b t *c"]:
+        """Scale; a channel that does not change within the row becomes 0."""
+        count = seen.sum(1, keepdim=True).clamp(min=1)
+        mean = (inputs * seen).sum(1, keepdim=True) / count
+        centered = (inputs - mean) * seen
+        std = (centered.square().sum(1, keepdim=True) / count).sqrt()
+        return centered / std.clamp(min=MIN_STD)
+
+
+class PatchEncoder(nn.Module):
+    """Patches of `patch` steps, each a frame, by one linear map of all its channels (PatchTST, 2211.14730).
+
+    Input (b, t, channels). The map also reads which values are observed; missing ones count as zero. A row
+    whose length is no multiple of `patch` ends in a patch with missing steps: s = ceil(t / patch).
+    """
+
+    def __init__(self, channels: int, *, dim: int = 192, patch: int = 8) -> None:
+        super().__init__()
+        if patch < 1:
+            raise ValueError(f"patch must be at least 1, got {patch}")
+        self.dim, self.patch = dim, patch
+        self.project = nn.Linear(2 * channels * patch, dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+        """Frames made of so many input steps: ceil(t / patch)."""
+        return (lengths + self.patch - 1) // self.patch
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "b t c"],
+        lengths: Int[Tensor, "b"],
+        observed: Bool[Tensor, "b t c"] | None = None,
+    ) -> Features:
+        """Encode; `observed` None means that every valid step is."""
+        valid = length_mask(lengths, inputs.shape[1])[..., None].expand_as(inputs)
+        seen = valid if observed is None else valid & observed
+        x = torch.cat([inputs * seen, seen.to(inputs.dtype)], dim=-1)
+        return Features(self.norm(self.project(fold(x, self.patch))), self.output_lengths(lengths))
+
+
+class TokenEncoder(nn.Module):
+    """Embedded ids, a convolution that keeps the length, then `stride` steps laid end to end for each frame.
+
+    Input (b, t), or (b, t, channels) for compound tokens, whose embeddings are added. An id that is not
+    observed has one learned vector in the place of its embedding, so the same encoder reads gaps and
+    hidden symbols. s = ceil(t / stride): frame j stands for exactly the steps [j stride, (j + 1) stride).
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        channels: int | None = None,
+        *,
+        dim: int = 192,
+        embedding_dim: int = 64,
+        kernel: int = 9,
+        stride: int = 1,
+    ) -> None:
+        super().__init__()
+        if kernel % 2 == 0 or stride < 1:
+            raise ValueError(f"kernel must be odd and stride at least 1, got {kernel} and {stride}")
+        self.dim, self.stride, self.fields = dim, stride, channels or 1
+        self.vocab_size = vocab_size
+        self.embedding = nn.Embedding(self.fields * vocab_size, embedding_dim)
+        self.missing = nn.Parameter(torch.randn(self.fields, embedding_dim))
+        self.conv = nn.Conv1d(embedding_dim, embedding_dim, kernel)
+        self.norm = nn.LayerNorm(embedding_dim)
+        self.project = nn.Linear(stride * embedding_dim, dim)
+
+    def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+        """Frames made of so many input steps: ceil(t / stride)."""
+        return (lengths + self.stride - 1) // self.stride
+
+    def forward(
+        self,
+        inputs: Int[Tensor, "b t *c"],
+        lengths: Int[Tensor, "b"],
+        observed: Bool[Tensor, "b t *c"] | None = None,
+    ) -> Features:
+        """Encode; `observed` None means that every id is."""
+        ids = inputs[..., None] if inputs.dim() == 2 else inputs  # b t c
+        offsets = torch.arange(self.fields, device=ids.device) * self.vocab_size
+        x = self.embedding(ids + offsets)  # b t c e
+        if observed is not None:
+            x = torch.where(observed.reshape(ids.shape)[..., None], x, self.missing)
+        valid = length_mask(lengths, ids.shape[1])[..., None]
+        x = x.sum(2) * valid
+        sides = self.conv.kernel_size[0] // 2
+        around = convolve(self.conv, F.pad(x, (0, 0, sides, sides)))
+        x = self.norm(x + F.gelu(around)) * valid
+        return Features(self.project(fold(x, self.stride)), self.output_lengths(lengths))
+
+
+def fold(x: Float[Tensor, "b t c"], size: int) -> Float[Tensor, "b s d"]:
+    """Every `size` steps laid end to end, the last of them followed by zeros: s = ceil(t / size)."""
+    x = F.pad(x, (0, 0, 0, -x.shape[1] % size))
+    return x.reshape(len(x), -1, size * x.shape[2])
 
 
 def convolve(conv: Any, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b s d"]:

@@ -52,8 +52,8 @@ class ContrastiveLoss(nn.Module):
         frames = context.frames
         similarity = self._similarity(context.x, targets.vectors, frames)  # n m
         negatives = self._draw(frames, generator)  # n k, slots
-        codes = frames.pack(targets.codes)[frames.rows[:, None], negatives]  # n k g
-        usable = (codes != targets.codes[:, None]).any(-1) & (negatives != frames.slots[:, None])
+        codes = frames.pack(targets.own)[frames.rows[:, None], negatives]  # n k g
+        usable = (codes != targets.own[:, None]).any(-1) & (negatives != frames.slots[:, None])
         positive = similarity.gather(1, frames.slots[:, None])
         negative = similarity.gather(1, negatives).masked_fill(~usable, -torch.inf)
         losses = torch.cat([positive, negative], dim=1).logsumexp(1) - positive.squeeze(1)
@@ -94,7 +94,7 @@ def count_distinct(codes: Int[Tensor, "n k g"], usable: Bool[Tensor, "n k"]) -> 
 class MaskedPredictionLoss(nn.Module):
     """Predict the codes of masked frames: one softmax per codebook (w2v-BERT, section 3.2).
 
-    The loss is the mean over codebooks. Codes carry no gradient.
+    The loss is the mean over codebooks, learned and given ones alike. Codes carry no gradient.
     """
 
     def __init__(
@@ -106,19 +106,26 @@ class MaskedPredictionLoss(nn.Module):
         self.head = nn.Linear(context_dim, num_codebooks * codebook_size)
 
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
-        """Total cross-entropy in nats over masked frames; stats: accuracy."""
+        """Total cross-entropy in nats over masked frames; stats: accuracy, and both for each codebook g."""
         logits = self.head(context.x).float().view(-1, self.codebook_size)
-        codes = targets.codes.flatten()
-        total = F.cross_entropy(logits, codes, reduction="sum") / self.num_codebooks
-        correct = (logits.detach().argmax(-1) == codes).sum() / self.num_codebooks
-        return LossTerm(total, context.frames.mask.sum(), {"accuracy": correct})
+        losses = F.cross_entropy(logits, targets.codes.flatten(), reduction="none")
+        losses = losses.view(-1, self.num_codebooks)
+        with torch.no_grad():
+            found = logits.argmax(-1).view(-1, self.num_codebooks)
+            correct = (found == targets.codes).sum(0).float()
+            stats = {"accuracy": correct.mean()}
+            if self.num_codebooks > 1:
+                for g in range(self.num_codebooks):
+                    stats |= {f"accuracy_{g}": correct[g], f"nats_{g}": losses[:, g].sum()}
+        return LossTerm(losses.sum() / self.num_codebooks, context.frames.mask.sum(), stats)
 
 
 class DiversityLoss(nn.Module):
     """(G V - sum over codebooks of the perplexity of mean use) / (G V): 0 = even use, 1 - 1/V = collapse.
 
     The perplexity form (w2v-BERT, figure 2). A function of the batch's mean use, not a sum over frames: it
-    is multiplied by the count of frames, so that dividing by it gives the term back.
+    is multiplied by the count of frames, so that dividing by it gives the term back. Codes that the data
+    give have no part in it; where there are no others, it is 0.
     """
 
     def __init__(self, *, tap: str = "", weight: float = 0.1) -> None:
@@ -129,7 +136,7 @@ class DiversityLoss(nn.Module):
         """The term, times the count of masked frames."""
         count = context.frames.mask.sum()
         usage = targets.usage.float()
-        value = 1 - perplexity(usage).sum() / usage.numel()
+        value = 1 - perplexity(usage).sum() / usage.numel() if usage.numel() else usage.sum()
         return LossTerm(value * count, count)
 
 

@@ -1,17 +1,29 @@
 """The algorithm."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
+from seqssl.model import alignment
 from seqssl.model.encoder import ContextEncoder
 from seqssl.model.features import standard_deviation
 from seqssl.model.layers import identity
-from seqssl.model.types import Batch, Context, Features, LossTerm, MaskedFrames, Quantized
+from seqssl.model.types import (
+    Batch,
+    Context,
+    Features,
+    LossTerm,
+    MaskedFrames,
+    Quantized,
+    length_mask,
+)
+
+EXTRA_INPUTS = ("observed", "times")  # what a feature encoder may ask for beside inputs and lengths
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,9 @@ class Output:
     """What a pre-training step gives back."""
 
     terms: dict[str, LossTerm]
+    weights: dict[str, float]  # of the terms in the loss
     targets: Quantized
+    codebook_size: int  # of the largest codebook
     num_frames: Int[Tensor, ""]  # valid ones
     diagnostics: dict[str, Float[Tensor, ""]]  # name -> scalar, see the metrics
 
@@ -27,7 +41,9 @@ class Output:
 class PretrainingModel(nn.Module):
     """Masked prediction of a sequence's own codes, learned end to end (w2v-BERT, 2108.06209, section 3).
 
-    An objective with an empty tap reads the output of the highest one.
+    An objective with an empty tap reads the output of the highest one. `predict_symbols`: the ids of a
+    frame's own steps are codes too, after the quantizer's. `mask_input`: the steps of masked frames are
+    hidden from the feature encoder, which then must read `observed`; else frames are replaced after it.
     """
 
     # Modules that keep the protocols of seqssl.model.protocols, which a type cannot say together.
@@ -44,8 +60,14 @@ class PretrainingModel(nn.Module):
         objectives: Mapping[str, Any],
         dim: int,
         feature_norm: nn.Module | None = None,
+        input_norm: nn.Module | None = None,
+        *,
+        predict_symbols: bool = False,
+        mask_input: bool = False,
+        codebook_size: int | None = None,
     ) -> None:
         super().__init__()
+        self.input_norm = input_norm
         self.feature_encoder = feature_encoder
         self.feature_norm = feature_norm or nn.Identity()
         self.masking = masking
@@ -55,13 +77,26 @@ class PretrainingModel(nn.Module):
         self.objectives = nn.ModuleDict(objectives)
         self.all_reduce: Callable[[Tensor], Tensor] = identity  # see seqssl.training.distributed
         self.last_tap = max(encoder.taps, key=lambda name: encoder.taps[name])
+        self.predict_symbols, self.mask_input = predict_symbols, mask_input
+        self.codebook_size = codebook_size or quantizer.codebook_size
+        self.stride = alignment.steps_per_frame(feature_encoder)
+        asked = inspect.signature(getattr(feature_encoder, "forward", feature_encoder)).parameters
+        self.extra_inputs = [name for name in EXTRA_INPUTS if name in asked]
         unknown = {o.tap for o in objectives.values()} - {*encoder.taps, ""}
         if unknown:
             raise ValueError(f"objectives read unknown taps {sorted(unknown)}; there are {[*encoder.taps]}")
 
-    def draw_mask(self, lengths: Int[Tensor, "b"], generator: Generator) -> MaskedFrames:
-        """Choose the masked frames of rows with these many input steps."""
-        return MaskedFrames.of(self.masking.sample(self.feature_encoder.output_lengths(lengths), generator))
+    def draw_mask(self, batch: Batch, generator: Generator) -> MaskedFrames:
+        """Choose the masked frames; one that is mostly missing is neither hidden nor a target."""
+        lengths = self.feature_encoder.output_lengths(batch.lengths)
+        mask = self.masking.sample(lengths, generator)
+        if batch.observed is not None:
+            size = mask.shape[1]
+            share = alignment.observed_share(batch.observed, batch.lengths, size, self.stride)
+            mask = mask & (share >= alignment.MIN_OBSERVED)
+        if self.predict_symbols:
+            mask = mask & (self._symbols(batch) >= 0).all(-1)
+        return MaskedFrames.of(mask)
 
     def forward(
         self, batch: Batch, frames: MaskedFrames, *, temperature: float | None, generator: Generator
@@ -69,30 +104,64 @@ class PretrainingModel(nn.Module):
         """One step: every objective's term. `temperature` None quantizes without noise (evaluation)."""
         features = self.encode_features(batch)
         hidden = frames.take(features.x)
-        targets = self._targets(hidden, temperature, generator)
-        corrupted = self.masking.apply(features.x, frames.mask, generator)
+        targets = self._targets(hidden, batch, frames, temperature, generator)
+        if self.mask_input:
+            corrupted = self.encode_features(self._hide(batch, frames.mask)).x
+        else:
+            corrupted = self.masking.apply(features.x, frames.mask, generator)
         taps = self.encoder(self.input_projection(corrupted), features.valid, generator)
         contexts = {name: Context(frames.take(x), frames, features) for name, x in taps.items()}
         terms = {
             name: objective(contexts[objective.tap or self.last_tap], targets, generator)
             for name, objective in self.objectives.items()
         }
+        weights = {name: float(objective.weight) for name, objective in self.objectives.items()}  # type: ignore[arg-type]
         diagnostics = {
             "features/std": standard_deviation(hidden),
             "context/std": standard_deviation(contexts[self.last_tap].x),
         }
-        return Output(terms, targets, features.lengths.sum(), diagnostics)
+        return Output(terms, weights, targets, self.codebook_size, features.lengths.sum(), diagnostics)
 
     def encode_features(self, batch: Batch) -> Features:
         """Frames before masking."""
-        features: Features = self.feature_encoder(batch.inputs, batch.lengths)
+        inputs = batch.inputs
+        if self.input_norm is not None:
+            inputs = self.input_norm(inputs, seen(batch))
+        extra = {name: getattr(batch, name) for name in self.extra_inputs}
+        features: Features = self.feature_encoder(inputs, batch.lengths, **extra)
         return replace(features, x=self.feature_norm(features.x))
 
-    def _targets(self, x: Tensor, temperature: float | None, generator: Generator) -> Quantized:
+    def codes(self, batch: Batch) -> Int[Tensor, "b s g"]:
+        """What each frame's target would be, without noise; -1 where there is none."""
+        features = self.encode_features(batch)
+        valid = features.valid
+        learned = self.quantizer(features.x[valid], temperature=None).codes
+        codes = learned.new_full((*valid.shape, learned.shape[1]), -1)
+        codes[valid] = learned
+        return torch.cat([codes, self._symbols(batch)], dim=-1) if self.predict_symbols else codes
+
+    def _hide(self, batch: Batch, mask: Bool[Tensor, "b s"]) -> Batch:
+        """The batch with the steps of masked frames missing."""
+        steps = alignment.spread(mask, batch.inputs.shape[1], self.stride)
+        steps = steps.reshape(*steps.shape, *[1] * (batch.inputs.dim() - 2))
+        return replace(batch, inputs=batch.inputs.masked_fill(steps, 0), observed=seen(batch) & ~steps)
+
+    def _symbols(self, batch: Batch) -> Int[Tensor, "b s g"]:
+        """Codes that the data give: those of the batch, or the ids of each frame's steps; -1 is unknown."""
+        if batch.codes is not None:
+            return batch.codes
+        return alignment.frame_symbols(batch.inputs, batch.lengths, batch.observed, round(self.stride))
+
+    def _targets(
+        self, x: Tensor, batch: Batch, frames: MaskedFrames, temperature: float | None, generator: Generator
+    ) -> Quantized:
         """Quantize; the mean use is taken over the masked frames of all ranks."""
         noise = None if temperature is None else generator
         targets: Quantized = self.quantizer(x, temperature=temperature, generator=noise)
-        if not self.training:
+        if self.predict_symbols:
+            given = self._symbols(batch)[frames.rows, frames.columns]
+            targets = replace(targets, codes=torch.cat([targets.codes, given], dim=1))
+        if not (self.training and len(targets.usage)):
             return targets
         count = torch.full_like(targets.usage[:1], len(x))
         sums = self.all_reduce(torch.cat([targets.usage * len(x), count]))
@@ -103,3 +172,37 @@ class PretrainingModel(nn.Module):
         features = self.encode_features(batch)
         taps = self.encoder(self.input_projection(features.x), features.valid)
         return Features(taps[tap or self.last_tap], features.lengths)
+
+
+def seen(batch: Batch) -> Bool[Tensor, "b t *c"]:
+    """Which values of the inputs are there: neither padding nor missing."""
+    valid = length_mask(batch.lengths, batch.inputs.shape[1])
+    valid = valid.reshape(*valid.shape, *[1] * (batch.inputs.dim() - 2))
+    return valid.expand_as(batch.inputs) if batch.observed is None else valid & batch.observed
+
+
+class JointModel(nn.Module):
+    """Several kinds of data, each with its own front end, codebook and heads, over one context encoder."""
+
+    def __init__(self, models: Mapping[str, PretrainingModel]) -> None:
+        super().__init__()
+        self.streams = nn.ModuleDict(models)
+
+    def of(self, stream: str) -> PretrainingModel:
+        """The model of one kind of data."""
+        model = self.streams[stream]
+        assert isinstance(model, PretrainingModel)
+        return model
+
+    def draw_mask(self, batch: Batch, generator: Generator) -> MaskedFrames:
+        """Choose the masked frames of a batch of one kind."""
+        return self.of(batch.stream).draw_mask(batch, generator)
+
+    def forward(
+        self, batch: Batch, frames: MaskedFrames, *, temperature: float | None, generator: Generator
+    ) -> Output:
+        """One step on a batch of one kind."""
+        output: Output = self.streams[batch.stream](
+            batch, frames, temperature=temperature, generator=generator
+        )
+        return output

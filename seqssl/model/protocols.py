@@ -24,7 +24,11 @@ from seqssl.model.types import (
 
 @runtime_checkable
 class FeatureEncoder(Protocol):
-    """Raw inputs to frames."""
+    """Raw inputs to frames.
+
+    One that wants them takes `observed` or `times` of the batch as further parameters of those names, with
+    None as their default: what the signature asks for is handed over.
+    """
 
     dim: int
 
@@ -56,6 +60,24 @@ class ModalityAdapter(Protocol):
 
     def feature_encoder(self, dim: int) -> FeatureEncoder:
         """The modality's default feature encoder; `dim` is the context encoder's width, as a hint."""
+        ...
+
+
+@runtime_checkable
+class HasViews(Protocol):
+    """What an adapter may offer beside `ModalityAdapter`."""
+
+    def views(self, sample: Sample) -> list[Sample]:
+        """Samples that mean the same, the given one among them; pooled embeddings are averaged over them."""
+        ...
+
+
+@runtime_checkable
+class HasPicture(Protocol):
+    """What an adapter may offer beside `ModalityAdapter`."""
+
+    def picture(self, sample: Sample) -> Float[np.ndarray, "t bins"]:
+        """A sample as a person wants to see it, where its channels are not that."""
         ...
 
 

@@ -118,3 +118,22 @@ class RandomProjectionQuantizer(nn.Module):
         vectors = self.codebook[torch.arange(self.num_codebooks, device=x.device), codes]
         usage = F.one_hot(codes, self.codebook_size).sum(0) / max(1, len(x))
         return Quantized(vectors.flatten(1), codes, usage)
+
+
+class LinearTarget(nn.Module):
+    """A linear map in a quantizer's place: continuous vectors, no codes (w2v-Conformer, 2010.10504)."""
+
+    num_codebooks = 0
+    codebook_size = 0
+
+    def __init__(self, input_dim: int, *, dim: int = 1024) -> None:
+        super().__init__()
+        self.dim = dim
+        self.project = nn.Linear(input_dim, dim)
+
+    def forward(
+        self, x: Float[Tensor, "n d"], *, temperature: float | None, generator: Generator | None = None
+    ) -> Quantized:
+        """Project; temperature and noise are ignored."""
+        codes = torch.empty(len(x), 0, dtype=torch.long, device=x.device)
+        return Quantized(self.project(x), codes, x.new_empty(0, 0))

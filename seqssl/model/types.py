@@ -5,7 +5,7 @@ b batch, t input time, c channels, s frames, d width, n masked frames (flat over
 g codebooks, v entries per codebook, q code width, k negatives.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,11 @@ class Batch:
 
     inputs: Shaped[Tensor, "b t *c"]
     lengths: Int[Tensor, "b"]
-    observed: Bool[Tensor, "b t c"] | None = None  # False = missing, never a target
+    observed: Bool[Tensor, "b t *c"] | None = None  # False = missing, never a target; of the inputs' shape
     times: Float[Tensor, "b t"] | None = None  # seconds; None = regular
     codes: Int[Tensor, "b s g"] | None = None  # targets given from outside (HuBERT, DiscreteBERT)
     keys: list[str] = field(default_factory=list)
+    stream: str = ""  # which of a joint run's kinds of data; "" where there is one
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on `device`."""
@@ -50,11 +51,16 @@ class Features:
 
 @dataclass(frozen=True)
 class Quantized:
-    """Targets made by a quantizer."""
+    """Targets made by a quantizer, which may be followed by codes that the data give."""
 
     vectors: Float[Tensor, "n q"]
     codes: Int[Tensor, "n g"]
-    usage: Float[Tensor, "g v"]  # mean softmax of the clean logits: no noise, no temperature
+    usage: Float[Tensor, "h v"]  # of the quantizer's own codebooks: mean softmax of the clean logits
+
+    @property
+    def own(self) -> Int[Tensor, "n h"]:
+        """The codes that chose the vectors; where no codebook is learned, those that the data give."""
+        return self.codes[:, : len(self.usage)] if len(self.usage) else self.codes
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,12 @@ class SampleSpec:
     vocab_size: int | None = None  # for int64 inputs
     rate_hz: float | None = None  # input steps per second; None: not a time series
     max_len: int | None = None  # longest row in input steps; None: no limit
+    channel_names: tuple[str, ...] | None = None  # one per channel
+    symbols: str | None = None  # one character per id, where the ids have such names
+
+    def __post_init__(self) -> None:
+        if self.channel_names is not None:  # JSON and YAML know lists only
+            object.__setattr__(self, "channel_names", tuple(self.channel_names))
 
 
 @dataclass(frozen=True)
@@ -136,21 +148,36 @@ class Sample:
     values: Shaped[np.ndarray, "t *c"]
     label: str = ""
     group: str = ""
-    observed: Bool[np.ndarray, "t c"] | None = None
-    times: Float[np.ndarray, "t"] | None = None
+    observed: Bool[np.ndarray, "t *c"] | None = None  # False = missing; of the values' shape
+    times: Float[np.ndarray, "t"] | None = None  # seconds
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Many rows from one read (the windows of a long recording), with what was noticed on the way.
+
+    Each row is a mapping like the one of a `Record` that gives a single row. A text `part` in it makes the
+    row's key `<record's key>#<part>` (its number, where there is none). `quality` is written to
+    quality.jsonl: counts, errors before and after a correction, what was left out and why.
+    """
+
+    rows: Sequence[Mapping[str, object]]
+    quality: Mapping[str, object] = field(default_factory=dict)  # plain JSON values
 
 
 @dataclass(frozen=True)
 class Record:
-    """A row found in raw files.
+    """A row, or a file of rows, found in raw files.
 
     `read` is the expensive part and runs in a worker process, so it must be picklable (a
-    `functools.partial`, a bound method). It returns the columns to store, an int `length`
-    (input steps) among them, and raises `ValueError` with the reason when the data is bad.
+    `functools.partial`, a bound method). It returns the columns to store, or `Rows` of them, and raises
+    `ValueError` with the reason when the data is bad. Columns with a meaning: `length` (int, input steps,
+    needed), `label` (text, instead of the record's), `weight` (float, how often training draws the row
+    relative to others; 1 where the column is missing).
     """
 
     key: str  # unique in the source and stable: a relative path, with an offset where needed
-    read: Callable[[], Mapping[str, object]]
+    read: Callable[[], Mapping[str, object] | Rows]
     group: str = ""  # speaker, subject, chromosome, piece, station
     label: str = ""
     split: str = ""  # a split that the source itself gives; "" = drawn by `prepare`

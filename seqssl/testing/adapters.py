@@ -3,7 +3,7 @@
 import copy
 import os
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 
-from seqssl.model.types import Record, Rejected, Sample
+from seqssl.model.types import Record, Rejected, Rows, Sample
 from seqssl.testing.features import feature_encoder_checks
 from seqssl.testing.harness import Check, named, require, run_checks
 
@@ -247,20 +247,25 @@ def _records(adapter: Any, source: Path) -> list[Record]:
 
 def _rows(adapter: Any, source: Path) -> list[Mapping[str, Any]]:
     """Columns of the first records; one that raises ValueError is bad data, which is allowed."""
-    rows = []
+    return [columns for _, parts in _read(adapter, source) for columns in parts]
+
+
+def _read(adapter: Any, source: Path) -> Iterator[tuple[Record, Sequence[Mapping[str, Any]]]]:
+    """The first records, each with its rows."""
     for record in _records(adapter, source)[:NUM_READ]:
         with suppress(ValueError):
-            rows.append(record.read())
-    return rows
+            found = record.read()
+            yield record, found.rows[:NUM_READ] if isinstance(found, Rows) else [found]
 
 
 def _stored_rows(adapter: Any, source: Path) -> list[dict[str, Any]]:
     """Rows as they come back from a shard."""
     rows = []
-    for record in _records(adapter, source)[:NUM_READ]:
-        with suppress(ValueError):
-            columns = {"key": record.key, "group": record.group, "label": record.label, **record.read()}
-            rows.append({name: _stored(value) for name, value in columns.items()})
+    for record, parts in _read(adapter, source):
+        own = {"key": record.key, "group": record.group, "label": record.label}
+        for columns in parts:
+            named = {name: value for name, value in columns.items() if name != "part"}
+            rows.append({name: _stored(value) for name, value in (own | named).items()})
     require(rows, f"no readable record in {source}")
     return rows
 

@@ -34,7 +34,7 @@ def save(path: Path, model: nn.Module, optimizer: Optimizer | None, state: dict[
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_file(_cpu(model.state_dict()), partial / "model.safetensors")
+        save_file(_cpu(weights_of(model)), partial / "model.safetensors")
         if optimizer is not None:
             tensors, groups = _flatten(optimizer.state_dict())
             save_file(_cpu(tensors), partial / "optimizer.safetensors")
@@ -103,7 +103,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     """Load the weights; names and shapes must match exactly."""
-    own = model.state_dict()
+    own = weights_of(model)
     given = checkpoint.model
     problems = [f"lacks {name}" for name in own.keys() - given.keys()]
     problems += [f"has {name}, which the model lacks" for name in given.keys() - own.keys()]
@@ -118,7 +118,17 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
             f"the checkpoint {checkpoint.path} does not fit the configured model: it\n  {listed}\n"
             f"({len(problems)} differences.) Use the run's own config, or another out=."
         )
-    model.load_state_dict(given)
+    model.load_state_dict(given, strict=False)  # what goes by a second name is not in the checkpoint
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, each under its first name: parts may share them."""
+    seen: dict[int, str] = {}
+    return {
+        name: tensor
+        for name, tensor in model.state_dict(keep_vars=True).items()
+        if seen.setdefault(id(tensor), name) == name
+    }
 
 
 def load_optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> None:

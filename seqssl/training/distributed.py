@@ -2,11 +2,13 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,15 @@ class Ranks:
             value = value.clone()
             dist.all_reduce(value)
         return value
+
+    def union(self, named: dict[str, T]) -> dict[str, T]:
+        """The entries of all ranks, in one order everywhere."""
+        if self.size == 1:
+            return named
+        gathered: list[dict[str, T]] = [{} for _ in range(self.size)]
+        dist.all_gather_object(gathered, named)
+        entries = {name: value for part in gathered for name, value in part.items()}
+        return dict(sorted(entries.items()))
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is set on any rank."""
@@ -74,11 +85,16 @@ class _SumOverRanks(torch.autograd.Function):
         return grad
 
 
-def synchronize(model: nn.Module, ranks: Ranks) -> nn.Module:
-    """Share batch statistics (batch norm, mean code use) and gradients over ranks."""
+def synchronize(model: nn.Module, ranks: Ranks, *, some_unused: bool = False) -> nn.Module:
+    """Share batch statistics (batch norm, mean code use) and gradients over ranks.
+
+    `some_unused`: a step may use a part of the parameters only.
+    """
     if ranks.size == 1:
         return model
     for module in model.modules():
         if hasattr(module, "all_reduce"):
             setattr(module, "all_reduce", _SumOverRanks.apply)  # noqa: B010
-    return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(
+        model, broadcast_buffers=False, find_unused_parameters=some_unused
+    )

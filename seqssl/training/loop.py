@@ -139,7 +139,7 @@ class Trainer:
             loss = torch.zeros((), device=self.device)
             for name, term in output.terms.items():
                 mean = term.total / term.count.clamp(min=1)
-                loss = loss + float(task.model.objectives[name].weight) * mean
+                loss = loss + output.weights[name] * mean
         (loss * num_masked * per_frame).backward()  # type: ignore[no-untyped-call]
         self.window.add(output, batch, frames)
 
@@ -147,8 +147,8 @@ class Trainer:
         """Close the window: the loop's one wait for the device."""
         optim_config, train = self.config.optim, self.config.train
         self.window.merge(self.ranks)
-        num_inputs = float(self.window.sums["input"])
-        metrics = self.window.close(self.task.model)
+        num_inputs = self.window.num_inputs()
+        metrics = self.window.close()
         now = time.monotonic()
         done = self.update - 1
         metrics["lr"] = optim.learning_rate(optim_config, done, train.num_updates)

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import torch
 from torch import Tensor
 
 from seqssl.model.objectives import perplexity
-from seqssl.model.pretraining import Output, PretrainingModel
+from seqssl.model.pretraining import Output
 from seqssl.model.types import Batch, MaskedFrames
 
 
 class Window:
-    """Running sums. Tensors stay on their device until `close`, so adding never waits for it."""
+    """Running sums. Tensors stay on their device until `close`, so adding never waits for it.
+
+    A name is `<stream>|<objective>:<statistic>`, or `<stream>|<count>`, or plain where it is about updates.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -26,24 +30,28 @@ class Window:
 
     def add(self, output: Output, batch: Batch, frames: MaskedFrames) -> None:
         """Count one micro-step in."""
+        add = partial(self._add_to, batch.stream)
         for name, term in output.terms.items():
-            self._add(f"{name}:count", term.count)
-            self._add(f"{name}:total", term.total)
+            add(f"{name}:count", term.count)
+            add(f"{name}:total", term.total)
+            add(f"{name}:weighted", output.weights[name] * term.total)
             for stat, value in term.stats.items():
-                self._add(f"{name}:{stat}", value)
+                add(f"{name}:{stat}", value)
         num_masked = frames.mask.sum()
-        codes = output.targets.codes
-        size = output.targets.usage.shape[1]
+        codes, size = output.targets.codes, output.codebook_size
         histogram = torch.stack([torch.bincount(column, minlength=size) for column in codes.unbind(1)])
-        self._add("codes", histogram)
-        self._add("usage", output.targets.usage * num_masked.to(codes.device))
-        self._add("masked", num_masked)
+        add("codes", histogram)
+        add("usage", output.targets.usage * num_masked.to(codes.device))
+        add("masked", num_masked)
         for name, value in output.diagnostics.items():
-            self._add(f"mean:{name}", value)
-        self._add("steps", 1.0)
-        self._add("input", batch.lengths.sum())
-        self._add("padded", float(batch.inputs.shape[0] * batch.inputs.shape[1]))
-        self._add("maskable", output.num_frames)
+            add(f"mean:{name}", value)
+        add("steps", 1.0)
+        add("input", batch.lengths.sum())
+        add("padded", float(batch.inputs.shape[0] * batch.inputs.shape[1]))
+        add("maskable", output.num_frames)
+
+    def _add_to(self, stream: str, name: str, value: Tensor | float) -> None:
+        self._add(f"{stream}|{name}", value)
 
     def add_update(self, grad_norm: Tensor) -> None:
         """Count one optimizer update in; an update that was skipped for a bad gradient has no norm."""
@@ -52,31 +60,37 @@ class Window:
         self._add("skipped", (~finite).double())
         self._add("grad_norm", torch.where(finite, grad_norm, 0.0))
 
-    def merge(self, ranks: Any) -> None:
-        """Add the sums of the other ranks."""
-        self.sums = {name: ranks.sum(value) for name, value in self.sums.items()}
+    def num_inputs(self) -> float:
+        """Input steps counted so far."""
+        return sum(float(value) for name, value in self.sums.items() if name.endswith("|input"))
 
-    def close(self, model: PretrainingModel) -> dict[str, float]:
-        """The window's metrics; the one place that waits for the device."""
+    def merge(self, ranks: Any) -> None:
+        """Add the sums of the other ranks, which may have seen other streams."""
+        shapes = ranks.union({name: tuple(value.shape) for name, value in self.sums.items()})
+        device = next(iter(self.sums.values())).device
+        for name, shape in shapes.items():
+            own = self.sums.get(name, torch.zeros(shape, dtype=torch.float64, device=device))
+            self.sums[name] = ranks.sum(own)
+
+    def close(self) -> dict[str, float]:
+        """The window's metrics; the one place that waits for the device.
+
+        Those of a joint run are named `<stream>/<metric>`; its loss is the mean over masked frames.
+        """
         sums = {name: value.cpu() for name, value in self.sums.items()}
-        metrics = {"loss": 0.0}
-        for name, objective in model.objectives.items():
-            count = sums[f"{name}:count"].clamp(min=1)
-            metrics[f"loss/{name}"] = float(sums[f"{name}:total"] / count)
-            metrics["loss"] += float(objective.weight) * metrics[f"loss/{name}"]  # type: ignore[arg-type]
-            for key, value in sums.items():
-                prefix, _, stat = key.partition(":")
-                if prefix == name and stat not in ("count", "total"):
-                    metrics[f"{name}/{stat}"] = float(value / count)
-        metrics |= code_metrics(sums["codes"], sums["usage"] / sums["masked"].clamp(min=1))
-        if "masked_prediction" in model.objectives:
-            top = sums["codes"].max(dim=1).values.mean() / sums["masked"].clamp(min=1)
-            metrics["masked_prediction/trivial"] = float(top)
+        streams: dict[str, dict[str, Tensor]] = {}
         for key, value in sums.items():
-            if key.startswith("mean:"):
-                metrics[key.removeprefix("mean:")] = float(value / sums["steps"])
-        metrics["mask/share"] = float(sums["masked"] / sums["maskable"])
-        metrics["padding/share"] = float(1 - sums["input"] / sums["padded"])
+            stream, bar, name = key.partition("|")
+            if bar:
+                streams.setdefault(stream, {})[name] = value
+        metrics: dict[str, float] = {}
+        parts = {stream: stream_metrics(streams[stream]) for stream in sorted(streams)}
+        if "" not in parts:
+            masked = {stream: float(streams[stream]["masked"]) for stream in parts}
+            total = sum(parts[stream]["loss"] * masked[stream] for stream in parts)
+            metrics["loss"] = total / max(1.0, sum(masked.values()))
+        for stream, part in parts.items():
+            metrics |= {f"{stream}/{name}" if stream else name: value for name, value in part.items()}
         if "updates" in sums:
             metrics["grad_norm"] = float(sums["grad_norm"] / (sums["updates"] - sums["skipped"]))
             metrics["skipped_updates"] = float(sums["skipped"])
@@ -94,6 +108,57 @@ class Window:
             name: torch.tensor(value, dtype=torch.float64, device=device) for name, value in state.items()
         }
         return window
+
+
+def stream_metrics(sums: Mapping[str, Tensor]) -> dict[str, float]:
+    """The metrics of one kind of data from its sums."""
+    metrics = {"loss": 0.0}
+    means = {}
+    for key, value in sums.items():
+        name, _, stat = key.partition(":")
+        if not stat or name == "mean":
+            continue
+        mean = float(value / sums[f"{name}:count"].clamp(min=1))
+        if stat == "total":
+            metrics[f"loss/{name}"] = mean
+        elif stat == "weighted":
+            metrics["loss"] += mean
+        elif stat != "count":
+            means[f"{name}/{stat}"] = mean
+    masked = sums["masked"].clamp(min=1)
+    num_learned = sums["usage"].shape[0]
+    metrics |= {name: value for name, value in means.items() if "/nats_" not in name}
+    if num_learned:
+        metrics |= code_metrics(sums["codes"][:num_learned], sums["usage"] / masked)
+    if "masked_prediction:count" in sums:
+        tops = (sums["codes"].max(dim=1).values / masked).tolist()
+        metrics["masked_prediction/trivial"] = sum(tops) / len(tops)
+        if len(tops) > 1:
+            metrics |= {f"masked_prediction/trivial_{g}": top for g, top in enumerate(tops)}
+        nats = [means.get(f"masked_prediction/nats_{g}") for g in range(len(tops))]
+        if num_learned == 0 and len(tops) == 1:
+            nats = [metrics["loss/masked_prediction"]]
+        metrics |= symbol_metrics(sums["codes"][num_learned:], nats[num_learned:])
+    metrics |= {
+        key.removeprefix("mean:"): float(value / sums["steps"])
+        for key, value in sums.items()
+        if key.startswith("mean:")
+    }
+    metrics["mask/share"] = float(sums["masked"] / sums["maskable"])
+    metrics["padding/share"] = float(1 - sums["input"] / sums["padded"])
+    return metrics
+
+
+def symbol_metrics(counts: Tensor, nats: Sequence[float | None]) -> dict[str, float]:
+    """How well ids that the data give are predicted: bits for each, beside the entropy of their counts."""
+    known = [value for value in nats if value is not None]
+    if not known:
+        return {}
+    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    return {
+        "symbols/bits": sum(known) / len(known) / math.log(2),
+        "symbols/entropy_bits": float(perplexity(shares).log2().mean()),
+    }
 
 
 def code_metrics(codes: Tensor, usage: Tensor) -> dict[str, float]:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Generator, nn
 
-from seqssl.model.pretraining import Output, PretrainingModel
+from seqssl.model.pretraining import JointModel, Output, PretrainingModel
 from seqssl.model.types import Batch, MaskedFrames
 from seqssl.training.metrics import Window
 
@@ -29,13 +29,14 @@ class PretrainTask:
     """Pre-training: `model` is the network, `runner` the same with gradients shared over ranks."""
 
     def __init__(
-        self, model: PretrainingModel, runner: nn.Module, *, device: torch.device, seed: int
+        self, model: PretrainingModel | JointModel, runner: nn.Module, *, device: torch.device, seed: int
     ) -> None:
+        self.references: dict[str, float] = {}  # figures of the held-out data that no training changes
         self.model, self.runner, self.device, self.seed = model, runner, device, seed
 
     def draw(self, batch: Batch, draws: Draws) -> MaskedFrames:
         """The masked frames of a batch that is still on the CPU."""
-        return self.model.draw_mask(batch.lengths, draws.generator())
+        return self.model.draw_mask(batch, draws.generator())
 
     def step(self, batch: Batch, frames: MaskedFrames, draws: Draws) -> Output:
         """Forward pass of one micro-batch on the device."""
@@ -58,4 +59,4 @@ class PretrainTask:
             )
             window.add(output, batch, frames)
         self.model.train()
-        return window.close(self.model)
+        return window.close() | self.references

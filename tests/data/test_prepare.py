@@ -82,8 +82,8 @@ def test_interrupted_at_any_row_goes_on(source, tmp_path, small_shards, monkeypa
             raise KeyboardInterrupt
         return read_row(adapter, task)
 
-    read_row = writing._read_row
-    monkeypatch.setattr(writing, "_read_row", counted)
+    read_row = writing._read_record
+    monkeypatch.setattr(writing, "_read_record", counted)
     for stop_at in (1, 9, 17, 25):
         out = tmp_path / f"out{stop_at}"
         reads.clear()

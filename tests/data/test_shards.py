@@ -127,9 +127,9 @@ def test_a_damaged_shard_of_the_right_size_is_told(tmp_path):
 
 def test_another_schema_version_is_told(tmp_path):
     write_corpus(tmp_path)
-    text = (tmp_path / "manifest.json").read_text().replace('"schema_version": 1', '"schema_version": 2')
+    text = (tmp_path / "manifest.json").read_text().replace('"schema_version": 2', '"schema_version": 3')
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(UserError, match="version 2"):
+    with pytest.raises(UserError, match="version 3"):
         Corpus(tmp_path)
 
 

@@ -14,7 +14,7 @@ from seqssl import UserError, cli
 from seqssl.build import build_adapter
 from seqssl.data.prepare import open_or_prepare
 from seqssl.evaluation import corpus as embedding
-from seqssl.run import write_config
+from seqssl.folder import write_config
 from seqssl.training import checkpoint
 
 NUM_ROWS = 16
@@ -35,7 +35,8 @@ def run(tmp_path: Path, waves: Path) -> Path:
     """A run folder as `seqssl train` leaves it, but with other weights than the seed's."""
     out = tmp_path / "run"
     config = toy_config(waves, out)
-    write_config(config, out, open_or_prepare(build_adapter(config), config.data, modality="toy:Toy"))
+    corpus = open_or_prepare(build_adapter(config), config.data, modality="toy:Toy")
+    write_config(config, out, {"": corpus})
     config.seed = 1
     checkpoint.save(out / "checkpoints" / "step-00000003", seqssl.build_model(config), None, {"update": 3})
     return out
@@ -110,6 +111,7 @@ def test_probe_prints_a_table_and_writes_every_fold(
     assert stages == {(w, s) for w in ("trained", "random") for s in taps} | {
         ("none", "majority"),
         ("none", "input"),
+        ("none", "summary"),
     }
     assert {score["labels"] for score in scores} == {"*"}  # no other group has a and b both
     assert all(0 <= score["accuracy"] <= 1 for score in scores)

@@ -39,7 +39,7 @@ def test_rows_without_a_label_take_the_name_below_their_group() -> None:
 
 
 def test_the_input_is_read_by_channel() -> None:
-    pooled = pooled_input(encoder(2), Rows(), Toy(), np.array([0, 1]))  # type: ignore[arg-type]
+    pooled = pooled_input(encoder(2), Rows(), Toy(), np.array([0, 1]))["input"]  # type: ignore[arg-type]
     deviation = np.std([0, 2, 4])
     np.testing.assert_allclose(
         pooled, [[2, 3, deviation, deviation], [3, 4, deviation, deviation]], rtol=1e-6
@@ -49,12 +49,12 @@ def test_the_input_is_read_by_channel() -> None:
 def test_the_input_is_read_by_the_picture_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = encoder(None)
     rows: Any = Rows()
-    assert pooled_input(frozen, rows, OneChannel(), np.array([0])) is None
+    assert pooled_input(frozen, rows, OneChannel(), np.array([0])) == {}
 
     def picture(inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         assert lengths.tolist() == [6]
         return torch.stack([inputs, 10 * inputs], dim=2)
 
     monkeypatch.setattr(frozen.model.feature_encoder, "picture", picture, raising=False)
-    pooled = pooled_input(frozen, rows, OneChannel(), np.array([0]))
+    pooled = pooled_input(frozen, rows, OneChannel(), np.array([0]))["input"]
     np.testing.assert_allclose(pooled, [[2.5, 25, np.std(range(6)), 10 * np.std(range(6))]], rtol=1e-6)

@@ -24,7 +24,8 @@ def make_table(*, takes: int = 1, groups: tuple[str, ...] = GROUPS, unheard: tup
         ("trained", "signal"): one_hot + offsets + 0.01 * rng.normal(size=one_hot.shape),
         ("random", "signal"): rng.normal(size=one_hot.shape),
     }
-    return Table(stages, labels, names, np.isin(names, unheard))
+    held_out = np.isin(names, ("x_1",))
+    return Table(stages, labels, names, np.isin(names, unheard), held_out)
 
 
 def scores_of(table: Table, protocol: str) -> dict[str, probe.Score]:
@@ -68,7 +69,8 @@ def test_separable_labels_are_found_in_an_unseen_group_and_noise_is_chance() -> 
 @pytest.mark.parametrize("protocol", probe.PROTOCOLS)
 @pytest.mark.parametrize("takes", [1, 3, 7])
 def test_protocols_are_honest(protocol: str, takes: int) -> None:
-    table = make_table(takes=takes, unheard=("x_2", "y_1"))
+    unheard = ("y_1",) if protocol == "held-out split" else ("x_2", "y_1")
+    table = make_table(takes=takes, unheard=unheard)
     folds = list(probe.PROTOCOLS[protocol](table))
     if protocol == "held-out takes" and takes == 1:
         assert not folds
@@ -76,6 +78,20 @@ def test_protocols_are_honest(protocol: str, takes: int) -> None:
         assert not folds  # one group is left of the encoder's own
     else:
         assert_honest(table, folds)
+
+
+def test_the_held_out_split_is_scaled_by_its_training_rows_alone() -> None:
+    """Rows of the test side may hold anything: what the probe learns does not change."""
+    table = make_table(takes=4, groups=("x_1", "x_2"))
+    (fold,) = probe.held_out_split(table)
+    assert set(table.groups[fold.test]) == {"x_1"}
+    assert set(table.groups[fold.train]) == {"x_2"}
+    x = table.stages["trained", "signal"]
+    changed = x.copy()
+    changed[fold.test] *= 1e6
+    one, two = probe.scale_by(x, fold.train), probe.scale_by(changed, fold.train)
+    np.testing.assert_array_equal(one[fold.train], two[fold.train])
+    np.testing.assert_allclose(one[fold.train].std(axis=0), 1, atol=1e-3)
 
 
 def test_leave_one_group_out_never_sees_the_unheard() -> None:

@@ -84,7 +84,7 @@ def totals(made: PretrainingModel, given: Batch, frames: MaskedFrames, **setting
 @pytest.mark.parametrize("temperature", [2.0, None])
 def test_every_parameter_is_trained(conv_norm: str, temperature: float | None) -> None:
     made, given = model(conv_norm, fill="learned"), batch(60, 33, 1)
-    frames = made.draw_mask(given.lengths, seeded())
+    frames = made.draw_mask(given, seeded())
     torch.stack([*totals(made, given, frames, temperature=temperature).values()]).sum().backward()
     for name, parameter in made.named_parameters():
         assert parameter.grad is not None, name
@@ -96,7 +96,7 @@ def test_every_parameter_is_trained(conv_norm: str, temperature: float | None) -
 
 def test_a_frozen_quantizer_trains_the_rest() -> None:
     made, given = model(random_projection=True), batch(60, 33)
-    frames = made.draw_mask(given.lengths, seeded())
+    frames = made.draw_mask(given, seeded())
     totals(made, given, frames)["masked_prediction"].backward()
     assert all(parameter.grad is not None for parameter in made.parameters())
 
@@ -118,7 +118,7 @@ def test_embeddings_ignore_padding_and_batch_mates(given_batch: Batch, seed: int
 def test_losses_ignore_the_values_in_the_padding(conv_norm: str, given_batch: Batch, seed: int) -> None:
     """In training too, batch statistics included."""
     made = model(conv_norm)
-    frames = made.draw_mask(given_batch.lengths, seeded(seed))
+    frames = made.draw_mask(given_batch, seeded(seed))
     valid = torch.arange(given_batch.inputs.shape[1]) < given_batch.lengths[:, None]
     cleared = Batch(given_batch.inputs * valid[..., None], given_batch.lengths)
     one, two = totals(made, given_batch, frames), totals(made, cleared, frames)
@@ -129,7 +129,7 @@ def test_losses_ignore_the_values_in_the_padding(conv_norm: str, given_batch: Ba
 def test_predictions_do_not_see_the_masked_frames() -> None:
     """With targets held still, no gradient reaches the features of masked frames through the encoder."""
     made, given = model(), batch(80, 40)
-    frames = made.draw_mask(given.lengths, seeded())
+    frames = made.draw_mask(given, seeded())
     features = made.feature_encoder(given.inputs, given.lengths)
     x = features.x.detach().requires_grad_()
     corrupted = made.masking.apply(x, frames.mask, seeded())
@@ -141,7 +141,7 @@ def test_predictions_do_not_see_the_masked_frames() -> None:
 
 def test_targets_are_those_before_masking() -> None:
     made, given = model(), batch(60, 33)
-    frames = made.draw_mask(given.lengths, seeded())
+    frames = made.draw_mask(given, seeded())
     out = made(given, frames, temperature=None, generator=seeded())
     clean = made.encode_features(given).x[frames.mask]
     assert torch.equal(out.targets.codes, made.quantizer(clean, temperature=None).codes)
@@ -150,7 +150,7 @@ def test_targets_are_those_before_masking() -> None:
 def test_the_step_draws_only_from_its_generator() -> None:
     made, given = model(), batch(60, 33)
     before = torch.get_rng_state()
-    frames = [made.draw_mask(given.lengths, seeded(seed)) for seed in (0, 0, 1)]
+    frames = [made.draw_mask(given, seeded(seed)) for seed in (0, 0, 1)]
     assert torch.equal(frames[0].mask, frames[1].mask) and not torch.equal(frames[0].mask, frames[2].mask)
     one, two = (totals(made, given, frames[0], generator=seeded(3)) for _ in range(2))
     other = totals(made, given, frames[0], generator=seeded(4))
@@ -162,7 +162,7 @@ def test_the_step_draws_only_from_its_generator() -> None:
 def test_evaluation_keeps_no_state() -> None:
     made, given = model("batch").eval(), batch(60, 33)
     before = {name: value.clone() for name, value in made.state_dict().items()}
-    frames = made.draw_mask(given.lengths, seeded())
+    frames = made.draw_mask(given, seeded())
     made(given, frames, temperature=None, generator=seeded())
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
 
@@ -170,7 +170,7 @@ def test_evaluation_keeps_no_state() -> None:
 def test_two_micro_batches_add_up() -> None:
     """Masked prediction, with given targets: a sum over frames, without batch statistics or shared draws."""
     made, whole = model(random_projection=True, fill="zero"), batch(60, 33, 41, 9)
-    frames = made.draw_mask(whole.lengths, seeded())
+    frames = made.draw_mask(whole, seeded())
     expected = made(whole, frames, temperature=None, generator=seeded()).terms["masked_prediction"]
     parts = []
     for rows in (slice(0, 2), slice(2, 4)):
@@ -186,7 +186,7 @@ def test_two_micro_batches_add_up() -> None:
 def test_usage_is_that_of_all_ranks() -> None:
     """Two ranks of equal batches and an all-reduce that doubles: the mean use does not change."""
     made, given = model(), batch(60, 33)
-    frames = made.draw_mask(given.lengths, seeded())
+    frames = made.draw_mask(given, seeded())
     alone = made(given, frames, temperature=1.0, generator=seeded()).targets.usage
     made.all_reduce = lambda x: 2 * x
     both = made(given, frames, temperature=1.0, generator=seeded()).targets.usage
@@ -196,7 +196,7 @@ def test_usage_is_that_of_all_ranks() -> None:
 
 def test_bfloat16_step_is_finite_and_near() -> None:
     made, given = model("batch"), batch(60, 33)
-    frames = made.draw_mask(given.lengths, seeded())
+    frames = made.draw_mask(given, seeded())
     exact = totals(made, given, frames, temperature=None)
     with torch.autocast("cpu", torch.bfloat16):
         low = totals(made, given, frames, temperature=None)
@@ -208,7 +208,7 @@ def test_bfloat16_step_is_finite_and_near() -> None:
 @pytest.mark.parametrize("lengths", [(1,), (1, 1, 1), (4, 1)])
 def test_the_shortest_rows_work(lengths: tuple[int, ...]) -> None:
     made, given = model(), batch(*lengths)
-    frames = made.draw_mask(given.lengths, seeded())
+    frames = made.draw_mask(given, seeded())
     losses = totals(made, given, frames)
     assert all(loss.isfinite() for loss in losses.values())
     assert float(losses["contrastive"].detach()) == 0
@@ -216,7 +216,7 @@ def test_the_shortest_rows_work(lengths: tuple[int, ...]) -> None:
 
 def test_nothing_masked_costs_nothing() -> None:
     made, given = model(start_prob=0.0, min_spans=0), batch(30, 12)
-    frames = made.draw_mask(given.lengths, seeded())
+    frames = made.draw_mask(given, seeded())
     terms = made(given, frames, temperature=1.0, generator=seeded()).terms
     assert all(float(term.total.detach()) == 0 and int(term.count) == 0 for term in terms.values())
 

@@ -1,0 +1,82 @@
+"""Several kinds of data in one deterministic sequence of batches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+
+from seqssl.data.batching import BatchLoader
+from seqssl.model.types import Batch
+
+BLOCK = 4096  # batch numbers whose streams are found at once
+
+
+class MixedLoader:
+    """Batches of named loaders, each batch of one kind, mixed by weight.
+
+    Batch number m is of the stream whose share of the unit interval holds the m-th multiple of the golden
+    ratio, so any stretch of batches is mixed evenly; which batch of its stream it is, is how often that
+    stream came before. So everything is a function of (seed, m), as with one loader.
+    """
+
+    def __init__(
+        self, loaders: Mapping[str, BatchLoader], weights: Sequence[float], *, seed: int = 0
+    ) -> None:
+        self.loaders = dict(loaders)
+        self.names = list(loaders)
+        self._edges = np.cumsum(weights) / np.sum(weights)
+        self._offset = np.random.default_rng(seed).random()
+        self._counts = [np.zeros(len(self.names), np.int64)]  # of each stream before each block
+
+    def stream(self, cursor: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """Endless batches for one rank, from batch number `cursor`: see `BatchLoader.stream`."""
+        first = cursor + (rank - cursor) % world_size
+        parts = {
+            name: loader.at(self._numbers_of(index, first, world_size))
+            for index, (name, loader) in enumerate(self.loaders.items())
+        }
+        for number in count(first, world_size):
+            name = self.names[self.place(number)[0]]
+            yield replace(next(parts[name]), stream=name)
+
+    def place(self, number: int) -> tuple[int, int]:
+        """The stream of a batch number, and the number within it."""
+        block, index = divmod(number, BLOCK)
+        while len(self._counts) <= block + 1:
+            last = len(self._counts) - 1
+            found = np.bincount(self._streams(last), minlength=len(self.names))
+            self._counts.append(self._counts[last] + found)
+        streams = self._streams(block)
+        stream = int(streams[index])
+        return stream, int(self._counts[block][stream] + np.count_nonzero(streams[:index] == stream))
+
+    def epoch_of(self, cursor: int) -> tuple[int, int]:
+        """The epoch of the stream that has gone around least, and the place in it."""
+        before = [self._before(index, cursor) for index in range(len(self.names))]
+        places = zip(self.loaders.values(), before, strict=True)
+        return min(loader.epoch_of(number) for loader, number in places)
+
+    def one_pass(self) -> Iterator[Batch]:
+        """One epoch of every loader, one after the other."""
+        for name, loader in self.loaders.items():
+            for batch in loader.batches(0):
+                yield replace(batch, stream=name)
+
+    def _streams(self, block: int) -> np.ndarray:
+        golden = 0.6180339887498949  # multiples of it, modulo 1, fill the interval evenly
+        points = (self._offset + golden * np.arange(block * BLOCK, (block + 1) * BLOCK)) % 1.0
+        return np.minimum(np.searchsorted(self._edges, points, side="right"), len(self.names) - 1)
+
+    def _before(self, stream: int, cursor: int) -> int:
+        """How many batches of a stream come before batch number `cursor`."""
+        self.place(cursor)
+        block, index = divmod(cursor, BLOCK)
+        return int(self._counts[block][stream] + np.count_nonzero(self._streams(block)[:index] == stream))
+
+    def _numbers_of(self, stream: int, first: int, step: int) -> Iterator[int]:
+        """The numbers within its stream of those of a rank's batches that are of this stream."""
+        for number in count(first, step):
+            found, within = self.place(number)
+            if found == stream:
+                yield within

@@ -1,0 +1,220 @@
+"""Linear forecasts from frozen embeddings: a fixed protocol, with baselines beside.
+
+What is held out of the encoder's training is held out here too: the head is fitted on rows of the training
+split and scored on all windows of the others.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seqssl.data.files import Progress, silent
+from seqssl.data.shards import Corpus
+from seqssl.errors import UserError
+from seqssl.evaluation.encoder import Array, Encoder
+from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED
+from seqssl.model.protocols import ModalityAdapter
+from seqssl.model.types import Sample
+
+ALPHAS = tuple(
+    10.0**power for power in range(-2, 7)
+)  # of the ridge, chosen by leave-one-out on training windows
+TREND_STEPS = 25  # of DLinear's moving average
+WINDOWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is forecast from what, in input steps."""
+
+    lookback: int
+    horizon: int
+    season: int  # seasonal-naive repeats the last so many steps
+    every: int  # between the starts of two windows
+
+
+@dataclass(frozen=True)
+class ForecastScore:
+    """Errors of one method on the windows of held-out rows, in units of each channel's standard deviation."""
+
+    weights: str  # trained | random | none
+    method: str  # a stage of the encoder, or the name of a baseline
+    mse: float
+    mae: float
+    num_windows: int
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Look-backs and what followed, scaled to zero mean and unit variance by the training rows."""
+
+    inputs: list[Sample]  # as the encoder reads them: lookback steps each
+    past: Array  # n lookback c, the last value before a gap goes on through it
+    future: Array  # n horizon c, NaN where missing
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def probe_forecast(
+    encoder: Encoder,
+    random: Encoder,
+    corpus: Corpus,
+    adapter: ModalityAdapter,
+    protocol: Protocol,
+    *,
+    channels: Sequence[str] = ("*",),
+    progress: Progress = silent,
+) -> list[ForecastScore]:
+    """Score a linear head on every stage, beside the same encoder with random weights and without one.
+
+    `channels` are shell patterns of channel names to forecast. Raises UserError where no window fits.
+    """
+    statistics = corpus.manifest.statistics
+    if statistics is None or encoder.spec.channels is None:
+        raise UserError("task=forecast is for float series with channels")
+    chosen = _chosen(encoder, channels)
+    train = cut(corpus, adapter, corpus.rows("train"), protocol, chosen, statistics)
+    held_out = np.flatnonzero(corpus.splits != "train")
+    test = cut(corpus, adapter, held_out, protocol, chosen, statistics)
+    if not len(train) or not len(test):
+        raise UserError(
+            f"no row of {corpus.folder} is {protocol.lookback} + {protocol.horizon} steps long in both "
+            "splits: lower lookback or horizon"
+        )
+    guesses = baselines(train, test, protocol)
+    scores = [_score(NO_WEIGHTS, name, guess, test) for name, guess in guesses.items()]
+    for weights, source in ((TRAINED, encoder), (RANDOM, random)):
+        parts = [_features(source, windows.inputs, progress) for windows in (train, test)]
+        for stage in source.stages:
+            guess = head(parts[0][stage], train, parts[1][stage], test)
+            scores.append(_score(weights, stage, guess, test))
+    return scores
+
+
+def _chosen(encoder: Encoder, patterns: Sequence[str]) -> npt.NDArray[np.intp]:
+    names = encoder.spec.channel_names or [str(c) for c in range(encoder.spec.channels or 1)]
+    found = [c for c, name in enumerate(names) if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if not found:
+        raise UserError(f"no channel matches {', '.join(patterns)}; there is {', '.join(names)}")
+    return np.array(found)
+
+
+def cut(
+    corpus: Corpus,
+    adapter: ModalityAdapter,
+    rows: npt.NDArray[np.integer[Any]],
+    protocol: Protocol,
+    channels: npt.NDArray[np.intp],
+    statistics: dict[str, list[float]],
+) -> Windows:
+    """All windows of some rows."""
+    mean = np.array(statistics["mean"])[channels]
+    std = np.maximum(np.array(statistics["std"])[channels], 1e-6)
+    inputs, past, future = [], [], []
+    for sample in (adapter.load(corpus.row(int(number)), None) for number in rows):
+        values = (sample.values[:, channels] - mean) / std
+        if sample.observed is not None:
+            values = np.where(sample.observed[:, channels], values, np.nan)
+        for start, middle, end in _places(len(values), protocol):
+            inputs.append(_part(sample, start, middle))
+            past.append(_filled(values[start:middle]))
+            future.append(values[middle:end])
+    if not inputs:
+        return Windows([], np.empty(0), np.empty(0))
+    return Windows(inputs, np.stack(past), np.stack(future))
+
+
+def _places(length: int, protocol: Protocol) -> Iterator[tuple[int, int, int]]:
+    for start in range(0, length - protocol.lookback - protocol.horizon + 1, protocol.every):
+        middle = start + protocol.lookback
+        yield start, middle, middle + protocol.horizon
+
+
+def _part(sample: Sample, start: int, end: int) -> Sample:
+    observed = None if sample.observed is None else sample.observed[start:end]
+    times = None if sample.times is None else sample.times[start:end]
+    return Sample(sample.values[start:end], observed=observed, times=times)
+
+
+def _filled(values: Array) -> Array:
+    """Missing values are the last one before them, or the mean (0) where there is none."""
+    places = np.where(np.isnan(values), -1, np.arange(len(values))[:, None])
+    places = np.maximum.accumulate(places, axis=0)
+    filled = np.take_along_axis(values, np.maximum(places, 0), axis=0)
+    return np.asarray(np.where(places < 0, 0.0, filled))
+
+
+def baselines(train: Windows, test: Windows, protocol: Protocol) -> dict[str, Array]:
+    """Forecasts (n, horizon, c) without an encoder."""
+    last = test.past[:, -1:]
+    season = min(protocol.season, protocol.lookback)
+    steps = protocol.lookback - season + np.arange(protocol.horizon) % season
+    return {
+        "mean": np.zeros_like(test.future),
+        "persistence": np.repeat(last, protocol.horizon, axis=1),
+        "seasonal-naive": test.past[:, steps],
+        "DLinear": _dlinear(train, test),
+    }
+
+
+def _dlinear(train: Windows, test: Windows) -> Array:
+    """DLinear (Zeng et al., AAAI 2023): linear in trend and remainder, one map for all channels, by ridge."""
+    target = np.nan_to_num(train.future).transpose(0, 2, 1)  # n c horizon
+    model = _ridge(_decomposed(train.past), target.reshape(-1, target.shape[-1]))
+    guess = model.predict(_decomposed(test.past))
+    shape = (len(test), test.past.shape[2], test.future.shape[1])
+    return np.asarray(guess.reshape(shape).transpose(0, 2, 1))
+
+
+def _decomposed(past: Array) -> Array:
+    """Trend and remainder (n c, 2 lookback) of each channel."""
+    series = past.transpose(0, 2, 1).reshape(-1, past.shape[1])
+    sides = TREND_STEPS // 2
+    padded = np.pad(series, ((0, 0), (sides, sides)), mode="edge")
+    sums = np.cumsum(np.pad(padded, ((0, 0), (1, 0))), axis=1)
+    trend = (sums[:, TREND_STEPS:] - sums[:, :-TREND_STEPS]) / TREND_STEPS
+    return np.concatenate([trend, series - trend], axis=1)
+
+
+def head(x: Array, train: Windows, x_test: Array, test: Windows) -> Array:
+    """Ridge from embeddings to the change from the last value (n, horizon, c)."""
+    mean, std = x.mean(axis=0), x.std(axis=0) + 1e-6
+    change = np.nan_to_num(train.future - train.past[:, -1:])
+    model = _ridge((x - mean) / std, change.reshape(len(change), -1))
+    guess = model.predict((x_test - mean) / std).reshape(test.future.shape)
+    return np.asarray(test.past[:, -1:] + guess)
+
+
+def _ridge(x: Array, y: Array) -> Any:
+    from sklearn.linear_model import RidgeCV
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
+
+    with threadpool_limits(1):
+        return RidgeCV(ALPHAS).fit(x, y)
+
+
+def _features(encoder: Encoder, samples: Sequence[Sample], progress: Progress) -> dict[str, Array]:
+    """Of each window, for every stage: the mean over frames, and the last frame."""
+    found: dict[str, list[Array]] = {stage: [] for stage in encoder.stages}
+    for start in range(0, len(samples), WINDOWS_AT_ONCE):
+        progress(start, len(samples), "embedding")
+        for stage, frames in encoder.frames(samples[start : start + WINDOWS_AT_ONCE]).items():
+            found[stage] += [np.concatenate([x.mean(axis=0), x[-1]]) for x in frames]
+    progress(len(samples), len(samples), "embedding")
+    return {stage: np.stack(vectors) for stage, vectors in found.items()}
+
+
+def _score(weights: str, method: str, guess: Array, test: Windows) -> ForecastScore:
+    error = guess - test.future
+    mse, mae = float(np.nanmean(np.square(error))), float(np.nanmean(np.abs(error)))
+    return ForecastScore(weights, method, mse, mae, len(test))
+
+
+def to_json(scores: Sequence[ForecastScore]) -> list[dict[str, Any]]:
+    """The scores as plain values."""
+    return [asdict(score) for score in scores]

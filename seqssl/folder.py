@@ -1,0 +1,201 @@
+"""A run's folder: what it says of itself, and how it is opened again."""
+
+import platform
+import subprocess
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import seqssl
+from seqssl.build import assemble, build_adapter, length, model_of, set_scaling
+from seqssl.compose import load_recipe, to_yaml
+from seqssl.config import RunConfig
+from seqssl.data.files import locked, write_atomic
+from seqssl.data.shards import Corpus
+from seqssl.errors import UserError
+from seqssl.evaluation.encoder import Encoder
+from seqssl.model.protocols import HasViews
+from seqssl.model.types import SampleSpec
+from seqssl.report import flatten
+from seqssl.rules import within_stream
+from seqssl.training import checkpoint
+
+# What may differ when a run is taken up again: none of it changes the numbers that are still to come.
+_FREE = {"out", "health", "data.source", "data.workers"}
+_FREE |= {f"train.{key}" for key in ("log_every", "eval_every", "save_every", "keep_last")}
+
+
+def load(
+    path: str | Path, *, tap: str = "", device: str = "auto", weights: str = "last", stream: str = ""
+) -> Encoder:
+    """The frozen encoder of a run folder or of one of its checkpoint folders.
+
+    `tap`: see `Encoder`. `device`: "auto" is the GPU if there is one. `weights`: "last", "best", or "random"
+    (the same architecture at its initial weights: a baseline); a checkpoint folder stands for itself.
+    `stream`: which kind of data, for a joint run.
+    Raises UserError for what is no run, or has no such checkpoint, tap or stream.
+    """
+    if weights not in ("last", "best", "random"):
+        raise UserError(f"weights = {weights}: expected last, best or random.")
+    config, folder = find_run(path)
+    part, origin = part_of(config, stream), read_provenance(folder, stream)
+    spec, adapter = SampleSpec(**origin["spec"]), build_adapter(part)
+    model = assemble(config)
+    set_scaling(model_of(model, stream), origin.get("statistics"))
+    if weights != "random":
+        checkpoint.load_weights(model, find_checkpoint(Path(path), folder, weights))
+    limit = length(part.data, "batch", spec) or 2**20
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    views = adapter.views if isinstance(adapter, HasViews) else None
+    return Encoder(model_of(model, stream).to(device), spec, tap=tap, batch_inputs=limit, views=views)
+
+
+def part_of(config: RunConfig, stream: str) -> RunConfig:
+    """The configuration of one kind of data; UserError where the run has no such stream."""
+    parts = config.parts()
+    if stream not in parts:
+        there = (
+            f"stream=NAME with one of {', '.join(parts)}" if config.streams else "no stream: it has one kind"
+        )
+        raise UserError(f"stream = {stream or '(not given)'}: this run wants {there} of data.")
+    return parts[stream]
+
+
+def check_contract(spec: SampleSpec, run: Path, stream: str) -> None:
+    """UserError where data read with other settings would not mean what the run was trained on."""
+    stored = SampleSpec(**read_provenance(run, stream)["spec"])
+    for name, wanted in asdict(stored).items():
+        found = asdict(spec)[name]
+        if found != wanted:
+            raise UserError(
+                f"the run was trained on data with {name}={wanted}, these settings of the modality give "
+                f"{name}={found}: `seqssl info {run}` shows the whole input contract."
+            )
+
+
+def find_run(path: str | Path) -> tuple[RunConfig, Path]:
+    """The configuration and folder of the run that a path (the run, or something in it) belongs to."""
+    given = Path(path).expanduser()
+    for folder in (given, *given.parents):
+        if (folder / "config.yaml").is_file():
+            return load_recipe(folder / "config.yaml"), folder
+    raise UserError(
+        f"{path} is no run: there is no config.yaml in it. `seqssl train` makes runs/<recipe>-<size>."
+    )
+
+
+def find_checkpoint(path: Path, run: Path, weights: str) -> checkpoint.Checkpoint:
+    """The checkpoint that a path names, or the run's last or best."""
+    if (path / "model.safetensors").is_file():
+        return checkpoint.read(path)
+    if weights == "best":
+        best = run / "checkpoints" / "best"
+        if not best.exists():
+            raise UserError(f"{run} holds no best checkpoint yet: the first evaluation writes it.")
+        return checkpoint.read(best)
+    found, problems = checkpoint.latest(run / "checkpoints")
+    for problem in problems:
+        warnings.warn(f"{problem} An older one is used.", stacklevel=2)
+    if found is None:
+        raise UserError(f"{run} holds no checkpoint yet: train.save_every decides when the first is written.")
+    return found
+
+
+def check_same_run(config: RunConfig, out: Path, corpora: Mapping[str, Corpus]) -> None:
+    """Refuse to go on with another configuration or other data than the run in `out` began with."""
+    if not (out / "config.yaml").is_file():
+        if out.exists() and any(path.name != ".lock" for path in out.iterdir()):
+            raise UserError(f"out={out} is not empty and holds no run: choose another folder.")
+        return
+    before, now = flatten(read_config(out)), flatten(yaml.safe_load(to_yaml(config)))
+    changed = sorted(
+        key
+        for key in before.keys() | now.keys()
+        if before.get(key) != now.get(key)
+        and within_stream(key) not in _FREE
+        and not key.startswith("provenance")
+        and not isinstance(before.get(key, now.get(key)), Mapping)
+    )
+    if changed:
+        lines = "\n".join(f"  {key}: {before.get(key)} there, {now.get(key)} now" for key in changed)
+        raise UserError(
+            f"{out} holds a run with other settings:\n{lines}\nChoose another out=, or the old values."
+        )
+    for name, corpus in corpora.items():
+        if read_provenance(out, name).get("data_hash") != corpus.content_hash:
+            raise UserError(f"{out} was trained on other data than {corpus.folder}: choose another out=.")
+
+
+def write_config(config: RunConfig, out: Path, corpora: Mapping[str, Corpus]) -> None:
+    """config.yaml: the resolved configuration, and where it came from."""
+    out.mkdir(parents=True, exist_ok=True)
+    origins = {
+        name: {
+            "data": str(corpus.folder),
+            "data_hash": corpus.content_hash,
+            "spec": corpus.manifest.spec,
+            "statistics": corpus.manifest.statistics,
+        }
+        for name, corpus in corpora.items()
+    }
+    provenance = {
+        "seqssl": seqssl.__version__,
+        "commit": git_commit(),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        **(origins[""] if "" in origins else {"streams": origins}),
+    }
+    text = to_yaml(config) + yaml.safe_dump({"provenance": provenance}, sort_keys=False)
+    write_atomic(out / "config.yaml", text)
+
+
+def read_provenance(run: Path, stream: str = "") -> dict[str, Any]:
+    """The `provenance` section of a run's config.yaml, of one kind of data."""
+    provenance = read_config(run).get("provenance")
+    if isinstance(provenance, dict) and stream:
+        provenance = (provenance.get("streams") or {}).get(stream)
+    if not isinstance(provenance, dict):
+        raise UserError(
+            f"{run / 'config.yaml'} has no provenance section: it was not written by seqssl train."
+        )
+    return provenance
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """A run's config.yaml as it stands."""
+    path = run / "config.yaml"
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}): restore it, or choose another out=.") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} is damaged (it holds no settings): restore it, or choose another out=.")
+    return tree
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold `out` for one training at a time; UserError where another process has it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(out / ".lock", wait=False))
+        except BlockingIOError as error:
+            raise UserError(f"out={out} is being trained by another process: choose another out=.") from error
+        yield
+
+
+def git_commit() -> str | None:
+    """The commit of seqssl's own checkout; None for an installed wheel."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,68 @@
+"""Which input steps a frame stands for: what is missing, what is hidden, and which symbols a frame holds."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+from torch.nn import functional as F
+
+from seqssl.model.types import length_mask
+
+FAR = 2**20  # input steps; so many show what a feature encoder does far from the borders
+MIN_OBSERVED = 0.5  # share of a frame's values without which it is no target
+
+
+def steps_per_frame(feature_encoder: Any) -> float:
+    """Input steps between two frames, far from the borders of a row."""
+    near, far = feature_encoder.output_lengths(torch.tensor([FAR, 2 * FAR], device="cpu")).tolist()
+    return FAR / int(far - near)
+
+
+def tiles(feature_encoder: Any) -> int | None:
+    """The stride, where frame j stands for exactly the steps [j stride, (j + 1) stride); else None."""
+    stride = round(steps_per_frame(feature_encoder))
+    lengths = torch.arange(1, 8 * stride + 2, device="cpu")
+    made = feature_encoder.output_lengths(lengths)
+    return stride if torch.equal(made, (lengths + stride - 1) // stride) else None
+
+
+def observed_share(
+    observed: Bool[Tensor, "b t *c"], lengths: Int[Tensor, "b"], num_frames: int, stride: float
+) -> Float[Tensor, "b s"]:
+    """Share of the values of each frame's steps that are observed; steps beyond a row do not count."""
+    size = observed.shape[1]
+    valid = length_mask(lengths, size)
+    seen = observed.flatten(2).double().mean(-1) if observed.dim() > 2 else observed.double()
+    edges = torch.arange(num_frames + 1, device=observed.device, dtype=torch.float64) * stride
+    starts, ends = edges[:-1].floor().long().clamp(max=size), edges[1:].ceil().long().clamp(max=size)
+
+    def within(steps: Tensor) -> Tensor:
+        sums = F.pad(steps.cumsum(1), (1, 0))
+        return sums[:, ends] - sums[:, starts]
+
+    share: Tensor = within(seen * valid) / within(valid.double()).clamp(min=1)
+    return share.float()
+
+
+def spread(mask: Bool[Tensor, "b s"], num_steps: int, stride: float) -> Bool[Tensor, "b t"]:
+    """A mask of frames as a mask of the steps that they stand for."""
+    steps = torch.arange(num_steps, device=mask.device)
+    frames = (steps / stride).long().clamp(max=mask.shape[1] - 1)
+    return mask[:, frames]
+
+
+def frame_symbols(
+    inputs: Shaped[Tensor, "b t *c"],
+    lengths: Int[Tensor, "b"],
+    observed: Bool[Tensor, "b t *c"] | None,
+    stride: int,
+) -> Int[Tensor, "b s g"]:
+    """The ids of each frame's steps, g = stride x channels; -1 where one is missing or beyond the row."""
+    known = length_mask(lengths, inputs.shape[1])
+    if observed is not None:
+        known = known & observed.flatten(2).all(-1) if observed.dim() > 2 else known & observed
+    ids = inputs.flatten(2) if inputs.dim() > 2 else inputs[..., None]
+    ids = ids.masked_fill(~known[..., None], -1)
+    ids = F.pad(ids, (0, 0, 0, -ids.shape[1] % stride), value=-1)
+    return ids.reshape(len(ids), -1, stride * ids.shape[2])
