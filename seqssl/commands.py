@@ -64,12 +64,16 @@ def prepare(arguments: Arguments) -> None:
             num_workers=arguments["workers"],
             progress=progress,
         )
+    from seqssl.run import hours
+
     for name, split in manifest.splits.items():
         amount = f"{split.length:,} input steps" + (
-            f", {split.hours:.3g} h" if split.hours is not None else ""
+            f", {hours(split.hours)}" if split.hours is not None else ""
         )
         print(f"{name}: {split.num_rows:,} rows, {amount}")
     print(f"rejected: {manifest.num_rejected} (see {arguments['out']}/rejected.jsonl)")
+    if (Path(arguments["out"]).expanduser() / "quality.jsonl").exists():
+        print(f"what was noticed in each file: {arguments['out']}/quality.jsonl")
 
 
 def data(arguments: Arguments) -> None:

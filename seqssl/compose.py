@@ -4,6 +4,7 @@ Layers, each over the one before: the recipes named by `extends` (left to right)
 the chosen entry of its `sizes`, the command line. Every value remembers where it came from.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -89,7 +90,7 @@ def resolve(name: str | Path, *overrides: str) -> Resolved:
     for origin, content in _read_layers(path):
         layers.merge(content, origin)
     layers.values.setdefault("recipe", path.stem)
-    sizes = layers.values.pop("sizes", None) or {}
+    sizes = _sizes(layers)
     asked = str(given.pop("size", layers.values.get("size", "auto")))
     size, note = _choose_size(name, overrides, sizes, asked, str(layers.values.get("size", "default")))
     if size in sizes:
@@ -117,14 +118,13 @@ def _add_streams(layers: Layers, size: str) -> None:
         below = Layers()
         for origin, content in _read_layers(path):
             below.merge(content, origin)
-        sizes = below.values.pop("sizes", None) or {}
+        sizes = _sizes(below)
         if size in sizes:
             below.choose_size(size, sizes)
-        above = {"streams": {name: dict(stream)}}
-        for key in rules.STREAM_KEYS:
-            if key in below.values:
-                layers.merge({"streams": {name: {key: below.values[key]}}}, _display(path))
-        layers.merge(above, "the joint recipe")
+        own = copy.deepcopy({key: below.values[key] for key in rules.STREAM_KEYS if key in below.values})
+        above = copy.deepcopy(stream)
+        layers.merge({"streams": {name: own}}, _display(path))
+        layers.merge({"streams": {name: above}}, "the joint recipe")
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -165,7 +165,7 @@ def sizes_of(path: Path) -> list[str]:
     layers = Layers()
     for origin, content in _read_layers(path):
         layers.merge(content, origin)
-    return list(layers.values.get("sizes") or {})
+    return list(_sizes(layers))
 
 
 def header(path: Path) -> dict[str, str]:
@@ -246,6 +246,16 @@ def _read_layers(path: Path, level: int = 0) -> Iterator[tuple[str, Tree]]:
     for parent in [parents] if isinstance(parents, str) else parents:
         yield from _read_layers(find_recipe(parent, beside=path.parent), level + 1)
     yield _display(path), content
+
+
+def _sizes(layers: Layers) -> Tree:
+    """The sizes of a recipe, taken out of its values; null removes one that it inherits."""
+    sizes = layers.values.pop("sizes", None) or {}
+    return (
+        {name: entry for name, entry in sizes.items() if entry is not None}
+        if isinstance(sizes, dict)
+        else sizes
+    )
 
 
 def _choose_size(

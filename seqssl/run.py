@@ -205,6 +205,8 @@ def measure(
     """What a unit of input costs, what the device can do, and a sentence about the machine."""
     cost = cost_of(config)
     rate = None if config.streams else adapters[""].spec.rate_hz
+    if rate is not None and rate < 1:
+        rate = None  # steps per second say more than years per second
     per_input = cost.micro_flops / (cost.rows * cost.row_input) / (rate or 1)
     name = str(precision).removeprefix("torch.")
     if device.type == "cuda":
@@ -220,6 +222,11 @@ def measure(
 def describe_corpus(corpus: Corpus) -> str:
     """Rows and amounts by split."""
     return ", ".join(
-        f"{name}: {split.num_rows} rows" + (f", {split.hours:.3g} h" if split.hours is not None else "")
+        f"{name}: {split.num_rows} rows" + (f", {hours(split.hours)}" if split.hours is not None else "")
         for name, split in corpus.manifest.splits.items()
     )
+
+
+def hours(number: float) -> str:
+    """Hours as people write them: 1.89 h, 17,520 h."""
+    return f"{number:,.0f} h" if number >= 100 else f"{number:.3g} h"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from seqssl import Conv1dStack, Record, Sample, SampleSpec
+from seqssl import Conv1dStack, Record, Sample, SampleSpec, TokenEncoder
 from seqssl.compose import load_recipe
 from seqssl.config import RunConfig
 
@@ -91,3 +91,40 @@ def toy_config(source: Path, out: Path, *overrides: str) -> RunConfig:
     """Its configuration."""
     name, *rest = toy_arguments(source, out, *overrides)
     return load_recipe(name.removeprefix("recipe="), *rest)
+
+
+def read_letters(path: Path) -> dict[str, object]:
+    text = path.read_text().strip()
+    return {"length": len(text), "ids": np.frombuffer(text.encode(), np.uint8) - ord("a")}
+
+
+class Letters:
+    """Reads .txt files of the letters a to d, where e stands for an unknown letter."""
+
+    def __init__(self, *, stride: int = 2) -> None:
+        self._stride = stride
+        self.spec = SampleSpec(dtype="int64", units="letter", vocab_size=5, symbols="abcd?", missing_id=4)
+
+    def records(self, source: Path, split: str) -> Iterator[Record]:
+        for path in sorted(source.rglob("*.txt")):
+            name = path.relative_to(source).as_posix()
+            yield Record(name, partial(read_letters, path), path.parent.name, path.stem[:1])
+
+    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+        ids = np.asarray(row["ids"], np.int64)
+        return Sample(ids, label=row["label"], group=row["group"], observed=ids < 4)
+
+    def feature_encoder(self, dim: int) -> TokenEncoder:
+        return TokenEncoder(5, dim=12, embedding_dim=8, kernel=3, stride=self._stride)
+
+
+def write_letters(folder: Path, *, num_rows: int = 20) -> Path:
+    """Rows of 30 to 70 letters in runs, each of its own rhythm; a few are unknown."""
+    rng = np.random.default_rng(1)
+    for row in range(num_rows):
+        ids = (np.arange(30 + 2 * row) // (1 + row % 3) + rng.integers(0, 2, 30 + 2 * row)) % 4
+        ids[3 : 3 + row % 5] = 4
+        path = folder / f"group{row % 2}" / f"{'xyz'[row % 3]}{row:02}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join("abcde"[i] for i in ids))
+    return folder

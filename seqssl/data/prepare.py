@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -277,8 +278,10 @@ def _finished(out: Path, plan: str) -> Manifest:
 def _nothing_usable(source: Path, rejected: Sequence[Rejected]) -> str:
     if not rejected:
         return f"Nothing in {source} looks like data of this modality."
-    counts = Counter(line.reason for line in rejected).most_common(5)
-    reasons = "".join(f"\n  - {count} x {reason}" for reason, count in counts)
+    # Reasons that differ in a number only are one reason; the first of them is shown.
+    counts = Counter(re.sub(r"\d+", "0", line.reason) for line in rejected).most_common(5)
+    first = {re.sub(r"\d+", "0", line.reason): line.reason for line in reversed(rejected)}
+    reasons = "".join(f"\n  - {count} x {first[reason]}" for reason, count in counts)
     return f"No usable rows in {source}; {len(rejected)} rejected:{reasons}"
 
 

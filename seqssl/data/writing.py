@@ -52,8 +52,8 @@ def _read_record(adapter: ModalityAdapter, task: _Task) -> _Result:
     rows, rejected = [], []
     for number, columns in enumerate(found.rows if isinstance(found, Rows) else [found]):
         values = dict(columns)
-        part = values.pop("part", number)
-        row = {**task.columns, "key": f"{key}#{part}" if many else key}
+        part = str(values.pop("part", number if many else ""))
+        row = {**task.columns, "key": f"{key}#{part}" if part else key}
         problem = _checked(adapter, row, values, sums)
         if problem:
             rejected.append((row["key"], problem))

@@ -159,6 +159,8 @@ class Encoder:
         if "observed" in self.model.extra_inputs and np.isnan(values).any():
             observed = ~np.isnan(values) & (True if observed is None else observed)
             values = np.where(observed, values, 0)
+        if observed is None and spec.missing_id is not None:
+            observed = values != spec.missing_id
         if not np.isfinite(values).all():
             raise UserError(f"array {index} holds NaN or infinite values; clean it first")
         if observed is not None and not observed.any():

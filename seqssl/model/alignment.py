@@ -16,7 +16,8 @@ MIN_OBSERVED = 0.5  # share of a frame's values without which it is no target
 def steps_per_frame(feature_encoder: Any) -> float:
     """Input steps between two frames, far from the borders of a row."""
     near, far = feature_encoder.output_lengths(torch.tensor([FAR, 2 * FAR], device="cpu")).tolist()
-    return FAR / int(far - near)
+    stride = FAR / int(far - near)
+    return float(round(stride)) if abs(stride - round(stride)) < 1e-3 else stride
 
 
 def tiles(feature_encoder: Any) -> int | None:
@@ -30,10 +31,14 @@ def tiles(feature_encoder: Any) -> int | None:
 def observed_share(
     observed: Bool[Tensor, "b t *c"], lengths: Int[Tensor, "b"], num_frames: int, stride: float
 ) -> Float[Tensor, "b s"]:
-    """Share of the values of each frame's steps that are observed; steps beyond a row do not count."""
+    """Share of the values of each frame's steps that are observed.
+
+    Neither steps beyond a row count, nor channels that the whole row lacks: a station without a sensor.
+    """
     size = observed.shape[1]
     valid = length_mask(lengths, size)
-    seen = observed.flatten(2).double().mean(-1) if observed.dim() > 2 else observed.double()
+    channels = (observed.flatten(2) if observed.dim() > 2 else observed[..., None]) & valid[..., None]
+    seen = channels.sum(-1).double() / channels.any(1).sum(-1, keepdim=True).clamp(min=1)
     edges = torch.arange(num_frames + 1, device=observed.device, dtype=torch.float64) * stride
     starts, ends = edges[:-1].floor().long().clamp(max=size), edges[1:].ceil().long().clamp(max=size)
 

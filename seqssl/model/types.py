@@ -135,6 +135,7 @@ class SampleSpec:
     max_len: int | None = None  # longest row in input steps; None: no limit
     channel_names: tuple[str, ...] | None = None  # one per channel
     symbols: str | None = None  # one character per id, where the ids have such names
+    missing_id: int | None = None  # the id that stands for "unknown": never observed
 
     def __post_init__(self) -> None:
         if self.channel_names is not None:  # JSON and YAML know lists only
@@ -157,8 +158,8 @@ class Rows:
     """Many rows from one read (the windows of a long recording), with what was noticed on the way.
 
     Each row is a mapping like the one of a `Record` that gives a single row. A text `part` in it makes the
-    row's key `<record's key>#<part>` (its number, where there is none). `quality` is written to
-    quality.jsonl: counts, errors before and after a correction, what was left out and why.
+    row's key `<record's key>#<part>` (its number where there is none, nothing where it is empty). `quality`
+    is written to quality.jsonl: counts, errors before and after a correction, what was left out and why.
     """
 
     rows: Sequence[Mapping[str, object]]

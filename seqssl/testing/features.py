@@ -1,5 +1,6 @@
 """What every feature encoder must do, checked in evaluation on random inputs made by a `SampleSpec`."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,7 @@ def feature_encoder_checks() -> list[Check]:
         frames_are_finite_and_dim_wide,
         padding_never_changes_a_frame,
         batch_mates_never_change_a_frame,
+        missing_values_never_change_a_frame,
         gradient_reaches_every_parameter,
         is_deterministic,
     )
@@ -91,6 +93,22 @@ def batch_mates_never_change_a_frame(encoder: Any, spec: SampleSpec) -> None:
     require_close(one.x[0, :frames], two.x[0, :frames], "batch mates change a row", tolerance=1e-4)
 
 
+def missing_values_never_change_a_frame(encoder: Any, spec: SampleSpec) -> None:
+    """Where the encoder reads `observed`: what stands in the place of a missing value does not matter."""
+    if not _reads_observed(encoder):
+        return
+    inputs, lengths = _batch(encoder, spec)
+    observed = torch.rand(inputs.shape, generator=seeded(3)) < 0.7
+    other = torch.where(observed, inputs, random_inputs(spec, inputs.shape[1], num_rows=4, seed=9))
+    one, two = (encoder(values, lengths, observed=observed).x for values in (inputs, other))
+    require_close(one, two, "a missing value changes a frame")
+    whole = encoder(inputs, lengths, observed=torch.ones_like(observed)).x
+    require(not torch.equal(whole, one), "`observed` changes nothing")
+    plain = _encode(encoder, inputs, lengths)
+    for row, frames in enumerate(plain.lengths.tolist()):
+        require_close(plain.x[row, :frames], whole[row, :frames], "observed=None is not all observed")
+
+
 def gradient_reaches_every_parameter(encoder: Any, spec: SampleSpec) -> None:
     """Every trainable parameter has a finite gradient."""
     inputs, lengths = _batch(encoder, spec)
@@ -98,6 +116,9 @@ def gradient_reaches_every_parameter(encoder: Any, spec: SampleSpec) -> None:
     if not trained:
         return
     x = _encode(encoder, inputs, lengths).x
+    if _reads_observed(encoder):  # a vector for what is missing wants something missing
+        observed = torch.rand(inputs.shape, generator=seeded(3)) < 0.7
+        x = encoder(inputs, lengths, observed=observed).x
     require(x.requires_grad, "the output carries no gradient")
     grads = torch.autograd.grad(x.square().sum(), [*trained.values()], allow_unused=True)
     for name, grad in zip(trained, grads, strict=True):
@@ -142,3 +163,7 @@ def _encode(encoder: Any, inputs: Tensor, lengths: Tensor) -> Any:
     if isinstance(encoder, nn.Module):
         encoder.eval()
     return encoder(inputs, lengths)
+
+
+def _reads_observed(encoder: Any) -> bool:
+    return "observed" in inspect.signature(getattr(encoder, "forward", encoder)).parameters

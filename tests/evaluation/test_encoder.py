@@ -1,6 +1,7 @@
 """Frozen features: what goes in, what comes out, and what must not matter."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
-from toy import Toy, toy_config
+from toy import TOY, Letters, Toy, toy_config
 
-from seqssl import Batch, Encoder, UserError, build_model
+from seqssl import Batch, Encoder, Sample, UserError, build_model
+from seqssl.compose import load_recipe
 from seqssl.model.types import SampleSpec
 
 
@@ -144,3 +146,46 @@ def test_it_is_a_step_of_a_scikit_learn_pipeline() -> None:
     assert pipeline.fit(arrays, labels).score(arrays, labels) == 1.0
     assert cross_val_score(pipeline, arrays, labels, cv=3).mean() == 1.0
     assert clone(pipeline).steps[0][1] is encoder  # frozen: a copy would cost memory and change nothing
+
+
+def letters_encoder(views: Any = None) -> Encoder:
+    """Of ids with gaps, stride 2."""
+
+    overrides = ["modality=toy:Letters" if entry.startswith("modality") else entry for entry in TOY]
+    config = load_recipe("base/w2vbert", "size=tiny", "data=unused", *overrides)
+    return Encoder(build_model(config), Letters().spec, batch_inputs=100, views=views)
+
+
+def test_what_is_missing_changes_no_embedding() -> None:
+    encoder, rng = letters_encoder(), np.random.default_rng(0)
+    ids, observed = rng.integers(0, 5, 40), rng.random(40) < 0.7
+    other = np.where(observed, ids, (ids + 1) % 5)
+    one = encoder.embed([Sample(ids, observed=observed), ids[:7]])
+    two = encoder.embed([Sample(other, observed=observed), ids[:7]])
+    np.testing.assert_array_equal(one, two)
+    assert np.abs(one[0] - encoder.embed([ids])[0]).max() > 1e-4
+
+
+def test_frames_that_are_mostly_missing_are_not_pooled() -> None:
+    encoder, ids = letters_encoder(), np.arange(20) % 4
+    observed = np.arange(20) < 10
+    frames = encoder.embed([Sample(ids, observed=observed)], pool="none")[0]
+    np.testing.assert_allclose(
+        encoder.embed([Sample(ids, observed=observed)])[0], frames[:5].mean(axis=0), atol=1e-5
+    )
+    with pytest.raises(UserError, match="all of its values are missing"):
+        encoder.embed([Sample(ids, observed=np.zeros(20, bool))])
+
+
+def test_embeddings_are_averaged_over_views() -> None:
+    def both_ways(sample: Sample) -> list[Sample]:
+        return [sample, Sample(sample.values[::-1].copy(), observed=None)]
+
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(0, 4, length) for length in (31, 8, 1, 50)]
+    averaged, plain = letters_encoder(both_ways), letters_encoder()
+    forward = averaged.embed(rows)
+    np.testing.assert_allclose(forward, averaged.embed([row[::-1].copy() for row in rows]), atol=1e-5)
+    single = [plain.embed([row])[0] + plain.embed([row[::-1].copy()])[0] for row in rows]
+    np.testing.assert_allclose(forward, np.stack(single) / 2, atol=1e-5)
+    np.testing.assert_allclose(averaged.embed_stages(rows)["output"], forward, atol=1e-5)

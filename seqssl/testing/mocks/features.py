@@ -120,3 +120,24 @@ class WritesIntoItsInputs(BrokenFeatures):
     def forward(self, inputs: Tensor, lengths: Tensor) -> Features:
         """In place."""
         return super().forward(F.relu(inputs, inplace=True), lengths)
+
+
+class PeeksAtTheMissing(BrokenFeatures):
+    """Knows what is missing, and reads it all the same."""
+
+    fails: ClassVar = {"missing_values_never_change_a_frame"}
+
+    def forward(self, inputs: Tensor, lengths: Tensor, observed: Tensor | None = None) -> Features:
+        """Missing values count half."""
+        seen = torch.ones_like(inputs) if observed is None else 0.5 + 0.5 * observed
+        return super().forward(inputs * seen, lengths)
+
+
+class NotesNoGap(BrokenFeatures):
+    """Takes `observed`, and does nothing with it."""
+
+    fails: ClassVar = {"missing_values_never_change_a_frame"}
+
+    def forward(self, inputs: Tensor, lengths: Tensor, observed: Tensor | None = None) -> Features:
+        """As if all were there."""
+        return super().forward(inputs, lengths)

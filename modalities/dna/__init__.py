@@ -1,0 +1,277 @@
+"""DNA: FASTA, FASTQ, GenBank, 2bit, tables and class folders to rows of bases A C G T N."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int
+
+from modalities.dna import alphabet, shuffling
+from modalities.dna.files import Columns, Sequence, find_files, kind_of, read_sequences
+from modalities.dna.intervals import (
+    Interval,
+    chromosome_of_title,
+    interval_of_title,
+    problem_on,
+    read_intervals,
+)
+from modalities.dna.storage import DAMAGE, Bases, OtherStrand
+from seqssl import Record, Rejected, Rows, Sample, SampleSpec, TokenEncoder, UserError
+
+BLOCK_BASES = 2**18  # a longer sequence becomes several records
+GENOME_KINDS = ("fasta", "genbank", "2bit")  # what intervals may refer to
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one record reads."""
+
+    key: str
+    bases: Bases
+    start: int = 0  # of its first base in the sequence
+    whole: bool = True  # it is all of the sequence
+
+
+class DNA:
+    """Windows of nucleotide sequences, stored as text; N is missing and never a target.
+
+    A sequence (or interval) of at most `length` bases is one row, a longer one gives a row every `step`.
+    """
+
+    def __init__(
+        self,
+        *,
+        length: int = 2048,
+        step: int | None = None,
+        min_length: int = 32,
+        max_missing: float = 0.5,
+        soft_masked: Literal["keep", "missing"] = "keep",
+        intervals: str | None = None,
+        one_based: bool = False,
+        sequence_column: str | None = None,
+        label_column: str | None = None,
+        group_column: str | None = None,
+        every: int = 1,
+        shuffled: bool = False,
+        rc: bool = True,
+        stride: int = 4,
+    ) -> None:
+        self.length, self.step, self.min_length, self.every = length, step or length, min_length, every
+        self.max_missing, self.soft_masked = max_missing, soft_masked
+        self.intervals, self.one_based = intervals, one_based
+        self.sequence_column, self.label_column = sequence_column, label_column
+        self.group_column, self.shuffled = group_column, shuffled
+        self._rc, self._stride = rc, stride
+        if not 1 <= min_length <= length or self.step < 1 or every < 1 or not 0 <= max_missing <= 1:
+            raise ValueError(
+                f"1 <= min_length <= length, step >= 1, every >= 1 and 0 <= max_missing <= 1 are needed; got "
+                f"{min_length}, {length}, {self.step}, {every} and {max_missing}"
+            )
+        # A file outside the source is part of the settings by its content
+        outside = Path(intervals).expanduser() if intervals else None
+        content = outside.read_bytes() if outside and outside.is_file() else b""
+        self.intervals_digest = hashlib.sha256(content).hexdigest() if content else ""
+        self.spec = SampleSpec(
+            dtype="int64",
+            units="nucleotide",
+            vocab_size=len(alphabet.SYMBOLS),
+            missing_id=alphabet.SYMBOLS.index("N"),
+            symbols=alphabet.SYMBOLS,
+        )
+
+    def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
+        """The sequences of all files of a folder, or of one file, or the intervals of a BED file in them."""
+        found = self._from_intervals(source) if self.intervals else self._from_files(source)
+        return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
+
+    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+        """Ids of a stored row; with `rng`, in half of the cases those of the other strand."""
+        values = self._values(row["sequence"].encode())
+        observed = values != alphabet.MISSING
+        sample = Sample(values, label=row["label"], group=row["group"], observed=observed)
+        flip = rng is not None and self._rc and rng.random() < 0.5
+        return _reverse_complement(sample) if flip else sample
+
+    def views(self, sample: Sample) -> list[Sample]:
+        """Both strands, or with `rc` off the one that is there."""
+        return [sample, _reverse_complement(sample)] if self._rc else [sample]
+
+    def feature_encoder(self, dim: int) -> TokenEncoder:
+        """Embedded bases, a convolution over 9 of them, `stride` bases per frame."""
+        return TokenEncoder(len(alphabet.SYMBOLS), dim=dim, kernel=9, stride=self._stride)
+
+    def _from_files(self, source: Path) -> Iterator[Record | Rejected]:
+        files = find_files(source)
+        several = sum(kind_of(path) not in ("text", "bed") for path, _ in files) > 1
+        for path, name in files:
+            found = self._sequences(source, path, name)
+            if isinstance(found, Rejected):
+                yield found
+                continue
+            prefix = f"{name}/" if several and kind_of(path) != "text" else ""
+            intervals = (interval_of_title(sequence.title, len(sequence.bases)) for sequence in found)
+            yield from self._of_sequences(name, prefix, zip(found, intervals, strict=True))
+
+    def _from_intervals(self, source: Path) -> Iterator[Record | Rejected]:
+        table = self._interval_file(source if source.is_dir() else source.parent)
+        genome: dict[str, Sequence] = {}
+        for path, name in find_files(source):
+            found = self._sequences(source, path, name) if kind_of(path) in GENOME_KINDS else []
+            if isinstance(found, Rejected):
+                yield found
+                continue
+            for sequence in found:
+                if genome.setdefault(sequence.name, sequence) is not sequence:
+                    yield Rejected(f"{name}/{sequence.name}", "the name is that of an earlier sequence")
+        lengths = {name: len(sequence.bases) for name, sequence in genome.items()}
+        stretches: list[tuple[Sequence, Interval]] = []
+        for interval in read_intervals(table, one_based=self.one_based):
+            problem = "" if isinstance(interval, Rejected) else problem_on(interval, lengths)
+            if isinstance(interval, Rejected):
+                yield interval
+            elif problem:
+                yield Rejected(interval.place, problem)
+            else:
+                bases = genome[interval.chrom].bases.narrow(interval.start, interval.stop)
+                bases = OtherStrand(bases) if interval.reverse else bases
+                described = {name: getattr(interval, name) for name in ("label", "group", "split")}
+                stretches.append((Sequence(interval.place, bases, **described), interval))
+        yield from self._of_sequences(table.name, "", stretches)
+
+    def _interval_file(self, folder: Path) -> Path:
+        places = [Path(str(self.intervals)).expanduser(), folder / str(self.intervals)]
+        path = next((path for path in places if path.is_file()), None)
+        if path is None:
+            raise UserError(f"modality.intervals: there is no file {self.intervals}, nor is it in {folder}.")
+        return path
+
+    def _sequences(self, source: Path, path: Path, name: str) -> list[Sequence] | Rejected:
+        """All sequences of a file, or why there are none: one that is cut short is left out whole."""
+        if kind_of(path) == "bed":
+            return Rejected(name, "intervals, but no genome: name this file in modality.intervals")
+        columns = Columns(self.sequence_column, self.label_column, self.group_column)
+        try:
+            return list(read_sequences(path, name, columns))
+        except DAMAGE as error:
+            return Rejected(name, f"damaged or cut short, bring it again ({error})")
+        except ValueError as error:
+            if isinstance(error, UserError) and path == source:
+                raise
+            return Rejected(name, str(error))
+
+    def _of_sequences(
+        self, name: str, prefix: str, found: Iterable[tuple[Sequence, Interval | None]]
+    ) -> Iterator[Record | Rejected]:
+        """Records of the sequences of the file `name`; of several with one interval, the first."""
+        first: dict[str, str] = {}  # which sequence has a key
+        copies: list[str] = []
+        for sequence, interval in found:
+            key = interval.key if interval else sequence.name
+            if not key:
+                yield Rejected(name, "a record without a name: nothing follows its '>'")
+            elif key not in first:
+                if len(first) % self.every == 0:
+                    yield from self._of_sequence(prefix + key, sequence, interval)
+                first[key] = sequence.name
+            elif interval:
+                copies.append(f"{sequence.name} has that of {first[key]}")
+            else:
+                yield Rejected(prefix + key, f"the name is that of an earlier sequence in {name}")
+        if copies:
+            total = len(first) + len(copies)
+            reason = (
+                f"{len(copies)} of {total} have the interval of an earlier one, which is kept: {copies[0]}"
+            )
+            yield Rejected(name, reason)
+
+    def _of_sequence(self, key: str, sequence: Sequence, interval: Interval | None) -> Iterator[Record]:
+        """One record, or several of a long sequence; windows lie at the same places in both cases."""
+        bases = sequence.bases
+        chromosome = interval.chrom if interval else chromosome_of_title(sequence.title)
+        describe = partial(
+            Record,
+            group=sequence.group or chromosome or sequence.name,
+            label=sequence.label,
+            split=sequence.split,
+        )
+        starts, num_windows = self._starts(len(bases)), max(1, BLOCK_BASES // self.step)
+        if len(starts) <= num_windows:
+            yield describe(key, partial(self._read, Piece(key, bases)))
+            return
+        for block in (starts[at : at + num_windows] for at in range(0, len(starts), num_windows)):
+            start, stop = block[0], min(len(bases), block[-1] + self.length)
+            name = f"{key}:{start}-{stop}"
+            piece = Piece(name, bases.narrow(start, stop), start, whole=False)
+            yield describe(name, partial(self._read, piece))
+
+    def _starts(self, num_bases: int) -> range:
+        """Where windows start: at least one, and none whose bases are all in the one before."""
+        overlap = max(0, self.length - self.step)
+        return range(0, max(1, num_bases - overlap), self.step)
+
+    def _read(self, piece: Piece) -> dict[str, object] | Rows:
+        """The columns of a sequence that is one row; else windows, and what was changed or left out."""
+        try:
+            letters, changes = alphabet.normalized(piece.bases.read())
+        except DAMAGE as error:
+            raise ValueError(f"the file is damaged or cut short ({error})") from error
+        starts = self._starts(len(letters))
+        single = piece.whole and len(letters) <= self.length
+        rows: list[dict[str, object]] = []
+        dropped: Counter[str] = Counter()
+        for start in starts:
+            window = letters[start : start + self.length]
+            problem = self._problem(window)
+            if problem:
+                dropped[problem] += 1
+                continue
+            place = piece.start + start
+            rows += self._rows(window, piece.key, "" if single else f"{place}-{place + len(window)}")
+        if not rows:
+            (problem, _), *_ = dropped.most_common()
+            raise ValueError(problem if single else f"{problem}, or worse, in each of {len(starts)} windows")
+        if dropped:
+            changes["dropped_windows"] = dict(dropped)
+        if single and not changes and not self.shuffled:
+            return {name: value for name, value in rows[0].items() if name != "part"}
+        return Rows(rows, {"bases": len(letters), "rows": len(rows), **changes} if changes else {})
+
+    def _rows(self, window: bytes, key: str, part: str) -> list[dict[str, object]]:
+        """A window as it is, or as a pair of the real and a shuffled one."""
+        row: dict[str, object] = {"part": part, "length": len(window), "sequence": window.decode()}
+        if not self.shuffled:
+            return [row]
+        seed = hashlib.sha256(f"{key}#{part}".encode()).digest()
+        mixed = shuffling.shuffled(window, np.random.default_rng([*seed]))
+        pair = {"real": row["sequence"], "shuffled": mixed.decode()}
+        return [
+            {**row, "part": f"{part}/{kind}".lstrip("/"), "label": kind, "sequence": sequence}
+            for kind, sequence in pair.items()
+        ]
+
+    def _problem(self, window: bytes) -> str:
+        """Why a window is no row; "" where it is one."""
+        if len(window) < self.min_length:
+            return f"fewer than {self.min_length} bases (modality.min_length)"
+        if np.mean(self._values(window) == alphabet.MISSING) > self.max_missing:
+            what = "N" if self.soft_masked == "keep" else "N or lower case"
+            return f"more than {self.max_missing:.0%} {what} (modality.max_missing)"
+        return ""
+
+    def _values(self, letters: bytes) -> Int[np.ndarray, "t"]:
+        """Ids, N for what is missing."""
+        values = alphabet.ids(letters)
+        if self.soft_masked == "missing":
+            values[alphabet.codes(letters) & alphabet.LOWER_CASE > 0] = alphabet.MISSING
+        return values
+
+
+def _reverse_complement(sample: Sample) -> Sample:
+    """The other strand; copies, since torch takes no arrays that run backwards."""
+    observed = None if sample.observed is None else sample.observed[::-1].copy()
+    return replace(sample, values=alphabet.COMPLEMENT_IDS[sample.values][::-1].copy(), observed=observed)

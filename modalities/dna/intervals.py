@@ -1,0 +1,164 @@
+"""Intervals of a genome: lines of BED or of a table with named columns, and what a FASTA title says."""
+
+import gzip
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from modalities.dna.storage import DAMAGE, is_gzip
+from seqssl import Rejected, UserError
+
+SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(
+    ("valid", "validation", "val", "dev"), "valid"
+)
+COLUMNS = {
+    "chrom": ("chrom", "chromosome", "chr", "seqname", "contig"),
+    "start": ("start", "chromstart", "begin"),
+    "stop": ("end", "chromend", "stop"),
+    "label": ("label", "class", "name"),
+    "strand": ("strand",),
+    "group": ("group",),
+    "split": ("split",),
+}
+BED_COLUMNS = {"chrom": 0, "start": 1, "stop": 2, "label": 3, "strand": 5}
+NUM_SHOWN = 6  # names of sequences that a message lists
+TITLE = re.compile(r"(?:^|\s|::)([^\s:]+):(-?\d+)-(\d+)(?=\([+-]\)|\s|$)")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Bases [start, stop) of a sequence, counted from 0, and what a table says about them."""
+
+    chrom: str
+    start: int
+    stop: int
+    reverse: bool = False  # the other strand is meant
+    label: str = ""
+    group: str = ""
+    split: str = ""
+    place: str = ""  # where it was read: file:line
+
+    @property
+    def key(self) -> str:
+        """Its name: chr2L:100-300, with (-) behind it on the other strand."""
+        return f"{self.chrom}:{self.start}-{self.stop}" + "(-)" * self.reverse
+
+
+def interval_of_title(title: str, num_bases: int) -> Interval | None:
+    """The interval that a title names, as `chr2L:101-300` or `chr2L:100-300` for 200 bases.
+
+    Which way it counts shows in its length. One that starts before the sequence is cut there (UCSC's
+    upstream regions), and one that fits in neither way is none.
+    """
+    found = TITLE.search(title)
+    if not found:
+        return None
+    chrom, first, stop = found[1], int(found[2]), int(found[3])
+    for start in (first - 1, first):
+        if stop - max(0, start) == num_bases:
+            return Interval(chrom, max(0, start), stop)
+    return None
+
+
+def chromosome_of_title(title: str) -> str:
+    """The chromosome that a title names with an interval, whether the interval fits or not; else ""."""
+    found = TITLE.search(title)
+    return found[1] if found else ""
+
+
+def read_intervals(path: Path, *, one_based: bool) -> Iterator[Interval | Rejected]:
+    """Intervals of a BED file, or of a tab-separated table whose first line names its columns.
+
+    BED counts from 0 and its end is not included; with `one_based` the first base is 1 and the end is
+    included. Columns 4 and 6 of BED are label and strand; a fourth column of split names only is the split.
+    """
+    lines = [(number, fields) for number, fields in enumerate(_lines(path), start=1) if fields]
+    places = _places(path, lines[0][1]) if lines else {}
+    if places is not BED_COLUMNS:
+        lines = lines[1:]
+    elif all(len(fields) > 3 and fields[3] in SPLIT_NAMES for _, fields in lines):
+        places = {("split" if name == "label" else name): at for name, at in places.items()}
+    for number, fields in lines:
+        values = {name: fields[at] for name, at in places.items() if at < len(fields)}
+        try:
+            yield _interval(values, f"{path.name}:{number}", one_based=one_based)
+        except ValueError as error:
+            yield Rejected(f"{path.name}:{number}", str(error))
+
+
+def problem_on(interval: Interval, lengths: Mapping[str, int]) -> str:
+    """Why the interval cannot be read from sequences of these lengths; "" where it can."""
+    if interval.chrom not in lengths:
+        names = ", ".join(islice(lengths, NUM_SHOWN)) + (" ..." if len(lengths) > NUM_SHOWN else "")
+        return f"there is no sequence {interval.chrom}; there is {names or 'none at all'}"
+    excess = interval.stop - lengths[interval.chrom]
+    if excess <= 0:
+        return ""
+    hint = "; if the file counts from 1, set modality.one_based=true" if excess == 1 else ""
+    size = lengths[interval.chrom]
+    return f"{interval.key} ends {excess} beyond {interval.chrom}, which has {size} bases{hint}"
+
+
+def _interval(values: Mapping[str, str], place: str, *, one_based: bool) -> Interval:
+    try:
+        start, stop = int(values["start"]) - one_based, int(values["stop"])
+    except (KeyError, ValueError):
+        raise ValueError("no interval: it needs a sequence's name, a start and an end") from None
+    if start < 0:
+        raise ValueError(f"the start is before the sequence's first base ({start + one_based})")
+    if start == stop and not one_based:
+        raise ValueError(
+            f"no bases between {start} and {stop}: BED counts from 0 and leaves the end out; for a file that "
+            f"counts from 1 set modality.one_based=true"
+        )
+    if start >= stop:
+        raise ValueError(f"the end {stop} is before the start {start + one_based}")
+    strand = values.get("strand", ".")
+    if strand not in ("+", "-", ".", ""):
+        raise ValueError(f"the strand is {strand!r}, neither + nor -")
+    split = values.get("split", "")
+    label, group = values.get("label", ""), values.get("group", "")
+    split = SPLIT_NAMES.get(split, split)
+    return Interval(
+        values["chrom"], start, stop, strand == "-", "" if label == "." else label, group, split, place
+    )
+
+
+def _lines(path: Path) -> list[list[str]]:
+    try:
+        text = gzip.decompress(path.read_bytes()) if is_gzip(path) else path.read_bytes()
+    except DAMAGE as error:
+        raise UserError(f"{path} is damaged or cut short ({error}).") from error
+    return [_fields(line) for line in text.decode("utf-8-sig", "replace").splitlines()]
+
+
+def _fields(line: str) -> list[str]:
+    """Tab-separated fields, or fields between spaces where there are no tabs; none for a comment."""
+    line = line.strip()
+    words = line.lower().split()
+    if not line or words[0] in ("track", "browser"):
+        return []
+    if line.startswith("#") and not set(words) & set(COLUMNS["start"]):
+        return []
+    return [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+
+
+def _places(path: Path, first: Sequence[str]) -> Mapping[str, int]:
+    """In which field each column stands, by the first line."""
+    if len(first) > 2 and first[1].lstrip("-").isdigit():
+        return BED_COLUMNS
+    names = [name.lstrip("#").lower() for name in first]
+    places = {
+        column: next(names.index(name) for name in candidates if name in names)
+        for column, candidates in COLUMNS.items()
+        if set(candidates) & set(names)
+    }
+    missing = [column for column in ("chrom", "start", "stop") if column not in places]
+    if missing:
+        wanted = ", ".join(COLUMNS[column][0] for column in missing)
+        raise UserError(
+            f"{path} is no BED file, and its first line names no column {wanted}: {' '.join(first)}."
+        )
+    return places

@@ -1,0 +1,160 @@
+"""NPY and NPZ: stacked windows, or lists of recordings, with the subject of each."""
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BufferedIOBase, BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modalities.wearables import pickles
+from modalities.wearables.recordings import SENSOR_AXES, FileSettings, Recording, text
+
+ARRAY_SUFFIXES = (".npy", ".npz")
+VALUES = ("X", "x", "data", "samples")
+GROUPS = ("pid", "subject", "subjects", "subject_id", "participant", "group", "groups", "P")
+LABELS = ("y", "Y", "label", "labels")
+SPLITS = ("split", "splits")
+LABEL_NAMES = ("y_labels", "label_names", "class_names")
+CHANNEL_NAMES = ("X_labels", "channel_names", "channels")
+BESIDE = {*GROUPS, *LABELS, *SPLITS, *LABEL_NAMES, *CHANNEL_NAMES}  # files that belong to an X.npy
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The recordings of one file, each t c, with what is known of them."""
+
+    recordings: Sequence[np.ndarray] | np.ndarray  # a list, or an array n t c
+    groups: list[str] | None
+    labels: list[str] | None
+    splits: list[str] | None
+    channel_names: list[str] | None
+
+
+@lru_cache(maxsize=1)  # one file holds many recordings, each read by itself
+def read_collection(path: Path) -> Collection:
+    """The recordings of a file; an array t c is a single one. ValueError where it holds something else."""
+    if path.stat().st_size == 0:
+        raise ValueError("the file is empty")
+    members = _members(path)
+    name = _first(members, VALUES)
+    if name is None:
+        raise ValueError(f"no samples ({', '.join(VALUES)}) in it, only {', '.join(members) or 'nothing'}")
+    recordings = _recordings(members[name], name)
+    groups, labels, splits = (_texts(members, names, len(recordings)) for names in (GROUPS, LABELS, SPLITS))
+    label_names = _texts(members, LABEL_NAMES)
+    if labels and label_names:
+        numbered = {str(number): name for number, name in enumerate(label_names)}
+        labels = [numbered.get(label, label) for label in labels]
+    return Collection(recordings, groups, labels, splits, _texts(members, CHANNEL_NAMES))
+
+
+def forget() -> None:
+    """Drop the file that was read last: it may have changed since."""
+    read_collection.cache_clear()
+
+
+def read_item(path: Path, index: int, settings: FileSettings) -> Recording:
+    """One recording of a file."""
+    if settings.source_rate_hz is None:
+        raise ValueError("arrays have no times: set modality.source_rate_hz")
+    collection = read_collection(path)
+    values = np.asarray(collection.recordings[index])
+    if values.ndim != 2 or values.dtype.kind not in "fiub":
+        raise ValueError(
+            f"an array of {values.dtype} of shape {[*values.shape]} where numbers (t, c) are wanted"
+        )
+    names = collection.channel_names
+    if names is None and values.shape[1] not in (3, 6):
+        raise ValueError(
+            f"{values.shape[1]} channels without names: only 3 (accelerometer) and 6 (with gyroscope) need "
+            "no array channel_names beside them"
+        )
+    names = names or [*SENSOR_AXES][: values.shape[1]]
+    if len(names) != values.shape[1]:
+        raise ValueError(f"{values.shape[1]} channels and {len(names)} names for them")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and rejected as such
+        sensors = values[:, [names.index(name) for name in settings.sensors(names)]].astype(np.float32)
+    return Recording.of(sensors, np.arange(len(values)) / settings.source_rate_hz)
+
+
+def _members(path: Path) -> Mapping[str, Any]:
+    """The arrays of a file by name: of an archive, of a pickled dict, or of the files beside an X.npy."""
+    try:
+        if path.suffix.lower() == ".npz":
+            with zipfile.ZipFile(path) as archive:
+                return {
+                    name.removesuffix(".npy"): _read_npy(BytesIO(archive.read(name)))
+                    for name in archive.namelist()
+                    if name.endswith(".npy")
+                }
+        with path.open("rb") as file:
+            value = _read_npy(file, path)
+        if isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 0:
+            value = value.item()
+        if isinstance(value, dict):
+            return {str(name): member for name, member in value.items()}
+        beside = {}
+        if path.stem in VALUES:
+            for name in sorted(BESIDE):
+                other = path.with_name(f"{name}.npy")
+                if other.is_file():
+                    with other.open("rb") as file:
+                        beside[name] = _read_npy(file)
+        return {"X": value, **beside}
+    except (zipfile.BadZipFile, EOFError, RuntimeError, zlib.error, ValueError) as error:
+        raise ValueError(f"not readable as {path.suffix.lower()[1:]}: {error}") from error
+
+
+def _read_npy(file: BufferedIOBase, path: Path | None = None) -> Any:
+    """One array; pickled objects by our own reader, plain numbers of a file on disk by a memory map."""
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read_header is None:
+        raise ValueError(f"version {version} of the NPY format")
+    _, _, dtype = read_header(file)
+    if dtype.hasobject:
+        return pickles.load(file)
+    if path is not None:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _recordings(values: Any, name: str) -> Sequence[np.ndarray] | np.ndarray:
+    """The recordings that an array, or a list of arrays, holds."""
+    if isinstance(values, np.ndarray) and not values.dtype.hasobject:
+        shape = [*values.shape]
+        if values.ndim == 2:
+            return [values]
+        if values.ndim != 3:
+            raise ValueError(f"{name} has shape {shape}; (n, t, c) is wanted, or (t, c) for one recording")
+        if shape[1] in (3, 6) and shape[2] > 9:
+            raise ValueError(f"{name} has shape {shape}, which looks like (n, c, t): (n, t, c) is wanted")
+    if not isinstance(values, np.ndarray | list) or not len(values):
+        raise ValueError(f"{name} holds no recordings")
+    return values
+
+
+def _first(members: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    return next((name for name in names if name in members), None)
+
+
+def _texts(members: Mapping[str, Any], names: Sequence[str], count: int | None = None) -> list[str] | None:
+    """The first of the arrays so named, as text; ValueError where it has not `count` entries."""
+    name = _first(members, names)
+    if name is None:
+        return None
+    values = np.asarray(members[name])
+    if values.ndim != 1 or (count is not None and len(values) != count):
+        raise ValueError(
+            f"{name} has shape {[*values.shape]}; one entry for each of {count} recordings is wanted"
+        )
+    return [text(value) for value in values.tolist()]

@@ -1,0 +1,194 @@
+"""What every reader gives, and the reader of device files."""
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Shaped
+
+DEVICE_SUFFIXES = (".cwa", ".gt3x", ".bin")
+SUFFIXES = ", ".join(DEVICE_SUFFIXES)
+COMPRESSED = (".gz", ".zip")
+# What of actipy's report is worth keeping; our own covers the rest.
+DEVICE_FACTS = ("Device", "DeviceID", "ReadErrors", "SampleRate", "StartTime", "EndTime")
+
+AXES = ("x", "y", "z")
+SENSOR_AXES = (*AXES, "gyro_x", "gyro_y", "gyro_z")  # actipy's names
+ACCELEROMETER = ("{}", "acc_{}", "accel_{}", "acc{}", "a{}", "acceleration_{}", "accelerometer_{}")
+GYROSCOPE = ("gyro_{}", "gyr_{}", "gyro{}", "g{}", "w{}", "gyroscope_{}", "rotation_{}")
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """The settings that concern how files are read; "auto" stands for the usual names."""
+
+    source_rate_hz: float | None  # of files without times
+    time_column: str | None
+    time_unit: str
+    gyroscope: bool
+    accelerometer_columns: tuple[str, ...] | None
+    gyroscope_columns: tuple[str, ...] | None
+    label_column: str | None
+    group_column: str | None
+    csv_columns: tuple[str, ...] | None  # of files without a header line
+    group_pattern: str | None
+    label_pattern: str | None
+
+    def __post_init__(self) -> None:
+        for name in ("group_pattern", "label_pattern"):
+            pattern = getattr(self, name)
+            try:
+                groups = 1 if pattern is None else re.compile(pattern).groups
+            except re.error as error:
+                raise ValueError(f"{name}={pattern!r} is no regular expression: {error}") from error
+            if groups != 1:
+                raise ValueError(f"{name}={pattern!r} must have one group in parentheses, it has {groups}")
+
+    def from_path(self, name: str) -> tuple[str, str]:
+        """Subject and label by the patterns in a file's path; else its top folder or name, and no label."""
+        path = PurePosixPath(name)
+        group = path.parts[0] if len(path.parts) > 1 else path.name.partition(".")[0]
+        if self.group_pattern is not None:
+            match = re.search(self.group_pattern, name)
+            if match is None:
+                raise ValueError(
+                    f"modality.group_pattern={self.group_pattern!r} finds no subject in the path"
+                )
+            group = match[1]
+        match = re.search(self.label_pattern, name) if self.label_pattern else None
+        return group, match[1] if match else ""
+
+    def sensors(self, names: Sequence[str]) -> list[str]:
+        """Which of `names` are the axes: 3 or, with the gyroscope, 6; ValueError where they are not there."""
+        found = _axes(names, self.accelerometer_columns, ACCELEROMETER, "accelerometer_columns")
+        if self.gyroscope:
+            found += _axes(names, self.gyroscope_columns, GYROSCOPE, "gyroscope_columns")
+        return found
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The samples of one sensor set on one person, in the file's own units; NaN where a value is missing."""
+
+    accelerometer: Float[np.ndarray, "t 3"]
+    times: Float[np.ndarray, "t"]  # seconds since the first sample, in the file's order
+    gyroscope: Float[np.ndarray, "t 3"] | None = None
+    labels: Shaped[np.ndarray, "t"] | None = None  # text per sample, "" where there is none
+    start: pd.Timestamp | None = None  # of time 0, where it is known
+    facts: Mapping[str, Any] = field(default_factory=dict)  # for the quality report
+
+    @classmethod
+    def of(
+        cls, sensors: Float[np.ndarray, "t c"], times: Float[np.ndarray, "t"], **known: Any
+    ) -> "Recording":
+        """Of 3 columns, or of 6 with a gyroscope."""
+        gyroscope = sensors[:, 3:] if sensors.shape[1] > 3 else None
+        return cls(sensors[:, :3], times, gyroscope, **known)
+
+
+def _axes(names: Sequence[str], wanted: Sequence[str] | None, patterns: Sequence[str], key: str) -> list[str]:
+    """The names of a sensor's three axes: those wanted, or by a usual pattern."""
+    known = {_plain(name): name for name in reversed(names)}
+    usual = [[pattern.format(axis) for axis in AXES] for pattern in patterns]
+    for candidates in [wanted] if wanted else usual:
+        found = [known[_plain(name)] for name in candidates if _plain(name) in known]
+        if len(found) == len(AXES):
+            return found
+    sensor = key.partition("_")[0]
+    looked = ", ".join(wanted) if wanted else f"{', '.join(p.format('x') for p in patterns)} and so on"
+    raise ValueError(
+        f"no {sensor} columns ({looked}) among {', '.join(names) or 'no names'}: set modality.{key}=[X,Y,Z]"
+    )
+
+
+def usual_name(names: Sequence[str], setting: str | None, usual: Sequence[str], key: str) -> str | None:
+    """The column that a setting asks for: "auto" takes a usual name if there is one, None takes none."""
+    known = {_plain(name): name for name in reversed(names)}
+    if setting is None:
+        return None
+    for name in usual if setting == "auto" else [setting]:
+        if _plain(name) in known:
+            return known[_plain(name)]
+    if setting == "auto":
+        return None
+    raise ValueError(f"no column {setting} among {', '.join(names)}: modality.{key} asks for it")
+
+
+def text(value: Any) -> str:
+    """An id or label as text, the same for 7, 7.0 and "7"; "" where it is missing."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, float | np.floating) and value.is_integer():
+        value = int(value)
+    return "" if pd.isna(value) else str(value).strip()
+
+
+def is_device(path: Path) -> bool:
+    """Whether a file is an accelerometer's own, compressed or not."""
+    name = path.name.lower()
+    for suffix in COMPRESSED:
+        name = name.removesuffix(suffix)
+    return name.endswith(DEVICE_SUFFIXES)
+
+
+def read_device(path: Path, *, gyroscope: bool) -> Recording:
+    """A device's file by actipy, as it was recorded: in g, deg/s, nothing filtered or calibrated."""
+    try:
+        import actipy
+    except ImportError as error:
+        raise ValueError(
+            f"files of devices ({SUFFIXES}) need the package actipy: pip install 'seqssl[wearables]'"
+        ) from error
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
+            data, info = actipy.read_device(
+                str(path),
+                lowpass_hz=None,
+                calibrate_gravity=False,
+                detect_nonwear=False,
+                resample_hz=None,
+                verbose=False,
+            )
+    except Exception as error:  # whatever a parser in another language meets in a damaged file
+        if isinstance(error, FileNotFoundError) and error.filename == "java":
+            raise ValueError(
+                f"files of devices ({SUFFIXES}) need Java 8 or later, and no java is on the PATH: install one"
+            ) from error
+        raise ValueError(f"actipy cannot read it: {error}") from error
+    if not len(data):
+        raise ValueError("actipy found no samples in it")
+    names = [*SENSOR_AXES] if gyroscope else [*AXES]
+    if not {*names} <= {*data.columns}:
+        raise ValueError("this device recorded no gyroscope: set modality.gyroscope=false")
+    return Recording.of(
+        data[names].to_numpy(dtype=np.float32),
+        seconds(pd.DatetimeIndex(data.index)),
+        start=data.index[0],
+        facts={"device": {name: _json(info[name]) for name in DEVICE_FACTS if name in info}},
+    )
+
+
+def seconds(times: pd.DatetimeIndex) -> Float[np.ndarray, "t"]:
+    """Seconds since the first one that is a time, NaN where there is none."""
+    since = times - times[times.notna()][0]
+    return np.asarray(since / pd.Timedelta(seconds=1), dtype=np.float64)
+
+
+def _plain(name: str) -> str:
+    """A column's name without case and blanks."""
+    return "_".join(str(name).lower().split())
+
+
+def _json(value: Any) -> Any:
+    return value if isinstance(value, int | float | str) else str(value)
+
+
+def visible(paths: Iterator[Path]) -> list[Path]:
+    """The files among them, sorted, without hidden ones."""
+    return sorted(path for path in paths if path.is_file() and not path.name.startswith("."))

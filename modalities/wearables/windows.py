@@ -1,0 +1,200 @@
+"""From a recording to windows of one rate, with a report of what was found and left out."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from modalities.wearables import signals
+from modalities.wearables.recordings import AXES, Recording
+from seqssl import Rows
+
+CONSTANT_S = 10.0  # equal samples for so long are no measurement
+FULL_WEIGHT_G = 0.1  # mean amplitude deviation of brisk walking; more movement does not weigh more
+MOST_LATE = 0.1  # a clock that stands still or goes back at more samples than this cannot be trusted
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """The settings that concern samples, whatever file they come from, and what is done by them."""
+
+    rate_hz: float
+    window_s: float
+    min_window_s: float
+    min_observed: float
+    units: str
+    gyroscope_units: str
+    max_g: float
+    calibrate: bool
+    nonwear_minutes: float
+    weight_floor: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_window_s <= self.window_s:
+            raise ValueError(f"min_window_s={self.min_window_s} must lie in (0, window_s={self.window_s}]")
+        for name in ("rate_hz", "max_g", "nonwear_minutes"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive")
+        for name in ("min_observed", "weight_floor"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must lie in (0, 1]")
+
+    def steps(self, seconds: float) -> int:
+        """Input steps in so many seconds."""
+        return round(seconds * self.rate_hz)
+
+    def rows(self, recording: Recording) -> Rows:
+        """The windows worth keeping; ValueError where there is none."""
+        ordered, num_late = _in_order(recording)
+        clock = signals.Clock.of(ordered.times)
+        values, report = self._values(ordered, clock)
+        rows, counts = self._cut(values, ordered, clock)
+        steps = np.diff(ordered.times)
+        gaps = steps[steps > clock.longest_s]
+        quality = {
+            "seconds": round(float(ordered.times[-1]), 3),
+            "samples": len(recording.times),
+            "source_rate_hz": round(clock.rate_hz, 3),
+            "clock": "regular" if clock.regular else "irregular",
+            "late_samples": num_late,
+            "gaps": len(gaps),
+            "gap_s": round(float(gaps.sum()), 3),
+            **report,
+            "windows": counts,
+            "notes": self._notes(clock),
+            **recording.facts,
+        }
+        if not rows:
+            raise ValueError(self._nothing(quality))
+        return Rows(rows, quality)
+
+    def _values(
+        self, recording: Recording, clock: signals.Clock
+    ) -> tuple[Float[np.ndarray, "n c"], dict[str, Any]]:
+        """All channels at the new rate, NaN where nothing was measured, and what was found on the way."""
+        times = recording.times
+        num_steps = math.floor(times[-1] * self.rate_hz + 1e-6) + 1
+
+        def resampled(values: np.ndarray) -> np.ndarray:
+            return signals.resample(times, values, clock, self.rate_hz, num_steps)
+
+        stuck = signals.constant(times, recording.accelerometer, CONSTANT_S)
+        if stuck.all():
+            raise ValueError("the accelerometer is constant: a stuck sensor, or columns of something else")
+        measured = np.where(stuck[:, None], np.float32(np.nan), recording.accelerometer)
+        measured, counts = _cleaned(signals.in_g(measured, self.units), self.max_g, "accelerometer", "g")
+        counts["missing_samples"] -= int(stuck.sum())
+        values, calibration = resampled(measured), {"applied": False, "reason": "modality.calibrate=false"}
+        if self.calibrate:
+            values, calibration = signals.calibrated(values, self.rate_hz)
+        idle = signals.not_worn(values, self.rate_hz, self.nonwear_minutes)
+        report = {
+            "accelerometer": {**counts, "constant_samples": int(stuck.sum())},
+            "calibration": calibration,
+            "nonwear_s": round(int((idle & np.isfinite(values[:, 0])).sum()) / self.rate_hz, 3),
+        }
+        if recording.gyroscope is not None:
+            turned = signals.in_rad_s(recording.gyroscope, self.gyroscope_units)
+            turned, report["gyroscope"] = _cleaned(turned, signals.MOST_RAD_S, "gyroscope", "rad/s")
+            values = np.concatenate([values, resampled(turned)], axis=1)
+        values[idle] = np.nan
+        return values, {**report, "observed_share": round(float(np.isfinite(values).mean()), 4)}
+
+    def _cut(
+        self, values: Float[np.ndarray, "n c"], recording: Recording, clock: signals.Clock
+    ) -> tuple[list[dict[str, Any]], dict[str, int]]:
+        """Windows end to end, the last as long as it is, and how many were kept or why not."""
+        size, least = self.steps(self.window_s), self.steps(self.min_window_s)
+        # A sample stands for a whole step: ten seconds at 10 Hz are 9.9 s from the first to the last.
+        least -= max(0, math.ceil(self.rate_hz / clock.rate_hz) - 1)
+        rows, counts = [], {"kept": 0, "short": 0, "little_observed": 0}
+        for first in range(0, len(values), size):
+            part, start_s = values[first : first + size], first / self.rate_hz
+            if len(part) < least:
+                counts["short"] += 1
+            elif np.isfinite(part).mean() < self.min_observed:
+                counts["little_observed"] += 1
+            else:
+                counts["kept"] += 1
+                moved = min(1.0, signals.movement_g(part[:, :3]) / FULL_WEIGHT_G)
+                row = {"part": f"{start_s:.12g}", "length": len(part), "values": part, "start_s": start_s}
+                row["weight"] = self.weight_floor + (1 - self.weight_floor) * moved
+                rows.append(row | _known(recording, start_s, len(part) / self.rate_hz))
+        return rows, counts
+
+    def _notes(self, clock: signals.Clock) -> list[str]:
+        if clock.rate_hz > 0.98 * self.rate_hz:
+            return []
+        return [f"upsampled: nothing faster than {clock.rate_hz / 2:.3g} Hz was recorded"]
+
+    def _nothing(self, quality: Mapping[str, Any]) -> str:
+        """Why no window was kept."""
+        seconds = quality["seconds"]
+        if not quality["windows"]["little_observed"]:
+            return f"{seconds:g} s long, shorter than modality.min_window_s={self.min_window_s:g}"
+        return (
+            f"no window is observed for modality.min_observed={self.min_observed:g} of its time: of "
+            f"{seconds:g} s {quality['observed_share']:.1%} are, {quality['nonwear_s']:g} s were not worn, "
+            "the rest is gaps and bad values"
+        )
+
+
+def _in_order(recording: Recording) -> tuple[Recording, int]:
+    """The samples that are later than all before, from time 0, and how many are not."""
+    later = signals.increasing(recording.times)
+    num_late = int((~later).sum())
+    if num_late > MOST_LATE * len(later):
+        raise ValueError(
+            f"{num_late} of {len(later)} times are missing, repeated or earlier than one before: the clock "
+            "is too coarse, or the rows are out of order"
+        )
+    times = recording.times[later]
+    if len(times) < 2:
+        raise ValueError("fewer than two samples")
+    start = None if recording.start is None else recording.start + pd.Timedelta(seconds=float(times[0]))
+    ordered = replace(
+        recording,
+        accelerometer=recording.accelerometer[later],
+        gyroscope=None if recording.gyroscope is None else recording.gyroscope[later],
+        labels=None if recording.labels is None else recording.labels[later],
+        times=times - times[0],
+        start=start,
+    )
+    return ordered, num_late
+
+
+def _known(recording: Recording, start_s: float, seconds: float) -> dict[str, str]:
+    """When a window began, "" where no date is known, and its label where the file has labels."""
+    known = {"start": ""}
+    if recording.start is not None:
+        start = recording.start + pd.Timedelta(seconds=start_s)
+        known["start"] = str(start.isoformat(timespec="milliseconds"))
+    if recording.labels is not None:
+        first, last = np.searchsorted(recording.times, [start_s, start_s + seconds])
+        known["label"] = signals.most_frequent(recording.labels[first:last])
+    return known
+
+
+def _cleaned(
+    values: Float[np.ndarray, "t 3"], most: float, sensor: str, unit: str
+) -> tuple[Float[np.ndarray, "t 3"], dict[str, Any]]:
+    """Samples that cannot be are NaN, with counts; ValueError for a dead axis, or where nothing is left."""
+    missing = ~np.isfinite(values).all(axis=1)
+    absurd = ~missing & (np.abs(values) > most).any(axis=1)
+    values = np.where((missing | absurd)[:, None], np.float32(np.nan), values)
+    kept = values[~(missing | absurd)]
+    if len(kept) < 2:
+        raise ValueError(
+            f"the {sensor} has no usable samples: {missing.sum()} are missing, {absurd.sum()} beyond "
+            f"{most:g} {unit}"
+        )
+    for axis, extent in zip(AXES, np.ptp(kept, axis=0), strict=True):
+        if extent == 0:
+            raise ValueError(
+                f"axis {axis} of the {sensor} never changes: a dead sensor, or a column of something else"
+            )
+    return values, {"missing_samples": int(missing.sum()), "absurd_samples": int(absurd.sum())}

@@ -1,0 +1,218 @@
+"""Weather, and sensor series in general: tables, typical years, grids and archives at regular steps."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from modalities.weather.clock import CALENDAR, Cut, calendar, check_timezone, season, stamp, step_seconds
+from modalities.weather.discovery import find
+from modalities.weather.series import (
+    Found,
+    Grid,
+    Series,
+    disorder,
+    pieces,
+    segments,
+    to_grid,
+    without_constants,
+)
+from modalities.weather.tables import Layout
+from modalities.weather.variables import clean, numbers_of, units_of
+from seqssl import PatchEncoder, Record, Rejected, Rows, Sample, SampleSpec
+
+LONE = "80%"  # where the held-out part of a source's only series begins
+HELD_OUT = "valid"
+
+
+class Weather:
+    """Series of measurements at one rate, in the source's units, with what was observed and when.
+
+    A row is a stretch of one series without a long gap. `docs/weather.md` explains the settings.
+    """
+
+    def __init__(
+        self,
+        *,
+        columns: tuple[str, ...] = (
+            "temp_air",
+            "temp_dew",
+            "relative_humidity",
+            "pressure",
+            "wind_speed",
+            "ghi",
+            "total_sky_cover",
+        ),
+        freq: str = "1h",
+        time_column: str = "",
+        time_format: str = "",
+        timezone: str = "UTC",
+        id_column: str = "",
+        variable_column: str = "",
+        value_column: str = "value",
+        missing_values: tuple[str, ...] = ("-9999", "9999"),
+        limits: bool = True,
+        max_gap_steps: int = 24,
+        segment_steps: int = 1024,
+        min_steps: int = 24,
+        min_observed: float = 0.5,
+        valid_from: str = "",
+        channel_mode: Literal["mix", "independent"] = "mix",
+        calendar: bool = False,
+        patch: int = 8,
+        shift_steps: int = 0,
+    ) -> None:
+        self.columns, self.freq = tuple(columns), freq
+        self.time_column, self.time_format, self.timezone = time_column, time_format, timezone
+        self.id_column, self.variable_column, self.value_column = id_column, variable_column, value_column
+        self.missing_values, self.limits = tuple(missing_values), limits
+        self.max_gap_steps, self.segment_steps = max_gap_steps, segment_steps
+        self.min_steps, self.min_observed = min_steps, min_observed
+        self.valid_from, self.channel_mode = valid_from, channel_mode
+        self._calendar, self._patch, self._shift_steps = calendar, patch, shift_steps
+        self._step_s = step_seconds(freq)
+        self._cut = Cut.of(valid_from or LONE, timezone)
+        self._sentinels = numbers_of(missing_values)
+        self._check()
+        self._layout = Layout(
+            self.columns, time_column, time_format, timezone, id_column, variable_column, value_column
+        )
+        names = self.columns if channel_mode == "mix" else ("value",)
+        names += CALENDAR if calendar else ()
+        self.spec = SampleSpec(
+            dtype="float32",
+            units=units_of(names),
+            channels=len(names),
+            rate_hz=1 / self._step_s,
+            channel_names=names,
+        )
+
+    def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
+        """The series of a file, or of all files of a folder; the end of a lone series is held out."""
+        found = find(source, self._layout, self._step_s)
+        lone = sum(isinstance(item, Found) for item in found) == 1
+        for item in found:
+            if isinstance(item, Rejected):
+                if split == "all":
+                    yield item
+                continue
+            parts = ("train", HELD_OUT) if lone or self.valid_from else ("",)
+            for part in (item.split,) if item.split else parts:
+                key = f"{item.key}/{part}" if part == HELD_OUT else item.key
+                if split in ("all", part):
+                    yield Record(key, partial(self.read, item, part), group=item.group, split=part)
+
+    def read(self, found: Found, part: str) -> Rows:
+        """The rows of a series or of its part "train" or "valid", with a report on its quality.
+
+        Raises ValueError with the reason when there are none.
+        """
+        series = found.read()
+        values, counts = clean(
+            series.values,
+            self.columns,
+            sentinels=self._sentinels,
+            limits=self.limits,
+            known_units=series.known_units,
+        )
+        grid = to_grid(series.times_s, values, self._step_s, series.utc_offset_s)
+        constant = np.zeros(len(self.columns), bool)
+        if not series.undated:
+            grid, constant = without_constants(grid)
+        kept, account = self._pieces(self._part(grid, part))
+        quality = {
+            "num_times": len(series.times_s),
+            "source_step_s": grid.source_step_s,
+            **disorder(series.times_s, values),
+            **counts,
+            "absent": [name for name in self.columns if name not in found.names],
+            "constant": [name for name, flat in zip(self.columns, constant, strict=True) if flat],
+            **account,
+            **series.quality,
+        }
+        rows = [row for piece in kept for row in self._rows(piece, series)]
+        return Rows(rows, {name: value for name, value in quality.items() if value not in (0, [])})
+
+    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+        """A stored row; augmentation (`shift_steps`) leaves out some first steps, so that patches move."""
+        length = int(row["length"])
+        start = 0 if rng is None else int(rng.integers(min(self._shift_steps, length - 1) + 1))
+        values, observed = row["values"][start:], np.asarray(row["observed"][start:], bool)
+        times = row["start_s"] + self._step_s * np.arange(start, length)
+        if self._calendar:
+            # Where no sensor speaks there is nothing to predict: its calendar is not observed either
+            known = np.repeat(observed.any(axis=1, keepdims=True), len(CALENDAR), axis=1)
+            values = np.concatenate([values, calendar(times + row["utc_offset_s"]) * known], axis=1)
+            observed = np.concatenate([observed, known], axis=1)
+        return Sample(values, row["label"], row["group"], observed, times)
+
+    def feature_encoder(self, dim: int) -> PatchEncoder:
+        """Patches of `patch` steps of all channels."""
+        return PatchEncoder(len(self.spec.channel_names or ()), dim=dim, patch=self._patch)
+
+    def _check(self) -> None:
+        """Raises ValueError for settings that no type forbids."""
+        check_timezone(self.timezone)
+        if not self.columns or len(set(self.columns)) < len(self.columns):
+            raise ValueError(f"columns must be different names, at least one, not {[*self.columns]}")
+        if not 0 < self.min_steps <= self.segment_steps:
+            raise ValueError(f"min_steps={self.min_steps} must be in [1, segment_steps={self.segment_steps}]")
+        if min(self.max_gap_steps, self._shift_steps) < 0 or self._patch < 1:
+            raise ValueError("max_gap_steps and shift_steps must be at least 0, and patch at least 1")
+        if not 0 <= self.min_observed <= 1:
+            raise ValueError(f"min_observed={self.min_observed} must be a share, from 0 to 1")
+
+    def _part(self, grid: Grid, part: str) -> Grid:
+        """What lies before or after the first moment that is held out."""
+        if part not in ("train", HELD_OUT):
+            return grid
+        first_s = self._cut.seconds(grid.times_s)
+        before = grid.times_s < first_s
+        chosen = grid.chosen(before if part == "train" else ~before)
+        if len(chosen.cells) == 0:
+            raise ValueError(f"no values {'before' if part == 'train' else 'from'} {stamp(first_s)} (UTC)")
+        return chosen
+
+    def _pieces(self, grid: Grid) -> tuple[list[Grid], dict[str, Any]]:
+        """The pieces of a series that make rows, and an account of all of it."""
+        kept: list[Grid] = []
+        account = {"num_segments": 0, "num_steps": 0, "short_steps": 0, "sparse_steps": 0}
+        for segment in segments(grid, self.max_gap_steps):
+            account["num_segments"] += 1
+            for piece in pieces(segment, self.segment_steps):
+                sparse = piece.observed.any(axis=1).mean() < self.min_observed
+                kind = "short" if len(piece.cells) < self.min_steps else "sparse" if sparse else "num"
+                account[f"{kind}_steps"] += len(piece.cells)
+                kept += [piece] if kind == "num" else []
+        if not kept:
+            raise ValueError(
+                f"no stretch of {self.min_steps} steps with {self.min_observed:.0%} of them observed: "
+                f"{account['short_steps']} steps are in shorter ones, {account['sparse_steps']} in sparser; "
+                f"see modality.min_steps, min_observed, max_gap_steps and freq"
+            )
+        observed = np.concatenate([piece.observed for piece in kept]).mean(axis=0).round(4).tolist()
+        return kept, {**account, "observed": dict(zip(self.columns, observed, strict=True))}
+
+    def _rows(self, piece: Grid, series: Series) -> Iterator[dict[str, Any]]:
+        """One row, or with independent channels one for each that is observed well enough."""
+        start_s, end_s = piece.times_s[[0, -1]].tolist()
+        local_s = (start_s + series.utc_offset_s, end_s + series.utc_offset_s)
+        common = {
+            "length": len(piece.cells),
+            "label": series.label if series.undated else season(*local_s),
+            "start_s": start_s,
+            "utc_offset_s": series.utc_offset_s,
+        }
+        choices = {stamp(start_s): slice(None)}
+        if self.channel_mode == "independent":
+            share = piece.observed.mean(axis=0)
+            choices = {
+                f"{stamp(start_s)}/{name}": slice(place, place + 1)
+                for place, name in enumerate(self.columns)
+                if share[place] >= self.min_observed and share[place] > 0
+            }
+        for part, channels in choices.items():
+            values, observed = piece.values[:, channels].astype(np.float32), piece.observed[:, channels]
+            yield {**common, "part": part, "values": values, "observed": observed}

@@ -1,0 +1,75 @@
+"""From a file or folder to the series in it, by suffix."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from modalities.weather import archive, grids, tables, years
+from modalities.weather.series import Found
+from modalities.weather.tables import Layout
+from seqssl import Rejected, UserError
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+YEAR_SUFFIXES = {".epw": "epw", ".tm2": "tmy2"}
+GRID_SUFFIXES = (".nc", ".nc4", ".zarr")
+ARCHIVE_SUFFIX = ".ts"
+SUFFIXES = (*TABLE_SUFFIXES, *YEAR_SUFFIXES, *GRID_SUFFIXES, ARCHIVE_SUFFIX)
+NUM_LISTED = 30
+
+
+def find(source: Path, layout: Layout, step_s: float) -> list[Found | Rejected]:
+    """All series, and the files that cannot be used. Raises UserError for a column that none of them has."""
+    alone = source.is_file() or source.suffix.lower() == ".zarr"
+    found: list[Found | Rejected] = []
+    for path in [source] if alone else sorted(source.rglob("*")):
+        name = path.relative_to(source.parent if alone else source)
+        if _suffix(path) not in SUFFIXES or any(_suffix(parent) == ".zarr" for parent in name.parents):
+            continue
+        group = name.parts[0] if len(name.parts) > 1 else path.name.removesuffix(_suffix(path))
+        try:
+            found += _find_in(path, name.as_posix(), group, layout, step_s)
+        except ValueError as error:
+            found.append(Rejected(name.as_posix(), str(error)))
+    _check_columns(source, [item for item in found if isinstance(item, Found)], layout.columns)
+    return [_with_some_column(item, layout.columns) for item in found]
+
+
+def _find_in(path: Path, name: str, group: str, layout: Layout, step_s: float) -> Iterator[Found]:
+    suffix = _suffix(path)
+    if path.is_file() and path.stat().st_size == 0:
+        raise ValueError("the file is empty")
+    if suffix in YEAR_SUFFIXES:
+        yield years.find(path, name, YEAR_SUFFIXES[suffix], layout.columns)
+    elif suffix == ".csv" and years.is_tmy3(path):
+        yield years.find(path, name, "tmy3", layout.columns)
+    elif suffix in TABLE_SUFFIXES:
+        yield from tables.find(path, name, group, layout)
+    elif suffix in GRID_SUFFIXES:
+        yield from grids.find(path, name, group, layout.columns, layout.time_column)
+    else:
+        yield from archive.find(path, name, layout.columns, step_s)
+
+
+def _suffix(path: Path) -> str:
+    return "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]).lower()
+
+
+def _check_columns(source: Path, series: list[Found], columns: tuple[str, ...]) -> None:
+    """A column that some files lack is missing there; one that all lack is a mistake."""
+    names = list(dict.fromkeys(name for found in series for name in found.names))
+    missing = [name for name in columns if name not in names]
+    if series and missing:
+        raise UserError(
+            f"{source} has no column {', '.join(missing)}; its numeric columns (or variables) are "
+            f"{_listed(names)}: choose by modality.columns=[{','.join(names[:3])}]."
+        )
+
+
+def _with_some_column(item: Found | Rejected, columns: tuple[str, ...]) -> Found | Rejected:
+    if isinstance(item, Found) and not set(item.names) & set(columns):
+        return Rejected(item.key, f"it has none of the chosen columns; it has {_listed(item.names)}")
+    return item
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+    more = f" and {len(names) - NUM_LISTED} more" if len(names) > NUM_LISTED else ""
+    return (", ".join(names[:NUM_LISTED]) or "none") + more

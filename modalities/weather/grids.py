@@ -1,0 +1,93 @@
+"""NetCDF and Zarr through xarray: a series for each place that the variables know beside time."""
+
+import importlib
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache, partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modalities.weather.series import Found, Series
+
+TIME_NAMES = ("time", "valid_time", "date", "datetime")
+LOADED_BYTES = 2**30  # a file up to this size is read once for all its places, a larger one once for each
+
+
+def find(path: Path, name: str, group: str, columns: tuple[str, ...], time_column: str) -> Iterator[Found]:
+    """One series for each combination of the other dimensions of the chosen variables."""
+    _loaded.cache_clear()
+    with _open(path) as dataset:
+        names = [str(name) for name in dict.fromkeys([*dataset.coords, *dataset.dims])]
+        time = time_column or next((n for n in TIME_NAMES if n in names), "")
+        if time not in dataset.coords:
+            raise ValueError(f"no time coordinate among {', '.join(names)}: set modality.time_column")
+        (steps,) = dataset[time].dims
+        timed = {str(name): v for name, v in dataset.data_vars.items() if steps in v.dims}
+        variables = {name: v for name, v in timed.items() if v.dtype.kind in "fiu"}
+        chosen = [variables[column] for column in columns if column in variables]
+        places = list(dict.fromkeys(str(dim) for v in chosen for dim in v.dims if dim != steps))
+        for index in product(*(range(dataset.sizes[place]) for place in places)):
+            where = dict(zip(places, index, strict=True))
+            label = ",".join(f"{dim}={_shown(dataset, dim, number)}" for dim, number in where.items())
+            yield Found(
+                f"{name}/{label}" if label else name,
+                tuple(variables),
+                partial(read, path, time, columns, where),
+                group=label or group,
+            )
+
+
+def read(path: Path, time: str, columns: tuple[str, ...], where: dict[str, int]) -> Series:
+    """The series of one place; times are UTC, fill values and scale factors are xarray's business."""
+    whole = _loaded(path, time, columns)
+    if whole is not None:
+        return _series(whole, time, columns, where)
+    with _open(path) as dataset:
+        return _series(dataset, time, columns, where)
+
+
+def _series(dataset: Any, time: str, columns: tuple[str, ...], where: dict[str, int]) -> Series:
+    times = dataset[time].values
+    if times.dtype.kind != "M":
+        raise ValueError(f"{time} holds no dates of the standard calendar")
+    seconds = (times - np.datetime64(0, "s")) / np.timedelta64(1, "s")
+    values = np.full((len(times), len(columns)), np.nan)
+    for place, column in enumerate(columns):
+        if column in dataset:
+            variable = dataset[column]
+            values[:, place] = variable.isel({k: v for k, v in where.items() if k in variable.dims}).values
+    return Series(seconds.astype(np.float64), values)
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path, time: str, columns: tuple[str, ...]) -> Any:
+    """The chosen variables in memory, for the next places of the same file; None where they are too large."""
+    with _open(path) as dataset:
+        chosen = dataset[[column for column in columns if column in dataset]]
+        return chosen.load() if chosen.nbytes <= LOADED_BYTES else None
+
+
+def _open(path: Path) -> Any:
+    try:
+        xarray: Any = importlib.import_module("xarray")
+    except ImportError as error:
+        raise ValueError("NetCDF and Zarr need the package xarray: pip install 'seqssl[weather]'") from error
+    options = {"engine": "zarr", "consolidated": False} if path.suffix.lower() == ".zarr" else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of units and calendars that we do not read
+            return xarray.open_dataset(path, decode_timedelta=False, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ValueError(f"not readable as {path.suffix[1:]}: {error}".splitlines()[0]) from error
+
+
+def _shown(dataset: Any, dim: str, number: int) -> str:
+    if dim not in dataset.coords:
+        return str(number)
+    value = dataset[dim].values[number]
+    if isinstance(value, bytes):
+        return value.decode(errors="replace").strip()
+    return f"{value:.6g}" if isinstance(value, np.floating) else str(value).strip()
