@@ -69,7 +69,11 @@ def _assemble(config: RunConfig, encoder: ContextEncoder | None = None) -> Pretr
         "target_dim": quantizer.dim,
         "num_codebooks": quantizer.num_codebooks + num_symbols,
         "codebook_size": max(quantizer.codebook_size, spec.vocab_size or 0 if num_symbols else 0),
+        "codebook_sizes": None,
     }
+    if num_symbols and quantizer.num_codebooks:
+        learned = (quantizer.codebook_size,) * quantizer.num_codebooks
+        wiring["codebook_sizes"] = learned + (spec.vocab_size,) * num_symbols
     objectives = {name: construct(slot, "objective", wiring) for name, slot in config.objectives.items()}
     norm = None
     if config.encoder.feature_norm == "layer":

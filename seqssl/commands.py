@@ -212,14 +212,14 @@ def check(arguments: Arguments) -> int:
     """Contract checks of an adapter."""
     source = _existing(arguments["source"])
     adapter = _adapter(arguments)
-    from seqssl.testing import ChecksFailed, check_adapter
+    from seqssl.testing import ChecksFailed, adapter_checks, check_adapter
 
     try:
         check_adapter(adapter, source)
     except ChecksFailed as failure:
         print(failure)
         return 2
-    print(f"{arguments['modality']}: all checks passed")
+    print(f"{arguments['modality']}: all {len(adapter_checks())} checks passed")
     return 0
 
 

@@ -67,6 +67,7 @@ class TrainConfig:
     checkpoint_activations: bool = False
     log_every: int = 50
     eval_every: int = 1_000
+    eval_batches: int | None = None  # held-out batches to evaluate on, spread over all of them; None = all
     save_every: int = 1_000
     keep_last: int = 2
 

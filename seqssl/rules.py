@@ -47,11 +47,11 @@ STREAM_POSITIVE = (
     "data.join_frames",
 )  # fmt: skip
 POSITIVE = (
-    "temperature.start", "temperature.end", "temperature.decay",
-    "temperature.planned_updates", "optim.lr", "optim.eps", "optim.clip_norm", "train.num_updates",
-    "train.accumulate", "train.log_every", "train.eval_every", "train.save_every", "train.keep_last",
-    "encoder.num_layers", "encoder.dim", "encoder.ffn_dim", "encoder.conv_kernel",
-    "encoder.position_kernel", "encoder.position_groups",
+    "temperature.start", "temperature.end", "temperature.decay", "temperature.planned_updates", "optim.lr",
+    "optim.eps", "optim.clip_norm", "train.num_updates", "train.accumulate", "train.eval_batches",
+    "train.log_every", "train.eval_every", "train.save_every", "train.keep_last", "encoder.num_layers",
+    "encoder.dim", "encoder.ffn_dim", "encoder.conv_kernel", "encoder.position_kernel",
+    "encoder.position_groups",
 )  # fmt: skip
 NOT_NEGATIVE = ("seed", "optim.weight_decay", "optim.warmup_updates")
 SHARES = ("encoder.dropout", "encoder.stochastic_depth")

@@ -86,7 +86,7 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
             config=config,
             task=task,
             data=mixed(config, loaders["train"]),
-            held_out=lambda: one_pass(loaders["valid"]),
+            held_out=lambda: one_pass(loaders["valid"], config.train.eval_batches),
             run=out,
             device=device,
             ranks=ranks,
@@ -192,10 +192,10 @@ def open_corpus(
     return corpus
 
 
-def one_pass(loaders: Mapping[str, BatchLoader]) -> Iterator[Batch]:
-    """Every held-out batch once, in the same order each time."""
+def one_pass(loaders: Mapping[str, BatchLoader], limit: int | None = None) -> Iterator[Batch]:
+    """Every held-out batch once (or `limit` of each loader), the same in the same order each time."""
     for name, held_out in loaders.items():
-        for batch in held_out.batches(0):
+        for batch in held_out.batches(0, limit):
             yield replace(batch, stream=name)
 
 

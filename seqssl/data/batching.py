@@ -79,9 +79,12 @@ class BatchLoader:
         epoch = int(np.searchsorted(self._starts, cursor, side="right")) - 1
         return epoch, cursor - self._starts[epoch]
 
-    def batches(self, epoch: int = 0) -> Iterator[Batch]:
-        """One epoch."""
-        yield from self._load((epoch, self._items(batch)) for batch in self.plan(epoch))
+    def batches(self, epoch: int = 0, limit: int | None = None) -> Iterator[Batch]:
+        """One epoch, or `limit` of its batches, evenly spread over it."""
+        plan = self.plan(epoch)
+        if limit is not None and limit < len(plan):
+            plan = [plan[(2 * index + 1) * len(plan) // (2 * limit)] for index in range(limit)]
+        yield from self._load((epoch, self._items(batch)) for batch in plan)
 
     def stream(self, cursor: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Endless batches for one rank, from batch number `cursor` of the one sequence that all ranks share.

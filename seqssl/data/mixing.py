@@ -57,12 +57,6 @@ class MixedLoader:
         places = zip(self.loaders.values(), before, strict=True)
         return min(loader.epoch_of(number) for loader, number in places)
 
-    def one_pass(self) -> Iterator[Batch]:
-        """One epoch of every loader, one after the other."""
-        for name, loader in self.loaders.items():
-            for batch in loader.batches(0):
-                yield replace(batch, stream=name)
-
     def _streams(self, block: int) -> np.ndarray:
         golden = 0.6180339887498949  # multiples of it, modulo 1, fill the interval evenly
         points = (self._offset + golden * np.arange(block * BLOCK, (block + 1) * BLOCK)) % 1.0

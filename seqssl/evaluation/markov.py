@@ -8,8 +8,8 @@ import numpy.typing as npt
 from seqssl.data.shards import Corpus
 from seqssl.model.protocols import ModalityAdapter
 
-MAX_CONTEXTS = 2**20  # of the longest order tried
-MAX_STEPS = 20_000_000  # of the training rows that are counted
+MAX_CONTEXTS = 2**18  # of the longest order tried
+MAX_STEPS = 10_000_000  # of the training rows that are counted
 Ids = npt.NDArray[np.int64]
 
 

@@ -95,19 +95,36 @@ class MaskedPredictionLoss(nn.Module):
     """Predict the codes of masked frames: one softmax per codebook (w2v-BERT, section 3.2).
 
     The loss is the mean over codebooks, learned and given ones alike. Codes carry no gradient.
+    `codebook_sizes` are given where codebooks differ in size; `codebook_size` is then the largest.
     """
 
+    absent: Tensor | None
+
     def __init__(
-        self, context_dim: int, num_codebooks: int, codebook_size: int, *, tap: str, weight: float = 1.0
+        self,
+        context_dim: int,
+        num_codebooks: int,
+        codebook_size: int,
+        codebook_sizes: tuple[int, ...] | None = None,
+        *,
+        tap: str,
+        weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.tap, self.weight = tap, weight
         self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
+        absent = None
+        if codebook_sizes is not None:  # g v
+            absent = torch.arange(codebook_size) >= torch.tensor(codebook_sizes)[:, None]
+        self.register_buffer("absent", absent, persistent=False)
         self.head = nn.Linear(context_dim, num_codebooks * codebook_size)
 
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
         """Total cross-entropy in nats over masked frames; stats: accuracy, and both for each codebook g."""
-        logits = self.head(context.x).float().view(-1, self.codebook_size)
+        logits = self.head(context.x).float().view(-1, self.num_codebooks, self.codebook_size)
+        if self.absent is not None:
+            logits = logits.masked_fill(self.absent, -torch.inf)
+        logits = logits.flatten(0, 1)
         losses = F.cross_entropy(logits, targets.codes.flatten(), reduction="none")
         losses = losses.view(-1, self.num_codebooks)
         with torch.no_grad():

@@ -1,21 +1,32 @@
 """What every modality adapter must do, tried on raw data that it can read."""
 
 import copy
-import os
+import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
-from seqssl.model.types import Record, Rejected, Rows, Sample
-from seqssl.testing.features import feature_encoder_checks
+from seqssl.model.pretraining import EXTRA_INPUTS
+from seqssl.model.protocols import HasViews
+from seqssl.model.types import Record, Rejected, Rows
+from seqssl.testing.features import feature_encoder_checks, reads
 from seqssl.testing.harness import Check, named, require, run_checks
+from seqssl.testing.raw import (
+    NUM_READ,
+    equal,
+    loads,
+    records_of,
+    reversed_listings,
+    rows_of,
+    scan,
+    stored,
+    stored_rows,
+)
 
-NUM_READ = 8  # records that are read; all are scanned
 NUMPY_DTYPES = {"float32": np.float32, "int64": np.int64}
 
 
@@ -39,11 +50,15 @@ def adapter_checks() -> list[Check]:
             records_are_picklable,
             read_gives_a_length_and_storable_columns,
             read_is_deterministic,
+            rows_have_the_same_columns,
+            parts_and_quality_can_be_stored,
             load_gives_what_the_spec_says,
             load_agrees_with_the_length,
             load_without_rng_is_deterministic,
             load_draws_only_from_its_rng,
             load_never_changes_the_row,
+            observed_and_times_are_given_always_or_never,
+            views_are_samples_too,
             feature_encoder_reads_samples,
         ),
         *encoder_checks,
@@ -71,18 +86,18 @@ def adapter_is_picklable(adapter: Any, source: Path) -> None:
 
 def source_has_records(adapter: Any, source: Path) -> None:
     """At least one record is found and can be read."""
-    found = _scan(adapter, source)
+    found = scan(adapter, source)
     require(any(isinstance(item, Record) for item in found), f"no record in {source}")
     for item in found:
         require(isinstance(item, Record | Rejected), f"records yields a {type(item).__name__}")
-    require(_rows(adapter, source), f"none of the first {NUM_READ} records can be read")
+    require(rows_of(adapter, source), f"none of the first {NUM_READ} records can be read")
 
 
 def records_come_in_one_order(adapter: Any, source: Path) -> None:
     """Two scans give the same records, whatever order the file system lists them in."""
 
     def names() -> list[str]:
-        return [item.key if isinstance(item, Record) else item.path for item in _scan(adapter, source)]
+        return [item.key if isinstance(item, Record) else item.path for item in scan(adapter, source)]
 
     first = names()
     require(names() == first, "two scans give other records, or another order")
@@ -92,7 +107,7 @@ def records_come_in_one_order(adapter: Any, source: Path) -> None:
 
 def keys_are_unique(adapter: Any, source: Path) -> None:
     """A key names one record, and is never empty."""
-    keys = [record.key for record in _records(adapter, source)]
+    keys = [record.key for record in records_of(adapter, source)]
     require(all(keys), "a key is empty")
     twice = sorted({key for key in keys if keys.count(key) > 1})
     require(not twice, f"keys come more than once: {', '.join(twice[:3])}")
@@ -100,13 +115,13 @@ def keys_are_unique(adapter: Any, source: Path) -> None:
 
 def records_are_picklable(adapter: Any, source: Path) -> None:
     """`read` runs in another process."""
-    for record in _records(adapter, source)[:NUM_READ]:
+    for record in records_of(adapter, source)[:NUM_READ]:
         pickle.loads(pickle.dumps(record))
 
 
 def read_gives_a_length_and_storable_columns(adapter: Any, source: Path) -> None:
     """`read` returns a mapping with an int `length` of at least 1, and values that a shard can store."""
-    for columns in _rows(adapter, source):
+    for columns in rows_of(adapter, source):
         require(isinstance(columns, Mapping), f"read returns a {type(columns).__name__}, not a mapping")
         length = columns.get("length")
         is_integer = isinstance(length, int | np.integer) and not isinstance(length, bool)
@@ -116,22 +131,54 @@ def read_gives_a_length_and_storable_columns(adapter: Any, source: Path) -> None
         )
         for name, value in columns.items():
             try:
-                _stored(value)
+                stored(value)
             except (ValueError, TypeError, NotImplementedError) as error:
                 raise AssertionError(f"column {name!r} cannot be stored: {error}") from error
 
 
 def read_is_deterministic(adapter: Any, source: Path) -> None:
     """Reading twice gives the same columns."""
-    for first, second in zip(_rows(adapter, source), _rows(adapter, source), strict=True):
-        require(_equal(first, second), "reading a record twice gives different columns")
+    for first, second in zip(rows_of(adapter, source), rows_of(adapter, source), strict=True):
+        require(equal(first, second), "reading a record twice gives different columns")
+
+
+def rows_have_the_same_columns(adapter: Any, source: Path) -> None:
+    """A shard is a table: every row has every column, and none of them is None."""
+    rows = rows_of(adapter, source)
+    for columns in rows:
+        gap = set(rows[0]) ^ set(columns)
+        require(not gap, f"some rows have {', '.join(sorted(gap))}, others do not")
+        empty = sorted(name for name, value in columns.items() if value is None)
+        require(not empty, f"{', '.join(empty)} is None; use an empty text, or another value that says so")
+
+
+def parts_and_quality_can_be_stored(adapter: Any, source: Path) -> None:
+    """Where a record gives `Rows`: parts tell its rows apart, weights are sane, and quality is plain JSON."""
+    for record in records_of(adapter, source)[:NUM_READ]:
+        with suppress(ValueError):
+            found = record.read()
+            if not isinstance(found, Rows):
+                continue
+            parts = [str(row.get("part", number)) for number, row in enumerate(found.rows)]
+            twice = sorted({part for part in parts if parts.count(part) > 1})
+            require(not twice, f"{record.key} gives the part {', '.join(twice[:3])} more than once")
+            weights = [float(row.get("weight", 1.0)) for row in found.rows]  # type: ignore[arg-type]
+            require(all(0 <= w < float("inf") for w in weights), f"{record.key} has a weight out of range")
+            _check_json(found.quality, record.key)
+
+
+def _check_json(quality: Mapping[str, object], key: str) -> None:
+    try:
+        json.dumps(quality, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"the quality of {key} is no plain JSON: {error}") from error
 
 
 def load_gives_what_the_spec_says(adapter: Any, source: Path) -> None:
     """The spec's dtype and channels, ids below vocab_size, finite values, observed and times that fit."""
     spec = adapter.spec
-    for row in _stored_rows(adapter, source):
-        for sample in _loads(adapter, row):
+    for row in stored_rows(adapter, source):
+        for sample in loads(adapter, row):
             values = sample.values
             require(
                 values.dtype == NUMPY_DTYPES[spec.dtype], f"values are {values.dtype}, spec: {spec.dtype}"
@@ -153,34 +200,71 @@ def load_gives_what_the_spec_says(adapter: Any, source: Path) -> None:
 
 def load_agrees_with_the_length(adapter: Any, source: Path) -> None:
     """Without augmentation a sample has the row's `length`: batches are planned by it."""
-    for row in _stored_rows(adapter, source):
+    for row in stored_rows(adapter, source):
         size = len(adapter.load(row, None).values)
         require(size == row["length"], f"the row says {row['length']} input steps, load gives {size}")
 
 
 def load_without_rng_is_deterministic(adapter: Any, source: Path) -> None:
     """rng None means evaluation: nothing is drawn, anywhere."""
-    for row in _stored_rows(adapter, source):
-        require(_equal(adapter.load(row, None), adapter.load(row, None)), "two loads without rng differ")
+    for row in stored_rows(adapter, source):
+        require(equal(adapter.load(row, None), adapter.load(row, None)), "two loads without rng differ")
 
 
 def load_draws_only_from_its_rng(adapter: Any, source: Path) -> None:
     """Equal generators give equal samples, whatever numpy's global state is."""
-    for row in _stored_rows(adapter, source):
+    for row in stored_rows(adapter, source):
         np.random.seed(0)
         one = adapter.load(row, np.random.default_rng(7))
         np.random.seed(1)
         two = adapter.load(row, np.random.default_rng(7))
-        require(_equal(one, two), "two loads with equal generators differ")
+        require(equal(one, two), "two loads with equal generators differ")
 
 
 def load_never_changes_the_row(adapter: Any, source: Path) -> None:
     """Rows are shared by epochs: augmentation works on a copy."""
-    for row in _stored_rows(adapter, source):
+    for row in stored_rows(adapter, source):
         row = copy.deepcopy(row)  # deep copies of arrays may be written to
         original = copy.deepcopy(row)
-        for _ in _loads(adapter, row):
-            require(_equal(row, original), "load changed the row")
+        for _ in loads(adapter, row):
+            require(equal(row, original), "load changed the row")
+
+
+def observed_and_times_are_given_always_or_never(adapter: Any, source: Path) -> None:
+    """A batch is made of rows alike: what one sample has, all have; and something in each is observed."""
+    samples = [adapter.load(row, None) for row in stored_rows(adapter, source)]
+    for name in ("observed", "times"):
+        given = {getattr(sample, name) is not None for sample in samples}
+        require(len(given) == 1, f"some samples have `{name}`, others do not")
+    for sample in samples:
+        if sample.observed is not None:
+            require(sample.observed.dtype == bool, f"observed is {sample.observed.dtype}, not bool")
+            require(sample.observed.any(), "a sample has no observed value at all: reject such rows")
+            hidden = sample.values[~sample.observed]
+            require(
+                sample.values.dtype.kind != "f" or not hidden.any(),
+                "a missing value is not 0 in `values`: whatever stands there would be learned from",
+            )
+
+
+def views_are_samples_too(adapter: Any, source: Path) -> None:
+    """Where there are `views`: the sample is among them, and all are as long and as the spec says."""
+    views_of = adapter.views if isinstance(adapter, HasViews) else None
+    if views_of is None:
+        return
+    for row in stored_rows(adapter, source):
+        sample = adapter.load(row, None)
+        views = views_of(sample)
+        require(
+            any(np.array_equal(view.values, sample.values) for view in views),
+            "the sample is no view of itself",
+        )
+        for view in views:
+            require(
+                view.values.shape == sample.values.shape and view.values.dtype == sample.values.dtype,
+                f"a view is {view.values.dtype}{[*view.values.shape]}, the sample "
+                f"{sample.values.dtype}{[*sample.values.shape]}",
+            )
 
 
 def feature_encoder_reads_samples(adapter: Any, source: Path) -> None:
@@ -188,46 +272,16 @@ def feature_encoder_reads_samples(adapter: Any, source: Path) -> None:
     import torch
 
     encoder = adapter.feature_encoder(16).eval()
-    for row in _stored_rows(adapter, source)[:2]:
-        values = torch.from_numpy(adapter.load(row, None).values.copy())[None]
+    for row in stored_rows(adapter, source)[:2]:
+        sample = adapter.load(row, None)
+        values = torch.from_numpy(sample.values.copy())[None]
         lengths = torch.tensor([values.shape[1]])
-        features = encoder(values, lengths)
+        given = {name: getattr(sample, name) for name in EXTRA_INPUTS if reads(encoder, name)}
+        extra = {name: torch.from_numpy(x.copy())[None] for name, x in given.items() if x is not None}
+        features = encoder(values, lengths, **extra)
         wanted = (1, int(encoder.output_lengths(lengths)), encoder.dim)
         require(features.x.shape == wanted, f"frames have shape {[*features.x.shape]}, not {[*wanted]}")
         require(features.x.isfinite().all(), "frames hold NaN or infinity")
-
-
-class _Reversed:
-    """What `os.scandir` returns, back to front."""
-
-    def __init__(self, entries: Iterator[Any]) -> None:
-        self.entries = iter([*entries][::-1])
-
-    def __enter__(self) -> Iterator[Any]:
-        return self.entries
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.entries
-
-    def __next__(self) -> Any:
-        return next(self.entries)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-
-@contextmanager
-def reversed_listings() -> Iterator[None]:
-    """Folders are listed back to front, as another file system might."""
-    scandir, listdir = os.scandir, os.listdir
-    with (
-        mock.patch("os.scandir", lambda *path: _Reversed(scandir(*path))),
-        mock.patch("os.listdir", lambda *path: sorted(listdir(*path), reverse=True)),
-    ):
-        yield
 
 
 def _on_encoder(check: Callable[..., None]) -> Callable[[Any, Path], None]:
@@ -235,65 +289,3 @@ def _on_encoder(check: Callable[..., None]) -> Callable[[Any, Path], None]:
         check(adapter.feature_encoder(16), adapter.spec)
 
     return on_encoder
-
-
-def _scan(adapter: Any, source: Path) -> list[Any]:
-    return [*adapter.records(source, "all")]
-
-
-def _records(adapter: Any, source: Path) -> list[Record]:
-    return [item for item in _scan(adapter, source) if isinstance(item, Record)]
-
-
-def _rows(adapter: Any, source: Path) -> list[Mapping[str, Any]]:
-    """Columns of the first records; one that raises ValueError is bad data, which is allowed."""
-    return [columns for _, parts in _read(adapter, source) for columns in parts]
-
-
-def _read(adapter: Any, source: Path) -> Iterator[tuple[Record, Sequence[Mapping[str, Any]]]]:
-    """The first records, each with its rows."""
-    for record in _records(adapter, source)[:NUM_READ]:
-        with suppress(ValueError):
-            found = record.read()
-            yield record, found.rows[:NUM_READ] if isinstance(found, Rows) else [found]
-
-
-def _stored_rows(adapter: Any, source: Path) -> list[dict[str, Any]]:
-    """Rows as they come back from a shard."""
-    rows = []
-    for record, parts in _read(adapter, source):
-        own = {"key": record.key, "group": record.group, "label": record.label}
-        for columns in parts:
-            named = {name: value for name, value in columns.items() if name != "part"}
-            rows.append({name: _stored(value) for name, value in (own | named).items()})
-    require(rows, f"no readable record in {source}")
-    return rows
-
-
-def _stored(value: Any) -> Any:
-    """A value after storage: arrays, of one or two dimensions, are memory maps and not to be written to."""
-    import pyarrow as pa
-
-    if not isinstance(value, np.ndarray | list):
-        return pa.array([value])[0].as_py()
-    array = np.array(value)
-    require(array.ndim in (1, 2), f"an array has {array.ndim} dimensions; 1 or 2 can be stored")
-    pa.array(array.reshape(-1))
-    array.flags.writeable = False
-    return array
-
-
-def _loads(adapter: Any, row: Mapping[str, Any]) -> Iterator[Sample]:
-    yield adapter.load(row, None)
-    yield adapter.load(row, np.random.default_rng(7))
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Equality that looks into arrays, mappings and samples."""
-    if isinstance(a, Sample) and isinstance(b, Sample):
-        return _equal(vars(a), vars(b))
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return np.array_equal(a, b, equal_nan=np.asarray(a).dtype.kind == np.asarray(b).dtype.kind == "f")
-    return bool(a == b)

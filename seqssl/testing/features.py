@@ -95,7 +95,7 @@ def batch_mates_never_change_a_frame(encoder: Any, spec: SampleSpec) -> None:
 
 def missing_values_never_change_a_frame(encoder: Any, spec: SampleSpec) -> None:
     """Where the encoder reads `observed`: what stands in the place of a missing value does not matter."""
-    if not _reads_observed(encoder):
+    if not reads(encoder, "observed"):
         return
     inputs, lengths = _batch(encoder, spec)
     observed = torch.rand(inputs.shape, generator=seeded(3)) < 0.7
@@ -116,7 +116,7 @@ def gradient_reaches_every_parameter(encoder: Any, spec: SampleSpec) -> None:
     if not trained:
         return
     x = _encode(encoder, inputs, lengths).x
-    if _reads_observed(encoder):  # a vector for what is missing wants something missing
+    if reads(encoder, "observed"):  # a vector for what is missing wants something missing
         observed = torch.rand(inputs.shape, generator=seeded(3)) < 0.7
         x = encoder(inputs, lengths, observed=observed).x
     require(x.requires_grad, "the output carries no gradient")
@@ -165,5 +165,6 @@ def _encode(encoder: Any, inputs: Tensor, lengths: Tensor) -> Any:
     return encoder(inputs, lengths)
 
 
-def _reads_observed(encoder: Any) -> bool:
-    return "observed" in inspect.signature(getattr(encoder, "forward", encoder)).parameters
+def reads(encoder: Any, name: str) -> bool:
+    """Whether a feature encoder asks for `observed` or `times`."""
+    return name in inspect.signature(getattr(encoder, "forward", encoder)).parameters

@@ -9,7 +9,7 @@ import torch
 
 from seqssl import testing
 from seqssl.testing import mocks
-from seqssl.testing.mocks.adapters import NumberFiles
+from seqssl.testing.mocks.adapters import InParts, NumberFiles
 from seqssl.testing.mocks.features import SPEC, BrokenFeatures
 from seqssl.testing.mocks.masking import BrokenMasking
 from seqssl.testing.mocks.mixers import BrokenMixer
@@ -72,6 +72,7 @@ def test_sound_adapter_passes(numbers: Path) -> None:
     (numbers / "empty.txt").touch()
     (numbers / "words.txt").write_text("not a number")
     testing.check_adapter(NumberFiles(), numbers)
+    testing.check_adapter(InParts(), numbers)
 
 
 @pytest.mark.parametrize("mock", mocks.ADAPTERS)

@@ -137,3 +137,15 @@ def test_an_error_in_a_worker_has_no_stack_trace(corpus, tmp_path):
 def test_an_empty_split_is_told(corpus):
     with pytest.raises(UserError, match="no rows in split 'test'; it has: train, valid"):
         make_loader(corpus, split="test")
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+def test_a_part_of_an_epoch_is_spread_over_it(corpus, limit):
+    loader = make_loader(corpus, batch_length=20, shuffle=False)
+    whole = [batch.keys for batch in loader.batches()]
+    part = [batch.keys for batch in loader.batches(limit=limit)]
+    assert len(part) == min(limit, len(whole)) and len(whole) > 3
+    places = [whole.index(keys) for keys in part]
+    assert places == sorted(set(places))
+    if limit < len(whole):
+        assert places[0] < len(whole) / limit and places[-1] >= len(whole) * (limit - 1) / limit

@@ -28,9 +28,6 @@ class Numbered:
     def epoch_of(self, cursor: int) -> tuple[int, int]:
         return divmod(cursor, self.size)
 
-    def batches(self, epoch: int = 0) -> Iterator[Batch]:
-        return self.at(range(self.size))
-
 
 def mixed(weights: dict[str, float], seed: int = 0) -> MixedLoader:
     loaders: Any = {name: Numbered(3 + place) for place, name in enumerate(weights)}
@@ -83,8 +80,3 @@ def test_epochs_are_those_of_the_slowest_stream() -> None:
     for cursor in range(40):
         done = Counter(name for name, _ in seen[:cursor])
         assert loader.epoch_of(cursor)[0] == min(done["a"] // 3, done["b"] // 4)
-
-
-def test_one_pass_is_one_epoch_of_each() -> None:
-    found = names_and_numbers(mixed({"a": 5.0, "b": 0.1}).one_pass(), 100)
-    assert found == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1), ("b", 2), ("b", 3)]

@@ -176,9 +176,7 @@ def test_an_adapters_own_mistake_is_named_with_its_place(
         return read(seed) if seed != 2 else {}["missing"]
 
     monkeypatch.setattr(f"{__name__}.read_windows", broken)
-    with pytest.raises(
-        UserError, match=r"failed on file2: KeyError: 'missing' \(.*test_rows.py, line"
-    ):
+    with pytest.raises(UserError, match=r"failed on file2: KeyError: 'missing' \(.*test_rows.py, line"):
         prepared(tmp_path)
 
 

@@ -4,7 +4,7 @@ Each is a class with one mistake; its `fails` holds the names of the checks that
 pass all others.
 """
 
-from seqssl.testing.mocks.adapters import NumberFiles
+from seqssl.testing.mocks.adapters import InParts, NumberFiles
 from seqssl.testing.mocks.features import BrokenFeatures
 from seqssl.testing.mocks.masking import BrokenMasking
 from seqssl.testing.mocks.mixers import BrokenMixer
@@ -16,4 +16,4 @@ MASKINGS = BrokenMasking.__subclasses__()
 MIXERS = BrokenMixer.__subclasses__()
 FEATURE_ENCODERS = BrokenFeatures.__subclasses__()
 OBJECTIVES = BrokenObjective.__subclasses__()
-ADAPTERS = NumberFiles.__subclasses__()
+ADAPTERS = [mock for mock in (*NumberFiles.__subclasses__(), *InParts.__subclasses__()) if mock.fails]

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from seqssl.model.features import Conv1dStack
-from seqssl.model.types import Record, Rejected, Sample, SampleSpec
+from seqssl.model.types import Record, Rejected, Rows, Sample, SampleSpec
 
 
 def read_numbers(path: Path) -> dict[str, object]:
@@ -108,6 +108,7 @@ class StoresObjects(NumberFiles):
         "load_without_rng_is_deterministic",
         "load_draws_only_from_its_rng",
         "load_never_changes_the_row",
+        "observed_and_times_are_given_always_or_never",
         "feature_encoder_reads_samples",
     }
 
@@ -201,3 +202,109 @@ class ReadsChannels(NumberFiles):
     def feature_encoder(self, dim: int) -> nn.Module:
         """Two channels."""
         return Conv1dStack(2, dim=dim, kernels=(4, 3), strides=(2, 2))
+
+
+def read_parts(path: Path, mistake: str) -> Rows:
+    """Two halves of a file, with one mistake."""
+    columns = read_numbers(path)
+    values = columns["values"]
+    assert isinstance(values, np.ndarray)
+    middle = max(1, len(values) // 2)
+    rows: list[dict[str, object]] = [
+        {"length": len(half), "values": half, "part": place}
+        for half, place in ((values[:middle], "first"), (values[middle:], "second"))
+        if len(half)
+    ]
+    quality: dict[str, object] = {"num_values": len(values)}
+    if mistake == "twice":
+        rows = [row | {"part": "same"} for row in rows]
+    elif mistake == "weight":
+        rows = [row | {"weight": -1.0} for row in rows]
+    elif mistake == "quality":
+        quality["mean"] = float("nan")
+    elif mistake == "column":
+        rows[0]["loud"] = 1
+    return Rows(rows, quality)
+
+
+class InParts(NumberFiles):
+    """Files of many rows; which mistake they have is for subclasses to say."""
+
+    mistake: ClassVar[str] = ""
+
+    def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
+        """Halves of files."""
+        for path in sorted(source.glob("[0-9]*.txt")):
+            yield Record(path.name, partial(read_parts, path, self.mistake))
+
+
+class SamePart(InParts):
+    """Two rows of a file have one name."""
+
+    fails: ClassVar = {"parts_and_quality_can_be_stored"}
+    mistake = "twice"
+
+
+class NegativeWeight(InParts):
+    """Rows that count less than not at all."""
+
+    fails: ClassVar = {"parts_and_quality_can_be_stored"}
+    mistake = "weight"
+
+
+class QualityOfNan(InParts):
+    """A figure that JSON cannot hold."""
+
+    fails: ClassVar = {"parts_and_quality_can_be_stored"}
+    mistake = "quality"
+
+
+class ColumnOfSomeRows(InParts):
+    """A column that only some rows have."""
+
+    fails: ClassVar = {"rows_have_the_same_columns"}
+    mistake = "column"
+
+
+class ObservedSometimes(NumberFiles):
+    """Says what is observed where something is missing, and is silent elsewhere."""
+
+    fails: ClassVar = {"observed_and_times_are_given_always_or_never"}
+
+    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+        """Rows with a negative number have gaps."""
+        values = row["values"]
+        seen = values > np.min(values)
+        return Sample(values * seen, observed=seen) if len(values) > 20 else Sample(values)
+
+
+class GapsKeepTheirValues(NumberFiles):
+    """Marks what is missing, and leaves a sentinel in its place."""
+
+    fails: ClassVar = {"observed_and_times_are_given_always_or_never"}
+
+    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+        """-999 where the number is the smallest of several."""
+        values = row["values"]
+        seen = (values > np.min(values)) | (len(values) == 1)
+        return Sample(np.where(seen, values, np.float32(-999)).astype(np.float32), observed=seen)
+
+
+class ShorterView(NumberFiles):
+    """A view that loses a step."""
+
+    fails: ClassVar = {"views_are_samples_too"}
+
+    def views(self, sample: Sample) -> list[Sample]:
+        """Differences."""
+        return [sample, Sample(np.diff(sample.values))]
+
+
+class ForeignView(NumberFiles):
+    """The sample itself is not among its views."""
+
+    fails: ClassVar = {"views_are_samples_too"}
+
+    def views(self, sample: Sample) -> list[Sample]:
+        """Only the other one."""
+        return [Sample(sample.values + 1)]
