@@ -148,8 +148,9 @@ class InstanceNorm(nn.Module):
 class PatchEncoder(nn.Module):
     """Patches of `patch` steps, each a frame, by one linear map of all its channels (PatchTST, 2211.14730).
 
-    Input (b, t, channels). The map also reads which values are observed; missing ones count as zero. A row
-    whose length is no multiple of `patch` ends in a patch with missing steps: s = ceil(t / patch).
+    Input (b, t, channels). The map also reads which values are missing (so that a whole patch of a sparse
+    input stays sparse); they count as zero. A row whose length is no multiple of `patch` ends in a patch
+    with missing steps: s = ceil(t / patch).
     """
 
     def __init__(self, channels: int, *, dim: int = 192, patch: int = 8) -> None:
@@ -173,7 +174,7 @@ class PatchEncoder(nn.Module):
         """Encode; `observed` None means that every valid step is."""
         valid = length_mask(lengths, inputs.shape[1])[..., None].expand_as(inputs)
         seen = valid if observed is None else valid & observed
-        x = torch.cat([inputs * seen, seen.to(inputs.dtype)], dim=-1)
+        x = torch.cat([inputs * seen, (~seen).to(inputs.dtype)], dim=-1)
         return Features(self.norm(self.project(fold(x, self.patch))), self.output_lengths(lengths))
 
 

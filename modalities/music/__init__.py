@@ -1,0 +1,175 @@
+"""Written music: MIDI, MusicXML, kern and ABC as piano rolls or as compound note tokens."""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+
+from modalities.music.notation import read_text, tunes
+from modalities.music.pieces import Piece
+from modalities.music.scores import KINDS, read_piece
+from modalities.music.views import (
+    NUM_FIELDS,
+    VOCAB_SIZE,
+    RollEncoder,
+    channel_names,
+    note_tokens,
+    piano_roll,
+)
+from modalities.music.windows import PITCH, Grid, Window
+from seqssl import Record, Rejected, Rows, Sample, SampleSpec, TokenEncoder, UserError
+
+MOVEMENT = re.compile(r"(?<=\d)\.\d[\w-]*$")  # bwv244.15: a movement of bwv244
+# The work that a kern file is a part of; one with a catalogue number is a work by itself, of a collection.
+KERN_WORK = re.compile(r"^!!!OPR[^:]*:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
+KERN_CATALOGUE = re.compile(r"^!!!SC[AT]", re.MULTILINE)
+MAX_SHIFT = (-5, 6)  # semitones
+
+
+class Music:
+    """Windows of pieces, cut at bar lines, on a grid of so many positions a quarter.
+
+    `view` roll: (t, 2 p) onsets and held notes of the pitches `lowest` to `highest` (MIDI numbers); notes:
+    (n, 5) ids. `pieces_per_folder` takes so many of each top folder, evenly spread over its sorted files.
+    """
+
+    def __init__(
+        self,
+        *,
+        view: Literal["roll", "notes"] = "roll",
+        label: Literal["composer", "metre", "mode"] = "composer",
+        positions_per_quarter: int = 12,
+        window_quarters: int = 64,
+        min_notes: int = 8,
+        lowest: int = 21,
+        highest: int = 108,
+        pieces_per_folder: int | None = None,
+        frames_per_quarter: int = 1,
+        transpose: bool = True,
+    ) -> None:
+        self.view, self.label = view, label
+        self.positions_per_quarter, self.window_quarters = positions_per_quarter, window_quarters
+        self.min_notes, self.lowest, self.highest = min_notes, lowest, highest
+        self.pieces_per_folder = pieces_per_folder
+        self._frames_per_quarter = frames_per_quarter  # private: these do not change what is stored
+        self._transpose = transpose
+        self._check()
+        if view == "roll":
+            names = channel_names(lowest, highest)
+            self.spec = SampleSpec(
+                dtype="float32",
+                units=f"1 = begins (onset) or sounds (hold), steps of 1/{positions_per_quarter} quarter",
+                channels=len(names),
+                max_len=window_quarters * positions_per_quarter,
+                channel_names=names,
+            )
+        else:
+            self.spec = SampleSpec(
+                dtype="int64",
+                units=f"1 + value of a field, 0 unknown; times in 1/{positions_per_quarter} quarter",
+                channels=NUM_FIELDS,
+                vocab_size=VOCAB_SIZE,
+                channel_names=("pitch", "duration", "shift", "position", "part"),
+            )
+
+    def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
+        """Score files of a folder, or one; each tune of an ABC file is a record. No split is known here."""
+        if source.is_file() and source.suffix.lower() not in KINDS:
+            raise UserError(f"{source} is no score file: its name must end in one of {', '.join(KINDS)}.")
+        root = source.parent if source.is_file() else source
+        paths = [source] if source.is_file() else sorted(source.rglob("*"))
+        folders: dict[str, list[Record]] = {}
+        for path in paths:
+            if path.suffix.lower() in KINDS and path.is_file() and not path.name.startswith("."):
+                name = PurePosixPath(path.relative_to(root).as_posix())
+                folder = name.parts[0] if len(name.parts) > 1 else ""
+                folders.setdefault(folder, []).extend(self._pieces_in(path, name, folder))
+        for found in folders.values():
+            size = min(len(found), self.pieces_per_folder or len(found))
+            chosen = [found[number * len(found) // size] for number in range(size)]
+            yield from (record for record in chosen if split in ("all", record.split))
+
+    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+        """A window as the chosen view; `rng` transposes it by -5 to 6 semitones, if its notes allow."""
+        notes = row["notes"]
+        if rng is not None and self._transpose:
+            down = max(MAX_SHIFT[0], self.lowest - int(notes[:, PITCH].min()))
+            up = min(MAX_SHIFT[1], self.highest - int(notes[:, PITCH].max()))
+            notes = notes.copy()
+            notes[:, PITCH] += rng.integers(down, up + 1)
+        described = {"label": row["label"], "group": row["group"]}
+        if self.view == "notes":
+            return Sample(note_tokens(notes), **described)
+        values, observed = piano_roll(notes, row["length"], lowest=self.lowest, highest=self.highest)
+        return Sample(values, observed=observed, **described)
+
+    def feature_encoder(self, dim: int) -> RollEncoder | TokenEncoder:
+        """Roll: `frames_per_quarter` patches, so that masks fall on beats. Notes: a frame for each."""
+        if self.view == "notes":
+            return TokenEncoder(VOCAB_SIZE, NUM_FIELDS, dim=dim)
+        patch = self.positions_per_quarter // self._frames_per_quarter
+        return RollEncoder(self.spec.channels or 1, dim=dim, patch=patch)
+
+    def _check(self) -> None:
+        positions, frames = self.positions_per_quarter, self._frames_per_quarter
+        if not 0 <= self.lowest <= self.highest <= 127:
+            raise UserError(
+                f"lowest={self.lowest} and highest={self.highest} must be MIDI pitches, in order."
+            )
+        if min(positions, frames) < 1 or positions % frames:
+            raise UserError(
+                f"positions_per_quarter={positions} must be a multiple of frames_per_quarter={frames}: "
+                "a frame is a whole number of positions."
+            )
+        pieces = 1 if self.pieces_per_folder is None else self.pieces_per_folder
+        if min(self.window_quarters, self.min_notes, pieces) < 1:
+            raise UserError("window_quarters, min_notes and pieces_per_folder must be at least 1.")
+
+    def _pieces_in(self, path: Path, name: PurePosixPath, folder: str) -> Iterator[Record]:
+        kind, num_tunes = KINDS[path.suffix.lower()], 1
+        label = folder if self.label == "composer" else ""
+        group = MOVEMENT.sub("", str(name.with_suffix("")))
+        if kind in ("ABC", "kern"):
+            text = read_text(path)
+            num_tunes = len(tunes(text)) if kind == "ABC" else 1
+            work = KERN_WORK.search(text) if kind == "kern" else None
+            group = f"{folder}/{work[1]}" if work and not KERN_CATALOGUE.search(text) else group
+        if num_tunes == 1:
+            yield Record(str(name), partial(self._read, path, 0, label), group=group, label=label)
+            return
+        for tune in range(1, num_tunes + 1):
+            read = partial(self._read, path, tune, label)
+            yield Record(f"{name}/{tune}", read, group=f"{name}/{tune}", label=label)
+
+    def _read(self, path: Path, tune: int, label: str) -> Rows:
+        piece = read_piece(path, tune)
+        grid = Grid.of(piece, positions=self.positions_per_quarter, lowest=self.lowest, highest=self.highest)
+        windows = list(grid.windows(self.window_quarters * self.positions_per_quarter))
+        kept = [window for window in windows if window.num_onsets >= self.min_notes]
+        if not kept:
+            raise ValueError(f"no window with {self.min_notes} notes from {self.lowest} to {self.highest}")
+        quality = {
+            "notes": len(grid.notes),
+            "quarters": round(float(windows[-1].stop - windows[0].start) / self.positions_per_quarter, 3),
+            "metres": list(dict.fromkeys(metre for metre in grid.metres if metre)),
+            "windows": len(windows),
+            "windows_with_few_notes": len(windows) - len(kept),
+            "left_out": piece.left_out,
+            "changed": grid.changed,
+            "complaints": [*piece.complaints[:3]],
+            "num_complaints": len(piece.complaints),
+        }
+        return Rows([self._row(window, piece, label) for window in kept], quality)
+
+    def _row(self, window: Window, piece: Piece, label: str) -> dict[str, Any]:
+        own = {"composer": label or piece.composer, "metre": window.metre, "mode": piece.mode}
+        length = window.stop - window.start if self.view == "roll" else window.num_onsets
+        return {
+            "part": f"{window.start / self.positions_per_quarter:g}",
+            "label": own[self.label],
+            "length": length,
+            "notes": window.notes.astype(np.int32),
+        }
