@@ -89,7 +89,6 @@ def _assemble(config: RunConfig, encoder: ContextEncoder | None = None) -> Pretr
         _input_norm(config, spec),
         predict_symbols=num_symbols > 0,
         mask_input=mask_input,
-        whole_share=config.whole_share,
         codebook_size=wiring["codebook_size"],
     )
     if mask_input and "observed" not in model.extra_inputs:

@@ -105,7 +105,6 @@ class StreamConfig:
     # Where frames are hidden. features: after the feature encoder; input: their steps before it. auto: input
     # for ids, features for the rest.
     mask_at: str = "auto"
-    whole_share: float = 0.0  # of the rows of a batch that stay whole in training, see PretrainingModel
     masking: Slot = field(default_factory=dict)
     quantizer: Slot = field(default_factory=dict)
     objectives: dict[str, Slot] = field(default_factory=dict)

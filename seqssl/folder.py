@@ -45,7 +45,7 @@ def load(
         raise UserError(f"weights = {weights}: expected last, best or random.")
     config, folder = find_run(path)
     part, origin = part_of(config, stream), read_provenance(folder, stream)
-    spec, adapter = SampleSpec(**origin["spec"]), build_adapter(part)
+    spec, adapter = SampleSpec.restore(origin["spec"]), build_adapter(part)
     model = assemble(config)
     set_scaling(model_of(model, stream), origin.get("statistics"))
     if weights != "random":
@@ -70,7 +70,7 @@ def part_of(config: RunConfig, stream: str) -> RunConfig:
 
 def check_contract(spec: SampleSpec, run: Path, stream: str) -> None:
     """UserError where data read with other settings would not mean what the run was trained on."""
-    stored = SampleSpec(**read_provenance(run, stream)["spec"])
+    stored = SampleSpec.restore(read_provenance(run, stream)["spec"])
     for name, wanted in asdict(stored).items():
         found = asdict(spec)[name]
         if found != wanted:

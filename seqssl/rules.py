@@ -256,9 +256,8 @@ def _stream_rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (key,), "must be above 0"
     if config.data.workers < 0:
         yield ("data.workers",), "must be at least 0"
-    for key in ("data.valid_share", "whole_share"):
-        if not 0 <= _value_at(config, key) < 1:
-            yield (key,), "must be at least 0 and below 1"
+    if not 0 <= config.data.valid_share < 1:
+        yield ("data.valid_share",), "must be at least 0 and below 1"
 
 
 def _encoder_rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 METRICS = ("loss", "contrastive/accuracy", "contrastive/chance", "masked_prediction/accuracy",
-           "masked_prediction/trivial", "symbols/bits", "symbols/entropy_bits", "symbols/markov_bits",
+           "masked_prediction/trivial", "codes/accuracy", "codes/trivial", "symbols/accuracy",
+           "symbols/trivial", "symbols/bits", "symbols/entropy_bits", "symbols/markov_bits",
            "perplexity/hard_0", "perplexity/size", "codes/dead_0")  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def contract_table(config: RunConfig, model: Any, subject: Path, stream: str) ->
     spec, statistics = build_adapter(config).spec, None
     if (subject / "config.yaml").is_file():
         stored = read_provenance(subject, stream)
-        spec, statistics = SampleSpec(**stored["spec"]), stored.get("statistics")
+        spec, statistics = SampleSpec.restore(stored["spec"]), stored.get("statistics")
     width = spec.channels if spec.vocab_size is None else f"ids below {spec.vocab_size}"
     if spec.vocab_size is not None and spec.channels is not None:
         width = f"{spec.channels} of {width}"

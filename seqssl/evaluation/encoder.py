@@ -100,11 +100,18 @@ class Encoder:
             return self._pooled(arrays, [self.tap])[self.tap]
         return self.frames(arrays, [self.tap])[self.tap]
 
-    def frames(self, arrays: Sequence[Input], stages: Sequence[str] = ()) -> dict[str, list[Array]]:
-        """All frames, an array (s, d) for each row, of every stage or of those named; one pass, no views."""
+    def frames(
+        self, arrays: Sequence[Input], stages: Sequence[str] = (), *, ahead: int = 0
+    ) -> dict[str, list[Array]]:
+        """All frames, an array (s, d) for each row, of every stage or of those named; one pass, no views.
+
+        `ahead`: so many steps more are hidden behind each row, as masked frames are in training. The frames
+        of a tap there are what the model expects; in "features" they hold nothing.
+        """
         names = stages or self.stages
         found: dict[str, list[Array]] = {name: [np.empty(0)] * len(arrays) for name in names}
-        for encoded in self._encoded([self._checked(array, index) for index, array in enumerate(arrays)]):
+        samples = [self._checked(array, index) for index, array in enumerate(arrays)]
+        for encoded in self._encoded([longer(sample, ahead) for sample in samples], ahead):
             for name in names:
                 for place, embedded in zip(encoded.places, encoded.frames(name), strict=True):
                     found[name][place] = embedded
@@ -172,10 +179,10 @@ class Encoder:
         values = values.astype(spec.dtype, copy=False)
         return Sample(values, observed=observed, times=None if given is None else given.times)
 
-    def _encoded(self, samples: Sequence[Sample]) -> Iterator[Encoded]:
-        """Every stage, batch by batch."""
+    def _encoded(self, samples: Sequence[Sample], hidden: int = 0) -> Iterator[Encoded]:
+        """Every stage, batch by batch; the last `hidden` steps of each row are masked."""
         for places in self._batches([len(sample.values) for sample in samples]):
-            yield self._encode(places, [samples[place] for place in places])
+            yield self._encode(places, [samples[place] for place in places], hidden)
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
         """Indices by length, so that little is padding."""
@@ -189,7 +196,7 @@ class Encoder:
             yield batch
 
     @torch.inference_mode()
-    def _encode(self, places: list[int], samples: list[Sample]) -> Encoded:
+    def _encode(self, places: list[int], samples: list[Sample], hidden: int) -> Encoded:
         if any(sample.observed is not None for sample in samples):
             samples = [
                 sample
@@ -199,7 +206,12 @@ class Encoder:
             ]
         batch = collate(samples, []).to(self.device)
         features = self.model.encode_features(batch)
-        taps = self.model.encoder(self.model.input_projection(features.x), features.valid)
+        x = features.x
+        if hidden and not self.model.mask_input:
+            first = self.model.feature_encoder.output_lengths(batch.lengths - hidden)
+            mask = features.valid & (torch.arange(x.shape[1], device=x.device) >= first[:, None])
+            x = self.model.masking.apply(x, mask, torch.Generator(x.device).manual_seed(0))
+        taps = self.model.encoder(self.model.input_projection(x), features.valid)
         pooled = features.valid
         if batch.observed is not None:
             size = pooled.shape[1]
@@ -208,3 +220,20 @@ class Encoder:
             pooled = torch.where(enough.any(1, keepdim=True), enough, pooled)
         stages = {FEATURES: features, **{name: Features(x, features.lengths) for name, x in taps.items()}}
         return Encoded(places, stages, pooled)
+
+
+def longer(sample: Sample, steps: int) -> Sample:
+    """A sample with so many missing steps behind it."""
+    if not steps:
+        return sample
+    shape = (steps, *sample.values.shape[1:])
+    observed = np.ones(sample.values.shape, bool) if sample.observed is None else sample.observed
+    times = sample.times
+    if times is not None:
+        step = times[-1] - times[-2] if len(times) > 1 else 1.0
+        times = np.concatenate([times, times[-1] + step * np.arange(1, steps + 1)])
+    return Sample(
+        np.concatenate([sample.values, np.zeros(shape, sample.values.dtype)]),
+        observed=np.concatenate([observed, np.zeros(shape, bool)]),
+        times=times,
+    )

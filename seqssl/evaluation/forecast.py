@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from seqssl.data.files import Progress, silent
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
-from seqssl.evaluation.encoder import Array, Encoder
+from seqssl.evaluation.encoder import FEATURES, Array, Encoder
 from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED
 from seqssl.model.protocols import ModalityAdapter
 from seqssl.model.types import Sample
@@ -89,7 +90,7 @@ def probe_forecast(
     guesses = baselines(train, test, protocol)
     scores = [_score(NO_WEIGHTS, name, guess, test) for name, guess in guesses.items()]
     for weights, source in ((TRAINED, encoder), (RANDOM, random)):
-        parts = [_features(source, windows.inputs, progress) for windows in (train, test)]
+        parts = [_features(source, windows.inputs, protocol, progress) for windows in (train, test)]
         for stage in source.stages:
             guess = head(parts[0][stage], train, parts[1][stage], test)
             scores.append(_score(weights, stage, guess, test))
@@ -198,13 +199,21 @@ def _ridge(x: Array, y: Array) -> Any:
         return RidgeCV(ALPHAS).fit(x, y)
 
 
-def _features(encoder: Encoder, samples: Sequence[Sample], progress: Progress) -> dict[str, Array]:
-    """Of each window, for every stage: the mean over frames, and the last frame."""
+def _features(
+    encoder: Encoder, samples: Sequence[Sample], protocol: Protocol, progress: Progress
+) -> dict[str, Array]:
+    """Of each window, for every stage: mean over frames, last frame, and what the taps expect to follow."""
+    lengths = torch.tensor([protocol.lookback])
+    seen = int(encoder.model.feature_encoder.output_lengths(lengths))
     found: dict[str, list[Array]] = {stage: [] for stage in encoder.stages}
     for start in range(0, len(samples), WINDOWS_AT_ONCE):
         progress(start, len(samples), "embedding")
-        for stage, frames in encoder.frames(samples[start : start + WINDOWS_AT_ONCE]).items():
-            found[stage] += [np.concatenate([x.mean(axis=0), x[-1]]) for x in frames]
+        part = samples[start : start + WINDOWS_AT_ONCE]
+        for stage, frames in encoder.frames(part, ahead=protocol.horizon).items():
+            ahead = slice(seen, seen if stage == FEATURES else None)
+            found[stage] += [
+                np.concatenate([x[:seen].mean(axis=0), x[seen - 1], x[ahead].reshape(-1)]) for x in frames
+            ]
     progress(len(samples), len(samples), "embedding")
     return {stage: np.stack(vectors) for stage, vectors in found.items()}
 

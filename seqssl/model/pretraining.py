@@ -44,8 +44,6 @@ class PretrainingModel(nn.Module):
     An objective with an empty tap reads the output of the highest one. `predict_symbols`: the ids of a
     frame's own steps are codes too, after the quantizer's. `mask_input`: the steps of masked frames are
     hidden from the feature encoder, which then must read `observed`; else frames are replaced after it.
-    `whole_share` of the rows are left whole in training, though their masked frames are targets all the same:
-    the encoder learns what to say of frames that it sees, which is how it is used.
     """
 
     # Modules that keep the protocols of seqssl.model.protocols, which a type cannot say together.
@@ -66,7 +64,6 @@ class PretrainingModel(nn.Module):
         *,
         predict_symbols: bool = False,
         mask_input: bool = False,
-        whole_share: float = 0.0,
         codebook_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -81,7 +78,6 @@ class PretrainingModel(nn.Module):
         self.all_reduce: Callable[[Tensor], Tensor] = identity  # see seqssl.training.distributed
         self.last_tap = max(encoder.taps, key=lambda name: encoder.taps[name])
         self.predict_symbols, self.mask_input = predict_symbols, mask_input
-        self.whole_share = whole_share
         self.codebook_size = codebook_size or quantizer.codebook_size
         self.stride = alignment.steps_per_frame(feature_encoder)
         asked = inspect.signature(getattr(feature_encoder, "forward", feature_encoder)).parameters
@@ -109,11 +105,10 @@ class PretrainingModel(nn.Module):
         features = self.encode_features(batch)
         hidden = frames.take(features.x)
         targets = self._targets(hidden, batch, frames, temperature, generator)
-        hide = self._hidden(frames.mask, generator)
         if self.mask_input:
-            corrupted = self.encode_features(self._hide(batch, hide)).x
+            corrupted = self.encode_features(self._hide(batch, frames.mask)).x
         else:
-            corrupted = self.masking.apply(features.x, hide, generator)
+            corrupted = self.masking.apply(features.x, frames.mask, generator)
         taps = self.encoder(self.input_projection(corrupted), features.valid, generator)
         contexts = {name: Context(frames.take(x), frames, features) for name, x in taps.items()}
         terms = {
@@ -144,13 +139,6 @@ class PretrainingModel(nn.Module):
         codes = learned.new_full((*valid.shape, learned.shape[1]), -1)
         codes[valid] = learned
         return torch.cat([codes, self._symbols(batch)], dim=-1) if self.predict_symbols else codes
-
-    def _hidden(self, mask: Bool[Tensor, "b s"], generator: Generator) -> Bool[Tensor, "b s"]:
-        """The mask without the rows that stay whole."""
-        if not (self.training and self.whole_share):
-            return mask
-        draws = torch.rand(len(mask), 1, generator=generator, device=mask.device)
-        return mask & (draws >= self.whole_share)
 
     def _hide(self, batch: Batch, mask: Bool[Tensor, "b s"]) -> Batch:
         """The batch with the steps of masked frames missing."""

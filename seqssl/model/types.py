@@ -137,9 +137,11 @@ class SampleSpec:
     symbols: str | None = None  # one character per id, where the ids have such names
     missing_id: int | None = None  # the id that stands for "unknown": never observed
 
-    def __post_init__(self) -> None:
-        if self.channel_names is not None:  # JSON and YAML know lists only
-            object.__setattr__(self, "channel_names", tuple(self.channel_names))
+    @classmethod
+    def restore(cls, values: Mapping[str, Any]) -> "SampleSpec":
+        """A spec from JSON or YAML, which know lists only."""
+        names = values.get("channel_names")
+        return cls(**{**values, "channel_names": None if names is None else tuple(names)})
 
 
 @dataclass(frozen=True)

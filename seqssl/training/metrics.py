@@ -139,6 +139,11 @@ def stream_metrics(sums: Mapping[str, Tensor]) -> dict[str, float]:
         if num_learned == 0 and len(tops) == 1:
             nats = [metrics["loss/masked_prediction"]]
         metrics |= symbol_metrics(sums["codes"][num_learned:], nats[num_learned:])
+        if 0 < num_learned < len(tops):  # learned codes and ids: each for itself, too
+            for kind, books in (("codes", range(num_learned)), ("symbols", range(num_learned, len(tops)))):
+                found = [means[f"masked_prediction/accuracy_{g}"] for g in books]
+                metrics[f"{kind}/accuracy"] = sum(found) / len(found)
+                metrics[f"{kind}/trivial"] = sum(tops[g] for g in books) / len(books)
     metrics |= {
         key.removeprefix("mean:"): float(value / sums["steps"])
         for key, value in sums.items()

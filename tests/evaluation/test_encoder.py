@@ -189,3 +189,31 @@ def test_embeddings_are_averaged_over_views() -> None:
     single = [plain.embed([row])[0] + plain.embed([row[::-1].copy()])[0] for row in rows]
     np.testing.assert_allclose(forward, np.stack(single) / 2, atol=1e-5)
     np.testing.assert_allclose(averaged.embed_stages(rows)["output"], forward, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["waves", "letters"])
+def test_what_is_ahead_is_hidden_as_in_training(kind: str) -> None:
+    """The frames ahead are those of a row whose end is masked, whatever stands there."""
+    rng = np.random.default_rng(0)
+    if kind == "letters":
+        encoder, whole = letters_encoder(), rng.integers(0, 4, 40)
+    else:
+        patches = "feature_encoder={target: patch, dim: 12, patch: 4}"
+        config = load_recipe("base/w2vbert", "size=tiny", "data=unused", *TOY, patches)
+        encoder = Encoder(build_model(config), Toy().spec, batch_inputs=100)
+        whole = rng.normal(size=(40, 2)).astype(np.float32)
+    found = encoder.frames([whole[:28]], ahead=12)["output"][0]
+    model = encoder.model
+    batch = Batch(torch.from_numpy(whole)[None], torch.tensor([40]))
+    first, size = model.feature_encoder.output_lengths(torch.tensor([28, 40])).tolist()
+    mask = (torch.arange(size) >= first)[None]
+    with torch.no_grad():
+        if model.mask_input:
+            x = model.encode_features(model._hide(batch, mask)).x
+        else:
+            noise = torch.Generator().manual_seed(0)
+            x = model.masking.apply(model.encode_features(batch).x, mask, noise)
+        valid = torch.ones(1, size, dtype=torch.bool)
+        expected = model.encoder(model.input_projection(x), valid)["output"][0]
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    assert len(encoder.frames([whole[:28]])["output"][0]) == first
