@@ -158,6 +158,8 @@ def codebook_use(usage: npt.NDArray[Any]) -> str:
 def code_sequence(shown: Any) -> str:
     """The picture or lines of an `Illustration`'s input over its codes and mask, as the data URI of a PNG."""
     num_frames = min(len(shown.codes), MAX_FRAMES)
+    if shown.names and _is_one_hot(shown.image):
+        num_frames = min(num_frames, max(1, MAX_FRAMES * len(shown.codes) // shown.image.shape[1]))
     image = shown.image[:, : max(1, round(shown.image.shape[1] * num_frames / len(shown.codes)))]
     codes, mask = shown.codes[:num_frames, :MAX_BOOKS], shown.mask[:num_frames]
     end = num_frames * (shown.seconds_per_frame or 1.0)
@@ -199,7 +201,7 @@ def _image(axes: Axes, image: npt.NDArray[Any], end: float) -> None:
 def _lines(axes: Axes, image: npt.NDArray[Any], end: float, names: Sequence[str]) -> None:
     """One line a channel, each within a band of its own; gaps stay open. Bits (one-hot) become marks."""
     places = (np.arange(image.shape[1]) + 0.5) * end / image.shape[1]
-    if len(image) > 1 and np.isin(image, (0.0, 1.0)).all() and (image.sum(axis=0) == 1).all():
+    if _is_one_hot(image):
         axes.imshow(
             image, origin="lower", aspect="auto", extent=(0, end, 0, len(image)), cmap="Blues",
             interpolation="nearest",
@@ -217,6 +219,10 @@ def _lines(axes: Axes, image: npt.NDArray[Any], end: float, names: Sequence[str]
         axes.axhline(len(names) - 1 - band, color="#e2e8f0", linewidth=0.6)
     axes.set_yticks(np.arange(len(names)) + 0.5, names[::-1])
     axes.set_ylim(0, len(names))
+
+
+def _is_one_hot(image: npt.NDArray[Any]) -> bool:
+    return bool(len(image) > 1 and np.isin(image, (0.0, 1.0)).all() and (image.sum(axis=0) == 1).all())
 
 
 def _seconds(rows: Sequence[Axes], end: float) -> str:

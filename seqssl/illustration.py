@@ -37,8 +37,10 @@ def illustrate(
     mask = task.draw(alone, Draws((task.seed, 0))).mask[0]
     whole.train()
     spec = adapter.spec
-    image, names = picture_of(model, alone, adapter)
     learned = int(model.quantizer.num_codebooks)
+    if learned:  # ids that follow them are seen in the input itself
+        codes, usage = codes[:, :learned], usage[:learned]
+    image, names = picture_of(model, alone, adapter)
     return Illustration(
         title=some[0].keys[row] if some[0].keys else "a held-out row",
         image=image.T,

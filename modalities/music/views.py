@@ -52,9 +52,9 @@ def note_tokens(notes: Int[np.ndarray, "n 5"]) -> Int[np.ndarray, "k f"]:
 class RollEncoder(nn.Module):
     """Every `patch` steps of a roll as a frame, by one linear map and a layer norm: s = ceil(t / patch).
 
-    Input (b, t, channels). Rests are zeros and need no channel of their own: with one that says what is
-    observed, as in PatchEncoder, a thousand equal ones would drown the few notes of a frame (mean cosine of
-    two frames of the demo corpus at the start 0.98, so 0.22).
+    Input (b, t, channels). Rests are zeros and need no channel of their own: a thousand equal ones that say
+    what is there would drown the few notes of a frame (mean cosine of two frames of the demo corpus at the
+    start 0.98, so 0.22).
     """
 
     def __init__(self, channels: int, *, dim: int = 192, patch: int = 12) -> None:
@@ -71,9 +71,10 @@ class RollEncoder(nn.Module):
         """Encode; a last patch that is not full ends in rests."""
         valid = torch.arange(inputs.shape[1], device=lengths.device) < lengths[:, None]
         x = F.pad(inputs * valid[..., None], (0, 0, 0, -inputs.shape[1] % self.patch))
-        x = x.reshape(len(x), -1, self.patch * x.shape[2])
+        x = x.reshape(len(x), x.shape[1] // self.patch, self.patch * x.shape[2])
         return Features(self.norm(self.project(x)), self.output_lengths(lengths))
 
-    def picture(self, inputs: Float[Tensor, "b t c"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "b t c"]:
-        """The roll itself, for people to see: onsets below, held notes above."""
-        return inputs
+    def picture(self, inputs: Float[Tensor, "b t c"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "b t p"]:
+        """The roll as people know it, a line a pitch: notes, and brighter where one begins."""
+        onset, hold = inputs.chunk(2, dim=-1)
+        return 0.6 * hold + 0.4 * onset

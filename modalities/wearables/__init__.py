@@ -106,7 +106,8 @@ class Wearables:
         """Convolutions over about one second, 5 frames a second, `dim` wide."""
         tenth = max(1, round(self._windowing.rate_hz / 10))
         channels = 6 if self._files.gyroscope else 3
-        return Conv1dStack(channels, dim=dim, kernels=(3 * tenth + 1, 3, 3), strides=(tenth, 2, 1))
+        kernels, strides = (3 * tenth + 1, 3, 3), (tenth, 2, 1)
+        return Conv1dStack(channels, dim=dim, kernels=kernels, strides=strides, mark_missing=True)
 
     def _found(self, path: Path, name: str) -> Iterator[Record | Rejected]:
         """What a file holds, by its header alone where that says it."""

@@ -171,7 +171,7 @@ class Encoder:
         if not np.isfinite(values).all():
             raise UserError(f"array {index} holds NaN or infinite values; clean it first")
         if observed is not None and not observed.any():
-            raise UserError(f"array {index}: all of its values are missing")
+            raise UserError(f"array {index} holds missing values only")
         if spec.vocab_size is not None and not 0 <= values.min() <= values.max() < spec.vocab_size:
             raise UserError(f"array {index} holds ids outside [0, {spec.vocab_size})")
         if spec.max_len is not None and len(values) > spec.max_len:

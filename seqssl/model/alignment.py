@@ -70,4 +70,4 @@ def frame_symbols(
     ids = inputs.flatten(2) if inputs.dim() > 2 else inputs[..., None]
     ids = ids.masked_fill(~known[..., None], -1)
     ids = F.pad(ids, (0, 0, 0, -ids.shape[1] % stride), value=-1)
-    return ids.reshape(len(ids), -1, stride * ids.shape[2])
+    return ids.reshape(len(ids), ids.shape[1] // stride, stride * ids.shape[2])

@@ -54,7 +54,8 @@ class Conv1dStack(nn.Module):
     """Strided 1-D convolutions over raw samples, each with layer norm and GELU (wav2vec 2.0, section 2).
 
     Input (b, t) or (b, t, channels); no padding, so a frame sees only its receptive field; a row shorter
-    than that is read as if zeros followed. Every row gives at least one frame.
+    than that is read as if zeros followed. Every row gives at least one frame. Missing values count as
+    zero; with `mark_missing` there is a channel more for each, which is 1 where it is missing.
     """
 
     def __init__(
@@ -65,12 +66,13 @@ class Conv1dStack(nn.Module):
         kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2),
         strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2),
         bias: bool = True,
+        mark_missing: bool = False,
     ) -> None:
         super().__init__()
         if len(kernels) != len(strides) or not kernels:
             raise ValueError(f"kernels {kernels} and strides {strides} must have the same length, at least 1")
-        self.dim = dim
-        widths = [channels, *[dim] * len(kernels)]
+        self.dim, self.mark_missing = dim, mark_missing
+        widths = [channels * (1 + mark_missing), *[dim] * len(kernels)]
         self.convs = nn.ModuleList(
             nn.Conv1d(inputs, dim, kernel, stride, bias=bias)
             for inputs, kernel, stride in zip(widths, kernels, strides, strict=False)
@@ -93,10 +95,19 @@ class Conv1dStack(nn.Module):
             lengths = (lengths - kernel) // stride + 1
         return lengths
 
-    def forward(self, inputs: Shaped[Tensor, "b t *c"], lengths: Int[Tensor, "b"]) -> Features:
-        """Encode raw samples."""
+    def forward(
+        self,
+        inputs: Shaped[Tensor, "b t *c"],
+        lengths: Int[Tensor, "b"],
+        observed: Bool[Tensor, "b t *c"] | None = None,
+    ) -> Features:
+        """Encode raw samples; `observed` None means that every valid value is."""
         x = inputs[..., None] if inputs.dim() == 2 else inputs
-        x = x * length_mask(lengths, x.shape[1])[..., None]
+        valid = length_mask(lengths, x.shape[1])[..., None]
+        seen = valid if observed is None else valid & observed.reshape(x.shape)
+        x = x * seen
+        if self.mark_missing:
+            x = torch.cat([x, (valid & ~seen).expand_as(x).to(x.dtype)], dim=-1)
         x = F.pad(x, (0, 0, 0, max(0, self.receptive_field - x.shape[1])))
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.gelu(norm(convolve(conv, x)))
@@ -234,7 +245,7 @@ class TokenEncoder(nn.Module):
 def fold(x: Float[Tensor, "b t c"], size: int) -> Float[Tensor, "b s d"]:
     """Every `size` steps laid end to end, the last of them followed by zeros: s = ceil(t / size)."""
     x = F.pad(x, (0, 0, 0, -x.shape[1] % size))
-    return x.reshape(len(x), -1, size * x.shape[2])
+    return x.reshape(len(x), x.shape[1] // size, size * x.shape[2])
 
 
 def convolve(conv: Any, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b s d"]:

@@ -84,7 +84,7 @@ def test_no_rows_make_no_embeddings() -> None:
         (np.zeros((5, 3), np.float32), "(5, 3); the encoder expects (t, 2)"),
         (np.zeros(5, np.float32), "(5,)"),
         (np.zeros((0, 2), np.float32), "t >= 1"),
-        (np.full((5, 2), np.nan, np.float32), "NaN"),
+        (np.full((5, 2), np.nan, np.float32), "missing values only"),
         (np.full((5, 2), np.inf, np.float32), "infinite"),
         (np.zeros((5, 2), np.int16), "int16; the encoder expects float32, as one"),
         (np.array([["a", "b"]]), "the encoder expects float32"),
@@ -173,7 +173,7 @@ def test_frames_that_are_mostly_missing_are_not_pooled() -> None:
     np.testing.assert_allclose(
         encoder.embed([Sample(ids, observed=observed)])[0], frames[:5].mean(axis=0), atol=1e-5
     )
-    with pytest.raises(UserError, match="all of its values are missing"):
+    with pytest.raises(UserError, match="holds missing values only"):
         encoder.embed([Sample(ids, observed=np.zeros(20, bool))])
 
 
@@ -217,3 +217,16 @@ def test_what_is_ahead_is_hidden_as_in_training(kind: str) -> None:
         expected = model.encoder(model.input_projection(x), valid)["output"][0]
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
     assert len(encoder.frames([whole[:28]])["output"][0]) == first
+
+
+def test_nan_is_missing_only_where_the_encoder_knows_what_that_is() -> None:
+    encoder, row = toy_encoder(), waves(30)[0]
+    gap = row.copy()
+    gap[3:5, 1] = np.nan
+    found = encoder.embed([gap])
+    zeroed = np.nan_to_num(gap)
+    observed = ~np.isnan(gap)
+    np.testing.assert_array_equal(found, encoder.embed([Sample(zeroed, observed=observed)]))
+    encoder.model.extra_inputs = []
+    with pytest.raises(UserError, match="array 0 holds NaN"):
+        encoder.embed([gap])

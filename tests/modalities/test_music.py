@@ -755,4 +755,7 @@ class TestViews:
         picture = adapter.feature_encoder(8).picture(
             torch.from_numpy(sample.values)[None], torch.tensor([48])
         )
-        assert picture.shape == (1, 48, 176)
+        assert picture.shape == (1, 48, 88)
+        low, high = (names.index(f"onset {pitch}") for pitch in ("D3", "G4"))
+        assert picture[0, 0, low] == 1 and picture[0, 1, low] == pytest.approx(0.6)
+        assert picture[0, 36, high] == 1 and picture[0, 35, high] == 0

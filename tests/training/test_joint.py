@@ -186,8 +186,9 @@ def test_letters_alone_are_their_own_targets(tmp_path: Path, monkeypatch: pytest
     for target in ("identity", "both"):
         with pytest.raises(UserError, match=f"target={target} needs inputs that are ids"):
             seqssl.build_model(load_recipe("base/w2vbert", "size=tiny", "data=x", *TOY, f"target={target}"))
-    with pytest.raises(UserError, match="Conv1dStack does not read `observed`"):
-        seqssl.build_model(load_recipe("base/w2vbert", "size=tiny", "data=x", *TOY, "mask_at=input"))
+    blind = ("mask_at=input", "feature_encoder=seqssl.model.features:Conv2dSubsampling")
+    with pytest.raises(UserError, match="Conv2dSubsampling does not read `observed`"):
+        seqssl.build_model(load_recipe("base/w2vbert", "size=tiny", "data=x", *TOY, *blind))
     with pytest.raises(UserError, match="ids cannot be scaled"):
         seqssl.build_model(
             load_recipe("base/w2vbert", "size=tiny", "data=x", *overrides, "input_norm=channel")
