@@ -1,5 +1,6 @@
 # Set-up and checks. Wants Python 3.11 and make, nothing else.
 #   make train    install, fetch the demo corpus, pre-train    ARGS="size=tiny out=runs/mine" adds overrides
+#                 RECIPE=music_w2vbert EXTRAS=music trains another recipe, with the readers that its data want
 #   make test     install with the dev extra, then all checks and tests
 #   make lint     the checks alone
 #   make clean    remove the environment and every cache; runs/ stays
@@ -8,6 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+RECIPE ?= speech_w2vbert
+EXTRAS ?= audio
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Two torch threads that wait for each other cost more than they give on small tensors.
@@ -15,8 +18,8 @@ ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
 .PHONY: train test lint clean
 
-train: $(VENV)/installed-audio
-	$(BIN)/seqssl train recipe=speech_w2vbert $(ARGS)
+train: $(VENV)/installed-$(EXTRAS)
+	$(BIN)/seqssl train recipe=$(RECIPE) $(ARGS)
 
 test: lint
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 $(ARGS)

@@ -99,6 +99,10 @@ def embed(arguments: Arguments) -> None:
     if pool not in ("mean", "none"):
         raise UserError(f"pool = {pool}: expected mean or none")
     run, source = _existing(arguments["run"]), _existing(arguments["source"])
+    if out.suffix != ".parquet" or out.is_dir():
+        raise UserError(f"out = {out}: name a file that ends in .parquet")
+    if out.exists() and out.resolve() == source.resolve():
+        raise UserError(f"out = {out}: that is the source itself, which would be lost")
     from seqssl.evaluation.corpus import write_embeddings
     from seqssl.folder import load
 
@@ -120,6 +124,8 @@ def probe(arguments: Arguments) -> None:
     for name in ("max_rows", "horizon", "lookback", "season"):
         if arguments[name] is not None and arguments[name] < 1:
             raise UserError(f"{name} = {arguments[name]}: must be at least 1")
+    if task == "forecast" and arguments["unheard"]:
+        raise UserError("unheard: only for task=labels; a forecast is scored on the held-out rows")
     from seqssl.folder import load
 
     stream = arguments["stream"]
@@ -164,7 +170,13 @@ def _scores(
             max(1, arguments["horizon"] // 4),
         )
         found = forecast.probe_forecast(
-            *encoders, corpora["source"], adapter, protocol, channels=patterns, progress=progress
+            *encoders,
+            corpora["source"],
+            adapter,
+            protocol,
+            channels=patterns,
+            max_rows=arguments["max_rows"],
+            progress=progress,
         )
         return forecast_table(found, encoders[0].tap, protocol), forecast.to_json(found)
     scores = labels.probe_run(
@@ -287,7 +299,7 @@ def _open_source(
     from seqssl.build import build_adapter
     from seqssl.data.catalog import list_corpora
     from seqssl.data.prepare import open_or_prepare
-    from seqssl.folder import check_contract, find_run, part_of
+    from seqssl.folder import check_contract, check_data, find_run, part_of
 
     config, folder = find_run(run)
     part = part_of(config, arguments["stream"])
@@ -300,7 +312,10 @@ def _open_source(
     adapter = build_adapter(part)
     check_contract(adapter.spec, folder, arguments["stream"])
     modality = str(part.modality["target"])
-    return open_or_prepare(adapter, data, modality=modality, progress=progress), adapter
+    corpus = open_or_prepare(adapter, data, modality=modality, progress=progress)
+    if source is None and not arguments.overrides:
+        check_data(corpus, folder, arguments["stream"])
+    return corpus, adapter
 
 
 def _existing(text: str) -> Path:

@@ -181,9 +181,9 @@ def convert(value: Any, annotation: Any) -> Any:
         return "on" if value else "off"  # YAML 1.1 reads a bare off as false
     if annotation is str and isinstance(value, int | float):
         return str(value)
-    if origin is tuple and isinstance(value, list):
+    if origin in (tuple, list) and isinstance(value, list | tuple):
         item = arguments[0] if arguments else Any
-        return tuple(convert(entry, item) for entry in value)
+        return origin(convert(entry, item) for entry in value)
     return value
 
 
@@ -197,6 +197,11 @@ def describe(annotation: Any) -> str:
         return " or ".join(describe(option) for option in typing.get_args(annotation))
     if typing.get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(annotation)))
+    if typing.get_origin(annotation) in (tuple, list):
+        item = typing.get_args(annotation)[:1]
+        return (
+            f"a list of {describe(item[0]).split(' ')[-1]}s, as in [a, b]" if item else "a list, as in [a, b]"
+        )
     words = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
     return words[annotation] if annotation in words else str(annotation)
 

@@ -95,8 +95,15 @@ def resolve(name: str | Path, *overrides: str) -> Resolved:
     size, note = _choose_size(name, overrides, sizes, asked, str(layers.values.get("size", "default")))
     if size in sizes:
         layers.choose_size(size, sizes)
+    if "streams" in given:
+        layers.merge({"streams": given["streams"]}, COMMAND_LINE)
     _add_streams(layers, size)
-    layers.merge({"size": size, **given}, COMMAND_LINE)
+    if layers.values.get("streams"):
+        ignored = [key for key in given if key in rules.STREAM_KEYS]
+        remedy = "a joint run has one for each kind of data: say streams.NAME." + "{}"
+        problems += [rules.Problem(key, None, remedy.format(key), COMMAND_LINE) for key in ignored]
+    rest = {key: value for key, value in given.items() if key != "streams"}
+    layers.merge({"size": size, **rest}, COMMAND_LINE)
     config, found = rules.build(_interpolate(layers.values, path), layers.origins, _display(path))
     problems += found
     if problems:
@@ -109,22 +116,29 @@ def _add_streams(layers: Layers, size: str) -> None:
     """Lay the recipes that the streams of a joint run name under what the run itself says of them.
 
     Of those recipes only what is particular to their data counts; the rest is the joint run's own. A stream
-    that says its modality is a saved run's: it is whole.
+    in which nothing is left open is a saved run's.
     """
-    for name, stream in (layers.values.get("streams") or {}).items():
-        if not isinstance(stream, dict) or "recipe" not in stream or "modality" in stream:
+    streams = layers.values.get("streams")
+    for name, stream in (streams if isinstance(streams, dict) else {}).items():
+        if not isinstance(stream, dict) or "recipe" not in stream or {*rules.STREAM_KEYS} <= {*stream}:
             continue
-        path = find_recipe(stream["recipe"])
+        path = find_recipe(str(stream["recipe"]))
         below = Layers()
         for origin, content in _read_layers(path):
             below.merge(content, origin)
+        if below.values.get("streams"):
+            raise UserError(
+                f"streams.{name}.recipe = {stream['recipe']}: is a joint run itself; name its parts"
+            )
         sizes = _sizes(below)
         if size in sizes:
             below.choose_size(size, sizes)
         own = copy.deepcopy({key: below.values[key] for key in rules.STREAM_KEYS if key in below.values})
-        above = copy.deepcopy(stream)
-        layers.merge({"streams": {name: own}}, _display(path))
-        layers.merge({"streams": {name: above}}, "the joint recipe")
+        above, origins = copy.deepcopy(stream), dict(layers.origins)
+        layers.merge({"streams": {name: own}}, "")
+        layers.merge({"streams": {name: above}}, "")
+        origins = {f"streams.{name}.{key}": file for key, file in below.origins.items()} | origins
+        layers.origins.update({key: file for key, file in origins.items() if key in layers.origins})
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -217,7 +231,9 @@ def parse_overrides(overrides: Sequence[str]) -> tuple[Tree, list[rules.Problem]
 
 
 def as_slot(where: tuple[str, ...], value: Any) -> Any:
-    """A bare text on a slot means its target."""
+    """A bare text on a slot means its target, in a stream's place its recipe."""
+    if isinstance(value, str) and len(where) == 2 and where[0] == "streams":
+        return {"recipe": value}
     return {"target": value} if isinstance(value, str) and _is_slot(where) else value
 
 

@@ -133,6 +133,14 @@ def check_same_run(config: RunConfig, out: Path, corpora: Mapping[str, Corpus]) 
             raise UserError(f"{out} was trained on other data than {corpus.folder}: choose another out=.")
 
 
+def check_data(corpus: Corpus, run: Path, stream: str) -> None:
+    """UserError where a run's data has changed since it was trained."""
+    if read_provenance(run, stream).get("data_hash") != corpus.content_hash:
+        raise UserError(
+            f"the data that {run} was trained on has changed since; say source= to take what is there now."
+        )
+
+
 def write_config(config: RunConfig, out: Path, corpora: Mapping[str, Corpus]) -> None:
     """config.yaml: the resolved configuration, and where it came from."""
     out.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ All problems are collected, so that one run of a command shows every one of them
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -168,11 +169,13 @@ class _Builder:
         wrong = [name for name in streams if not str(name).isidentifier()]
         for name in wrong:
             self.problem(f"streams.{name}", None, "a stream's name is a word of letters, digits and _")
-        return {
-            name: self.section(MixedStream, stream, f"streams.{name}.")
-            for name, stream in streams.items()
-            if isinstance(stream, Mapping) and name not in wrong
-        }
+        found = {}
+        for name, stream in streams.items():
+            if isinstance(stream, Mapping) and name not in wrong:
+                found[name] = self.section(MixedStream, stream, f"streams.{name}.")
+            elif stream is not None and name not in wrong:
+                self.problem(f"streams.{name}", stream, "expected a recipe's name, or {recipe: NAME, ...}")
+        return found
 
     def _slot(self, key: str, slot: Any, kind: str | None) -> Any:
         """A slot with the defaults of its component filled in, so that a saved run stays what it was."""
@@ -223,7 +226,7 @@ def _rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
             prefix = f"streams.{name}." if name else ""
             local = (f"{prefix}{key}" if key.split(".")[0] in STREAM_KEYS else key for key in keys)
             yield tuple(local), remedy
-        if config.streams and config.streams[name].weight <= 0:
+        if config.streams and not 0 < config.streams[name].weight < math.inf:
             yield (f"streams.{name}.weight",), "must be above 0; null in the stream's place removes it"
     for key in POSITIVE:
         value = _value_at(config, key)

@@ -1,5 +1,6 @@
 """Whole runs."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from seqssl.data.mixing import MixedLoader
 from seqssl.data.prepare import open_or_prepare
 from seqssl.data.shards import Corpus
 from seqssl.doctor import Monitor
-from seqssl.errors import UserError
+from seqssl.errors import HealthHalt, UserError
 from seqssl.evaluation.markov import markov_bits
 from seqssl.folder import alone, check_same_run, write_config
 from seqssl.illustration import illustrate
@@ -103,6 +104,8 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
             ]
             write_report(out, pictures)
         ranks.barrier()
+    if metrics and not math.isfinite(metrics["loss"]):
+        raise HealthHalt(f"the held-out loss is not a number; `seqssl doctor {out}` says more.")
     return Run(out, metrics, report, time.monotonic() - began)
 
 
@@ -187,7 +190,9 @@ def open_corpus(
         if not len(corpus.rows(split)):
             raise UserError(
                 f"{config.data.source or corpus.folder} has no rows for the split {split!r} "
-                f"({len(corpus)} in all): to hold one out, it takes two usable rows and data.valid_share > 0."
+                f"({len(corpus)} in all): it takes usable rows on both sides. See data.valid_share and "
+                "data.valid_groups, what the source itself names as splits, and "
+                f"{corpus.folder}/rejected.jsonl."
             )
     return corpus
 

@@ -24,6 +24,7 @@ from modalities.dna.storage import DAMAGE, Bases, OtherStrand
 from seqssl import Record, Rejected, Rows, Sample, SampleSpec, TokenEncoder, UserError
 
 BLOCK_BASES = 2**18  # a longer sequence becomes several records
+MAX_STRIDE = 64  # bases of a frame
 GENOME_KINDS = ("fasta", "genbank", "2bit")  # what intervals may refer to
 
 
@@ -61,7 +62,8 @@ class DNA:
         rc: bool = True,
         stride: int = 4,
     ) -> None:
-        self.length, self.step, self.min_length, self.every = length, step or length, min_length, every
+        self.length, self.min_length, self.every = length, min_length, every
+        self.step = length if step is None else step
         self.max_missing, self.soft_masked = max_missing, soft_masked
         self.intervals, self.one_based = intervals, one_based
         self.sequence_column, self.label_column = sequence_column, label_column
@@ -72,6 +74,10 @@ class DNA:
                 f"1 <= min_length <= length, step >= 1, every >= 1 and 0 <= max_missing <= 1 are needed; got "
                 f"{min_length}, {length}, {self.step}, {every} and {max_missing}"
             )
+        if not 1 <= stride <= MAX_STRIDE:
+            raise ValueError(f"modality.stride={stride} must lie in [1, {MAX_STRIDE}]")
+        if intervals:
+            self.rc = rc  # public, as here it decides which rows there are; elsewhere strands are not named
         # A file outside the source is part of the settings by its content
         outside = Path(intervals).expanduser() if intervals else None
         content = outside.read_bytes() if outside and outside.is_file() else b""
@@ -168,18 +174,20 @@ class DNA:
         self, name: str, prefix: str, found: Iterable[tuple[Sequence, Interval | None]]
     ) -> Iterator[Record | Rejected]:
         """Records of the sequences of the file `name`; of several with one interval, the first."""
-        first: dict[str, str] = {}  # which sequence has a key
+        first: dict[str, str] = {}  # which sequence has a key, or with `rc` its interval on either strand
         copies: list[str] = []
         for sequence, interval in found:
             key = interval.key if interval else sequence.name
             if not key:
                 yield Rejected(name, "a record without a name: nothing follows its '>'")
-            elif key not in first:
+                continue
+            same = replace(interval, reverse=False).key if interval and self._rc else key
+            if same not in first:
                 if len(first) % self.every == 0:
                     yield from self._of_sequence(prefix + key, sequence, interval)
-                first[key] = sequence.name
+                first[same] = sequence.name
             elif interval:
-                copies.append(f"{sequence.name} has that of {first[key]}")
+                copies.append(f"{sequence.name} has that of {first[same]}")
             else:
                 yield Rejected(prefix + key, f"the name is that of an earlier sequence in {name}")
         if copies:

@@ -33,6 +33,8 @@ def scan_fasta(path: Path) -> Iterator[tuple[str, Bases]]:
     with closing(opened(path)) as file:
         for part in _parts(file):
             if part.is_title:
+                if b"\r" in part.text.strip():
+                    raise ValueError(r"its lines end in CR alone: convert it, for example by tr '\r' '\n'")
                 if record is not None:
                     yield record.title, record.bases(path)
                 record = _Record(part.text[1:].decode("utf-8", "replace").strip(), keep=keep)

@@ -27,6 +27,8 @@ MOVEMENT = re.compile(r"(?<=\d)\.\d[\w-]*$")  # bwv244.15: a movement of bwv244
 KERN_WORK = re.compile(r"^!!!OPR[^:]*:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 KERN_CATALOGUE = re.compile(r"^!!!SC[AT]", re.MULTILINE)
 MAX_SHIFT = (-5, 6)  # semitones
+MAX_POSITIONS = 96  # in a quarter: 1/384 notes, beyond what is written
+MAX_WINDOW_QUARTERS = 4096  # an hour of music
 
 
 class Music:
@@ -119,14 +121,19 @@ class Music:
             raise UserError(
                 f"lowest={self.lowest} and highest={self.highest} must be MIDI pitches, in order."
             )
-        if min(positions, frames) < 1 or positions % frames:
+        limits = {"positions_per_quarter": MAX_POSITIONS, "frames_per_quarter": MAX_POSITIONS}
+        for name, most in {**limits, "window_quarters": MAX_WINDOW_QUARTERS}.items():
+            value = frames if name == "frames_per_quarter" else getattr(self, name)
+            if not 1 <= value <= most:
+                raise UserError(f"modality.{name}={value} must lie in [1, {most}]")
+        if positions % frames:
             raise UserError(
                 f"positions_per_quarter={positions} must be a multiple of frames_per_quarter={frames}: "
                 "a frame is a whole number of positions."
             )
         pieces = 1 if self.pieces_per_folder is None else self.pieces_per_folder
-        if min(self.window_quarters, self.min_notes, pieces) < 1:
-            raise UserError("window_quarters, min_notes and pieces_per_folder must be at least 1.")
+        if min(self.min_notes, pieces) < 1:
+            raise UserError("min_notes and pieces_per_folder must be at least 1.")
 
     def _pieces_in(self, path: Path, name: PurePosixPath, folder: str) -> Iterator[Record]:
         kind, num_tunes = KINDS[path.suffix.lower()], 1

@@ -15,6 +15,12 @@ from modalities.music.pieces import CLOSE, Bar, Note, Piece, end_of, regular_bar
 KERN_MODE = re.compile(r"\*([A-Ga-g])[#-]*:([a-z]*)")
 MODES = {"dor": "dorian", "phr": "phrygian", "lyd": "lydian", "mix": "mixolydian", "aeo": "aeolian"}
 MODES |= {"ion": "ionian", "loc": "locrian"}  # as music21 spells them
+ABC_UNIT = re.compile(r"^L:[ \t]*(\d+)(?:/(\d+))?|\[L:[ \t]*(\d+)(?:/(\d+))?", re.MULTILINE)
+ABC_NO_NOTES = re.compile(r'^[A-Za-z]:.*|%.*|"[^"\n]*"|![^!\n]*!', re.MULTILINE)
+ABC_LENGTH = re.compile(r"[A-Ga-gxyzXZ][,']*(\d+)|\](\d+)")
+METRE = re.compile(r"(?:^M:[ \t]*|\[M:[ \t]*|\*M)(\d+)/", re.MULTILINE)  # in ABC and in kern
+MAX_BEATS = 128
+MAX_ABC_QUARTERS = 128  # music21 takes the square of a note's length in time: seconds here, hours at 10,000
 
 
 def read_notation(path: Path, kind: str, tune: int) -> Piece:
@@ -28,13 +34,34 @@ def read_notation(path: Path, kind: str, tune: int) -> Piece:
             converter = converters.ConverterMusicXML()
             converter.parseFile(path)
         elif kind == "kern":
+            check_lengths(text, kind)
             converter = converters.ConverterHumdrum()
             converter.parseData(text)
         else:
+            written = tunes(text)[max(0, tune - 1)]
+            check_lengths(written, kind)
             converter = converters.ConverterABC()
-            converter.parseData(_standard_abc(tunes(text)[max(0, tune - 1)]))
+            converter.parseData(_standard_abc(written))
         piece = _piece_of(converter.stream, mode=_kern_mode(text) if kind == "kern" else "")
     return replace(piece, complaints=tuple(complaints))
+
+
+def check_lengths(text: str, kind: str) -> None:
+    """`ValueError` for notes (ABC) or bars (ABC, kern) so long that music21 would not come to an end."""
+    beats = max(map(float, METRE.findall(text)), default=0.0)
+    if beats > MAX_BEATS:
+        raise ValueError(f"a metre of {beats:.6g} beats where {MAX_BEATS} are the most: correct it")
+    if kind != "ABC":
+        return
+    units = [match.groups() for match in ABC_UNIT.finditer(text)]
+    quarters = max((4 * float(a or c) / max(1.0, float(b or d or 1)) for a, b, c, d in units), default=0.5)
+    notes = ABC_LENGTH.findall(ABC_NO_NOTES.sub("", text))
+    longest = max((quarters * float(length or of_chord) for length, of_chord in notes), default=quarters)
+    if longest > MAX_ABC_QUARTERS:
+        raise ValueError(
+            f"a note of {longest:.6g} quarters where {MAX_ABC_QUARTERS} are the most: correct the number "
+            "behind it, or the unit in L:"
+        )
 
 
 def tunes(text: str) -> list[str]:

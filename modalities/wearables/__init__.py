@@ -15,6 +15,7 @@ from modalities.wearables.windows import Windowing
 from seqssl import Conv1dStack, Record, Rejected, Rows, Sample, SampleSpec
 
 SPLIT_NAMES = {"validation": "valid", "dev": "valid"}
+MOST_CLIP_G = 1000.0
 HALF_TURN = np.pi  # rad/s: the unit of the gyroscope's channels, so that values are of the order of 1
 
 
@@ -48,6 +49,8 @@ class Wearables:
         clip_g: float = 8.0,
         rotate: bool = False,
     ) -> None:
+        if not 0 < clip_g <= MOST_CLIP_G:
+            raise ValueError(f"modality.clip_g={clip_g} must lie in (0, {MOST_CLIP_G:g}]")
         self._windowing = Windowing(
             rate_hz=rate_hz,
             window_s=window_s,

@@ -1,5 +1,7 @@
 """NPY and NPZ: stacked windows, or lists of recordings, with the subject of each."""
 
+import math
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -106,6 +108,8 @@ def _members(path: Path) -> Mapping[str, Any]:
                     with other.open("rb") as file:
                         beside[name] = _read_npy(file)
         return {"X": value, **beside}
+    except MemoryError as error:
+        raise ValueError("it does not fit into memory") from error
     except (zipfile.BadZipFile, EOFError, RuntimeError, zlib.error, ValueError) as error:
         raise ValueError(f"not readable as {path.suffix.lower()[1:]}: {error}") from error
 
@@ -119,9 +123,13 @@ def _read_npy(file: BufferedIOBase, path: Path | None = None) -> Any:
     }.get(version)
     if read_header is None:
         raise ValueError(f"version {version} of the NPY format")
-    _, _, dtype = read_header(file)
+    shape, _, dtype = read_header(file)
     if dtype.hasobject:
         return pickles.load(file)
+    data, claimed = file.tell(), math.prod(shape) * dtype.itemsize
+    held = file.seek(0, os.SEEK_END) - data
+    if claimed > held:
+        raise ValueError(f"its header says {claimed:,} bytes of shape {[*shape]}, and it holds {held:,}")
     if path is not None:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     file.seek(0)

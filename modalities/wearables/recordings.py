@@ -41,6 +41,9 @@ class FileSettings:
     label_pattern: str | None
 
     def __post_init__(self) -> None:
+        self._check_columns()
+        if self.source_rate_hz is not None and not 1 <= self.source_rate_hz <= 5000:
+            raise ValueError(f"modality.source_rate_hz={self.source_rate_hz} must lie in [1, 5000]")
         for name in ("group_pattern", "label_pattern"):
             pattern = getattr(self, name)
             try:
@@ -49,6 +52,19 @@ class FileSettings:
                 raise ValueError(f"{name}={pattern!r} is no regular expression: {error}") from error
             if groups != 1:
                 raise ValueError(f"{name}={pattern!r} must have one group in parentheses, it has {groups}")
+
+    def _check_columns(self) -> None:
+        sensors = {"accelerometer_columns": self.accelerometer_columns}
+        sensors["gyroscope_columns"] = self.gyroscope_columns
+        for key, names in sensors.items():
+            if names is not None and not len({*map(_plain, names)}) == len(names) == len(AXES):
+                raise ValueError(f"modality.{key}={[*names]} must name {len(AXES)} different columns")
+        both = {_plain(name) for names in sensors.values() for name in names or ()}
+        if all(sensors.values()) and len(both) < 2 * len(AXES):
+            raise ValueError(
+                f"modality.gyroscope_columns={self.gyroscope_columns} must be other columns than "
+                f"accelerometer_columns={self.accelerometer_columns}"
+            )
 
     def from_path(self, name: str) -> tuple[str, str]:
         """Subject and label by the patterns in a file's path; else its top folder or name, and no label."""

@@ -23,6 +23,7 @@ LABEL_NAMES = ("label", "activity", "annotation", "class")
 GROUP_NAMES = ("subject", "subject_id", "pid", "participant", "participant_id", "person", "user", "group")
 TIME_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 EPOCH_S = 1e8  # larger numbers count from 1970, smaller ones from the start of the recording
+MAX_SUBJECTS = 1000  # in one table; a column with more is a measurement
 ACTIGRAPH_LINES = 10  # of header, in ActiGraph's own CSV
 
 
@@ -71,7 +72,15 @@ def subjects(path: Path, settings: FileSettings) -> list[str] | None:
     found = layout(path, settings.csv_columns)
     settings.sensors(found.names)  # a table of something else is told before anything is read
     name = usual_name(found.names, settings.group_column, GROUP_NAMES, "group_column")
-    return None if name is None else sorted({*_names(_frame(path, found, (name,))[name])})
+    if name is None:
+        return None
+    different = sorted({*_names(_frame(path, found, (name,))[name])})
+    if len(different) > MAX_SUBJECTS:
+        raise ValueError(
+            f"column {name} has {len(different):,} different values, more than {MAX_SUBJECTS:,} subjects: "
+            "name that of the subject in modality.group_column, or set it to null"
+        )
+    return different
 
 
 def read_table(path: Path, settings: FileSettings, subject: str | None) -> Recording:
@@ -82,9 +91,10 @@ def read_table(path: Path, settings: FileSettings, subject: str | None) -> Recor
     time = None if found.rate_hz else usual_name(names, settings.time_column, TIME_NAMES, "time_column")
     label = usual_name(names, settings.label_column, LABEL_NAMES, "label_column")
     group = usual_name(names, settings.group_column, GROUP_NAMES, "group_column") if subject else None
-    frame = _frame(path, found, tuple(dict.fromkeys([*sensors, *filter(None, (time, label, group))])))
+    columns = tuple(dict.fromkeys([*sensors, *filter(None, (time, label, group))]))
+    frame = _frame(path, found, columns)
     if group:
-        frame = frame[_names(frame[group]) == subject]
+        frame = frame.iloc[_places(path, found, columns, group).get(subject or "", [])]
     if not len(frame):
         raise ValueError("it has a header and no samples")
     if time:
@@ -132,9 +142,17 @@ def _frame(path: Path, found: Layout, names: tuple[str, ...]) -> pd.DataFrame:
     return frame
 
 
+@lru_cache(maxsize=1)
+def _places(path: Path, found: Layout, names: tuple[str, ...], group: str) -> dict[str, Any]:
+    """The rows of each subject of a table, in order."""
+    subjects_of_rows = pd.Series(_names(_frame(path, found, names)[group]))
+    return {str(name): rows for name, rows in subjects_of_rows.groupby(subjects_of_rows).indices.items()}
+
+
 def forget() -> None:
     """Drop the table that was read last: the file may have changed since."""
     _frame.cache_clear()
+    _places.cache_clear()
 
 
 @contextmanager

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from modalities.wearables import signals
 from modalities.wearables.recordings import AXES, Recording
 from seqssl import Rows
 
 CONSTANT_S = 10.0  # equal samples for so long are no measurement
+LEAST_RATE_HZ, MOST_RATE_HZ = 1.0, 1000.0
+MOST_WINDOW_S = 86_400.0
 FULL_WEIGHT_G = 0.1  # mean amplitude deviation of brisk walking; more movement does not weigh more
 MOST_LATE = 0.1  # a clock that stands still or goes back at more samples than this cannot be trusted
 
@@ -34,9 +36,18 @@ class Windowing:
     weight_floor: float
 
     def __post_init__(self) -> None:
+        if not LEAST_RATE_HZ <= self.rate_hz <= MOST_RATE_HZ:
+            raise ValueError(
+                f"modality.rate_hz={self.rate_hz} must lie in [{LEAST_RATE_HZ:g}, {MOST_RATE_HZ:g}]"
+            )
         if not 0 < self.min_window_s <= self.window_s:
             raise ValueError(f"min_window_s={self.min_window_s} must lie in (0, window_s={self.window_s}]")
-        for name in ("rate_hz", "max_g", "nonwear_minutes"):
+        if self.steps(self.min_window_s) < 2 or self.window_s > MOST_WINDOW_S:
+            raise ValueError(
+                f"modality.min_window_s={self.min_window_s} and window_s={self.window_s} must lie in "
+                f"[{2 / self.rate_hz:g}, {MOST_WINDOW_S:g}], two steps to a day"
+            )
+        for name in ("max_g", "nonwear_minutes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
         for name in ("min_observed", "weight_floor"):
@@ -51,8 +62,12 @@ class Windowing:
         """The windows worth keeping; ValueError where there is none."""
         ordered, num_late = _in_order(recording)
         clock = signals.Clock.of(ordered.times)
-        values, report = self._values(ordered, clock)
-        rows, counts = self._cut(values, ordered, clock)
+        shortened, left_out = self._shortened(ordered.times)
+        values, report = self._values(replace(ordered, times=shortened), clock)
+        observed = int(np.isfinite(values).sum()) / ((len(values) + int(left_out[-1])) * values.shape[1])
+        report["observed_share"] = round(observed, 4)
+        rows, counts = self._cut(values, ordered, clock, shortened, left_out)
+        counts["little_observed"] += int(left_out[-1]) // self.steps(self.window_s)
         steps = np.diff(ordered.times)
         gaps = steps[steps > clock.longest_s]
         quality = {
@@ -102,10 +117,28 @@ class Windowing:
             turned, report["gyroscope"] = _cleaned(turned, signals.MOST_RAD_S, "gyroscope", "rad/s")
             values = np.concatenate([values, resampled(turned)], axis=1)
         values[idle] = np.nan
-        return values, {**report, "observed_share": round(float(np.isfinite(values).mean()), 4)}
+        return values, report
+
+    def _shortened(
+        self, times: Float[np.ndarray, "t"]
+    ) -> tuple[Float[np.ndarray, "t"], Int[np.ndarray, "t"]]:
+        """Times without the inside of long gaps, and for each how many steps were left out before it.
+
+        Whole windows and blocks are left out, and more stays than non-wear takes: all else is as it was.
+        """
+        period = math.lcm(self.steps(self.window_s), max(1, self.steps(signals.BLOCK_S)))
+        gaps = np.diff(times, prepend=times[0]) - 60 * self.nonwear_minutes
+        whole = np.maximum(0, np.floor(gaps * self.rate_hz / period) - 2)
+        left_out = whole.astype(np.int64).cumsum() * period
+        return times - left_out / self.rate_hz, left_out
 
     def _cut(
-        self, values: Float[np.ndarray, "n c"], recording: Recording, clock: signals.Clock
+        self,
+        values: Float[np.ndarray, "n c"],
+        recording: Recording,
+        clock: signals.Clock,
+        shortened: Float[np.ndarray, "t"],
+        left_out: Int[np.ndarray, "t"],
     ) -> tuple[list[dict[str, Any]], dict[str, int]]:
         """Windows end to end, the last as long as it is, and how many were kept or why not."""
         size, least = self.steps(self.window_s), self.steps(self.min_window_s)
@@ -113,7 +146,9 @@ class Windowing:
         least -= max(0, math.ceil(self.rate_hz / clock.rate_hz) - 1)
         rows, counts = [], {"kept": 0, "short": 0, "little_observed": 0}
         for first in range(0, len(values), size):
-            part, start_s = values[first : first + size], first / self.rate_hz
+            part = values[first : first + size]
+            following = int(np.searchsorted(shortened, (first - 0.5) / self.rate_hz))
+            start_s = (first + int(left_out[min(following, len(left_out) - 1)])) / self.rate_hz
             if len(part) < least:
                 counts["short"] += 1
             elif np.isfinite(part).mean() < self.min_observed:
@@ -150,7 +185,8 @@ def _in_order(recording: Recording) -> tuple[Recording, int]:
     if num_late > MOST_LATE * len(later):
         raise ValueError(
             f"{num_late} of {len(later)} times are missing, repeated or earlier than one before: the clock "
-            "is too coarse, or the rows are out of order"
+            "is too coarse, or the rows are out of order; where samples are regular, say so: "
+            "modality.time_column=null modality.source_rate_hz=50"
         )
     times = recording.times[later]
     if len(times) < 2:

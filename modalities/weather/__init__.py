@@ -159,8 +159,14 @@ class Weather:
             raise ValueError(f"columns must be different names, at least one, not {[*self.columns]}")
         if not 0 < self.min_steps <= self.segment_steps:
             raise ValueError(f"min_steps={self.min_steps} must be in [1, segment_steps={self.segment_steps}]")
-        if min(self.max_gap_steps, self._shift_steps) < 0 or self._patch < 1:
-            raise ValueError("max_gap_steps and shift_steps must be at least 0, and patch at least 1")
+        for name, value, least, most in (
+            ("patch", self._patch, 1, 1000),
+            ("shift_steps", self._shift_steps, 0, 10_000),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"modality.{name}={value} must lie in [{least}, {most}]")
+        if self.max_gap_steps < 0:
+            raise ValueError(f"modality.max_gap_steps={self.max_gap_steps} must be at least 0")
         if not 0 <= self.min_observed <= 1:
             raise ValueError(f"min_observed={self.min_observed} must be a share, from 0 to 1")
 

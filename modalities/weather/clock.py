@@ -83,7 +83,8 @@ def to_seconds(column: Any, time_format: str, timezone: str) -> tuple[np.ndarray
     if unreadable.sum() > len(column) / 2:
         raise ValueError(
             f"{unreadable.sum()} of {len(column)} times cannot be read as {time_format or 'ISO 8601'}, for "
-            f"example {str(column[unreadable].iloc[0])!r}: set modality.time_format, such as '%d.%m.%Y %H:%M'"
+            f"example {str(column[unreadable].iloc[0])!r}: set modality.time_format, in a shell as "
+            """modality.time_format='"%d.%m.%Y %H:%M"'"""
         )
     readable = texts[times.notna()]
     if len(readable) == 0:

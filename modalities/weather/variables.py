@@ -17,10 +17,14 @@ VARIABLES = {
     "opaque_sky_cover": ("tenths", 0.0, 10.0),
 }
 
+MOST = 1e18  # nothing that is measured is larger, and squares of more do not fit into float32
+
 
 def units_of(columns: tuple[str, ...]) -> str:
-    """The unit of each column, for the spec."""
-    return ", ".join(VARIABLES[name][0] if name in VARIABLES else "as in the source" for name in columns)
+    """The unit of each column whose unit is known, by name, for the spec."""
+    known = [f"{name} in {VARIABLES[name][0]}" for name in columns if name in VARIABLES]
+    others = ["others as in the source" if known else "as in the source"] * (len(known) < len(columns))
+    return ", ".join(known + others)
 
 
 def numbers_of(missing_values: tuple[str, ...]) -> tuple[float, ...]:
@@ -48,6 +52,9 @@ def clean(
     values[~np.isfinite(values)] = np.nan
     counts: dict[str, dict[str, int]] = {}
     for column, name in zip(values.T, columns, strict=True):
+        absurd = np.abs(column) > MOST
+        column[absurd] = np.nan
+        _count(counts, "absurd_values", name, absurd)
         found = np.isin(column, sentinels)
         column[found] = np.nan
         _count(counts, "missing_values", name, found)

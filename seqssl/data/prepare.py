@@ -20,7 +20,7 @@ from seqssl.data.catalog import find_corpus, get
 from seqssl.data.files import Progress, cache_root, locked, sha256_json, silent, write_atomic
 from seqssl.data.shards import MANIFEST, SCHEMA_VERSION, Corpus, Manifest, Shard, Split
 from seqssl.data.workers import check_not_worker_import
-from seqssl.data.writing import write_shards
+from seqssl.data.writing import adapter_bug, write_shards
 from seqssl.errors import UserError
 from seqssl.model.protocols import ModalityAdapter
 from seqssl.model.types import Record, Rejected, SampleSpec
@@ -146,6 +146,8 @@ def assign_splits(
         missing = ", ".join(sorted(set(valid_groups) - groups))
         some = ", ".join(sorted(groups)[:12]) or "no group at all"
         raise UserError(f"valid_groups: there is no group {missing}; the data has {some}.")
+    if valid_groups and all(record.group in valid_groups for record in records if not record.split):
+        raise UserError("valid_groups: with all of these groups held out, nothing is left to train on.")
     if valid_groups:
         return [record.split or ("valid" if record.group in valid_groups else "train") for record in records]
     if split_by == "group" and len(groups) < 2:
@@ -185,6 +187,8 @@ def _scan(adapter: ModalityAdapter, source: Path) -> tuple[list[Record], list[Re
                 records[found.key] = found
     except pa.ArrowInvalid as error:
         raise UserError(f"A Parquet file of {source} cannot be read: {error}") from error
+    except (TypeError, AttributeError, KeyError, IndexError) as error:
+        raise UserError(adapter_bug(adapter, f"the scan of {source}", error)) from error
     return list(records.values()), rejected
 
 
@@ -277,7 +281,7 @@ def _finished(out: Path, plan: str) -> Manifest:
 
 def _nothing_usable(source: Path, rejected: Sequence[Rejected]) -> str:
     if not rejected:
-        return f"Nothing in {source} looks like data of this modality."
+        return f"Nothing in {source} looks like data of this modality (links to folders are not followed)."
     # Reasons that differ in a number only are one reason; the first of them is shown.
     counts = Counter(re.sub(r"\d+", "0", line.reason) for line in rejected).most_common(5)
     first = {re.sub(r"\d+", "0", line.reason): line.reason for line in reversed(rejected)}

@@ -21,6 +21,7 @@ from seqssl.errors import UserError
 from seqssl.model.protocols import ModalityAdapter
 from seqssl.model.types import Record, Rows, Sample, SampleSpec
 
+MAX_VALUE = 1e15  # whose square float32 can still hold
 SHARD_BYTES = 64 * 2**20
 FOOTER = "seqssl"  # key in a shard's Parquet metadata
 
@@ -44,36 +45,45 @@ def _read_record(adapter: ModalityAdapter, task: _Task) -> _Result:
     key, sums = task.columns["key"], Sums()
     try:
         found = task.read()
+        return _rows_of(adapter, task, found, sums)
     except (ValueError, OSError) as error:
         return _Result([], [(key, str(error) or type(error).__name__)], [], sums)
     except Exception as error:
-        raise UserError(_bug(adapter, key, error)) from error
-    many = isinstance(found, Rows)
-    rows, rejected = [], []
+        raise UserError(adapter_bug(adapter, key, error)) from error
+
+
+def _rows_of(
+    adapter: ModalityAdapter, task: _Task, found: Mapping[str, object] | Rows, sums: Sums
+) -> _Result:
+    key, many = task.columns["key"], isinstance(found, Rows)
+    rows: dict[str, dict[str, Any]] = {}
+    rejected = []
     for number, columns in enumerate(found.rows if isinstance(found, Rows) else [found]):
         values = dict(columns)
         part = str(values.pop("part", number if many else ""))
         row = {**task.columns, "key": f"{key}#{part}" if part else key}
-        problem = _checked(adapter, row, values, sums)
+        problem = "the key is used by an earlier row" if row["key"] in rows else ""
+        problem = problem or _checked(adapter, row, values, sums)
         if problem:
             rejected.append((row["key"], problem))
         else:
-            rows.append(row)
+            rows[row["key"]] = row
     if not rows:
         rejected = [(key, rejected[0][1] if rejected else "nothing in it is usable")]
     quality = [{"path": key, **found.quality}] if isinstance(found, Rows) and found.quality else []
-    return _Result(rows, rejected, quality, sums)
+    return _Result([*rows.values()], rejected, quality, sums)
 
 
 def _checked(adapter: ModalityAdapter, row: dict[str, Any], values: dict[str, Any], sums: Sums) -> str:
     """Complete `row` by the values read; what is wrong with them, "" for nothing."""
+    empty = sorted(name for name, value in values.items() if value is None)
+    if empty:
+        return f"{', '.join(empty)} is None, which cannot be stored"
     try:
         row |= {"length": values.pop("length"), **values}
         sample = adapter.load(row, None)
     except (ValueError, OSError) as error:
         return str(error) or type(error).__name__
-    except Exception as error:
-        raise UserError(_bug(adapter, row["key"], error)) from error
     problem = _problem(sample, adapter.spec, row["length"])
     weight = float(row.get(WEIGHT, 1.0))
     if not problem and not 0 <= weight < math.inf:
@@ -83,12 +93,13 @@ def _checked(adapter: ModalityAdapter, row: dict[str, Any], values: dict[str, An
     return problem
 
 
-def _bug(adapter: ModalityAdapter, key: str, error: Exception) -> str:
+def adapter_bug(adapter: ModalityAdapter, where: str, error: Exception) -> str:
     """What to tell of an error that is no ValueError: the adapter's own mistake, with its place."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return (
-        f"{type(adapter).__name__} failed on {key}: {type(error).__name__}: {error} ({place.filename}, line "
-        f"{place.lineno}). An adapter says that a file is bad by ValueError; it is then left out and listed."
+        f"{type(adapter).__name__} failed on {where}: {type(error).__name__}: {error} "
+        f"({place.filename}, line {place.lineno}). An adapter says that a file is bad by ValueError; it is "
+        "then left out and listed."
     )
 
 
@@ -104,8 +115,20 @@ def _problem(sample: Sample, spec: SampleSpec, length: Any) -> str:
         return "not-a-number or infinite values"
     if spec.vocab_size is not None and not 0 <= int(values.min()) <= int(values.max()) < spec.vocab_size:
         return f"ids outside [0, {spec.vocab_size})"
-    if sample.observed is not None and not sample.observed.any():
+    if values.dtype.kind == "f" and np.abs(values).max() > MAX_VALUE:
+        return f"values beyond {MAX_VALUE:g}, too large to compute with"
+    if sample.times is not None and sample.times.shape != values.shape[:1]:
+        return f"{sample.times.shape} times for {len(values)} input steps"
+    if sample.observed is None:
+        return ""
+    if sample.observed.shape != values.shape or sample.observed.dtype != bool:
+        return (
+            f"`observed` is {sample.observed.dtype}{[*sample.observed.shape]}, the values {[*values.shape]}"
+        )
+    if not sample.observed.any():
         return "nothing in it is observed"
+    if values.dtype.kind == "f" and values[~sample.observed].any():
+        return "a missing value is not 0: set it to 0 where `observed` is False"
     return ""
 
 

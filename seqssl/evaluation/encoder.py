@@ -162,6 +162,8 @@ class Encoder:
             raise UserError(
                 f"array {index} holds {values.dtype}; the encoder expects {spec.dtype}, as {spec.units}"
             )
+        if given is not None:
+            check_extras(given, values, index)
         observed = None if given is None else given.observed
         if "observed" in self.model.extra_inputs and np.isnan(values).any():
             observed = ~np.isnan(values) & (True if observed is None else observed)
@@ -170,13 +172,16 @@ class Encoder:
             observed = values != spec.missing_id
         if not np.isfinite(values).all():
             raise UserError(f"array {index} holds NaN or infinite values; clean it first")
-        if observed is not None and not observed.any():
+        if observed is not None and not np.any(observed):
             raise UserError(f"array {index} holds missing values only")
         if spec.vocab_size is not None and not 0 <= values.min() <= values.max() < spec.vocab_size:
             raise UserError(f"array {index} holds ids outside [0, {spec.vocab_size})")
         if spec.max_len is not None and len(values) > spec.max_len:
             raise UserError(f"array {index} is {len(values)} steps long; the encoder takes {spec.max_len}")
-        values = values.astype(spec.dtype, copy=False)
+        with np.errstate(over="ignore"):
+            values = values.astype(spec.dtype, copy=False)
+        if not np.isfinite(values).all():
+            raise UserError(f"array {index} holds values beyond the range of {spec.dtype}")
         return Sample(values, observed=observed, times=None if given is None else given.times)
 
     def _encoded(self, samples: Sequence[Sample], hidden: int = 0) -> Iterator[Encoded]:
@@ -218,6 +223,13 @@ class Encoder:
             share = observed_share(batch.observed, batch.lengths, size, self.model.stride)
             enough = pooled & (share >= MIN_OBSERVED)
             pooled = torch.where(enough.any(1, keepdim=True), enough, pooled)
+        bad = [
+            place
+            for place, x in zip(places, taps[self.model.last_tap], strict=True)
+            if not x.isfinite().all()
+        ]
+        if bad:
+            raise UserError(f"array {bad[0]} gives no finite embedding: are its values in {self.spec.units}?")
         stages = {FEATURES: features, **{name: Features(x, features.lengths) for name, x in taps.items()}}
         return Encoded(places, stages, pooled)
 
@@ -237,3 +249,13 @@ def longer(sample: Sample, steps: int) -> Sample:
         observed=np.concatenate([observed, np.zeros(shape, bool)]),
         times=times,
     )
+
+
+def check_extras(sample: Sample, values: Array, index: int) -> None:
+    """UserError for a sample whose `observed` or `times` do not fit its values."""
+    for name, wanted in (("observed", values.shape), ("times", values.shape[:1])):
+        extra = getattr(sample, name)
+        if extra is not None and (not isinstance(extra, np.ndarray) or extra.shape != wanted):
+            raise UserError(f"array {index}: `{name}` must be an array of shape {wanted}, like its values")
+    if sample.observed is not None and sample.observed.dtype != bool:
+        raise UserError(f"array {index}: `observed` holds {sample.observed.dtype}, not bool")

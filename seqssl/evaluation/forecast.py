@@ -17,13 +17,15 @@ from seqssl.data.files import Progress, silent
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.encoder import FEATURES, Array, Encoder
-from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED
+from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED, some_of
 from seqssl.model.protocols import ModalityAdapter
 from seqssl.model.types import Sample
 
 ALPHAS = tuple(
     10.0**power for power in range(-2, 7)
 )  # of the ridge, chosen by leave-one-out on training windows
+MAX_FITTED = 20_000  # series that DLinear is fitted to; of more, a fixed random part
+MAX_VALUES = 2**27  # of all windows together: 1 GiB
 TREND_STEPS = 25  # of DLinear's moving average
 WINDOWS_AT_ONCE = 512
 
@@ -69,19 +71,23 @@ def probe_forecast(
     protocol: Protocol,
     *,
     channels: Sequence[str] = ("*",),
+    max_rows: int | None = None,
     progress: Progress = silent,
 ) -> list[ForecastScore]:
     """Score a linear head on every stage, beside the same encoder with random weights and without one.
 
-    `channels` are shell patterns of channel names to forecast. Raises UserError where no window fits.
+    `channels` are shell patterns of channel names to forecast; `max_rows` bounds the rows of each side.
+    Raises UserError where no window fits.
     """
     statistics = corpus.manifest.statistics
     if statistics is None or encoder.spec.channels is None:
         raise UserError("task=forecast is for float series with channels")
     chosen = _chosen(encoder, channels)
-    train = cut(corpus, adapter, corpus.rows("train"), protocol, chosen, statistics)
     held_out = np.flatnonzero(corpus.splits != "train")
-    test = cut(corpus, adapter, held_out, protocol, chosen, statistics)
+    train, test = (
+        cut(corpus, adapter, some_of(rows, max_rows), protocol, chosen, statistics)
+        for rows in (corpus.rows("train"), held_out)
+    )
     if not len(train) or not len(test):
         raise UserError(
             f"no row of {corpus.folder} is {protocol.lookback} + {protocol.horizon} steps long in both "
@@ -116,6 +122,13 @@ def cut(
     """All windows of some rows."""
     mean = np.array(statistics["mean"])[channels]
     std = np.maximum(np.array(statistics["std"])[channels], 1e-6)
+    lengths = corpus.lengths[rows] - protocol.lookback - protocol.horizon
+    number = int(np.maximum(lengths // protocol.every + 1, 0).sum())
+    if number * (protocol.lookback + protocol.horizon) * len(channels) > MAX_VALUES:
+        raise UserError(
+            f"{number:,} windows of {len(channels)} channels are too many: lower lookback or max_rows, "
+            "choose channels with labels=, or raise horizon (windows are a quarter of it apart)"
+        )
     inputs, past, future = [], [], []
     for sample in (adapter.load(corpus.row(int(number)), None) for number in rows):
         values = (sample.values[:, channels] - mean) / std
@@ -166,15 +179,24 @@ def baselines(train: Windows, test: Windows, protocol: Protocol) -> dict[str, Ar
 def _dlinear(train: Windows, test: Windows) -> Array:
     """DLinear (Zeng et al., AAAI 2023): linear in trend and remainder, one map for all channels, by ridge."""
     target = np.nan_to_num(train.future).transpose(0, 2, 1)  # n c horizon
-    model = _ridge(_decomposed(train.past), target.reshape(-1, target.shape[-1]))
-    guess = model.predict(_decomposed(test.past))
+    target = target.reshape(-1, target.shape[-1])
+    series = _series(train.past)
+    if len(series) > MAX_FITTED:
+        chosen = np.random.default_rng(0).choice(len(series), MAX_FITTED, replace=False)
+        series, target = series[chosen], target[chosen]
+    model = _ridge(_decomposed(series), target)
+    guess = model.predict(_decomposed(_series(test.past)))
     shape = (len(test), test.past.shape[2], test.future.shape[1])
     return np.asarray(guess.reshape(shape).transpose(0, 2, 1))
 
 
-def _decomposed(past: Array) -> Array:
-    """Trend and remainder (n c, 2 lookback) of each channel."""
-    series = past.transpose(0, 2, 1).reshape(-1, past.shape[1])
+def _series(past: Array) -> Array:
+    """Windows (n lookback c) as series of one channel (n c, lookback)."""
+    return np.asarray(past.transpose(0, 2, 1).reshape(-1, past.shape[1]))
+
+
+def _decomposed(series: Array) -> Array:
+    """Trend and remainder (m, 2 lookback)."""
     sides = TREND_STEPS // 2
     padded = np.pad(series, ((0, 0), (sides, sides)), mode="edge")
     sums = np.cumsum(np.pad(padded, ((0, 0), (1, 0))), axis=1)

@@ -109,9 +109,8 @@ def embed_table(
 ) -> Table:
     """Embed the rows whose label matches a pattern; of more than `max_rows`, a fixed random part."""
     names = labels_of(corpus)
-    rows = np.flatnonzero(np.any([matching(names, pattern) for pattern in patterns], axis=0))
-    if max_rows is not None and len(rows) > max_rows:
-        rows = np.sort(np.random.default_rng(0).choice(rows, max_rows, replace=False))
+    matched = np.flatnonzero(np.any([matching(names, pattern) for pattern in patterns], axis=0))
+    rows = some_of(matched, max_rows)
     if len(rows) == 0:
         examples = ", ".join(sorted(set(names.tolist()) - {""})[:5]) or "no label at all"
         raise UserError(f"no label in {corpus.folder} matches {', '.join(patterns)}; it has {examples}")
@@ -123,6 +122,13 @@ def embed_table(
     stages |= {(NO_WEIGHTS, name): x for name, x in baselines.items()}
     held_out = corpus.splits[rows] != "train"
     return Table(stages, names[rows], corpus.groups[rows], np.full(len(rows), unheard), held_out)
+
+
+def some_of(rows: Rows, max_rows: int | None) -> Rows:
+    """The rows, or a fixed random part of them."""
+    if max_rows is None or len(rows) <= max_rows:
+        return rows
+    return np.sort(np.random.default_rng(0).choice(rows, max_rows, replace=False))
 
 
 def labels_of(corpus: Corpus) -> Names:

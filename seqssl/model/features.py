@@ -183,8 +183,11 @@ class PatchEncoder(nn.Module):
         observed: Bool[Tensor, "b t c"] | None = None,
     ) -> Features:
         """Encode; `observed` None means that every valid step is."""
-        valid = length_mask(lengths, inputs.shape[1])[..., None].expand_as(inputs)
-        seen = valid if observed is None else valid & observed
+        tail = (0, 0, 0, -inputs.shape[1] % self.patch)  # its steps are missing, as those of shorter rows are
+        seen = length_mask(lengths, inputs.shape[1] + tail[-1])[..., None].expand(-1, -1, inputs.shape[2])
+        if observed is not None:
+            seen = seen & F.pad(observed, tail)
+        inputs = F.pad(inputs, tail)
         x = torch.cat([inputs * seen, (~seen).to(inputs.dtype)], dim=-1)
         return Features(self.norm(self.project(fold(x, self.patch))), self.output_lengths(lengths))
 

@@ -4,7 +4,6 @@ import copy
 import json
 import pickle
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from seqssl.testing.harness import Check, named, require, run_checks
 from seqssl.testing.raw import (
     NUM_READ,
     equal,
+    found_in,
     loads,
     records_of,
     reversed_listings,
@@ -154,17 +154,18 @@ def rows_have_the_same_columns(adapter: Any, source: Path) -> None:
 
 def parts_and_quality_can_be_stored(adapter: Any, source: Path) -> None:
     """Where a record gives `Rows`: parts tell its rows apart, weights are sane, and quality is plain JSON."""
-    for record in records_of(adapter, source)[:NUM_READ]:
-        with suppress(ValueError):
-            found = record.read()
-            if not isinstance(found, Rows):
-                continue
-            parts = [str(row.get("part", number)) for number, row in enumerate(found.rows)]
-            twice = sorted({part for part in parts if parts.count(part) > 1})
-            require(not twice, f"{record.key} gives the part {', '.join(twice[:3])} more than once")
-            weights = [float(row.get("weight", 1.0)) for row in found.rows]  # type: ignore[arg-type]
-            require(all(0 <= w < float("inf") for w in weights), f"{record.key} has a weight out of range")
-            _check_json(found.quality, record.key)
+    for record, found in [*found_in(adapter, source)]:
+        require(isinstance(record.split, str), f"{record.key}: split is {record.split!r}, not a text")
+        if not isinstance(found, Rows):
+            continue
+        parts = [str(row.get("part", number)) for number, row in enumerate(found.rows)]
+        twice = sorted({part for part in parts if parts.count(part) > 1})
+        require(not twice, f"{record.key} gives the part {', '.join(twice[:3])} more than once")
+        for weight in (row.get("weight", 1.0) for row in found.rows):
+            sane = isinstance(weight, int | float | np.number) and 0 <= weight < float("inf")
+            require(sane, f"{record.key} has the weight {weight!r}; it must be a finite number, at least 0")
+        require(isinstance(found.quality, Mapping), f"the quality of {record.key} is no mapping")
+        _check_json(found.quality, record.key)
 
 
 def _check_json(quality: Mapping[str, object], key: str) -> None:

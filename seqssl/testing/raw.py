@@ -63,6 +63,14 @@ def rows_of(adapter: Any, source: Path) -> list[Mapping[str, Any]]:
     return [columns for _, parts in read_records(adapter, source) for columns in parts]
 
 
+def found_in(adapter: Any, source: Path) -> Iterator[tuple[Record, Any]]:
+    """The first records with what `read` returns; one that raises ValueError is bad data: allowed."""
+    for record in records_of(adapter, source)[:NUM_READ]:
+        with suppress(ValueError):
+            found = record.read()
+            yield record, found
+
+
 def read_records(adapter: Any, source: Path) -> Iterator[tuple[Record, Sequence[Mapping[str, Any]]]]:
     """The first records, each with its rows."""
     for record in records_of(adapter, source)[:NUM_READ]:

@@ -26,6 +26,11 @@ MIXERS = {p: partial(seqssl.Attention, num_heads=2, position=p) for p in ("none"
 FEATURE_ENCODERS = {
     "conv2d": (lambda: seqssl.Conv2dSubsampling(6, channels=3), 6),
     "conv1d": (lambda: seqssl.Conv1dStack(1, dim=8), None),
+    "patch": (lambda: seqssl.PatchEncoder(3, dim=8, patch=5), 3),
+    "conv1d-marks": (
+        lambda: seqssl.Conv1dStack(2, dim=8, kernels=(5, 3), strides=(2, 2), mark_missing=True),
+        2,
+    ),
     "conv1d-channels": (lambda: seqssl.Conv1dStack(3, dim=8, kernels=(5, 3), strides=(2, 2), bias=False), 3),
 }
 OBJECTIVES = {
@@ -65,6 +70,14 @@ def test_mixers(name: str, check: Callable[..., None], factory: Any) -> None:
 @pytest.mark.parametrize(("name", "check"), testing.feature_encoder_checks())
 def test_feature_encoders(name: str, check: Callable[..., None], factory: Any, channels: int | None) -> None:
     check(factory(), SampleSpec(dtype="float32", units="any", channels=channels))
+
+
+@pytest.mark.parametrize("stride", [1, 4])
+@pytest.mark.parametrize("channels", [None, 3])
+@pytest.mark.parametrize(("name", "check"), testing.feature_encoder_checks())
+def test_token_encoders(name: str, check: Callable[..., None], stride: int, channels: int | None) -> None:
+    spec = SampleSpec(dtype="int64", units="any", channels=channels, vocab_size=6)
+    check(seqssl.TokenEncoder(6, channels, dim=8, kernel=3, stride=stride), spec)
 
 
 @pytest.mark.parametrize("factory", OBJECTIVES.values(), ids=OBJECTIVES)

@@ -46,7 +46,8 @@ class Windows:
             yield Record(f"file{seed}", partial(read_windows, seed), group=f"g{seed % 3}")
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
-        return Sample(row["values"], row["label"], row["group"], np.asarray(row["observed"], bool))
+        observed = np.asarray(row["observed"], bool)
+        return Sample(row["values"] * observed, row["label"], row["group"], observed)
 
     def feature_encoder(self, dim: int) -> Any:
         raise NotImplementedError
@@ -207,3 +208,46 @@ def test_evaluation_sees_every_row_whatever_it_weighs(tmp_path: Path) -> None:
     twos = [drawn[key] for key in drawn if key.endswith("#02")]
     ones = [drawn[key] for key in drawn if key.endswith("#01")]
     assert np.mean(twos) / np.mean(ones) == pytest.approx(2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"part": "same"}, "the key is used by an earlier row"),
+        ({"label": None}, "label is None, which cannot be stored"),
+        ({"values": np.full((6, 2), 1e20, np.float32), "length": 6}, "too large to compute with"),
+    ],
+)
+def test_rows_that_break_the_contract_are_rejected_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, object], words: str
+) -> None:
+    read = read_windows
+
+    def changed(seed: int) -> Rows:
+        rows = [{**row, **(change if number else {})} for number, row in enumerate(read(seed).rows)]
+        first = {**rows[0], **({"part": "same"} if "part" in change else {})}
+        observed = np.ones((6, 2), bool) if "values" in change else None
+        return Rows(
+            [first, *({**row, **({} if observed is None else {"observed": observed})} for row in rows[1:])]
+        )
+
+    monkeypatch.setattr(f"{__name__}.read_windows", changed)
+    corpus, _ = prepared(tmp_path)
+    assert len(corpus) == 5  # the first row of each file but the bad one
+    assert words in (tmp_path / "out" / "rejected.jsonl").read_text()
+
+
+def test_missing_values_that_are_not_zero_are_rejected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(self: Windows, row: Mapping[str, Any], rng: object) -> Sample:
+        return Sample(row["values"], observed=np.asarray(row["observed"], bool))
+
+    monkeypatch.setattr(Windows, "load", load)
+    prepared(tmp_path)
+    assert "a missing value is not 0" in (tmp_path / "out" / "rejected.jsonl").read_text()
+
+
+def test_no_group_is_left_to_train_on(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing is left to train on"):
+        prepared(tmp_path, valid_groups=["g0", "g1", "g2"])

@@ -125,11 +125,11 @@ def test_probe_of_random_weights_gains_nothing(run: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["embed", "source=nowhere", "out=x"], "there is no file or folder nowhere"),
-        (["embed", "source=.", "out=x", "pool=max"], "expected mean or none"),
-        (["embed", "source=.", "out=x", "tap=middle"], "there is no tap 'middle'"),
-        (["embed", "source=.", "out=x", "weights=worst"], "expected last, best or random"),
-        (["embed", "source=.", "out=x", "weights=best"], "no best checkpoint"),
+        (["embed", "source=nowhere", "out=x.parquet"], "there is no file or folder nowhere"),
+        (["embed", "source=.", "out=x.parquet", "pool=max"], "expected mean or none"),
+        (["embed", "source=.", "out=x.parquet", "tap=middle"], "there is no tap 'middle'"),
+        (["embed", "source=.", "out=x.parquet", "weights=worst"], "expected last, best or random"),
+        (["embed", "source=.", "out=x.parquet", "weights=best"], "no best checkpoint"),
         (["probe", "labels=zebra"], "zebra"),
         (["probe", "unheard=nowhere"], "there is no file or folder nowhere"),
     ],
@@ -155,3 +155,25 @@ def test_load_takes_a_run_or_one_of_its_checkpoints(run: Path, waves: Path) -> N
 def test_load_of_no_run_is_explained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no config\.yaml"):
         seqssl.load(tmp_path)
+
+
+def test_embed_overwrites_nothing_of_value(
+    run: Path, waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = next(waves.rglob("*.npy"))
+    table = tmp_path / "mine.parquet"
+    table.write_bytes(b"precious")
+    for out, given in ((source, source), (run / "config.yaml", waves), (table, table), (waves, waves)):
+        before = given.read_bytes() if given.is_file() else b""
+        assert cli.main(["embed", f"run={run}", f"source={given}", f"out={out}"]) == 2
+        assert "out = " in capsys.readouterr().err
+        assert not given.is_file() or given.read_bytes() == before
+
+
+def test_a_probe_notices_that_the_data_has_changed(
+    run: Path, waves: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(waves / "group0" / "new.npy", np.zeros((40, 2), np.float32))
+    assert cli.main(["probe", f"run={run}"]) == 2
+    assert "has changed since; say source=" in capsys.readouterr().err
+    assert cli.main(["probe", f"run={run}", f"source={waves}"]) == 0

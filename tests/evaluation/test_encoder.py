@@ -230,3 +230,37 @@ def test_nan_is_missing_only_where_the_encoder_knows_what_that_is() -> None:
     encoder.model.extra_inputs = []
     with pytest.raises(UserError, match="array 0 holds NaN"):
         encoder.embed([gap])
+
+
+@pytest.mark.parametrize(
+    ("extras", "words"),
+    [
+        ({"observed": np.ones(30, bool)}, "`observed` must be an array of shape (30, 2)"),
+        ({"observed": np.ones((31, 2), bool)}, "`observed` must be an array of shape (30, 2)"),
+        ({"observed": np.ones((30, 2), np.float32)}, "`observed` holds float32, not bool"),
+        ({"observed": [[True, True]] * 30}, "`observed` must be an array"),
+        ({"times": np.zeros(29)}, "`times` must be an array of shape (30,)"),
+    ],
+)
+def test_samples_that_contradict_themselves_are_refused(extras: Any, words: str) -> None:
+    class Given(Sample):
+        """A sample whose shapes nobody checked, as outside of tests."""
+
+        def __init__(self) -> None:
+            values = {"values": waves(30)[0], "label": "", "group": "", "observed": None, "times": None}
+            for name, value in (values | extras).items():
+                object.__setattr__(self, name, value)
+
+    with pytest.raises(UserError) as caught:
+        toy_encoder().embed([Given()])
+    assert words in str(caught.value)
+
+
+def test_values_that_no_number_can_hold_are_refused() -> None:
+    with pytest.raises(UserError, match="beyond the range of float32"):
+        toy_encoder().embed([np.full((5, 2), 1e300)])
+    encoder = toy_encoder()
+    with torch.no_grad():
+        encoder.model.input_projection.bias[0] = torch.nan
+    with pytest.raises(UserError, match="array 0 gives no finite embedding"):
+        encoder.embed(waves(5))

@@ -25,6 +25,7 @@ class Rows:
 
     def __init__(self, series: list[np.ndarray]) -> None:
         self.series = series
+        self.lengths = np.array([len(values) for values in series])
 
     def row(self, number: int) -> dict[str, Any]:
         return {"number": number}
@@ -133,6 +134,18 @@ def test_the_command_scores_every_method(run: Path, capsys: pytest.CaptureFixtur
     assert "lower lookback or horizon" in capsys.readouterr().err
     assert cli.main(["probe", f"run={run}", "task=forecasting"]) == 2
     assert cli.main(["probe", f"run={run}", "task=forecast", "horizon=0"]) == 2
+
+
+def test_too_many_windows_are_refused_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "MAX_VALUES", 1000)
+    with pytest.raises(UserError, match="21 windows of 2 channels are too many"):
+        windows(periodic())
+
+
+def test_dlinear_of_a_part_is_nearly_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = windows(periodic()), windows(periodic(phase=5))
+    monkeypatch.setattr(forecast, "MAX_FITTED", 30)
+    assert errors(train, test)["DLinear"] < 1e-3
 
 
 def test_ids_cannot_be_forecast() -> None:

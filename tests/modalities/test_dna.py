@@ -379,11 +379,22 @@ class TestWindows:
         assert [*texts(path, every=4)] == ["s0", "s4", "s8"]
 
     @pytest.mark.parametrize(
-        "settings", [{"length": 0}, {"min_length": 3000}, {"step": -1}, {"every": 0}, {"max_missing": 2.0}]
+        "settings",
+        [{"length": 0}, {"min_length": 3000}, {"step": -1}, {"step": 0}, {"every": 0}, {"max_missing": 2.0}],
     )
     def test_impossible_settings(self, settings):
         with pytest.raises(ValueError, match="are needed"):
             DNA(**settings)
+
+    def test_lines_that_end_in_cr_alone_are_told(self, tmp_path):
+        path = write(tmp_path / "a.fa", ">s one\r" + "\r".join([bases(40, 1)] * 3) + "\r")
+        _, reasons, _ = read(path)
+        assert reasons == {"a.fa": r"its lines end in CR alone: convert it, for example by tr '\r' '\n'"}
+
+    @pytest.mark.parametrize("stride", [0, -4, 65])
+    def test_impossible_strides(self, stride):
+        with pytest.raises(ValueError, match=rf"modality.stride={stride} must lie in \[1, 64\]"):
+            DNA(stride=stride)
 
 
 class TestTitles:
@@ -604,7 +615,7 @@ class TestIntervals:
             "track name=x\n# a comment\nchr1\t10\t60\tpromoter\t0\t+\r\n\nchr1\t10\t60\tpromoter\t0\t-\n"
             "chr2 0 200 .\nchr2\t150\t170\t.\t.\t.\tmore\n"
         )
-        rows, reasons, _ = read(self.source(tmp_path, bed, kind), **SMALL, intervals="regions.bed")
+        rows, reasons, _ = read(self.source(tmp_path, bed, kind), **SMALL, intervals="regions.bed", rc=False)
         assert not reasons
         assert {key: (row["group"], row["label"]) for key, row in rows.items() if "#" not in key} == {
             "chr1:10-60": ("chr1", "promoter"),
@@ -648,6 +659,19 @@ class TestIntervals:
             ("valid", ""),
             ("test", ""),
         ]
+
+    def test_both_strands_of_an_interval_are_one_row_where_rc_makes_them_one(self, tmp_path):
+        bed = "chr1\t0\t50\t.\t0\t-\nchr1\t0\t50\t.\t0\t+\nchr1\t0\t60\t.\t0\t+\n"
+        folder = self.source(tmp_path, bed)
+        rows, reasons, _ = read(folder, intervals="regions.bed")
+        assert [*rows] == ["chr1:0-50(-)", "chr1:0-60"]
+        assert reasons == {
+            "regions.bed": "1 of 3 have the interval of an earlier one, which is kept: "
+            "regions.bed:2 has that of regions.bed:1"
+        }
+        rows, reasons, _ = read(folder, intervals="regions.bed", rc=False)
+        assert [*rows] == ["chr1:0-50(-)", "chr1:0-50", "chr1:0-60"] and not reasons
+        assert not hasattr(DNA(rc=False), "rc") and DNA(intervals="regions.bed").rc
 
     def test_bad_lines_are_named(self, tmp_path):
         bed = (

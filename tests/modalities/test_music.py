@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from collections.abc import Iterable
 from fractions import Fraction
@@ -445,6 +446,39 @@ class TestBadInput:
         with pytest.raises(ValueError, match=rf"need the package {package}: pip install 'seqssl\[music\]'"):
             read_one(tmp_path / name, FORMATS[name.split(".")[1]])
 
+    @pytest.mark.parametrize(
+        "name, text, reason",
+        [
+            (
+                "a.abc",
+                "L:1/4\nK:C\nC99999999|C99999999|\n",
+                "a note of 1e+08 quarters where 128 are the most",
+            ),
+            ("a.abc", "L:1/8\nK:C\n[CE]999|\n", "a note of 499.5 quarters"),
+            ("a.abc", "L:1/8\nK:C\n^c,,999|\n", "a note of 499.5 quarters"),
+            ("a.abc", "K:C\nC|[r:C99999]C|\n", "a note of 49999.5 quarters"),  # music21 takes it for notes
+            ("a.abc", "K:C\nC|[L:99999/1]C|\n", "a note of 399996 quarters"),
+            ("a.abc", f"K:C\nC{'9' * 5000}\n", "a note of inf quarters"),
+            ("a.abc", "M:99999999/4\nK:C\nC|\n", "a metre of 1e+08 beats where 128 are the most"),
+            ("a.krn", "**kern\n*M99999999/4\n4c\n*-\n", "a metre of 1e+08 beats where 128 are the most"),
+        ],
+    )
+    def test_absurd_lengths_are_told_before_the_file_is_parsed(
+        self, name, text, reason, tmp_path, monkeypatch
+    ):
+        def never(*_: object) -> None:
+            raise AssertionError("it would not come to an end")
+
+        monkeypatch.setattr("music21.converter.subConverters.ConverterABC.parseData", never)
+        monkeypatch.setattr("music21.converter.subConverters.ConverterHumdrum.parseData", never)
+        with pytest.raises(ValueError, match=re.escape(reason)):
+            read_one(tmp_path / name, text if name.endswith("krn") else f"X:1\n{text}")
+
+    def test_long_numbers_that_are_no_lengths(self, tmp_path):
+        head = "X:12345678\nT:a99999\nM:4/4\nL:1/4\nQ:1/4=9999\nK:C\n"
+        piece = read_one(tmp_path / "a.abc", head + '"C99999"C4|D4|% E99999\n')
+        assert triples(piece) == [(0, 4, 60), (4, 4, 62)]
+
     def test_a_single_file_of_unknown_kind(self, tmp_path):
         with pytest.raises(UserError, match=r"song.txt is no score file: its name must end in one of .mid"):
             list(Music().records(write(tmp_path / "song.txt", "la la"), "all"))
@@ -454,7 +488,11 @@ class TestBadInput:
         [
             ({"positions_per_quarter": 4, "frames_per_quarter": 3}, "multiple of frames_per_quarter"),
             ({"lowest": 90, "highest": 60}, "lowest=90"),
-            ({"window_quarters": 0}, "at least 1"),
+            ({"window_quarters": 0}, r"modality.window_quarters=0 must lie in \[1, 4096\]"),
+            ({"window_quarters": 10**9}, "modality.window_quarters=1000000000 must lie in"),
+            ({"positions_per_quarter": 97}, r"modality.positions_per_quarter=97 must lie in \[1, 96\]"),
+            ({"positions_per_quarter": 0}, "modality.positions_per_quarter=0 must lie in"),
+            ({"frames_per_quarter": 0}, r"modality.frames_per_quarter=0 must lie in \[1, 96\]"),
             ({"pieces_per_folder": 0}, "at least 1"),
         ],
     )

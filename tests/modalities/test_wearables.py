@@ -6,10 +6,12 @@ import json
 import math
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -1103,3 +1105,107 @@ def geneactiv(samples: np.ndarray, rate_hz: float = 50.0) -> str:
         lines += [f"Page Time:{stamp}", "Unassigned:", "Temperature:30.0", "Battery voltage:4.1"]
         lines += ["Device Status:Recording", f"Measurement Frequency:{rate_hz}", digits]
     return "\n".join(lines) + "\n"
+
+
+class TestLongGaps:
+    @pytest.mark.parametrize("gap_s", [3601.237, 7200.0, 40_000.51])
+    @pytest.mark.parametrize("window_s", [30.0, 7.1])
+    def test_rows_and_report_are_those_of_the_whole_span(self, gap_s, window_s, tmp_path, monkeypatch):
+        times = clock(200.0)
+        times[times > 70] += gap_s
+        times[times > 150 + gap_s] += 2 * gap_s
+        path = write(tmp_path / "a.csv", frame(times, truth(times)))
+        settings = {"window_s": window_s, "min_window_s": 5.0, "min_observed": 0.2, "nonwear_minutes": 20.0}
+        short = read(path, **settings)
+        monkeypatch.setattr(
+            "modalities.wearables.windows.Windowing._shortened",
+            lambda _, times: (times, np.zeros(len(times), dtype=np.int64)),
+        )
+        whole = read(path, **settings)
+        assert short.quality == whole.quality
+        assert [row["part"] for row in short.rows] == [row["part"] for row in whole.rows]
+        for one, other in zip(short.rows, whole.rows, strict=True):
+            assert (one["start_s"], one["length"]) == (other["start_s"], other["length"])
+            np.testing.assert_array_equal(np.isfinite(one["values"]), np.isfinite(other["values"]))
+            np.testing.assert_allclose(one["values"], other["values"], atol=1e-5)
+
+    def test_a_month_of_nothing_takes_no_time(self, tmp_path, monkeypatch):
+        sizes = []
+        resample = signals.resample
+
+        def counted(times, values, clock, rate_hz, num_steps):
+            sizes.append(num_steps)
+            return resample(times, values, clock, rate_hz, num_steps)
+
+        monkeypatch.setattr(signals, "resample", counted)
+        times = clock(120.0)
+        times[times > 60] += 30 * 86_400
+        rows = read(write(tmp_path / "a.csv", frame(times, truth(times))))
+        assert max(sizes) < 30 * 6000
+        assert rows.quality["gaps"] == 1 and rows.quality["windows"]["little_observed"] > 86_000
+        assert rows.rows[-1]["start_s"] > 30 * 86_400
+
+
+class TestHostileInput:
+    def test_an_array_that_claims_more_than_the_file_holds(self, tmp_path):
+        header = io.BytesIO()
+        claims = {"descr": "<f4", "fortran_order": False, "shape": (10**12, 3)}
+        np.lib.format.write_array_header_1_0(header, claims)
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            archive.writestr("X.npy", header.getvalue() + bytes(120))
+        (tmp_path / "b.npy").write_bytes(header.getvalue() + bytes(120))
+        for name in ("a.npz", "b.npy"):
+            reason = refused(tmp_path / name, source_rate_hz=50.0)
+            assert "12,000,000,000,000 bytes" in reason and "it holds 120" in reason
+
+    def test_what_does_not_fit_into_memory(self, tmp_path, monkeypatch):
+        def full(*_: object, **__: object) -> None:
+            raise MemoryError
+
+        np.savez(tmp_path / "a.npz", X=np.zeros((9, 3), np.float32))
+        monkeypatch.setattr("modalities.wearables.arrays._read_npy", full)
+        assert "does not fit into memory" in refused(tmp_path / "a.npz", source_rate_hz=50.0)
+
+    def test_a_group_column_of_measurements(self, tmp_path):
+        path = write(tmp_path / "a.csv", frame())
+        reason = refused(path, group_column="x")
+        assert "column x has 2,000 different values, more than 1,000 subjects" in reason
+
+    def test_subjects_in_turns_are_told_apart(self, tmp_path):
+        table = pd.concat([frame().assign(pid=name) for name in ("ben", "anna")])
+        path = write(tmp_path / "a.csv", table.sort_values("time", kind="stable"))
+        records = found(path)
+        assert [record.group for record in records] == ["anna", "ben"]
+        for record in records:
+            assert_true(values(record.read()))
+
+    def test_times_in_whole_seconds_name_the_remedy(self, tmp_path):
+        path = write(tmp_path / "a.csv", frame(np.floor(clock()), truth(clock())))
+        assert "modality.time_column=null modality.source_rate_hz=50" in refused(path)
+        assert_true(values(read(path, time_column=None, source_rate_hz=50.0)))
+
+    @pytest.mark.parametrize(
+        "settings, message",
+        [
+            ({"clip_g": 0.0}, "modality.clip_g=0.0 must lie in (0, 1000]"),
+            ({"clip_g": -1.0}, "modality.clip_g=-1.0 must"),
+            ({"rate_hz": 0.01}, "modality.rate_hz=0.01 must lie in [1, 1000]"),
+            ({"rate_hz": 1e9}, "modality.rate_hz=1000000000.0 must"),
+            ({"window_s": 0.01, "min_window_s": 0.01}, "modality.min_window_s=0.01"),
+            ({"window_s": math.inf}, "window_s=inf"),
+            ({"source_rate_hz": 0.0}, "modality.source_rate_hz=0.0 must lie in [1, 5000]"),
+            ({"source_rate_hz": -50.0}, "modality.source_rate_hz=-50.0 must"),
+            (
+                {"accelerometer_columns": ("x", "y", "Y")},
+                "modality.accelerometer_columns=['x', 'y', 'Y'] must",
+            ),
+            ({"gyroscope_columns": ("a", "b")}, "modality.gyroscope_columns=['a', 'b'] must name 3"),
+            (
+                {"accelerometer_columns": ("x", "y", "z"), "gyroscope_columns": ("z", "y", "x")},
+                "modality.gyroscope_columns=('z', 'y', 'x') must be other columns than accelerometer_columns",
+            ),
+        ],
+    )
+    def test_impossible_settings_name_key_value_and_range(self, settings, message):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            Wearables(**settings)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from modalities.weather import Weather
 from modalities.weather.clock import season, stamp, to_seconds
 from modalities.weather.series import Grid, pieces, segments, to_grid
+from modalities.weather.variables import clean
 from seqssl import Record, Rejected, UserError
 from seqssl.data.prepare import prepare
 from seqssl.data.shards import Corpus
@@ -578,6 +579,10 @@ class TestBadSources:
             ({"columns": ("a", "a")}, "columns"),
             ({"min_steps": 50, "segment_steps": 40}, "min_steps"),
             ({"min_observed": 1.5}, "min_observed"),
+            ({"patch": 0}, r"modality.patch=0 must lie in \[1, 1000\]"),
+            ({"patch": 1001}, "modality.patch=1001 must"),
+            ({"shift_steps": -1}, r"modality.shift_steps=-1 must lie in \[0, 10000\]"),
+            ({"shift_steps": 10**9}, "modality.shift_steps=1000000000 must"),
             ({"missing_values": ("nothing",)}, "missing_values"),
         ],
     )
@@ -1009,3 +1014,22 @@ class TestGrid:
         for segment in segments(grid, max_gap):
             assert segment.observed[[0, -1]].all()
             assert (np.diff(np.flatnonzero(segment.observed[:, 0])) <= max_gap + 1).all()
+
+
+def test_values_beyond_all_measure_are_missing_and_counted():
+    values = np.array([[1.0, 2.0], [1e19, 3.0], [-1e300, 1e18]])
+    cleaned, counts = clean(values, ("a", "b"), sentinels=(), limits=True, known_units=False)
+    np.testing.assert_array_equal(cleaned, [[1, 2], [np.nan, 3], [np.nan, 1e18]])
+    assert counts == {"absurd_values": {"a": 2}}
+
+
+def test_units_are_named_where_they_are_known():
+    assert Weather(columns=("a", "b")).spec.units == "as in the source"
+    units = Weather(columns=("temp_air", "a", "ghi")).spec.units
+    assert units == "temp_air in degC, ghi in W/m2, others as in the source"
+
+
+def test_advice_on_times_works_on_a_command_line():
+    times = pd.Series(["31.12.2020 10:00"] * 3)
+    with pytest.raises(ValueError, match=r"modality\.time_format='\"%d\.%m\.%Y %H:%M\"'"):
+        to_seconds(times, "", "UTC")

@@ -23,11 +23,13 @@ streams:
   waves: {{recipe: waves, weight: 2, data: {{source: {waves}}}}}
   letters: {{recipe: letters, data: {{source: {letters}}}}}
 """
-SHARED = [entry for entry in TOY if not entry.startswith(("modality", "data", "masking"))]
+SHARED = [entry for entry in TOY if not entry.startswith(("modality", "data", "masking", "quantizer"))]
 WAVES = """
 extends: [base/run, base/w2vbert]
 modality: toy:Toy
 input_norm: channel
+quantizer: {codebook_size: 8}
+sizes: {tiny: {quantizer: {codebook_size: 8}}}
 data: {split_by: record, valid_share: 0.2, batch_frames: 160}
 masking: {start_prob: 0.1, span: 3}
 """
@@ -160,6 +162,11 @@ def test_one_stream_does_not_touch_the_front_end_of_another(
         ("streams.waves.objectives.contrastive.tap=third", "streams.waves.objectives.contrastive.tap"),
         ("streams.waves.color=red", "streams.waves.color = red: unknown key"),
         ("streams.new={weight: 1}", "streams.new.modality"),
+        ("streams.waves=5", "streams.waves = 5: expected a recipe's name"),
+        ("streams.waves.recipe=nope", "there is no recipe 'nope'"),
+        ("streams.waves.weight=.inf", "streams.waves.weight = inf: must be above 0"),
+        ("data=elsewhere", "data: a joint run has one for each kind of data: say streams.NAME.data"),
+        ("masking.span=3", "masking: a joint run has one for each"),
     ],
 )
 def test_mistakes_in_a_stream_are_named(
@@ -193,3 +200,16 @@ def test_letters_alone_are_their_own_targets(tmp_path: Path, monkeypatch: pytest
         seqssl.build_model(
             load_recipe("base/w2vbert", "size=tiny", "data=x", *overrides, "input_norm=channel")
         )
+
+
+def test_a_stream_can_be_added_and_exchanged_by_name(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(
+        recipe, tmp_path / "run", "streams.more=letters", "streams.more.data.source=x",
+        "streams.waves=null", monkeypatch=monkeypatch,
+    )  # fmt: skip
+    assert list(config.streams) == ["letters", "more"]
+    assert config.streams["more"].target == "both" and config.streams["more"].masking["span"] == 3
+    with pytest.raises(UserError, match=r"streams.more.recipe = .*: is a joint run itself"):
+        config_of(recipe, tmp_path / "run", f"streams.more={recipe}", monkeypatch=monkeypatch)
