@@ -26,7 +26,8 @@ class DataConfig:
     )
     join_frames: int | None = None
     valid_share: float = 0.1  # share of groups or records held out when data is prepared on the way
-    valid_groups: list[str] = field(default_factory=list)  # hold out these groups instead of a share
+    # Hold out these groups instead of a share; empty = a share, or what the demo corpus itself says.
+    valid_groups: list[str] = field(default_factory=list)
     split_by: str | None = None  # group | record; None = the demo corpus's own way, group for your data
     workers: int = 0  # loader processes; the batches do not depend on it
 

@@ -126,7 +126,7 @@ def _joint_cost(config: RunConfig) -> Cost:
         memory=memory,
         unit="input steps",
         rows=1,
-        row_input=steps,
+        row_input=round(steps),
         row_frames=max(cost.row_frames for cost in costs.values()),
         micro_flops=sum(shares[name] * cost.micro_flops for name, cost in costs.items()),
     )

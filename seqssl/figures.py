@@ -279,6 +279,7 @@ def _logo(axes: Axes, logo: Any) -> None:
     axes.set_ylim(0, top)
     axes.set_yticks([0, top])
     axes.set_xticks([])
+    axes.set_ylabel("bits", fontsize=7)
     axes.set_title(f"code {logo.code}, {logo.share:.1%} of frames", fontsize=8, loc="left")
 
 

@@ -40,7 +40,7 @@ def test_the_adapter_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "my_motion.py").write_text(code)
     rng = np.random.default_rng(0)
     for number in range(10):
-        path = tmp_path / "FOLDER" / f"person{number % 3}" / f"{number}.npy"
+        path = tmp_path / "FOLDER" / f"person{number % 3}" / f"{number // 3}.npy"  # names come again
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, rng.normal(size=(400 + 10 * number, 3)))
     monkeypatch.chdir(tmp_path)

@@ -95,7 +95,7 @@ def test_parameter_counts_are_the_papers(size: str, stack: int, billions: float)
 def test_every_size_of_every_recipe_is_valid_and_trains_on_the_demo(recipe: str, size: str) -> None:
     config = load_recipe(recipe, f"size={size}")
     assert config.size == size
-    assert config.data.demo
+    assert all(part.data.demo for part in config.parts().values())
     assert compose.load_recipe(recipe, f"size={size}") == config
 
 

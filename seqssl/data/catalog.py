@@ -48,6 +48,7 @@ class CorpusEntry:
     size: str
     modality: str
     split_by: str
+    valid_groups: tuple[str, ...]  # held out; () = drawn
     sources: tuple[CatalogSource, ...]
 
     @property
@@ -207,4 +208,5 @@ def _entry(name: str, values: dict[str, Any]) -> CorpusEntry:
         )
         for source in values["sources"]
     )
-    return CorpusEntry(name=name, **{**values, "sources": sources})
+    held_out = tuple(values.get("valid_groups", ()))
+    return CorpusEntry(name=name, **{**values, "sources": sources, "valid_groups": held_out})

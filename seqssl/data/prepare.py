@@ -99,17 +99,20 @@ def open_or_prepare(
     """The corpus of a configuration: a prepared folder, raw data (prepared into the cache), or the demo."""
     if not (config.source or config.demo):
         raise UserError("data.source is not set and this recipe has no demo corpus: set data.source=PATH.")
+    valid_groups = config.valid_groups
     if config.source:
         source, usual_split = Path(config.source).expanduser(), "group"
     else:
-        source, usual_split = get(str(config.demo), progress), find_corpus(str(config.demo)).split_by
+        entry = find_corpus(str(config.demo))
+        source, usual_split = get(str(config.demo), progress), entry.split_by
+        valid_groups = valid_groups or [*entry.valid_groups]
     split_by = config.split_by or usual_split
     if (source / MANIFEST).is_file():
         corpus = Corpus(source)
         _check_spec(corpus, adapter.spec)
         return corpus
     _check_exists(source)
-    held_out = [config.valid_share, sorted(config.valid_groups)]
+    held_out = [config.valid_share, sorted(valid_groups)]
     settings = [modality, _describe(adapter), split_by, held_out, SCHEMA_VERSION]
     digest = sha256_json([str(source.resolve()), settings, _listing(source)])[:12]
     out = cache_root() / "prepared" / f"{source.stem}-{digest}"
@@ -122,7 +125,7 @@ def open_or_prepare(
             modality=modality,
             split_by=split_by,
             valid_share=config.valid_share,
-            valid_groups=config.valid_groups,
+            valid_groups=valid_groups,
             progress=progress,
         )
     return Corpus(out)
@@ -248,12 +251,13 @@ def _check_shares(split_by: str, valid_share: float) -> None:
 
 
 def _check_spec(corpus: Corpus, spec: SampleSpec) -> None:
-    for name, wanted in _plain(spec).items():
+    first = ("channel_names", "channels")  # which say more than the units that follow from them
+    for name, wanted in sorted(_plain(spec).items(), key=lambda item: item[0] not in first):
         found = corpus.manifest.spec.get(name)
         if found != wanted:
             raise UserError(
                 f"{corpus.folder} was prepared with {name}={found}, the modality wants {name}={wanted}: "
-                f"prepare {corpus.manifest.source} again, or set the modality's options as they were."
+                f"prepare {corpus.manifest.source} again, or set modality.* as it was (recipes set some)."
             )
 
 

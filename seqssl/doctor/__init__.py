@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from seqssl.doctor.bars import HISTORY_MIN
 from seqssl.doctor.monitor import Finding, Monitor, by_stream
 from seqssl.doctor.rules import Reading
 from seqssl.errors import UserError
@@ -25,6 +26,7 @@ class Report:
     run: Path
     step: int
     num_updates: int
+    num_records: int  # of training
     findings: tuple[Finding, ...]
     healthy: tuple[Reading, ...]  # what the last record showed to be in order
 
@@ -41,7 +43,7 @@ class Report:
         """Plain text: findings with their remedies, then what is in order, each with its bar."""
         verdict = f"{len(self.findings)} finding{'s'[: len(self.findings) > 1]}"
         if self.ok:
-            judged = any("masked prediction" in r.subject or "codebook" in r.subject for r in self.healthy)
+            judged = self.num_records >= HISTORY_MIN
             verdict = "healthy" if judged else "no finding, but too few records to judge the codes"
         lines = [f"{self.run}: {verdict} at update {self.step} of {self.num_updates}"]
         for finding in self.findings:
@@ -77,6 +79,7 @@ def examine(run: Path) -> Report:
         run=run,
         step=steps[-1],
         num_updates=num_updates,
+        num_records=sum(record["kind"] == "train" for record in records),
         findings=tuple(findings),
         healthy=tuple(healthy),
     )

@@ -58,6 +58,7 @@ def test_the_shipped_catalog_is_complete():
     assert "speech" in [entry.name for entry in entries]
     for entry in entries:
         assert entry.description and entry.license and entry.modality and entry.sources
+        assert not set(entry.valid_groups) or entry.split_by == "group"
         assert entry.split_by in ("group", "record")
         for source in entry.sources:
             assert source.kind in ("apt", "pip", "url")

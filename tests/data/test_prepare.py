@@ -1,6 +1,8 @@
 import errno
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -306,3 +308,20 @@ def test_a_missing_shard_is_noticed(tmp_path):
     next((tmp_path / "out").glob("shard-*")).unlink()
     with pytest.raises(UserError, match="missing or cut short"):
         run(tmp_path / "raw", tmp_path / "out")
+
+
+def test_a_demo_corpus_says_what_it_holds_out_and_your_data_does_not_hear_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_numbers(tmp_path / "raw")
+    monkeypatch.setenv("SEQSSL_CACHE", str(tmp_path / "cache"))
+    entry = SimpleNamespace(split_by="group", valid_groups=("group1",))
+    monkeypatch.setattr("seqssl.data.prepare.find_corpus", lambda name: entry)
+    monkeypatch.setattr("seqssl.data.prepare.get", lambda name, progress: tmp_path / "raw")
+    demo = open_or_prepare(Numbers(), DataConfig(demo="toy"), modality="numbers")
+    assert set(demo.groups[demo.rows("valid")]) == {"group1"}
+    other = open_or_prepare(Numbers(), DataConfig(demo="toy", valid_groups=["group2"]), modality="numbers")
+    assert set(other.groups[other.rows("valid")]) == {"group2"}
+    (tmp_path / "raw" / "group1").rename(tmp_path / "raw" / "group7")
+    own = DataConfig(demo="toy", source=str(tmp_path / "raw"))
+    assert len(open_or_prepare(Numbers(), own, modality="numbers").rows("valid")) > 0
