@@ -4,7 +4,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from seqssl import compose
 from seqssl.components import construct
 from seqssl.errors import UserError
+from seqssl.terminal import show, show_progress
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from seqssl.data.files import Progress
     from seqssl.data.shards import Corpus
     from seqssl.model.protocols import ModalityAdapter
@@ -40,10 +38,10 @@ def train(arguments: Arguments) -> None:
     from seqssl.run import train as run_training
     from seqssl.tables import run_tables
 
-    with _progress() as progress:
+    with show_progress() as progress:
         run = run_training(config, progress=progress)
     if os.environ.get("RANK", "0") == "0":
-        _print(run_tables(run.out, run.metrics, run.report, run.seconds))
+        show(run_tables(run.out, run.metrics, run.report, run.seconds))
 
 
 def prepare(arguments: Arguments) -> None:
@@ -51,7 +49,7 @@ def prepare(arguments: Arguments) -> None:
     adapter = _adapter(arguments)
     from seqssl.data.prepare import prepare as write_shards
 
-    with _progress() as progress:
+    with show_progress() as progress:
         manifest = write_shards(
             adapter,
             Path(arguments["source"]).expanduser(),
@@ -88,7 +86,7 @@ def data(arguments: Arguments) -> None:
     elif not arguments["name"]:
         raise UserError("data get: which one? `seqssl data list` shows what there is")
     else:
-        with _progress() as progress:
+        with show_progress() as progress:
             folder = catalog.get(arguments["name"], progress)
         print(folder)
 
@@ -108,7 +106,7 @@ def embed(arguments: Arguments) -> None:
 
     stream = arguments["stream"]
     encoder = load(run, tap=arguments["tap"], weights=arguments["weights"], stream=stream)
-    with _progress() as progress:
+    with show_progress() as progress:
         corpus, adapter = _open_source(run, str(source), arguments, progress)
         write_embeddings(encoder, corpus, adapter, out, pool=pool, progress=progress)
     print(f"{out}: {len(corpus)} rows, {encoder.dim} dimensions, tap {encoder.tap}")
@@ -131,7 +129,7 @@ def probe(arguments: Arguments) -> None:
     stream = arguments["stream"]
     encoder = load(run, tap=arguments["tap"], weights=arguments["weights"], stream=stream)
     random = load(run, weights="random", stream=stream)
-    with _progress() as progress:
+    with show_progress() as progress:
         corpus, adapter = _open_source(run, arguments["source"], arguments, progress)
         corpora = {"source": corpus}
         if arguments["unheard"] and task == "labels":
@@ -145,7 +143,7 @@ def probe(arguments: Arguments) -> None:
     name = "-".join(["probe" if task == "labels" else "forecast", *([stream] if stream else [])])
     out = find_run(run)[1] / f"{name}.json"
     write_atomic(out, json.dumps({**settings, **named, "scores": scores}, indent=2) + "\n")
-    _print(table)
+    show(table)
     print(f"every score: {out}")
 
 
@@ -196,7 +194,7 @@ def info(arguments: Arguments) -> None:
     resolved = _resolve(arguments["subject"], arguments.overrides)
     from seqssl.tables import info_tables
 
-    _print(info_tables(resolved.config, Path(arguments["subject"]).expanduser()))
+    show(info_tables(resolved.config, Path(arguments["subject"]).expanduser()))
 
 
 def plan(arguments: Arguments) -> None:
@@ -207,7 +205,7 @@ def plan(arguments: Arguments) -> None:
     from seqssl.plan import plan as estimate
     from seqssl.tables import plan_tables
 
-    _print(plan_tables(estimate(config, arguments["devices"], arguments["device"])))
+    show(plan_tables(estimate(config, arguments["devices"], arguments["device"])))
 
 
 def doctor(arguments: Arguments) -> int:
@@ -331,35 +329,3 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _print(what: Any) -> None:
-    from rich.console import Console
-
-    Console().print(what, highlight=False)
-
-
-@contextmanager
-def _progress() -> Iterator["Progress"]:
-    """A progress bar on a terminal, plain lines elsewhere; nothing is shown before the first call."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    bar, on_terminal = Bar(console=Console(stderr=True), transient=True), sys.stderr.isatty()
-    tasks: dict[str, TaskID] = {}
-
-    def show(done: int, total: int, what: str) -> None:
-        if what not in tasks:
-            tasks[what] = bar.add_task(what, total=None)
-            if not on_terminal:
-                print(what, file=sys.stderr)
-        if on_terminal:
-            bar.start()
-            bar.update(tasks[what], completed=done, total=total or None)
-        if total and done >= total:
-            bar.stop()  # the training loop brings its own
-
-    try:
-        yield show
-    finally:
-        bar.stop()

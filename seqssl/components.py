@@ -43,7 +43,8 @@ def locate(target: str, kind: str) -> str:
         return target
     known = names(kind)
     if target not in known:
-        hint = did_you_mean(target, known).rstrip("?.") + ". Your own class is given as pkg.mod:Class."
+        hint = did_you_mean(target, known)
+        hint += ("" if hint.endswith("?") else ".") + " Your own class is given as pkg.mod:Class."
         raise UserError(f"there is no {kind} named '{target}'{hint}")
     return known[target]
 

@@ -72,17 +72,12 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
             compiled(model.to(device), config), ranks, some_unused=bool(config.streams)
         )
         task = PretrainTask(model, runner, device=device, seed=config.seed)
-        loaders = {
-            split: {name: loader(part, corpora[name], adapters[name], split) for name, part in parts.items()}
-            for split in ("train", "valid")
-        }
+        loaders = {split: loaders_of(parts, corpora, adapters, split) for split in ("train", "valid")}
         if ranks.is_first:
             task.references = references(corpora, adapters)
         precision = resolve_precision(config, device)
         units, machine = measure(config, adapters, device, precision)
-        for name, corpus in corpora.items():
-            say(f"data{f' {name}' if name else ''}: {corpus.folder} | {describe_corpus(corpus)}")
-        say(f"run: {out} | {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters | {machine}")
+        say("\n".join([*describe_data(corpora), f"run: {out} | {describe_model(model)} | {machine}"]))
         trainer = Trainer(
             config=config,
             task=task,
@@ -98,11 +93,8 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
         metrics = trainer.fit()
         report = out / "report.html"
         if ranks.is_first:
-            pictures = [
-                illustrate(task, one_pass({name: held_out}), adapters[name], name)
-                for name, held_out in loaders["valid"].items()
-            ]
-            write_report(out, pictures)
+            shown = [illustrate(task, one_pass({n: h}), adapters[n], n) for n, h in loaders["valid"].items()]
+            write_report(out, shown)
         ranks.barrier()
     if metrics and not math.isfinite(metrics["loss"]):
         raise HealthHalt(f"the held-out loss is not a number; `seqssl doctor {out}` says more.")
@@ -116,6 +108,16 @@ def references(corpora: Mapping[str, Corpus], adapters: Mapping[str, ModalityAda
         for name, corpus in corpora.items()
         for key, value in markov_bits(corpus, adapters[name]).items()
     }
+
+
+def loaders_of(
+    parts: Mapping[str, RunConfig],
+    corpora: Mapping[str, Corpus],
+    adapters: Mapping[str, ModalityAdapter],
+    split: str,
+) -> dict[str, BatchLoader]:
+    """The loader of a split for each kind of data."""
+    return {name: loader(part, corpora[name], adapters[name], split) for name, part in parts.items()}
 
 
 def loader(config: RunConfig, corpus: Corpus, adapter: ModalityAdapter, split: str) -> BatchLoader:
@@ -222,6 +224,19 @@ def measure(
     return Units(rate, per_input, speed), (
         f"{threads} CPU threads, {name}, matrix product measured at {speed / 1e9:.0f} GFLOP/s"
     )
+
+
+def describe_data(corpora: Mapping[str, Corpus]) -> list[str]:
+    """A line for each kind of data."""
+    return [
+        f"data{f' {name}' if name else ''}: {corpus.folder} | {describe_corpus(corpus)}"
+        for name, corpus in corpora.items()
+    ]
+
+
+def describe_model(model: torch.nn.Module) -> str:
+    """Its size."""
+    return f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
 
 
 def describe_corpus(corpus: Corpus) -> str:

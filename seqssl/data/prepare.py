@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -20,7 +20,7 @@ from seqssl.data.catalog import find_corpus, get
 from seqssl.data.files import Progress, cache_root, locked, sha256_json, silent, write_atomic
 from seqssl.data.shards import MANIFEST, SCHEMA_VERSION, Corpus, Manifest, Shard, Split
 from seqssl.data.workers import check_not_worker_import
-from seqssl.data.writing import adapter_bug, write_shards
+from seqssl.data.writing import Written, adapter_bug, write_shards
 from seqssl.errors import UserError
 from seqssl.model.protocols import ModalityAdapter
 from seqssl.model.types import Record, Rejected, SampleSpec
@@ -65,14 +65,7 @@ def prepare(
         # Shards name their plan without the files' times: the same data gives the same bytes everywhere.
         shard_plan = sha256_json([settings, [(name, size) for name, size, _ in files]])
         write = partial(write_shards, adapter, out, shard_plan, num_workers=num_workers, progress=progress)
-        splits = assign(records)
-        written = write(records, splits)
-        if written.rejected and "valid" in splits and "valid" not in _split_sizes(out, written.shards, None):
-            # All that was held out proved unusable: draw again among what is left.
-            unusable = dict(written.rejected)
-            usable = [record for record in records if record.key not in unusable]
-            rejected += [Rejected(r.key, unusable[r.key]) for r in records if r.key in unusable]
-            written = write(usable, assign(usable))
+        written = _write(out, write, assign, records, rejected)
         rejected += [Rejected(path, reason) for path, reason in written.rejected]
         write_atomic(out / REJECTED, _lines([asdict(entry) for entry in rejected]))
         if not written.shards:
@@ -91,6 +84,24 @@ def prepare(
         )
         write_atomic(out / MANIFEST, manifest.to_json())
     return manifest
+
+
+def _write(
+    out: Path,
+    write: Callable[[Sequence[Record], Sequence[str]], Written],
+    assign: Callable[[Sequence[Record]], list[str]],
+    records: Sequence[Record],
+    rejected: list[Rejected],
+) -> Written:
+    """All shards; where all that was held out proves unusable, splits are drawn again among what is left."""
+    splits = assign(records)
+    written = write(records, splits)
+    if not written.rejected or "valid" not in splits or "valid" in _split_sizes(out, written.shards, None):
+        return written
+    unusable = dict(written.rejected)
+    usable = [record for record in records if record.key not in unusable]
+    rejected += [Rejected(r.key, unusable[r.key]) for r in records if r.key in unusable]
+    return write(usable, assign(usable))
 
 
 def open_or_prepare(
