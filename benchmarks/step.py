@@ -130,7 +130,7 @@ def ours(model: PretrainingModel, setting: Setting) -> Step:
     moved = batch.to(device)
 
     def step() -> None:
-        frames = model.draw_mask(batch.lengths, on_cpu).to(device)
+        frames = model.draw_mask(batch, on_cpu).to(device)
         with precision(setting):
             output = model(moved, frames, temperature=2.0, generator=on_device)
         weights = {name: objective.weight for name, objective in model.objectives.items()}
