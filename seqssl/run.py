@@ -81,7 +81,7 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
         trainer = Trainer(
             config=config,
             task=task,
-            data=mixed(config, loaders["train"]),
+            data=mixed(config, loaders["train"], ranks.size),
             held_out=lambda: one_pass(loaders["valid"], config.train.eval_batches),
             run=out,
             device=device,
@@ -134,11 +134,12 @@ def loader(config: RunConfig, corpus: Corpus, adapter: ModalityAdapter, split: s
     )
 
 
-def mixed(config: RunConfig, loaders: Mapping[str, BatchLoader]) -> BatchLoader | MixedLoader:
+def mixed(config: RunConfig, loaders: Mapping[str, BatchLoader], num_ranks: int) -> BatchLoader | MixedLoader:
     """The one sequence of batches that a run learns from."""
     if not config.streams:
         return loaders[""]
-    return MixedLoader(loaders, [config.streams[name].weight for name in loaders], seed=config.seed)
+    weights = [config.streams[name].weight for name in loaders]
+    return MixedLoader(loaders, weights, seed=config.seed, group=config.train.accumulate * num_ranks)
 
 
 def run_folder(config: RunConfig) -> Path:

@@ -9,22 +9,24 @@ import numpy as np
 from seqssl.data.batching import BatchLoader
 from seqssl.model.types import Batch
 
-BLOCK = 4096  # batch numbers whose streams are found at once
+BLOCK = 4096  # groups whose streams are found at once
 
 
 class MixedLoader:
-    """Batches of named loaders, each batch of one kind, mixed by weight.
+    """Batches of named loaders, mixed by weight; `group` batches in a row, one update's, are of one kind.
 
-    Batch number m is of the stream whose share of the unit interval holds the m-th multiple of the golden
-    ratio, so any stretch of batches is mixed evenly; which batch of its stream it is, is how often that
-    stream came before. So everything is a function of (seed, m), as with one loader.
+    So all ranks work on one kind at a time and can share its statistics. Group number m is of the stream
+    whose share of the unit interval holds the m-th multiple of the golden ratio, so any stretch is mixed
+    evenly; which batches of its stream they are, is how often that stream came before. Everything is a
+    function of (seed, batch number), as with one loader.
     """
 
     def __init__(
-        self, loaders: Mapping[str, BatchLoader], weights: Sequence[float], *, seed: int = 0
+        self, loaders: Mapping[str, BatchLoader], weights: Sequence[float], *, seed: int = 0, group: int = 1
     ) -> None:
         self.loaders = dict(loaders)
         self.names = list(loaders)
+        self.group = group
         self._edges = np.cumsum(weights) / np.sum(weights)
         self._offset = np.random.default_rng(seed).random()
         self._counts = [np.zeros(len(self.names), np.int64)]  # of each stream before each block
@@ -42,30 +44,31 @@ class MixedLoader:
 
     def place(self, number: int) -> tuple[int, int]:
         """The stream of a batch number, and the number within it."""
-        block, index = divmod(number, BLOCK)
-        while len(self._counts) <= block + 1:
-            last = len(self._counts) - 1
-            found = np.bincount(self._streams(last), minlength=len(self.names))
-            self._counts.append(self._counts[last] + found)
-        streams = self._streams(block)
-        stream = int(streams[index])
-        return stream, int(self._counts[block][stream] + np.count_nonzero(streams[:index] == stream))
+        turn, micro = divmod(number, self.group)
+        stream = int(self._streams(turn // BLOCK)[turn % BLOCK])
+        return stream, self._before(stream, turn) * self.group + micro
 
     def epoch_of(self, cursor: int) -> tuple[int, int]:
         """The epoch of the stream that has gone around least, and the place in it."""
-        before = [self._before(index, cursor) for index in range(len(self.names))]
+        turn, micro = divmod(cursor, self.group)
+        before = [self._before(index, turn) * self.group for index in range(len(self.names))]
+        before[self.place(cursor)[0]] += micro
         places = zip(self.loaders.values(), before, strict=True)
         return min(loader.epoch_of(number) for loader, number in places)
 
     def _streams(self, block: int) -> np.ndarray:
+        """The stream of each group of a block."""
         golden = 0.6180339887498949  # multiples of it, modulo 1, fill the interval evenly
         points = (self._offset + golden * np.arange(block * BLOCK, (block + 1) * BLOCK)) % 1.0
         return np.minimum(np.searchsorted(self._edges, points, side="right"), len(self.names) - 1)
 
-    def _before(self, stream: int, cursor: int) -> int:
-        """How many batches of a stream come before batch number `cursor`."""
-        self.place(cursor)
-        block, index = divmod(cursor, BLOCK)
+    def _before(self, stream: int, turn: int) -> int:
+        """How many groups of a stream come before group number `turn`."""
+        block, index = divmod(turn, BLOCK)
+        while len(self._counts) <= block:
+            last = len(self._counts) - 1
+            found = np.bincount(self._streams(last), minlength=len(self.names))
+            self._counts.append(self._counts[last] + found)
         return int(self._counts[block][stream] + np.count_nonzero(self._streams(block)[:index] == stream))
 
     def _numbers_of(self, stream: int, first: int, step: int) -> Iterator[int]:

@@ -2,13 +2,11 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,15 +28,6 @@ class Ranks:
             value = value.clone()
             dist.all_reduce(value)
         return value
-
-    def union(self, named: dict[str, T]) -> dict[str, T]:
-        """The entries of all ranks, in one order everywhere."""
-        if self.size == 1:
-            return named
-        gathered: list[dict[str, T]] = [{} for _ in range(self.size)]
-        dist.all_gather_object(gathered, named)
-        entries = {name: value for part in gathered for name, value in part.items()}
-        return dict(sorted(entries.items()))
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is set on any rank."""

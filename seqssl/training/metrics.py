@@ -65,12 +65,8 @@ class Window:
         return sum(float(value) for name, value in self.sums.items() if name.endswith("|input"))
 
     def merge(self, ranks: Any) -> None:
-        """Add the sums of the other ranks, which may have seen other streams."""
-        shapes = ranks.union({name: tuple(value.shape) for name, value in self.sums.items()})
-        device = next(iter(self.sums.values())).device
-        for name, shape in shapes.items():
-            own = self.sums.get(name, torch.zeros(shape, dtype=torch.float64, device=device))
-            self.sums[name] = ranks.sum(own)
+        """Add the sums of the other ranks, which have seen the same kinds of data."""
+        self.sums = {name: ranks.sum(value) for name, value in self.sums.items()}
 
     def close(self) -> dict[str, float]:
         """The window's metrics; the one place that waits for the device.

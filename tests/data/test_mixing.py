@@ -29,9 +29,9 @@ class Numbered:
         return divmod(cursor, self.size)
 
 
-def mixed(weights: dict[str, float], seed: int = 0) -> MixedLoader:
+def mixed(weights: dict[str, float], seed: int = 0, group: int = 1) -> MixedLoader:
     loaders: Any = {name: Numbered(3 + place) for place, name in enumerate(weights)}
-    return MixedLoader(loaders, list(weights.values()), seed=seed)
+    return MixedLoader(loaders, list(weights.values()), seed=seed, group=group)
 
 
 def names_and_numbers(batches: Iterable[Batch], number: int) -> list[tuple[str, int]]:
@@ -48,10 +48,14 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixing, "BLOCK", 7)
 
 
-@given(weights, st.integers(0, 5), st.integers(0, 40))
-def test_any_cursor_goes_on_where_the_sequence_is(given_weights: Any, seed: int, cursor: int) -> None:
-    whole = names_and_numbers(mixed(given_weights, seed).stream(), cursor + 20)
-    assert names_and_numbers(mixed(given_weights, seed).stream(cursor), 20) == whole[cursor:]
+@given(weights, st.integers(0, 5), st.integers(0, 40), st.integers(1, 4))
+def test_any_cursor_goes_on_where_the_sequence_is(
+    given_weights: Any, seed: int, cursor: int, group: int
+) -> None:
+    whole = names_and_numbers(mixed(given_weights, seed, group).stream(), cursor + 20)
+    assert names_and_numbers(mixed(given_weights, seed, group).stream(cursor), 20) == whole[cursor:]
+    for start in range(0, len(whole), group):  # an update's batches are of one kind
+        assert len({name for name, _ in whole[start : start + group]}) == 1
     for name in given_weights:
         own = [number for stream, number in whole if stream == name]
         assert own == list(range(len(own)))
@@ -74,8 +78,9 @@ def test_every_stretch_is_mixed_by_weight(given_weights: Any, cursor: int, seed:
         assert abs(counts[name] - 60 * weight / sum(given_weights.values())) <= 5
 
 
-def test_epochs_are_those_of_the_slowest_stream() -> None:
-    loader = mixed({"a": 1.0, "b": 1.0})
+@pytest.mark.parametrize("group", [1, 3])
+def test_epochs_are_those_of_the_slowest_stream(group: int) -> None:
+    loader = mixed({"a": 1.0, "b": 1.0}, group=group)
     seen = names_and_numbers(loader.stream(), 40)
     for cursor in range(40):
         done = Counter(name for name, _ in seen[:cursor])
