@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import count
 
 import numpy as np
@@ -29,6 +30,7 @@ class MixedLoader:
         self.group = group
         self._edges = np.cumsum(weights) / np.sum(weights)
         self._offset = np.random.default_rng(seed).random()
+        self._streams = lru_cache(maxsize=4)(self._draw_streams)
         self._counts = [np.zeros(len(self.names), np.int64)]  # of each stream before each block
 
     def stream(self, cursor: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
@@ -56,7 +58,7 @@ class MixedLoader:
         places = zip(self.loaders.values(), before, strict=True)
         return min(loader.epoch_of(number) for loader, number in places)
 
-    def _streams(self, block: int) -> np.ndarray:
+    def _draw_streams(self, block: int) -> np.ndarray:
         """The stream of each group of a block."""
         golden = 0.6180339887498949  # multiples of it, modulo 1, fill the interval evenly
         points = (self._offset + golden * np.arange(block * BLOCK, (block + 1) * BLOCK)) % 1.0

@@ -46,7 +46,7 @@ def observed_share(
         sums = F.pad(steps.cumsum(1), (1, 0))
         return sums[:, ends] - sums[:, starts]
 
-    share: Tensor = within(seen * valid) / within(valid.double()).clamp(min=1)
+    share: Tensor = within(seen) / within(valid.double()).clamp(min=1)
     return share.float()
 
 
