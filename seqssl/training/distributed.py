@@ -1,11 +1,14 @@
 """Everything that knows there may be several ranks; the only importer of torch.distributed."""
 
+import atexit
+import gc
 import os
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # here: imported later, its functions' defaults would keep the group for ever
 from torch import Tensor, nn
 
 
@@ -53,9 +56,22 @@ def start(device: torch.device) -> Ranks:
 
 
 def stop(ranks: Ranks) -> None:
-    """Leave the process group."""
+    """Leave the process group; its threads end with the last that refers to it, at exit at the latest."""
     if ranks.size > 1 and dist.is_initialized():
+        groups = [dist.group.WORLD]
         dist.destroy_process_group()
+        atexit.register(_end_threads, groups)
+
+
+def _end_threads(groups: list[Any]) -> None:
+    """Join the threads of left groups while Python still runs.
+
+    One that drops a tensor after that aborts the process (github.com/pytorch/pytorch/issues/190489). The
+    parallel model is in cycles and refers to its group; what is dropped last is the group in Python's own
+    hands, which gives up the interpreter lock while it waits for the threads.
+    """
+    gc.collect()
+    groups.clear()
 
 
 class _SumOverRanks(torch.autograd.Function):

@@ -1,6 +1,8 @@
 """Run by torchrun on two ranks: shared statistics, then a whole run; see test_ranks.py."""
 
+import atexit
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -31,7 +33,14 @@ def share(folder: Path) -> None:
         (folder / "shared.json").write_text(json.dumps(result | {"grad": torch.cat(grads).tolist()}))
 
 
+def write_threads(folder: Path) -> None:
+    """The names of the threads there are now, of Python's own and of libraries."""
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    (folder / f"threads-{os.environ['RANK']}.json").write_text(json.dumps(sorted(names)))
+
+
 if __name__ == "__main__":
+    atexit.register(write_threads, Path(sys.argv[1]))  # the first one registered is the last one called
     torch.set_num_threads(1)
     share(Path(sys.argv[1]))
     sys.exit(cli.main(["train", *sys.argv[2:]]))
