@@ -10,7 +10,7 @@ from torch import nn
 from seqssl.components import construct
 from seqssl.config import DataConfig, EncoderConfig, RunConfig, Slot
 from seqssl.errors import UserError
-from seqssl.model.alignment import tiles
+from seqssl.model.alignment import SymbolCodes, tiles
 from seqssl.model.encoder import ConformerBlock, ContextEncoder, TransformerBlock
 from seqssl.model.features import ChannelNorm, InstanceNorm
 from seqssl.model.layers import ConvPosition
@@ -64,16 +64,16 @@ def _assemble(config: RunConfig, encoder: ContextEncoder | None = None) -> Pretr
     else:
         quantizer = construct(config.quantizer, "quantizer", wiring)
     encoder = encoder or _encoder_of(config)
-    num_symbols = 0 if target == "latent" else _num_symbols(spec, feature_encoder)
+    symbols = None if target == "latent" else _symbol_codes(spec, feature_encoder)
+    sizes = (quantizer.codebook_size,) * quantizer.num_codebooks
+    if symbols is not None:
+        sizes += (symbols.codebook_size,) * symbols.num_codebooks
     wiring |= {
         "target_dim": quantizer.dim,
-        "num_codebooks": quantizer.num_codebooks + num_symbols,
-        "codebook_size": max(quantizer.codebook_size, spec.vocab_size or 0 if num_symbols else 0),
-        "codebook_sizes": None,
+        "num_codebooks": len(sizes),
+        "codebook_size": max(sizes),
+        "codebook_sizes": sizes if len(set(sizes)) > 1 else None,
     }
-    if num_symbols and quantizer.num_codebooks:
-        learned = (quantizer.codebook_size,) * quantizer.num_codebooks
-        wiring["codebook_sizes"] = learned + (spec.vocab_size,) * num_symbols
     objectives = {name: construct(slot, "objective", wiring) for name, slot in config.objectives.items()}
     norm = None
     if config.encoder.feature_norm == "layer":
@@ -87,7 +87,7 @@ def _assemble(config: RunConfig, encoder: ContextEncoder | None = None) -> Pretr
         dim,
         norm,
         _input_norm(config, spec),
-        predict_symbols=num_symbols > 0,
+        symbols=symbols,
         mask_input=mask_input,
         codebook_size=wiring["codebook_size"],
     )
@@ -109,15 +109,16 @@ def resolve_target(config: RunConfig, spec: SampleSpec) -> tuple[str, bool]:
     return target, mask_at == "input"
 
 
-def _num_symbols(spec: SampleSpec, feature_encoder: Any) -> int:
-    """Ids in a frame."""
+def _symbol_codes(spec: SampleSpec, feature_encoder: Any) -> SymbolCodes:
+    """How the ids of a frame are codes."""
     stride = tiles(feature_encoder)
     if stride is None:
         raise UserError(
             f"the frames of {type(feature_encoder).__name__} overlap, so that a frame has no ids of its own: "
             "use target=latent, or one with output_lengths(t) = ceil(t / stride) (token, patch)."
         )
-    return stride * (spec.channels or 1)
+    assert spec.vocab_size is not None  # resolve_target has seen to it
+    return SymbolCodes(spec.vocab_size, stride, spec.channels or 1)
 
 
 def _input_norm(config: RunConfig, spec: SampleSpec) -> nn.Module | None:

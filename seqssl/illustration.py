@@ -39,7 +39,7 @@ def illustrate(
     spec = adapter.spec
     learned = int(model.quantizer.num_codebooks)
     if learned:  # ids that follow them are seen in the input itself
-        codes, usage = codes[:, :learned], usage[:learned]
+        codes, usage = codes[:, :learned], usage[:learned, : model.quantizer.codebook_size]
     image, names = picture_of(model, alone, adapter)
     return Illustration(
         title=some[0].keys[row] if some[0].keys else "a held-out row",

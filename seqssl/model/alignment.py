@@ -1,5 +1,6 @@
 """Which input steps a frame stands for: what is missing, what is hidden, and which symbols a frame holds."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from seqssl.model.types import length_mask
 
 FAR = 2**20  # input steps; so many show what a feature encoder does far from the borders
 MIN_OBSERVED = 0.5  # share of a frame's values without which it is no target
+MAX_WORDS = 1024  # so many words of one frame's ids may there be for a word to be one code
 
 
 def steps_per_frame(feature_encoder: Any) -> float:
@@ -55,6 +57,49 @@ def spread(mask: Bool[Tensor, "b s"], num_steps: int, stride: float) -> Bool[Ten
     steps = torch.arange(num_steps, device=mask.device)
     frames = (steps / stride).long().clamp(max=mask.shape[1] - 1)
     return mask[:, frames]
+
+
+@dataclass(frozen=True)
+class SymbolCodes:
+    """How the ids of a frame's own steps are codes.
+
+    A frame's ids are one code together (its word, or k-mer) where few enough words exist, for they
+    depend on each other; else each is a code. Channels are codes of their own.
+    """
+
+    vocab_size: int
+    stride: int
+    channels: int = 1
+
+    @property
+    def word(self) -> int:
+        """Ids in a code."""
+        return self.stride if self.vocab_size**self.stride <= MAX_WORDS else 1
+
+    @property
+    def num_codebooks(self) -> int:
+        """Codes of a frame."""
+        return self.channels * self.stride // self.word
+
+    @property
+    def codebook_size(self) -> int:
+        """Values that a code may have."""
+        return int(self.vocab_size**self.word)
+
+    def of(
+        self,
+        inputs: Shaped[Tensor, "b t *c"],
+        lengths: Int[Tensor, "b"],
+        observed: Bool[Tensor, "b t *c"] | None,
+    ) -> Int[Tensor, "b s g"]:
+        """The codes of each frame; -1 where an id of it is missing or beyond the row."""
+        ids = frame_symbols(inputs, lengths, observed, self.stride)
+        if self.word == 1:
+            return ids
+        ids = ids.reshape(*ids.shape[:2], self.word, self.channels)
+        places = self.vocab_size ** torch.arange(self.word - 1, -1, -1, device=ids.device)
+        words: Tensor = (ids * places[:, None]).sum(2)
+        return words.masked_fill((ids < 0).any(2), -1)
 
 
 def frame_symbols(

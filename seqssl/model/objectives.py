@@ -95,7 +95,9 @@ class MaskedPredictionLoss(nn.Module):
     """Predict the codes of masked frames: one softmax per codebook (w2v-BERT, section 3.2).
 
     The loss is the mean over codebooks, learned and given ones alike. Codes carry no gradient.
-    `codebook_sizes` are given where codebooks differ in size; `codebook_size` is then the largest.
+    `codebook_sizes` are given where codebooks differ in size; `codebook_size` is then the largest. With a
+    `seen_weight`, frames that are not masked count so much, too (HuBERT, 2106.07447, section II-B; w2v-BERT
+    has none): it keeps in the context encoder's output what is at a frame.
     """
 
     absent: Tensor | None
@@ -109,9 +111,12 @@ class MaskedPredictionLoss(nn.Module):
         *,
         tap: str,
         weight: float = 1.0,
+        seen_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        self.tap, self.weight = tap, weight
+        if seen_weight < 0:
+            raise ValueError(f"seen_weight must be at least 0; got {seen_weight}")
+        self.tap, self.weight, self.seen_weight = tap, weight, seen_weight
         self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
         absent = None
         if codebook_sizes is not None:  # g v

@@ -34,6 +34,7 @@ class Output:
     weights: dict[str, float]  # of the terms in the loss
     targets: Quantized
     codebook_size: int  # of the largest codebook
+    word: int  # input ids that one code of the data stands for
     num_frames: Int[Tensor, ""]  # valid ones
     diagnostics: dict[str, Float[Tensor, ""]]  # name -> scalar, see the metrics
 
@@ -41,8 +42,8 @@ class Output:
 class PretrainingModel(nn.Module):
     """Masked prediction of a sequence's own codes, learned end to end (w2v-BERT, 2108.06209, section 3).
 
-    An objective with an empty tap reads the output of the highest one. `predict_symbols`: the ids of a
-    frame's own steps are codes too, after the quantizer's. `mask_input`: the steps of masked frames are
+    An objective with an empty tap reads the output of the highest one. `symbols`: the ids of a frame's own
+    steps are codes too, after the quantizer's. `mask_input`: the steps of masked frames are
     hidden from the feature encoder, which then must read `observed`; else frames are replaced after it.
     """
 
@@ -62,7 +63,7 @@ class PretrainingModel(nn.Module):
         feature_norm: nn.Module | None = None,
         input_norm: nn.Module | None = None,
         *,
-        predict_symbols: bool = False,
+        symbols: alignment.SymbolCodes | None = None,
         mask_input: bool = False,
         codebook_size: int | None = None,
     ) -> None:
@@ -77,8 +78,10 @@ class PretrainingModel(nn.Module):
         self.objectives = nn.ModuleDict(objectives)
         self.all_reduce: Callable[[Tensor], Tensor] = identity  # see seqssl.training.distributed
         self.last_tap = max(encoder.taps, key=lambda name: encoder.taps[name])
-        self.predict_symbols, self.mask_input = predict_symbols, mask_input
+        self.symbols, self.mask_input = symbols, mask_input
         self.codebook_size = codebook_size or quantizer.codebook_size
+        shares = {name: float(getattr(o, "seen_weight", 0.0)) for name, o in objectives.items()}
+        self.seen_weights = {name: share for name, share in shares.items() if share}
         self.stride = alignment.steps_per_frame(feature_encoder)
         asked = inspect.signature(getattr(feature_encoder, "forward", feature_encoder)).parameters
         self.extra_inputs = [name for name in EXTRA_INPUTS if name in asked]
@@ -90,13 +93,15 @@ class PretrainingModel(nn.Module):
         """Choose the masked frames; one that is mostly missing is neither hidden nor a target."""
         lengths = self.feature_encoder.output_lengths(batch.lengths)
         mask = self.masking.sample(lengths, generator)
+        size = mask.shape[1]
+        usable = length_mask(lengths, size)
         if batch.observed is not None:
-            size = mask.shape[1]
             share = alignment.observed_share(batch.observed, batch.lengths, size, self.stride)
-            mask = mask & (share >= alignment.MIN_OBSERVED)
-        if self.predict_symbols:
-            mask = mask & (self._symbols(batch) >= 0).all(-1)
-        return MaskedFrames.of(mask)
+            usable = usable & (share >= alignment.MIN_OBSERVED)
+        if self.symbols is not None:
+            usable = usable & (self._given(batch, self.symbols) >= 0).all(-1)
+        seen = MaskedFrames.of(usable & ~mask) if self.seen_weights else None
+        return replace(MaskedFrames.of(mask & usable), seen=seen)
 
     def forward(
         self, batch: Batch, frames: MaskedFrames, *, temperature: float | None, generator: Generator
@@ -104,7 +109,8 @@ class PretrainingModel(nn.Module):
         """One step: every objective's term. `temperature` None quantizes without noise (evaluation)."""
         features = self.encode_features(batch)
         hidden = frames.take(features.x)
-        targets = self._targets(hidden, batch, frames, temperature, generator)
+        noise = None if temperature is None else generator
+        targets = self._shared(self._targets(features, batch, frames, temperature, noise), frames)
         if self.mask_input:
             corrupted = self.encode_features(self._hide(batch, frames.mask)).x
         else:
@@ -116,11 +122,40 @@ class PretrainingModel(nn.Module):
             for name, objective in self.objectives.items()
         }
         weights = {name: float(objective.weight) for name, objective in self.objectives.items()}  # type: ignore[arg-type]
+        if frames.seen is not None:
+            terms |= self._seen_terms(taps, features, batch, frames, generator)
+            weights |= {f"{name}_seen": weights[name] * share for name, share in self.seen_weights.items()}
         diagnostics = {
             "features/std": standard_deviation(hidden),
             "context/std": standard_deviation(contexts[self.last_tap].x),
         }
-        return Output(terms, weights, targets, self.codebook_size, features.lengths.sum(), diagnostics)
+        word = self.symbols.word if self.symbols else 1
+        return Output(terms, weights, targets, self.codebook_size, word, features.lengths.sum(), diagnostics)
+
+    def _seen_terms(
+        self,
+        taps: Mapping[str, Tensor],
+        features: Features,
+        batch: Batch,
+        frames: MaskedFrames,
+        generator: Generator,
+    ) -> dict[str, LossTerm]:
+        """Terms at the frames that are not masked, of the objectives that want them.
+
+        Each is divided by the number of masked frames, as all terms are: a seen frame counts `seen_weight`
+        times a masked one, and micro-steps add up.
+        """
+        seen = frames.seen
+        assert seen is not None
+        with torch.no_grad():
+            targets = self._targets(features, batch, seen, None, None)
+        terms = {}
+        for name in self.seen_weights:
+            objective: Any = self.objectives[name]
+            context = Context(seen.take(taps[objective.tap or self.last_tap]), seen, features)
+            term = objective(context, targets, generator)
+            terms[f"{name}_seen"] = LossTerm(term.total, frames.mask.sum(), num_frames=term.count)
+        return terms
 
     def encode_features(self, batch: Batch) -> Features:
         """Frames before masking."""
@@ -138,7 +173,7 @@ class PretrainingModel(nn.Module):
         learned = self.quantizer(features.x[valid], temperature=None).codes
         codes = learned.new_full((*valid.shape, learned.shape[1]), -1)
         codes[valid] = learned
-        return torch.cat([codes, self._symbols(batch)], dim=-1) if self.predict_symbols else codes
+        return torch.cat([codes, self._given(batch, self.symbols)], dim=-1) if self.symbols else codes
 
     def _hide(self, batch: Batch, mask: Bool[Tensor, "b s"]) -> Batch:
         """The batch with the steps of masked frames missing."""
@@ -146,25 +181,33 @@ class PretrainingModel(nn.Module):
         steps = steps.reshape(*steps.shape, *[1] * (batch.inputs.dim() - 2))
         return replace(batch, inputs=batch.inputs.masked_fill(steps, 0), observed=seen(batch) & ~steps)
 
-    def _symbols(self, batch: Batch) -> Int[Tensor, "b s g"]:
+    def _given(self, batch: Batch, symbols: alignment.SymbolCodes) -> Int[Tensor, "b s g"]:
         """Codes that the data give: those of the batch, or the ids of each frame's steps; -1 is unknown."""
-        if batch.codes is not None:
-            return batch.codes
-        return alignment.frame_symbols(batch.inputs, batch.lengths, batch.observed, round(self.stride))
+        return symbols.of(batch.inputs, batch.lengths, batch.observed) if batch.codes is None else batch.codes
 
     def _targets(
-        self, x: Tensor, batch: Batch, frames: MaskedFrames, temperature: float | None, generator: Generator
+        self,
+        features: Features,
+        batch: Batch,
+        frames: MaskedFrames,
+        temperature: float | None,
+        noise: Generator | None,
     ) -> Quantized:
-        """Quantize; the mean use is taken over the masked frames of all ranks."""
-        noise = None if temperature is None else generator
+        """Quantize some frames, and add the codes that the data give."""
+        x = frames.take(features.x)
         targets: Quantized = self.quantizer(x, temperature=temperature, generator=noise)
-        if self.predict_symbols:
-            given = self._symbols(batch)[frames.rows, frames.columns]
+        if self.symbols is not None:
+            given = self._given(batch, self.symbols)[frames.rows, frames.columns]
             targets = replace(targets, codes=torch.cat([targets.codes, given], dim=1))
+        return targets
+
+    def _shared(self, targets: Quantized, frames: MaskedFrames) -> Quantized:
+        """The targets, with the mean use taken over the masked frames of all ranks."""
         if not (self.training and len(targets.usage)):
             return targets
-        count = torch.full_like(targets.usage[:1], len(x))
-        sums = self.all_reduce(torch.cat([targets.usage * len(x), count]))
+        number = len(frames.rows)
+        count = torch.full_like(targets.usage[:1], number)
+        sums = self.all_reduce(torch.cat([targets.usage * number, count]))
         return replace(targets, usage=sums[:-1] / sums[-1:].clamp(min=1))
 
     def encode(self, batch: Batch, tap: str = "") -> Features:

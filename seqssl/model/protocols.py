@@ -122,13 +122,17 @@ class Mixer(Protocol):
 
 @runtime_checkable
 class Objective(Protocol):
-    """One loss term."""
+    """One loss term.
+
+    With an attribute `seen_weight` above 0 it is also called for the frames that are not masked, with the
+    targets that they have without noise.
+    """
 
     tap: str  # the context encoder's output that it reads
     weight: float
 
     def __call__(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
-        """Sum over masked frames, with the count to divide by."""
+        """Sum over the frames of the context, with the count to divide by."""
         ...
 
 

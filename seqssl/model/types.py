@@ -65,13 +65,17 @@ class Quantized:
 
 @dataclass(frozen=True)
 class MaskedFrames:
-    """Where the masked frames are. Made on the CPU, so that the step never waits for the device."""
+    """Where the masked frames are. Made on the CPU, so that the step never waits for the device.
+
+    `seen`: the frames that are not masked and could have been, where an objective reads those.
+    """
 
     mask: Bool[Tensor, "b s"]
     rows: Int[Tensor, "n"]  # the row of each masked frame, ascending
     columns: Int[Tensor, "n"]  # its frame in the row
     slots: Int[Tensor, "n"]  # its place among the masked frames of the row
     max_per_row: int
+    seen: "MaskedFrames | None" = None
 
     @classmethod
     def of(cls, mask: Bool[Tensor, "b s"]) -> "MaskedFrames":
@@ -87,7 +91,12 @@ class MaskedFrames:
             return tensor.to(device, non_blocking=True)
 
         return MaskedFrames(
-            moved(self.mask), moved(self.rows), moved(self.columns), moved(self.slots), self.max_per_row
+            moved(self.mask),
+            moved(self.rows),
+            moved(self.columns),
+            moved(self.slots),
+            self.max_per_row,
+            None if self.seen is None else self.seen.to(device),
         )
 
     def take(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "n d"]:
@@ -102,7 +111,7 @@ class MaskedFrames:
 
 @dataclass(frozen=True)
 class Context:
-    """One tap of the context encoder, read at the masked frames."""
+    """One tap of the context encoder, read at the masked frames (or at the seen ones)."""
 
     x: Float[Tensor, "n d"]
     frames: MaskedFrames
@@ -111,11 +120,16 @@ class Context:
 
 @dataclass(frozen=True)
 class LossTerm:
-    """Sums, never means: the loop adds them over micro-steps and ranks and divides once by `count`."""
+    """Sums, never means: the loop adds them over micro-steps and ranks and divides once by `count`.
+
+    `num_frames`: the frames that the total is over, where that is not the count; metrics show the mean
+    over those.
+    """
 
     total: Float[Tensor, ""]
     count: Shaped[Tensor, ""]
     stats: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    num_frames: Shaped[Tensor, ""] | None = None
 
 
 def length_mask(lengths: Int[Tensor, "b"], size: int) -> Bool[Tensor, "b size"]:

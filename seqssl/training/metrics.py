@@ -34,6 +34,8 @@ class Window:
         for name, term in output.terms.items():
             add(f"{name}:count", term.count)
             add(f"{name}:total", term.total)
+            if term.num_frames is not None:
+                add(f"{name}:frames", term.num_frames)
             add(f"{name}:weighted", output.weights[name] * term.total)
             for stat, value in term.stats.items():
                 add(f"{name}:{stat}", value)
@@ -43,6 +45,7 @@ class Window:
         add("codes", histogram)
         add("usage", output.targets.usage * num_masked.to(codes.device))
         add("masked", num_masked)
+        add("word", float(output.word))
         for name, value in output.diagnostics.items():
             add(f"mean:{name}", value)
         add("steps", 1.0)
@@ -112,20 +115,22 @@ def stream_metrics(sums: Mapping[str, Tensor]) -> dict[str, float]:
     means = {}
     for key, value in sums.items():
         name, _, stat = key.partition(":")
-        if not stat or name == "mean":
+        if not stat or name == "mean" or stat in ("count", "frames"):
             continue
-        mean = float(value / sums[f"{name}:count"].clamp(min=1))
+        count = sums[f"{name}:count"]
+        mean = float(value / count.clamp(min=1))
         if stat == "total":
-            metrics[f"loss/{name}"] = mean
+            metrics[f"loss/{name}"] = float(value / sums.get(f"{name}:frames", count).clamp(min=1))
         elif stat == "weighted":
             metrics["loss"] += mean
-        elif stat != "count":
+        else:
             means[f"{name}/{stat}"] = mean
     masked = sums["masked"].clamp(min=1)
     num_learned = sums["usage"].shape[0]
     metrics |= {name: value for name, value in means.items() if "/nats_" not in name}
     if num_learned:
-        metrics |= code_metrics(sums["codes"][:num_learned], sums["usage"] / masked)
+        counts = sums["codes"][:num_learned, : sums["usage"].shape[1]]
+        metrics |= code_metrics(counts, sums["usage"] / masked)
     if "masked_prediction:count" in sums:
         tops = (sums["codes"].max(dim=1).values / masked).tolist()
         metrics["masked_prediction/trivial"] = sum(tops) / len(tops)
@@ -134,7 +139,8 @@ def stream_metrics(sums: Mapping[str, Tensor]) -> dict[str, float]:
         nats = [means.get(f"masked_prediction/nats_{g}") for g in range(len(tops))]
         if num_learned == 0 and len(tops) == 1:
             nats = [metrics["loss/masked_prediction"]]
-        metrics |= symbol_metrics(sums["codes"][num_learned:], nats[num_learned:])
+        word = round(float(sums["word"] / sums["steps"]))
+        metrics |= symbol_metrics(sums["codes"][num_learned:], nats[num_learned:], word)
         if 0 < num_learned < len(tops):  # learned codes and ids: each for itself, too
             for kind, books in (("codes", range(num_learned)), ("symbols", range(num_learned, len(tops)))):
                 found = [means[f"masked_prediction/accuracy_{g}"] for g in books]
@@ -150,15 +156,18 @@ def stream_metrics(sums: Mapping[str, Tensor]) -> dict[str, float]:
     return metrics
 
 
-def symbol_metrics(counts: Tensor, nats: Sequence[float | None]) -> dict[str, float]:
-    """How well ids that the data give are predicted: bits for each, beside the entropy of their counts."""
+def symbol_metrics(counts: Tensor, nats: Sequence[float | None], word: int) -> dict[str, float]:
+    """How well ids that the data give are predicted: bits for each, beside the entropy of their counts.
+
+    `word`: the ids that one code stands for.
+    """
     known = [value for value in nats if value is not None]
     if not known:
         return {}
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     return {
-        "symbols/bits": sum(known) / len(known) / math.log(2),
-        "symbols/entropy_bits": float(perplexity(shares).log2().mean()),
+        "symbols/bits": sum(known) / len(known) / math.log(2) / word,
+        "symbols/entropy_bits": float(perplexity(shares).log2().mean()) / word,
     }
 
 

@@ -53,19 +53,22 @@ def model(
         for _ in range(2)
     ]
     encoder = ContextEncoder(blocks, None, taps={"contrastive": 1, "output": 2})
-    symbols = 0 if target == "latent" else stride * (channels or 1)
+    symbols = None if target == "latent" else alignment.SymbolCodes(VOCAB, stride, channels or 1)
     quantizer: nn.Module = LinearTarget(12, dim=DIM)
     if target != "identity":
         quantizer = GumbelProductQuantizer(12, num_codebooks=2, codebook_size=7, dim=DIM)
-    books = symbols + (0 if target == "identity" else 2)
-    size = VOCAB if target == "identity" else 7
+    books = (7,) * (0 if target == "identity" else 2)
+    books += () if symbols is None else (symbols.codebook_size,) * symbols.num_codebooks
+    size = max(books)
     objectives = {
         "contrastive": ContrastiveLoss(DIM, DIM, tap="contrastive", num_negatives=8),
         "diversity": DiversityLoss(),
-        "masked_prediction": MaskedPredictionLoss(DIM, books, size, tap="output"),
+        "masked_prediction": MaskedPredictionLoss(
+            DIM, len(books), size, books, tap="output", seen_weight=0.5
+        ),
     }
     masking = SpanMasking(12, start_prob=0.2, span=3)
-    options = {"predict_symbols": symbols > 0, "mask_input": True, "codebook_size": size, **settings}
+    options = {"symbols": symbols, "mask_input": True, "codebook_size": size, **settings}
     return PretrainingModel(features, masking, quantizer, encoder, objectives, DIM, **options)
 
 
@@ -128,6 +131,31 @@ def test_frame_symbols(row_lengths: Tensor, stride: int, seed: int, channels: tu
                 )
                 expected += values
             assert symbols[row, frame].tolist() == expected
+
+
+@given(sizes, strides, seeds, st.sampled_from([(), (2,)]), st.sampled_from([3, 5, 40]))
+def test_a_frames_ids_are_one_code_while_there_are_few_words(
+    row_lengths: Tensor, stride: int, seed: int, channels: tuple[int, ...], vocab: int
+) -> None:
+    batch = ids_batch(row_lengths, seed, channels)
+    codes = alignment.SymbolCodes(vocab, stride, *channels)
+    alone = alignment.frame_symbols(batch.inputs, batch.lengths, batch.observed, stride)
+    found = codes.of(batch.inputs, batch.lengths, batch.observed)
+    assert found.shape[-1] == codes.num_codebooks
+    if vocab**stride > 1024:
+        assert (codes.word, codes.codebook_size) == (1, vocab)
+        assert torch.equal(found, alone)
+        return
+    assert (codes.word, codes.codebook_size, codes.num_codebooks) == (
+        stride,
+        vocab**stride,
+        (*channels, 1)[0],
+    )
+    for channel in range(codes.num_codebooks):
+        own = alone[..., channel :: codes.num_codebooks]
+        for ids, code in zip(own.reshape(-1, stride).tolist(), found[..., channel].flatten(), strict=True):
+            word = sum(i * vocab**place for place, i in enumerate(reversed(ids)))
+            assert int(code) == (-1 if -1 in ids else word)
 
 
 # What is a target
@@ -203,8 +231,10 @@ def test_identity_predicts_the_ids_themselves() -> None:
     batch = ids_batch(torch.tensor([30, 21]), 0, gaps=0.0)
     frames = made.draw_mask(batch, seeded())
     output = made(batch, frames, temperature=1.0, generator=seeded())
+    assert output.word == 3
     for row, frame, codes in zip(frames.rows, frames.columns, output.targets.codes, strict=True):
-        assert torch.equal(codes, batch.inputs[row, 3 * frame : 3 * frame + 3])
+        a, b, c = batch.inputs[row, 3 * frame : 3 * frame + 3].tolist()
+        assert codes.tolist() == [25 * a + 5 * b + c]
     assert len(output.targets.usage) == 0
     assert float(output.terms["diversity"].total) == 0
     assert torch.equal(output.targets.own, output.targets.codes)
@@ -215,7 +245,7 @@ def test_both_puts_the_learned_codes_first() -> None:
     batch = ids_batch(torch.tensor([30, 21]), 0, gaps=0.0)
     frames = made.draw_mask(batch, seeded())
     targets = made(batch, frames, temperature=None, generator=seeded()).targets
-    assert targets.codes.shape[1] == 4
+    assert targets.codes.shape[1] == 3
     assert torch.equal(targets.own, targets.codes[:, :2])
     everywhere = made.codes(batch)
     assert torch.equal(everywhere[frames.rows, frames.columns], targets.codes)
@@ -247,6 +277,43 @@ def test_every_parameter_is_trained(target: str) -> None:
     assert not idle
 
 
+@given(sizes, seeds, st.sampled_from(["latent", "identity", "both"]))
+def test_seen_frames_are_all_that_could_have_been_masked(row_lengths: Tensor, seed: int, target: str) -> None:
+    made, batch = model(target), ids_batch(row_lengths, seed, gaps=0.4)
+    frames = made.draw_mask(batch, seeded(seed))
+    assert frames.seen is not None
+    assert not (frames.mask & frames.seen.mask).any()
+    made.masking = SpanMasking(12, start_prob=1.0)
+    everything = made.draw_mask(batch, seeded(seed))
+    assert everything.seen is not None and not len(everything.seen.rows)
+    assert torch.equal(frames.mask | frames.seen.mask, everything.mask)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("target", ["latent", "identity", "both"])
+def test_seen_prediction_is_the_cross_entropy_there(target: str) -> None:
+    made, batch = model(target).eval(), ids_batch(torch.tensor([40, 23]), 0)
+    frames = made.draw_mask(batch, seeded())
+    term = made(batch, frames, temperature=None, generator=seeded()).terms["masked_prediction_seen"]
+    hidden = made.encode_features(made._hide(batch, frames.mask))
+    context = made.encoder(made.input_projection(hidden.x), hidden.valid)["output"]
+    head: Any = made.objectives["masked_prediction"]
+    seen, codes = frames.seen, made.codes(batch)
+    assert seen is not None
+    expected = 0.0
+    for row, column in seen.mask.nonzero().tolist():
+        logits = head.head(context[row, column]).view(codes.shape[-1], -1)
+        if head.absent is not None:
+            logits = logits.masked_fill(head.absent, -torch.inf)
+        chosen = codes[row, column]
+        expected += float(-logits.log_softmax(-1)[torch.arange(len(chosen)), chosen].mean())
+    assert float(term.total) == pytest.approx(expected, rel=1e-4)
+    assert int(term.count) == int(
+        frames.mask.sum()
+    )  # a seen frame weighs as a masked one; micro-steps add up
+    assert term.num_frames is not None and int(term.num_frames) == len(seen.rows)
+
+
 @pytest.mark.parametrize("target", ["latent", "both"])
 def test_diversity_is_that_of_the_learned_codebooks(target: str) -> None:
     made, batch = model(target), ids_batch(torch.tensor([60, 33]), 0)
@@ -261,7 +328,7 @@ def test_diversity_is_that_of_the_learned_codebooks(target: str) -> None:
 
 
 def test_masked_prediction_counts_each_codebook() -> None:
-    made, batch = model("identity", stride=3), ids_batch(torch.tensor([60]), 0, gaps=0.0)
+    made, batch = model("identity", stride=1, channels=3), ids_batch(torch.tensor([60]), 0, (3,), gaps=0.0)
     frames = made.draw_mask(batch, seeded())
     output = made(batch, frames, temperature=1.0, generator=seeded())
     term = output.terms["masked_prediction"]

@@ -188,7 +188,7 @@ def test_letters_alone_are_their_own_targets(tmp_path: Path, monkeypatch: pytest
     assert run.metrics["symbols/bits"] > 0 and "perplexity/hard_0" not in run.metrics
     assert run.metrics["loss/diversity"] == 0
     encoder = seqssl.load(run.out)
-    assert encoder.model.mask_input and encoder.model.predict_symbols
+    assert encoder.model.mask_input and encoder.model.symbols
     assert Letters().spec == encoder.spec
     for target in ("identity", "both"):
         with pytest.raises(UserError, match=f"target={target} needs inputs that are ids"):
