@@ -133,8 +133,7 @@ def ours(model: PretrainingModel, setting: Setting) -> Step:
         frames = model.draw_mask(batch, on_cpu).to(device)
         with precision(setting):
             output = model(moved, frames, temperature=2.0, generator=on_device)
-        weights = {name: objective.weight for name, objective in model.objectives.items()}
-        loss = sum(weights[name] * term.total / term.count for name, term in output.terms.items())
+        loss = sum(output.weights[name] * term.total / term.count for name, term in output.terms.items())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqssl import Conv2dSubsampling, Features, Record, Rejected, Sample, SampleSpec, UserError
+from seqssl import Conv2dSubsampling, Features, Record, Rejected, Sample, SampleSpec, UserError, list_files
 
 SOUNDFILE_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".mp3", ".aif", ".aiff", ".au", ".sph", ".w64", ".caf"}
 PYAV_SUFFIXES = {
@@ -91,10 +91,8 @@ class Speech:
             tables = [source]
         if tables:
             found = self._from_table(tables[0], tables[0].name)
-        elif source.is_file():
-            found = self._from_files(source.parent, [source])
         else:
-            found = self._from_files(source, sorted(source.rglob("*")))
+            found = self._from_files(source.parent if source.is_file() else source, list_files(source))
         return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
@@ -112,7 +110,7 @@ class Speech:
             suffix = path.suffix.lower()
             if suffix == ".parquet":
                 yield from self._from_table(path, str(name))
-            if suffix not in {*SOUNDFILE_SUFFIXES, *PYAV_SUFFIXES, RAW_SUFFIX} or not path.is_file():
+            if suffix not in {*SOUNDFILE_SUFFIXES, *PYAV_SUFFIXES, RAW_SUFFIX}:
                 continue
             group = name.parts[0] if len(name.parts) > 1 else ""
             label = _transcript(path)

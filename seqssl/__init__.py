@@ -36,6 +36,7 @@ _HOMES = {
     "seqssl.model.encoder": ("ConformerBlock", "ContextEncoder", "TransformerBlock"),
     "seqssl.model.objectives": ("ContrastiveLoss", "DiversityLoss", "FeaturePenalty", "MaskedPredictionLoss"),
     "seqssl.model.pretraining": ("PretrainingModel",),
+    "seqssl.data.files": ("list_files",),
     "seqssl.errors": ("UserError",),
     "seqssl.config": ("RunConfig",),
     "seqssl.compose": ("load_recipe",),
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from seqssl.build import build_model as build_model
     from seqssl.compose import load_recipe as load_recipe
     from seqssl.config import RunConfig as RunConfig
+    from seqssl.data.files import list_files as list_files
     from seqssl.errors import UserError as UserError
     from seqssl.evaluation.encoder import Encoder as Encoder
     from seqssl.folder import load as load

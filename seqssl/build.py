@@ -71,7 +71,7 @@ def _assemble(config: RunConfig, encoder: ContextEncoder | None = None) -> Pretr
     wiring |= {
         "target_dim": quantizer.dim,
         "num_codebooks": len(sizes),
-        "codebook_size": max(sizes),
+        "codebook_size": max(sizes, default=0),
         "codebook_sizes": sizes if len(set(sizes)) > 1 else None,
     }
     objectives = {name: construct(slot, "objective", wiring) for name, slot in config.objectives.items()}
@@ -118,7 +118,8 @@ def _symbol_codes(spec: SampleSpec, feature_encoder: Any) -> SymbolCodes:
             "use target=latent, or one with output_lengths(t) = ceil(t / stride) (token, patch)."
         )
     assert spec.vocab_size is not None  # resolve_target has seen to it
-    return SymbolCodes(spec.vocab_size, stride, spec.channels or 1)
+    last = spec.vocab_size - 1
+    return SymbolCodes(last if spec.missing_id == last else spec.vocab_size, stride, spec.channels or 1)
 
 
 def _input_norm(config: RunConfig, spec: SampleSpec) -> nn.Module | None:

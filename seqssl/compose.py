@@ -42,7 +42,8 @@ class Layers:
 
     def merge(self, new: Mapping[str, Any], origin: str) -> None:
         """Lay `new` over what is there."""
-        self._merge(self.values, new, origin, ())
+        keys = sorted(new, key=lambda key: key == "sizes")  # last: they are about the components above them
+        self._merge(self.values, {key: new[key] for key in keys}, origin, ())
 
     def choose_size(self, size: str, sizes: Tree) -> None:
         """Lay an entry of `sizes` over what is there; its values keep their files as origins."""
@@ -60,6 +61,9 @@ class Layers:
             value = as_slot(where, value)
             if _changes_target(where, base.get(key), value):
                 self._forget(base, key, where)
+                self._forget_in_sizes(where)
+            elif value is None and _is_slot(where):
+                self._forget_in_sizes(where)
             if isinstance(value, Mapping) and value:
                 if not isinstance(base.get(key), dict):
                     self._forget(base, key, where)
@@ -69,6 +73,15 @@ class Layers:
                 self._forget(base, key, where)
                 base[key] = value
                 self.origins[".".join(where)] = origin
+
+    def _forget_in_sizes(self, slot: tuple[str, ...]) -> None:
+        """Drop what sizes so far say of the component that stood in a slot."""
+        sizes = self.values.get("sizes")
+        for size, tree in sizes.items() if isinstance(sizes, dict) and slot[0] != "sizes" else ():
+            for key in slot[:-1]:
+                tree = tree.get(key) if isinstance(tree, dict) else None
+            if isinstance(tree, dict) and "target" not in (tree.get(slot[-1]) or ("target",)):
+                self._forget(tree, slot[-1], ("sizes", size, *slot))
 
     def _forget(self, base: Tree, key: str, where: tuple[str, ...]) -> None:
         base.pop(key, None)

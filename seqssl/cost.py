@@ -212,8 +212,15 @@ def _flops(name: str, module: "nn.Module", config: RunConfig, shape: _Shape) -> 
         return float(frames * (weights + attention * len(list(module.children()))))
     if name == "objectives":  # heads, and the similarities of each row's masked frames
         similarities = 2 * shape.masked * int(config.quantizer.get("dim", width))
-        return masked * (weights + similarities)
-    return weights * (masked if name == "quantizer" else frames)
+        seen = sum(_flops("heads", head, config, shape) for head in module.children() if _reads_seen(head))
+        return masked * (weights + similarities) + seen * (1 - masked / frames)
+    if name == "quantizer" and not any(slot.get("seen_weight") for slot in config.objectives.values()):
+        return weights * masked
+    return weights * frames
+
+
+def _reads_seen(objective: object) -> bool:
+    return bool(getattr(objective, "seen_weight", 0))
 
 
 def _attention_flops(mixer: Mapping[str, Any], dim: int, frames: int) -> int:
@@ -266,9 +273,12 @@ def _memory(config: RunConfig, model: Any, shape: _Shape, feature_bytes: int, bf
     block = _block_bytes(config, shape.frames, bfloat16)
     layers, width = config.encoder.num_layers, config.encoder.dim
     masked = shape.rows * shape.masked
-    codes = config.quantizer.get("num_codebooks", 1) * config.quantizer.get("codebook_size", 0)
-    # In float32: logits and softmaxes of the quantizer and of the head, similarities and their softmax.
-    rest = feature_bytes + int(masked * 4 * (6 * codes + 2 * shape.masked))
+    learned = model.quantizer.num_codebooks * model.quantizer.codebook_size
+    heads = [(o.head.out_features, _reads_seen(o)) for o in model.objectives.values() if hasattr(o, "head")]
+    predicted, seen = sum(size for size, _ in heads), sum(size for size, reads in heads if reads)
+    # In float32: logits and softmaxes of the quantizer and of the heads, similarities and their softmax.
+    numbers = masked * (4 * learned + 2 * predicted + 2 * shape.masked) + (frames - masked) * 2 * seen
+    rest = feature_bytes + int(4 * numbers)
     return Memory(
         weights=held + (2 * number if bfloat16 else 0),
         gradients=4 * number,

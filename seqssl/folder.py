@@ -114,13 +114,14 @@ def check_same_run(config: RunConfig, out: Path, corpora: Mapping[str, Corpus]) 
         if out.exists() and any(path.name != ".lock" for path in out.iterdir()):
             raise UserError(f"out={out} is not empty and holds no run: choose another folder.")
         return
-    before, now = flatten(read_config(out)), flatten(yaml.safe_load(to_yaml(config)))
+    read_config(out)  # says what is damaged
+    old = load_recipe(out / "config.yaml")  # with the defaults of what was not there when it was written
+    before, now = (flatten(yaml.safe_load(to_yaml(each))) for each in (old, config))
     changed = sorted(
         key
         for key in before.keys() | now.keys()
         if before.get(key) != now.get(key)
         and within_stream(key) not in _FREE
-        and not key.startswith("provenance")
         and not isinstance(before.get(key, now.get(key)), Mapping)
     )
     if changed:

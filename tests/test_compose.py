@@ -129,6 +129,26 @@ def test_the_target_rule_holds_in_recipes_too(here: Path) -> None:
     assert list(config.objectives) == ["prediction"]
 
 
+@pytest.mark.parametrize("first", ["objectives", "sizes"])
+def test_what_sizes_say_of_a_component_goes_with_it(here: Path, first: str) -> None:
+    """A recipe may remove or replace what the recipe below it has settings for, size by size."""
+    (here / "below.yaml").write_text(
+        "extends: [base/run, base/w2vbert]\nmodality: speech\ndata: {demo: speech, batch_seconds: 60}\n"
+        "sizes: {tiny: {objectives: {diversity: {weight: 9.0}, masked_prediction: {seen_weight: 0.25}}}}\n"
+    )
+    own = {
+        "objectives": "objectives: {diversity: null, masked_prediction: {target: feature_penalty}}",
+        "sizes": "sizes: {tiny: {objectives: {masked_prediction: {weight: 3.0}}}}",
+    }
+    second = own.pop("sizes" if first == "objectives" else "objectives")
+    (here / "above.yaml").write_text(f"extends: [below]\n{own[first]}\n{second}\n")
+    below = load_recipe(here / "below.yaml", "size=tiny").objectives
+    assert below["masked_prediction"]["seen_weight"] == 0.25 and below["diversity"]["weight"] == 9
+    above = load_recipe(here / "above.yaml", "size=tiny").objectives
+    assert above["masked_prediction"] == {"target": "feature_penalty", "tap": "", "weight": 3.0}
+    assert above.get("diversity") is None
+
+
 def test_data_is_short_for_its_source() -> None:
     assert load_recipe("mine", "size=big", "data=/some/where").data.source == "/some/where"
 

@@ -58,6 +58,16 @@ def test_weights_gradients_and_optimizer_are_exact() -> None:
     assert 4 * number <= memory.weights <= 4.2 * number, "and a few buffers"
 
 
+def test_frames_that_are_seen_cost_their_predictions() -> None:
+    key = "objectives.masked_prediction.seen_weight"
+    without, some = (cost.cost_of(tiny(f"{key}={weight}")) for weight in (0, 0.5))
+    assert some.memory_bytes > without.memory_bytes
+    flops = [{part.name: part.forward_flops for part in each.parts} for each in (without, some)]
+    more = {name for name, number in flops[1].items() if number > flops[0][name]}
+    assert more == {"objectives", "quantizer"}
+    assert flops[1]["objectives"] < 4 * flops[0]["objectives"]
+
+
 def test_memory_grows_with_what_costs_memory() -> None:
     base = total_bytes(tiny())
     assert total_bytes(tiny("data.batch_seconds=240")) > 1.3 * base

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from modalities.dna.fasta import scan_fasta
 from modalities.dna.intervals import SPLIT_NAMES
 from modalities.dna.storage import Bases, InMemory, InText, InTwoBit, is_gzip, two_bit
-from seqssl import UserError
+from seqssl import UserError, list_files
 
 COMPRESSED = (".gz", ".bgz", ".bgzf")
 NEVER_COMPRESSED = (".2bit", ".parquet", ".txt")
@@ -62,7 +62,7 @@ def find_files(source: Path) -> list[tuple[Path, str]]:
                 f"{source} is no kind of file that holds DNA here: {' '.join(KINDS)}, or with .gz."
             )
         return [(source, source.name)]
-    files = [(path, path.relative_to(source).as_posix()) for path in source.rglob("*") if path.is_file()]
+    files = [(path, path.relative_to(source).as_posix()) for path in list_files(source)]
     # Text is data only in the folder of a class: others hold licenses and notes
     found = [(path, name) for path, name in files if kind_of(path) != "text" or "/" in name]
     return sorted(((path, name) for path, name in found if kind_of(path)), key=lambda entry: entry[1])

@@ -20,7 +20,7 @@ from modalities.music.views import (
     piano_roll,
 )
 from modalities.music.windows import PITCH, Grid, Window
-from seqssl import Record, Rejected, Rows, Sample, SampleSpec, TokenEncoder, UserError
+from seqssl import Record, Rejected, Rows, Sample, SampleSpec, TokenEncoder, UserError, list_files
 
 MOVEMENT = re.compile(r"(?<=\d)\.\d[\w-]*$")  # bwv244.15: a movement of bwv244
 # The work that a kern file is a part of; one with a catalogue number is a work by itself, of a collection.
@@ -82,10 +82,9 @@ class Music:
         if source.is_file() and source.suffix.lower() not in KINDS:
             raise UserError(f"{source} is no score file: its name must end in one of {', '.join(KINDS)}.")
         root = source.parent if source.is_file() else source
-        paths = [source] if source.is_file() else sorted(source.rglob("*"))
         folders: dict[str, list[Record]] = {}
-        for path in paths:
-            if path.suffix.lower() in KINDS and path.is_file() and not path.name.startswith("."):
+        for path in list_files(source):
+            if path.suffix.lower() in KINDS and not path.name.startswith("."):
                 name = PurePosixPath(path.relative_to(root).as_posix())
                 folder = name.parts[0] if len(name.parts) > 1 else ""
                 folders.setdefault(folder, []).extend(self._pieces_in(path, name, folder))

@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from modalities.wearables import arrays, tables
-from modalities.wearables.recordings import AXES, SENSOR_AXES, FileSettings, is_device, read_device, visible
+from modalities.wearables.recordings import AXES, SENSOR_AXES, FileSettings, is_device, read_device
 from modalities.wearables.windows import Windowing
-from seqssl import Conv1dStack, Record, Rejected, Rows, Sample, SampleSpec
+from seqssl import Conv1dStack, Record, Rejected, Rows, Sample, SampleSpec, list_files
 
 SPLIT_NAMES = {"validation": "valid", "dev": "valid"}
 MOST_CLIP_G = 1000.0
@@ -85,7 +85,8 @@ class Wearables:
         """Recordings: files of a folder (or one file), subjects of a table, entries of an array."""
         tables.forget()
         arrays.forget()
-        root, paths = (source.parent, [source]) if source.is_file() else (source, visible(source.rglob("*")))
+        root = source.parent if source.is_file() else source
+        paths = [path for path in list_files(source) if not path.name.startswith(".")]
         found = (row for path in paths for row in self._found(path, path.relative_to(root).as_posix()))
         return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
 

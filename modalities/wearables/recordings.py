@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -203,8 +203,3 @@ def _plain(name: str) -> str:
 
 def _json(value: Any) -> Any:
     return value if isinstance(value, int | float | str) else str(value)
-
-
-def visible(paths: Iterator[Path]) -> list[Path]:
-    """The files among them, sorted, without hidden ones."""
-    return sorted(path for path in paths if path.is_file() and not path.name.startswith("."))

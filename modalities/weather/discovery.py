@@ -6,7 +6,7 @@ from pathlib import Path
 from modalities.weather import archive, grids, tables, years
 from modalities.weather.series import Found
 from modalities.weather.tables import Layout
-from seqssl import Rejected, UserError
+from seqssl import Rejected, UserError, list_files
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 YEAR_SUFFIXES = {".epw": "epw", ".tm2": "tmy2"}
@@ -20,9 +20,9 @@ def find(source: Path, layout: Layout, step_s: float) -> list[Found | Rejected]:
     """All series, and the files that cannot be used. Raises UserError for a column that none of them has."""
     alone = source.is_file() or source.suffix.lower() == ".zarr"
     found: list[Found | Rejected] = []
-    for path in [source] if alone else sorted(source.rglob("*")):
+    for path in [source] if alone else dict.fromkeys(_whole(path, source) for path in list_files(source)):
         name = path.relative_to(source.parent if alone else source)
-        if _suffix(path) not in SUFFIXES or any(_suffix(parent) == ".zarr" for parent in name.parents):
+        if _suffix(path) not in SUFFIXES:
             continue
         group = name.parts[0] if len(name.parts) > 1 else path.name.removesuffix(_suffix(path))
         try:
@@ -31,6 +31,12 @@ def find(source: Path, layout: Layout, step_s: float) -> list[Found | Rejected]:
             found.append(Rejected(name.as_posix(), str(error)))
     _check_columns(source, [item for item in found if isinstance(item, Found)], layout.columns)
     return [_with_some_column(item, layout.columns) for item in found]
+
+
+def _whole(path: Path, source: Path) -> Path:
+    """The topmost Zarr store below the source that a file is a part of, else the file."""
+    stores = [parent for parent in path.relative_to(source).parents if _suffix(parent) == ".zarr"]
+    return source / stores[-1] if stores else path
 
 
 def _find_in(path: Path, name: str, group: str, layout: Layout, step_s: float) -> Iterator[Found]:

@@ -19,6 +19,25 @@ def cache_root() -> Path:
     return Path(os.environ.get("SEQSSL_CACHE") or Path.home() / ".cache" / "seqssl").expanduser()
 
 
+def list_files(source: Path) -> list[Path]:
+    """Every file of a folder and those below it, sorted; a file is a list of itself.
+
+    Links are followed, to folders too, but for one that leads back to a folder above it.
+    """
+
+    def below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+        real = os.path.realpath(folder)
+        if real in above:
+            return
+        for path in folder.iterdir():
+            if path.is_dir():
+                yield from below(path, (*above, real))
+            elif path.is_file():
+                yield path
+
+    return sorted(below(source, ())) if source.is_dir() else [source]
+
+
 def sha256_file(path: Path) -> str:
     """Hex digest of a file's content."""
     digest = hashlib.sha256()

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from seqssl.config import DataConfig
 from seqssl.data.catalog import find_corpus, get
-from seqssl.data.files import Progress, cache_root, locked, sha256_json, silent, write_atomic
+from seqssl.data.files import Progress, cache_root, list_files, locked, sha256_json, silent, write_atomic
 from seqssl.data.shards import MANIFEST, SCHEMA_VERSION, Corpus, Manifest, Shard, Split
 from seqssl.data.workers import check_not_worker_import
 from seqssl.data.writing import Written, adapter_bug, write_shards
@@ -233,8 +233,7 @@ def _describe(adapter: ModalityAdapter) -> dict[str, Any]:
 
 def _listing(source: Path) -> list[tuple[str, int, int]]:
     """Name, size and change time of every file: another listing is another corpus."""
-    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
-    stats = [(path.relative_to(source).as_posix(), path.stat()) for path in files]
+    stats = [(path.relative_to(source).as_posix(), path.stat()) for path in list_files(source)]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 

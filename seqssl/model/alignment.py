@@ -64,7 +64,8 @@ class SymbolCodes:
     """How the ids of a frame's own steps are codes.
 
     A frame's ids are one code together (its word, or k-mer) where few enough words exist, for they
-    depend on each other; else each is a code. Channels are codes of their own.
+    depend on each other; else each is a code. Channels are codes of their own. `vocab_size` counts the ids
+    that may be targets; larger ones are unknown.
     """
 
     vocab_size: int
@@ -92,8 +93,9 @@ class SymbolCodes:
         lengths: Int[Tensor, "b"],
         observed: Bool[Tensor, "b t *c"] | None,
     ) -> Int[Tensor, "b s g"]:
-        """The codes of each frame; -1 where an id of it is missing or beyond the row."""
+        """The codes of each frame; -1 where an id of it is unknown, missing or beyond the row."""
         ids = frame_symbols(inputs, lengths, observed, self.stride)
+        ids = ids.masked_fill(ids >= self.vocab_size, -1)
         if self.word == 1:
             return ids
         ids = ids.reshape(*ids.shape[:2], self.word, self.channels)

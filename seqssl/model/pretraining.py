@@ -99,7 +99,10 @@ class PretrainingModel(nn.Module):
             share = alignment.observed_share(batch.observed, batch.lengths, size, self.stride)
             usable = usable & (share >= alignment.MIN_OBSERVED)
         if self.symbols is not None:
-            usable = usable & (self._given(batch, self.symbols) >= 0).all(-1)
+            codes = self._given(batch, self.symbols)
+            if batch.codes is not None:
+                check_given(codes, self.symbols)
+            usable = usable & (codes >= 0).all(-1)
         seen = MaskedFrames.of(usable & ~mask) if self.seen_weights else None
         return replace(MaskedFrames.of(mask & usable), seen=seen)
 
@@ -129,7 +132,7 @@ class PretrainingModel(nn.Module):
             "features/std": standard_deviation(hidden),
             "context/std": standard_deviation(contexts[self.last_tap].x),
         }
-        word = self.symbols.word if self.symbols else 1
+        word = self.symbols.word if self.symbols and batch.codes is None else 1
         return Output(terms, weights, targets, self.codebook_size, word, features.lengths.sum(), diagnostics)
 
     def _seen_terms(
@@ -154,7 +157,8 @@ class PretrainingModel(nn.Module):
             objective: Any = self.objectives[name]
             context = Context(seen.take(taps[objective.tap or self.last_tap]), seen, features)
             term = objective(context, targets, generator)
-            terms[f"{name}_seen"] = LossTerm(term.total, frames.mask.sum(), num_frames=term.count)
+            number = frames.mask.sum()  # of none: the loop would leave the term out
+            terms[f"{name}_seen"] = LossTerm(term.total * (number > 0), number, num_frames=term.count)
         return terms
 
     def encode_features(self, batch: Batch) -> Features:
@@ -215,6 +219,16 @@ class PretrainingModel(nn.Module):
         features = self.encode_features(batch)
         taps = self.encoder(self.input_projection(features.x), features.valid)
         return Features(taps[tap or self.last_tap], features.lengths)
+
+
+def check_given(codes: Int[Tensor, "b s g"], symbols: alignment.SymbolCodes) -> None:
+    """ValueError for codes from outside that the heads have no room for."""
+    size, largest = symbols.codebook_size, int(codes.max())
+    if codes.shape[-1] != symbols.num_codebooks or largest >= size:
+        raise ValueError(
+            f"batch.codes has {codes.shape[-1]} codes a frame, up to {largest}; the model was built for "
+            f"{symbols.num_codebooks}, below {size}"
+        )
 
 
 def seen(batch: Batch) -> Bool[Tensor, "b t *c"]:

@@ -6,16 +6,25 @@ import torch
 from torch import Generator, Tensor
 
 Check = tuple[str, Callable[..., None]]
+NUM_NAMED = 3  # of the checks that fail for one reason
 
 
 class ChecksFailed(AssertionError):
-    """Every check that a part failed, by name, with what is wrong."""
+    """Every check that a part failed, by name, with what is wrong; one cause is told once."""
 
     def __init__(self, part: str, failures: dict[str, str], num_checks: int) -> None:
-        lines = [f"  {name}: {message}" for name, message in failures.items()]
+        causes: dict[str, list[str]] = {}
+        for name, message in failures.items():
+            causes.setdefault(message, []).append(name)
+        lines = [f"  {_some_of(names)}: {message}" for message, names in causes.items()]
         title = f"{part} fails {len(failures)} of {num_checks} checks:"
         super().__init__("\n".join([title, *lines]))
         self.failures = failures
+
+
+def _some_of(names: Sequence[str]) -> str:
+    more = len(names) - NUM_NAMED
+    return ", ".join(names[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def named(*checks: Callable[..., None]) -> list[Check]:

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn  # here: imported later, its functions' defaults would keep the group for ever
 from torch import Tensor, nn
+
+if dist.is_available():  # imported later, its functions' defaults would keep the process group for ever
+    import torch.distributed.nn
 
 
 @dataclass(frozen=True)

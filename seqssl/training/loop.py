@@ -146,7 +146,7 @@ class Trainer:
     def write_training_record(self) -> None:
         """Close the window: the loop's one wait for the device."""
         optim_config, train = self.config.optim, self.config.train
-        self.window.merge(self.ranks)
+        self.window.merge(self.ranks, self.device)
         num_inputs = self.window.num_inputs()
         metrics = self.window.close()
         now = time.monotonic()

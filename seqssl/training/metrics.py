@@ -41,8 +41,8 @@ class Window:
                 add(f"{name}:{stat}", value)
         num_masked = frames.mask.sum()
         codes, size = output.targets.codes, output.codebook_size
-        histogram = torch.stack([torch.bincount(column, minlength=size) for column in codes.unbind(1)])
-        add("codes", histogram)
+        counts = torch.zeros(codes.shape[1], size, dtype=torch.long, device=codes.device)
+        add("codes", counts.scatter_add_(1, codes.T, torch.ones_like(codes.T)))  # bincount waits for a GPU
         add("usage", output.targets.usage * num_masked.to(codes.device))
         add("masked", num_masked)
         add("word", float(output.word))
@@ -67,9 +67,12 @@ class Window:
         """Input steps counted so far."""
         return sum(float(value) for name, value in self.sums.items() if name.endswith("|input"))
 
-    def merge(self, ranks: Any) -> None:
-        """Add the sums of the other ranks, which have seen the same kinds of data."""
-        self.sums = {name: ranks.sum(value) for name, value in self.sums.items()}
+    def merge(self, ranks: Any, device: torch.device) -> None:
+        """Add the sums of the other ranks, which have seen the same kinds of data.
+
+        `device`: where ranks can add; NCCL knows nothing of a CPU.
+        """
+        self.sums = {name: ranks.sum(value.to(device)) for name, value in self.sums.items()}
 
     def close(self) -> dict[str, float]:
         """The window's metrics; the one place that waits for the device.
@@ -139,7 +142,7 @@ def stream_metrics(sums: Mapping[str, Tensor]) -> dict[str, float]:
         nats = [means.get(f"masked_prediction/nats_{g}") for g in range(len(tops))]
         if num_learned == 0 and len(tops) == 1:
             nats = [metrics["loss/masked_prediction"]]
-        word = round(float(sums["word"] / sums["steps"]))
+        word = max(1, round(float(sums.get("word", sums["steps"]) / sums["steps"])))
         metrics |= symbol_metrics(sums["codes"][num_learned:], nats[num_learned:], word)
         if 0 < num_learned < len(tops):  # learned codes and ids: each for itself, too
             for kind, books in (("codes", range(num_learned)), ("symbols", range(num_learned, len(tops)))):

@@ -90,3 +90,12 @@ def test_an_empty_source_is_reported(tmp_path: Path) -> None:
 def test_the_message_lists_every_failure() -> None:
     with pytest.raises(AssertionError, match=r"fails \d+ of \d+ checks:\n  codes_are_in_range: codes reach"):
         testing.check_quantizer(mocks.QUANTIZERS[4])
+
+
+def test_one_cause_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(testing.ChecksFailed) as raised:
+        testing.check_adapter(NumberFiles(), tmp_path / "nowhere")
+    lines = str(raised.value).splitlines()[1:]
+    assert len(raised.value.failures) > 5 and len(lines) == 2
+    assert len({line.partition(": ")[2] for line in lines}) == len(lines)
+    assert any(" more: " in line for line in lines)

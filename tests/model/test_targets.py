@@ -133,13 +133,14 @@ def test_frame_symbols(row_lengths: Tensor, stride: int, seed: int, channels: tu
             assert symbols[row, frame].tolist() == expected
 
 
-@given(sizes, strides, seeds, st.sampled_from([(), (2,)]), st.sampled_from([3, 5, 40]))
+@given(sizes, strides, seeds, st.sampled_from([(), (2,)]), st.sampled_from([4, 5, 40]))
 def test_a_frames_ids_are_one_code_while_there_are_few_words(
     row_lengths: Tensor, stride: int, seed: int, channels: tuple[int, ...], vocab: int
 ) -> None:
     batch = ids_batch(row_lengths, seed, channels)
     codes = alignment.SymbolCodes(vocab, stride, *channels)
     alone = alignment.frame_symbols(batch.inputs, batch.lengths, batch.observed, stride)
+    alone = alone.masked_fill(alone >= vocab, -1)  # where the last id means unknown
     found = codes.of(batch.inputs, batch.lengths, batch.observed)
     assert found.shape[-1] == codes.num_codebooks
     if vocab**stride > 1024:
@@ -261,6 +262,24 @@ def test_codes_from_outside_take_the_place_of_the_ids() -> None:
     frames = made.draw_mask(batch, seeded())
     targets = made(batch, frames, temperature=1.0, generator=seeded()).targets
     assert torch.equal(targets.codes[:, 0], given_codes[0, frames.columns, 0])
+
+
+def test_codes_from_outside_that_the_heads_have_no_room_for() -> None:
+    made, batch = model("identity", stride=2), ids_batch(torch.tensor([12]), 0, gaps=0.0)
+    fitting = torch.full((1, 6, 1), 24)  # 25 words of two ids
+    frames = made.draw_mask(replace(batch, codes=fitting), seeded())
+    output = made(replace(batch, codes=fitting), frames, temperature=None, generator=seeded())
+    assert (output.targets.codes == 24).all() and output.word == 1
+    for wrong in (fitting + 1, fitting.expand(1, 6, 2)):
+        with pytest.raises(ValueError, match=r"batch.codes has \d codes a frame, up to 2\d; .* 1, below 25"):
+            made.draw_mask(replace(batch, codes=wrong), seeded())
+
+
+def test_an_id_that_means_unknown_is_no_letter_of_words() -> None:
+    ids = torch.tensor([[0, 1, 2, 4, 3, 3, 1, 1]])
+    codes = alignment.SymbolCodes(4, 2)
+    assert codes.codebook_size == 16
+    assert codes.of(ids, torch.tensor([8]), None)[0, :, 0].tolist() == [1, -1, 15, 5]
 
 
 @pytest.mark.parametrize("target", ["latent", "identity", "both"])

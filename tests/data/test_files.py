@@ -1,0 +1,51 @@
+"""Which files a source has."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+import seqssl
+from modalities.speech import Speech
+
+
+def names(source: Path) -> list[str]:
+    return [path.relative_to(source).as_posix() for path in seqssl.list_files(source)]
+
+
+def test_files_are_sorted_like_paths_and_links_are_followed(tmp_path: Path) -> None:
+    source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
+    for path in (source / "b/1.txt", source / "a.txt", source / "b.txt", elsewhere / "x/2.txt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    (source / "empty").mkdir()
+    (source / "linked").symlink_to(elsewhere)
+    (source / "alone.txt").symlink_to(elsewhere / "x/2.txt")
+    (source / "dangling").symlink_to(elsewhere / "nowhere")
+    assert names(source) == ["a.txt", "alone.txt", "b/1.txt", "b.txt", "linked/x/2.txt"]
+    assert seqssl.list_files(source / "a.txt") == [source / "a.txt"]
+    (tmp_path / "again").symlink_to(source)
+    assert names(tmp_path / "again") == names(source)
+
+
+def test_links_in_circles_end(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+        (folder / "file").write_text("")
+    (one / "self").symlink_to(one)
+    (one / "other").symlink_to(two)
+    (two / "back").symlink_to(one)
+    assert names(one) == ["file", "other/file"]
+    assert names(tmp_path) == ["one/file", "one/other/file", "two/back/file", "two/file"]
+
+
+def test_recordings_behind_a_link_are_found_under_their_speaker(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    noise = np.random.default_rng(0).normal(size=16000) * 0.1
+    soundfile.write(tmp_path / "disk" / "a.wav", noise, 16000)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "anna").symlink_to(tmp_path / "disk")
+    (record,) = Speech().records(tmp_path / "source", "all")
+    assert isinstance(record, seqssl.Record)
+    assert (record.key, record.group) == ("anna/a.wav", "anna")
