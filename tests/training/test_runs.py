@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,6 +119,19 @@ def test_a_finished_run_is_not_trained_again(waves: Path, tmp_path: Path) -> Non
     before = comparable(first.out)
     again = quiet_train(waves, tmp_path / "run")
     assert again.metrics == first.metrics and comparable(again.out) == before
+
+
+def test_a_run_from_before_a_setting_existed_goes_on(waves: Path, tmp_path: Path) -> None:
+    """Its default is what the run was trained with, so that counts, and not the recipe's new value."""
+    out, key = tmp_path / "run", "objectives.masked_prediction.seen_weight"
+    quiet_train(waves, out, f"{key}=0", "train.num_updates=4")
+    config = out / "config.yaml"
+    text = config.read_text()
+    assert text.count("seen_weight: 0.0\n") == 1
+    config.write_text(re.sub(r" *seen_weight: 0\.0\n", "", text))
+    with pytest.raises(UserError, match=rf"{key}: 0.0 there, 0.5 now"):
+        quiet_train(waves, out, f"{key}=0.5", "train.num_updates=4")
+    assert quiet_train(waves, out, f"{key}=0", "train.num_updates=4").metrics
 
 
 def test_other_settings_are_refused(waves: Path, tmp_path: Path) -> None:
