@@ -26,7 +26,8 @@ summary { cursor: pointer; color: #475569; }
 .card { background: #fff; border: 1px solid #e2e8f0; border-radius: 10px; padding: 14px 16px; }
 .grid { display: grid; gap: 14px; }
 .figures { grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); margin-top: 18px; }
-.figures b { display: block; font-size: 22px; white-space: nowrap; line-height: 1.25; color: #0f172a; font-weight: 650; }
+.figures b { display: block; font-size: 22px; line-height: 1.25; color: #0f172a; font-weight: 650;
+             white-space: nowrap; }
 .figures span { color: #64748b; font-size: 13px; }
 .curves { grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); }
 .curves .card { padding: 8px; }

@@ -295,7 +295,7 @@ def _finished(out: Path, plan: str) -> Manifest:
 
 def _nothing_usable(source: Path, rejected: Sequence[Rejected]) -> str:
     if not rejected:
-        return f"Nothing in {source} looks like data of this modality (links to folders are not followed)."
+        return f"Nothing in {source} looks like data of this modality."
     # Reasons that differ in a number only are one reason; the first of them is shown.
     counts = Counter(re.sub(r"\d+", "0", line.reason) for line in rejected).most_common(5)
     first = {re.sub(r"\d+", "0", line.reason): line.reason for line in reversed(rejected)}

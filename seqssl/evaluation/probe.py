@@ -41,13 +41,18 @@ class Score:
     weights: str  # trained | random | none
     stage: str  # a tap, "features", "input", or "majority"
     folds: dict[str, float]
-    num_rows: int  # tested, over all folds
+    rows: dict[str, int]  # tested in each fold
     num_classes: int
 
     @property
     def accuracy(self) -> float:
-        """Mean over the folds."""
-        return float(np.mean(list(self.folds.values())))
+        """Over all tested rows: a group of three rows must not weigh as one of three hundred."""
+        return sum(self.folds[name] * number for name, number in self.rows.items()) / self.num_rows
+
+    @property
+    def num_rows(self) -> int:
+        """Tested rows of all folds."""
+        return sum(self.rows.values())
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,11 @@ def embed_table(
         raise UserError(f"no label in {corpus.folder} matches {', '.join(patterns)}; it has {examples}")
     stages: dict[tuple[str, str], Array] = {}
     for weights, source in ((TRAINED, encoder), (RANDOM, random)):
-        pooled = pooled_stages(source, corpus, adapter, rows, progress)
+
+        def show(done: int, total: int, what: str, weights: str = weights) -> None:
+            progress(done, total, f"{what}, {weights} weights")
+
+        pooled = pooled_stages(source, corpus, adapter, rows, show)
         stages |= {(weights, stage): x for stage, x in pooled.items()}
     baselines = pooled_input(encoder, corpus, adapter, rows)
     stages |= {(NO_WEIGHTS, name): x for name, x in baselines.items()}
@@ -234,9 +243,9 @@ def score_all(table: Table, pattern: str, protocol: str, folds: Sequence[Fold]) 
     if not folds:
         return []
     tested = np.concatenate([fold.test for fold in folds])
-    size = {"num_rows": len(tested), "num_classes": len(np.unique(table.labels[tested]))}
+    rows, num_classes = {fold.name: len(fold.test) for fold in folds}, len(np.unique(table.labels[tested]))
     guesses = {fold.name: majority(table.labels[fold.train], table.labels[fold.test]) for fold in folds}
-    scores = [Score(pattern, protocol, NO_WEIGHTS, "majority", guesses, **size)]
+    scores = [Score(pattern, protocol, NO_WEIGHTS, "majority", guesses, rows, num_classes)]
     for (weights, stage), x in table.stages.items():
         if protocol == HELD_OUT:  # a group may have one label only, which its mean would give away
             standard = [scale_by(x, fold.train) for fold in folds]
@@ -246,7 +255,7 @@ def score_all(table: Table, pattern: str, protocol: str, folds: Sequence[Fold]) 
             fold.name: accuracy(scaled, table.labels, fold)
             for fold, scaled in zip(folds, standard, strict=True)
         }
-        scores.append(Score(pattern, protocol, weights, stage, results, **size))
+        scores.append(Score(pattern, protocol, weights, stage, results, rows, num_classes))
     return scores
 
 
@@ -287,4 +296,4 @@ def majority(train: Names, test: Names) -> float:
 
 def to_json(scores: Sequence[Score]) -> list[dict[str, Any]]:
     """The scores as plain values."""
-    return [{**asdict(score), "accuracy": score.accuracy} for score in scores]
+    return [{**asdict(score), "accuracy": score.accuracy, "num_rows": score.num_rows} for score in scores]

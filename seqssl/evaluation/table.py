@@ -17,7 +17,7 @@ def probe_tables(scores: Sequence[Score], headline: str) -> "RenderableType":
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="Linear probe: accuracy in %, mean over folds", box=SIMPLE_HEAD)
+    table = Table(title="Linear probe: accuracy in % over all tested rows", box=SIMPLE_HEAD)
     for heading in ("labels", "protocol", "stage"):
         table.add_column(heading)
     for heading in ("trained", "random", "gain"):

@@ -175,3 +175,9 @@ def test_json_holds_every_fold() -> None:
         ("random", "signal"),
     }
     assert all(set(line["folds"]) == set(GROUPS) and 0 <= line["accuracy"] <= 1 for line in lines)
+
+
+def test_accuracy_is_over_rows_not_folds() -> None:
+    score = probe.Score("*", "any", "trained", "output", {"big": 0.9, "tiny": 0.0}, {"big": 297, "tiny": 3}, 2)
+    assert score.num_rows == 300
+    assert score.accuracy == pytest.approx(0.891)
