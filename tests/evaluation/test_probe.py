@@ -178,6 +178,8 @@ def test_json_holds_every_fold() -> None:
 
 
 def test_accuracy_is_over_rows_not_folds() -> None:
-    score = probe.Score("*", "any", "trained", "output", {"big": 0.9, "tiny": 0.0}, {"big": 297, "tiny": 3}, 2)
+    score = probe.Score(
+        "*", "any", "trained", "output", {"big": 0.9, "tiny": 0.0}, {"big": 297, "tiny": 3}, 2
+    )
     assert score.num_rows == 300
     assert score.accuracy == pytest.approx(0.891)
