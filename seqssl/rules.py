@@ -85,16 +85,23 @@ def build(
     """The configuration and all that is wrong with it; `recipe` stands in where a value has no origin."""
     builder = _Builder(origins, recipe)
     config = builder.section(RunConfig, values, "")
-    bad = {problem.key for problem in builder.problems}
+    for key, value in _numbers(dataclasses.asdict(config)):
+        if math.isnan(value) or (math.isinf(value) and key != "optim.clip_norm"):  # no clipping
+            builder.problem(key, value, "must be a finite number")
+    bad = {problem.key for problem in builder.problems}  # each explains what is wrong at and below it
     for keys, remedy in _rules(config):
-        if not any(_covers(key, blamed) for key in keys for blamed in bad):
+        if not any(f"{key}.".startswith(f"{blamed}.") for key in keys for blamed in bad):
             builder.problem(keys[0], _value_at(config, keys[0]), remedy)
     return config, builder.problems
 
 
-def _covers(key: str, blamed: str) -> bool:
-    """Whether a problem with `blamed` already explains one with `key`."""
-    return key == blamed or key.startswith(blamed + ".")
+def _numbers(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every float of the configuration, by its key."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{key}.")
+        several = value if isinstance(value, list | tuple) else [value]
+        yield from ((f"{prefix}{key}", number) for number in several if isinstance(number, float))
 
 
 @dataclass

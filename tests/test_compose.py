@@ -226,6 +226,21 @@ def test_a_problem_says_what_to_do(override: str, words: str) -> None:
     assert len(text.splitlines()) <= 2, "one mistake, one problem"
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["optim.lr=.nan", "optim.lr=.inf", "optim.betas=[.nan,0.9]", "temperature.start=-.inf",
+     "objectives.masked_prediction.seen_weight=.nan", "objectives.contrastive.weight=.inf",
+     "optim.clip_norm=.nan"],
+)  # fmt: skip
+def test_numbers_are_finite(override: str) -> None:
+    with pytest.raises(UserError, match="must be a finite number"):
+        load_recipe("speech_w2vbert", "size=tiny", override)
+
+
+def test_clipping_may_be_off() -> None:
+    assert load_recipe("speech_w2vbert", "size=tiny", "optim.clip_norm=.inf").optim.clip_norm == float("inf")
+
+
 def test_a_recipe_that_does_not_exist() -> None:
     assert "did you mean 'mine'?" in message("mien")
     assert "base/first" in message("something-else-entirely")

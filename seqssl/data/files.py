@@ -22,20 +22,40 @@ def cache_root() -> Path:
 def list_files(source: Path) -> list[Path]:
     """Every file of a folder and those below it, sorted; a file is a list of itself.
 
-    Links are followed, to folders too, but for one that leads back to a folder above it.
+    Links are followed. Each folder counts once, under its own name where it has one in the source.
     """
+    return sorted(_walk(source)[0]) if source.is_dir() else [source]
 
-    def below(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+
+def lies_inside(path: Path, source: Path) -> bool:
+    """Whether a path, which need not exist, is in a folder of the source or in one that it links to."""
+    real = Path(os.path.realpath(path))
+    return not _walk(source)[1].isdisjoint(str(folder) for folder in (real, *real.parents))
+
+
+def _walk(source: Path) -> tuple[list[Path], set[str]]:
+    """The files, and the real paths of the folders that they are in."""
+    files: list[Path] = []
+    folders: set[str] = set()
+    links = [source]  # followed after all that lies in the source itself
+
+    def below(folder: Path) -> None:
         real = os.path.realpath(folder)
-        if real in above:
+        if real in folders:
             return
-        for path in folder.iterdir():
+        folders.add(real)
+        for path in sorted(folder.iterdir()):
             if path.is_dir():
-                yield from below(path, (*above, real))
+                if path.is_symlink():
+                    links.append(path)
+                else:
+                    below(path)
             elif path.is_file():
-                yield path
+                files.append(path)
 
-    return sorted(below(source, ())) if source.is_dir() else [source]
+    while links:
+        below(links.pop(0))
+    return files, folders
 
 
 def sha256_file(path: Path) -> str:

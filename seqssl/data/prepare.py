@@ -17,7 +17,16 @@ import pyarrow.parquet as pq
 
 from seqssl.config import DataConfig
 from seqssl.data.catalog import find_corpus, get
-from seqssl.data.files import Progress, cache_root, list_files, locked, sha256_json, silent, write_atomic
+from seqssl.data.files import (
+    Progress,
+    cache_root,
+    lies_inside,
+    list_files,
+    locked,
+    sha256_json,
+    silent,
+    write_atomic,
+)
 from seqssl.data.shards import MANIFEST, SCHEMA_VERSION, Corpus, Manifest, Shard, Split
 from seqssl.data.workers import check_not_worker_import
 from seqssl.data.writing import Written, adapter_bug, write_shards
@@ -244,7 +253,7 @@ def _check_exists(source: Path) -> None:
 
 def _check_paths(source: Path, out: Path) -> None:
     _check_exists(source)
-    if out.resolve().is_relative_to(source.resolve()):
+    if source.is_dir() and lies_inside(out, source):
         raise UserError(f"The prepared folder {out} lies inside the raw data {source}: choose another.")
     ours = {MANIFEST, REJECTED, QUALITY, ".lock"}
     names = [path.name for path in out.iterdir()] if out.is_dir() else []

@@ -38,7 +38,7 @@ def run_checks(part: str, checks: Sequence[Check], *arguments: object) -> None:
     for name, check in checks:
         try:
             check(*arguments)
-        except Exception as error:  # a broken part may raise anything: each is a finding, not a crash
+        except (Exception, SystemExit) as error:  # whatever a broken part raises is a finding, not a crash
             kind = "" if isinstance(error, AssertionError) else f"raised {type(error).__name__}: "
             failures[name] = f"{kind}{error}"
     if failures:

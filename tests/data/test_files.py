@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 import seqssl
 from modalities.speech import Speech
+from seqssl.data.prepare import prepare
 
 
 def names(source: Path) -> list[str]:
@@ -37,7 +39,28 @@ def test_links_in_circles_end(tmp_path: Path) -> None:
     (one / "other").symlink_to(two)
     (two / "back").symlink_to(one)
     assert names(one) == ["file", "other/file"]
-    assert names(tmp_path) == ["one/file", "one/other/file", "two/back/file", "two/file"]
+    assert names(tmp_path) == ["one/file", "two/file"]
+
+
+def test_many_links_to_one_another_are_no_more_than_their_folders(tmp_path: Path) -> None:
+    folders = [tmp_path / f"f{number}" for number in range(9)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "file").write_text("")
+    for one in folders:
+        for other in folders:
+            if one != other:
+                (one / other.name).symlink_to(other)
+    assert names(tmp_path) == [f"f{number}/file" for number in range(9)]
+    assert len(names(folders[0])) == 9
+
+
+def test_what_is_prepared_never_lies_in_what_it_is_made_from(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "linked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(seqssl.UserError, match="lies inside the raw data"):
+        prepare(Speech(), tmp_path / "source", tmp_path / "elsewhere" / "out", modality="speech")
 
 
 def test_recordings_behind_a_link_are_found_under_their_speaker(tmp_path: Path) -> None:
