@@ -15,7 +15,7 @@ from typing import Any
 
 from seqssl.components import did_you_mean
 from seqssl.config import RunConfig
-from seqssl.errors import HealthHalt, Interrupted, UserError
+from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted, UserError
 
 DONE, BUG, USER_ERROR, HALTED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -194,6 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
         return code
+    except FirstRankFailed:
+        return USER_ERROR
     except UserError as error:
         print(f"seqssl: {error}", file=sys.stderr)
         return USER_ERROR

@@ -1,8 +1,12 @@
-"""The three ways a command can end early, each with its exit code."""
+"""The ways a command can end early, each with its exit code."""
 
 
 class UserError(ValueError):
     """Bad input: the message names what is wrong, where, and what to do. Exit code 2."""
+
+
+class FirstRankFailed(UserError):
+    """The first rank has met an error and says which; the others only end. Exit code 2."""
 
 
 class HealthHalt(RuntimeError):

@@ -60,12 +60,12 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
         parts = config.parts()
         model = assemble(config)  # before any work: it refuses impossible settings
         adapters = {name: build_adapter(part) for name, part in parts.items()}
-        corpora = {name: open_corpus(part, adapters[name], ranks, progress) for name, part in parts.items()}
+        corpora = {
+            name: open_corpus(part, adapters[name], ranks, device, progress) for name, part in parts.items()
+        }
         check_same_run(config, out, corpora)
-        if ranks.is_first:
-            stack.enter_context(alone(out))
-            write_config(config, out, corpora)
-        ranks.barrier()
+        ranks.first(lambda: stack.enter_context(alone(out)), device)
+        ranks.first(lambda: write_config(config, out, corpora), device)
         for name, corpus in corpora.items():
             set_scaling(model_of(model, name), corpus.manifest.statistics)
         runner = distributed.synchronize(
@@ -92,13 +92,21 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
         )
         metrics = trainer.fit()
         report = out / "report.html"
-        if ranks.is_first:
-            shown = [illustrate(task, one_pass({n: h}), adapters[n], n) for n, h in loaders["valid"].items()]
-            write_report(out, shown)
-        ranks.barrier()
+        ranks.first(lambda: report_on(task, loaders["valid"], adapters, out), device)
     if metrics and not math.isfinite(metrics["loss"]):
         raise HealthHalt(f"the held-out loss is not a number; `seqssl doctor {out}` says more.")
     return Run(out, metrics, report, time.monotonic() - began)
+
+
+def report_on(
+    task: PretrainTask,
+    held_out: Mapping[str, BatchLoader],
+    adapters: Mapping[str, ModalityAdapter],
+    out: Path,
+) -> None:
+    """report.html, with a row of each kind of data."""
+    shown = [illustrate(task, one_pass({n: rows}), adapters[n], n) for n, rows in held_out.items()]
+    write_report(out, shown)
 
 
 def references(corpora: Mapping[str, Corpus], adapters: Mapping[str, ModalityAdapter]) -> dict[str, float]:
@@ -179,15 +187,16 @@ def compiled(model: PretrainingModel | JointModel, config: RunConfig) -> Pretrai
 
 
 def open_corpus(
-    config: RunConfig, adapter: ModalityAdapter, ranks: distributed.Ranks, progress: Progress
+    config: RunConfig,
+    adapter: ModalityAdapter,
+    ranks: distributed.Ranks,
+    device: torch.device,
+    progress: Progress,
 ) -> Corpus:
     """The corpus; the first rank prepares it while the others wait."""
     opening = partial(open_or_prepare, adapter, config.data, modality=str(config.modality["target"]))
-    if ranks.is_first:
-        corpus = opening(progress=progress)
-        ranks.barrier()
-    else:
-        ranks.barrier()
+    corpus = ranks.first(partial(opening, progress=progress), device)
+    if corpus is None:
         corpus = opening()
     for split in ("train", "valid"):
         if not len(corpus.rows(split)):

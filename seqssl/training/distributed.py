@@ -3,15 +3,22 @@
 import atexit
 import gc
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from seqssl.errors import FirstRankFailed
+
 if dist.is_available():  # imported later, its functions' defaults would keep the process group for ever
     import torch.distributed.nn
+
+PATIENCE = timedelta(hours=12)  # of ranks that wait for another: the first prepares the data
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,24 @@ class Ranks:
         """Whether the flag is set on any rank."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
 
+    def first(self, work: Callable[[], T], device: torch.device) -> T | None:
+        """What the first rank gets from `work`, there, while the others wait; None on those.
+
+        What `work` raises ends all ranks; the others raise `FirstRankFailed`.
+        """
+        result, error = None, None
+        if self.is_first:
+            try:
+                result = work()
+            except BaseException as raised:
+                error = raised
+        failed = self.any(error is not None, device)
+        if error is not None:
+            raise error
+        if failed:
+            raise FirstRankFailed("the first rank failed")
+        return result
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.size > 1:
@@ -53,7 +78,7 @@ def start(device: torch.device) -> Ranks:
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(local_rank)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return Ranks(dist.get_rank(), size, local_rank)
 
 

@@ -13,6 +13,8 @@ from toy import toy_arguments, write_waves
 
 from seqssl.model.layers import MaskedBatchNorm
 
+LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -24,9 +26,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quiet_train(waves, folder / "one", *settings, "train.accumulate=2")
     arguments = toy_arguments(waves, folder / "two", *settings)
     script = Path(__file__).with_name("ranks.py")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*launch, str(script), str(folder), *arguments],
+        [*LAUNCH, str(script), str(folder), *arguments],
         env=environment(folder) | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -65,3 +66,21 @@ def test_batch_statistics_are_shared(folder: Path) -> None:
     torch.testing.assert_close(torch.tensor(result["y"]), y.detach(), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(torch.tensor(result["mean"]), norm.running_mean, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(torch.tensor(result["grad"]), x.grad, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("mistake", ["data", "out"])
+def test_what_the_first_rank_finds_wrong_ends_all_with_one_message(mistake: str, tmp_path: Path) -> None:
+    waves = tmp_path / "nowhere" if mistake == "data" else write_waves(tmp_path / "waves")
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "run" if mistake == "data" else tmp_path / "file" / "run"
+    done = subprocess.run(
+        [*LAUNCH, "-m", "seqssl", "train", *toy_arguments(waves, out)],
+        env=environment(tmp_path) | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    said = [line for line in done.stderr.splitlines() if line.startswith("seqssl:")]
+    assert len(said) == 1 and str(waves if mistake == "data" else tmp_path / "file") in said[0]
+    assert "bug in seqssl" not in done.stderr and done.stderr.count("exitcode  : 2") == 2
