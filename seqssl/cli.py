@@ -8,6 +8,7 @@ import difflib
 import errno
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -195,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except FirstRankFailed:
+        time.sleep(2)  # a launcher ends all ranks when one ends, and the first has something to say
         return USER_ERROR
     except UserError as error:
         print(f"seqssl: {error}", file=sys.stderr)

@@ -233,7 +233,7 @@ def _rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
             prefix = f"streams.{name}." if name else ""
             local = (f"{prefix}{key}" if key.split(".")[0] in STREAM_KEYS else key for key in keys)
             yield tuple(local), remedy
-        if config.streams and not 0 < config.streams[name].weight < math.inf:
+        if config.streams and config.streams[name].weight <= 0:
             yield (f"streams.{name}.weight",), "must be above 0; null in the stream's place removes it"
     for key in POSITIVE:
         value = _value_at(config, key)

@@ -164,7 +164,7 @@ def test_one_stream_does_not_touch_the_front_end_of_another(
         ("streams.new={weight: 1}", "streams.new.modality"),
         ("streams.waves=5", "streams.waves = 5: expected a recipe's name"),
         ("streams.waves.recipe=nope", "there is no recipe 'nope'"),
-        ("streams.waves.weight=.inf", "streams.waves.weight = inf: must be above 0"),
+        ("streams.waves.weight=.inf", "streams.waves.weight = inf: must be a finite number"),
         ("data=elsewhere", "data: a joint run has one for each kind of data: say streams.NAME.data"),
         ("masking.span=3", "masking: a joint run has one for each"),
     ],

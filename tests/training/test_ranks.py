@@ -83,4 +83,5 @@ def test_what_the_first_rank_finds_wrong_ends_all_with_one_message(mistake: str,
     )
     said = [line for line in done.stderr.splitlines() if line.startswith("seqssl:")]
     assert len(said) == 1 and str(waves if mistake == "data" else tmp_path / "file") in said[0]
-    assert "bug in seqssl" not in done.stderr and done.stderr.count("exitcode  : 2") == 2
+    assert "bug in seqssl" not in done.stderr
+    assert "exitcode  : 2 " in done.stderr  # of the rank that ended first; the launcher may end the other
