@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"seqssl: interrupted. {error}".rstrip(), file=sys.stderr)
         return INTERRUPTED
     except PATH_ERRORS as error:
-        advice = "Check the path, and who may write there."
+        advice = "Check the path, and who may read and write there."
         print(f"seqssl: {error.filename}: {error.strerror}. {advice}", file=sys.stderr)
         return USER_ERROR
     except BrokenPipeError:  # the reader has seen enough, as in `seqssl config ... | head`

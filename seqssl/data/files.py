@@ -28,7 +28,7 @@ def list_files(source: Path) -> list[Path]:
 
 
 def lies_inside(path: Path, source: Path) -> bool:
-    """Whether a path, which need not exist, is in a folder of the source or in one that it links to."""
+    """Whether a path, which need not exist, lies in a folder of the source or of one linked there."""
     real = Path(os.path.realpath(path))
     return not _walk(source)[1].isdisjoint(str(folder) for folder in (real, *real.parents))
 

@@ -41,7 +41,7 @@ class Numbers:
         return Sample(values, observed=values > 0, times=np.arange(len(values), dtype=np.float32) / 10 + 5)
 
     def feature_encoder(self, dim: int) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError("rows are prepared and loaded without one")
 
 
 def write_numbers(source: Path, *, num_groups: int = 3, num_rows: int = 8, first_length: int = 3) -> None:

@@ -50,7 +50,7 @@ class Windows:
         return Sample(row["values"] * observed, row["label"], row["group"], observed)
 
     def feature_encoder(self, dim: int) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError("rows are prepared and loaded without one")
 
 
 def prepared(tmp_path: Path, name: str = "out", **options: Any) -> tuple[Corpus, Manifest]:
