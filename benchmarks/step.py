@@ -40,7 +40,7 @@ from seqssl import (
     PretrainingModel,
     SpanMasking,
 )
-from seqssl.hardware import matmul_speed
+from seqssl.planning.hardware import matmul_speed
 
 RATE_HZ = 16_000
 GROUPS, ENTRIES, NEGATIVES = 2, 320, 100  # wav2vec 2.0

@@ -14,17 +14,12 @@ _HOMES = {
         "LossTerm",
         "MaskedFrames",
         "Quantized",
-        "Record",
-        "Rejected",
-        "Rows",
-        "Sample",
-        "SampleSpec",
     ),
+    "seqssl.data.adapters": ("ModalityAdapter", "Record", "Rejected", "Rows", "Sample", "SampleSpec"),
     "seqssl.model.protocols": (
         "FeatureEncoder",
         "Masking",
         "Mixer",
-        "ModalityAdapter",
         "Objective",
         "Quantizer",
         "Task",
@@ -33,17 +28,18 @@ _HOMES = {
     "seqssl.model.quantizers": ("GumbelProductQuantizer", "RandomProjectionQuantizer"),
     "seqssl.model.masking": ("SpanMasking",),
     "seqssl.model.mixers": ("Attention",),
-    "seqssl.model.encoder": ("ConformerBlock", "ContextEncoder", "TransformerBlock"),
+    "seqssl.model.blocks": ("ConformerBlock", "TransformerBlock"),
+    "seqssl.model.encoder": ("ContextEncoder",),
     "seqssl.model.objectives": ("ContrastiveLoss", "DiversityLoss", "FeaturePenalty", "MaskedPredictionLoss"),
     "seqssl.model.pretraining": ("PretrainingModel",),
     "seqssl.data.files": ("list_files",),
     "seqssl.errors": ("UserError",),
-    "seqssl.config": ("RunConfig",),
-    "seqssl.compose": ("load_recipe",),
-    "seqssl.build": ("build_model",),
-    "seqssl.folder": ("load",),
-    "seqssl.run": ("Run", "train"),
-    "seqssl.evaluation.encoder": ("Encoder",),
+    "seqssl.config.schema": ("RunConfig",),
+    "seqssl.planning.plan": ("load_recipe",),
+    "seqssl.assembly": ("build_model",),
+    "seqssl.runs.folder": ("load",),
+    "seqssl.runs.train": ("Run", "train"),
+    "seqssl.evaluation.frozen": ("Encoder",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -51,16 +47,20 @@ __all__ = [*_HOME_OF]  # pyright: ignore
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from seqssl.build import build_model as build_model
-    from seqssl.compose import load_recipe as load_recipe
-    from seqssl.config import RunConfig as RunConfig
+    from seqssl.assembly import build_model as build_model
+    from seqssl.config.schema import RunConfig as RunConfig
+    from seqssl.data.adapters import ModalityAdapter as ModalityAdapter
+    from seqssl.data.adapters import Record as Record
+    from seqssl.data.adapters import Rejected as Rejected
+    from seqssl.data.adapters import Rows as Rows
+    from seqssl.data.adapters import Sample as Sample
+    from seqssl.data.adapters import SampleSpec as SampleSpec
     from seqssl.data.files import list_files as list_files
     from seqssl.errors import UserError as UserError
-    from seqssl.evaluation.encoder import Encoder as Encoder
-    from seqssl.folder import load as load
-    from seqssl.model.encoder import ConformerBlock as ConformerBlock
+    from seqssl.evaluation.frozen import Encoder as Encoder
+    from seqssl.model.blocks import ConformerBlock as ConformerBlock
+    from seqssl.model.blocks import TransformerBlock as TransformerBlock
     from seqssl.model.encoder import ContextEncoder as ContextEncoder
-    from seqssl.model.encoder import TransformerBlock as TransformerBlock
     from seqssl.model.features import Conv1dStack as Conv1dStack
     from seqssl.model.features import Conv2dSubsampling as Conv2dSubsampling
     from seqssl.model.features import PatchEncoder as PatchEncoder
@@ -75,7 +75,6 @@ if TYPE_CHECKING:
     from seqssl.model.protocols import FeatureEncoder as FeatureEncoder
     from seqssl.model.protocols import Masking as Masking
     from seqssl.model.protocols import Mixer as Mixer
-    from seqssl.model.protocols import ModalityAdapter as ModalityAdapter
     from seqssl.model.protocols import Objective as Objective
     from seqssl.model.protocols import Quantizer as Quantizer
     from seqssl.model.protocols import Task as Task
@@ -87,13 +86,10 @@ if TYPE_CHECKING:
     from seqssl.model.types import LossTerm as LossTerm
     from seqssl.model.types import MaskedFrames as MaskedFrames
     from seqssl.model.types import Quantized as Quantized
-    from seqssl.model.types import Record as Record
-    from seqssl.model.types import Rejected as Rejected
-    from seqssl.model.types import Rows as Rows
-    from seqssl.model.types import Sample as Sample
-    from seqssl.model.types import SampleSpec as SampleSpec
-    from seqssl.run import Run as Run
-    from seqssl.run import train as train
+    from seqssl.planning.plan import load_recipe as load_recipe
+    from seqssl.runs.folder import load as load
+    from seqssl.runs.train import Run as Run
+    from seqssl.runs.train import train as train
 
 
 def __getattr__(name: str) -> Any:

@@ -4,18 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from seqssl import cli, commands
+from seqssl import cli
+from seqssl.cli import commands
+from seqssl.cli.main import COMMANDS, USER_ERROR, parse, usage
 from seqssl.errors import HealthHalt, Interrupted, UserError
 
-NAMES = [command.name for command in cli.COMMANDS]
+NAMES = [command.name for command in COMMANDS]
 
 
 def test_every_command_has_a_function_and_an_example_that_parses() -> None:
-    for command in cli.COMMANDS:
+    for command in COMMANDS:
         assert callable(getattr(commands, command.name))
-        example = cli.usage(command).rpartition("example: seqssl ")[2].split()
+        example = usage(command).rpartition("example: seqssl ")[2].split()
         assert example[0] == command.name
-        cli.parse(command, example[1:])
+        parse(command, example[1:])
 
 
 def test_help_needs_no_torch() -> None:
@@ -87,7 +89,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_input_is_answered_in_words(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(arguments) == cli.USER_ERROR
+    assert cli.main(arguments) == USER_ERROR
     captured = capsys.readouterr()
     assert words in captured.err
     assert "Traceback" not in captured.err
@@ -131,7 +133,7 @@ def test_config_shows_the_resolved_recipe(capsys: pytest.CaptureFixture[str]) ->
 def test_the_size_that_auto_chose_is_told_beside_the_output(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("seqssl.plan.has_gpu", lambda: False)
+    monkeypatch.setattr("seqssl.planning.plan.has_gpu", lambda: False)
     assert cli.main(["config", "recipe=speech_w2vbert"]) == 0
     captured = capsys.readouterr()
     assert "size=auto chose" in captured.err

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from seqssl import components
+from seqssl.config import components
 from seqssl.errors import UserError
 
 PART = """

@@ -3,9 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from seqssl import compose
-from seqssl.compose import load_recipe, resolve, to_yaml
+from seqssl import load_recipe
+from seqssl.config import compose
+from seqssl.config.compose import to_yaml
 from seqssl.errors import UserError
+from seqssl.planning.plan import resolve
 
 PARTS = """
 class Adapter:
@@ -288,9 +290,9 @@ def test_a_saved_run_is_a_recipe(here: Path) -> None:
 
 
 def test_auto_takes_a_small_size_on_a_cpu_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqssl.plan.has_gpu", lambda: False)
+    monkeypatch.setattr("seqssl.planning.plan.has_gpu", lambda: False)
     for cores, size in ((2, "small"), (64, "big")):
-        monkeypatch.setattr("seqssl.plan.num_cores", lambda cores=cores: cores)
+        monkeypatch.setattr("seqssl.planning.plan.num_cores", lambda cores=cores: cores)
         resolved = resolve("mine")
         assert resolved.config.size == size
         assert f"chose {size}" in resolved.note

@@ -111,7 +111,7 @@ def test_one_bad_record_is_no_finding(rule: str) -> None:
 def test_every_remedy_is_a_key_of_the_configuration() -> None:
     """Dots and names as in recipes: a fixed section's field, or a slot's keyword."""
     sections = {"data", "optim", "train", "masking", "quantizer", "objectives"}
-    from seqssl.config import DataConfig, OptimConfig, TrainConfig
+    from seqssl.config.schema import DataConfig, OptimConfig, TrainConfig
 
     fields = {
         "data": vars(DataConfig()),

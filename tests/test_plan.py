@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 import torch
 
-from seqssl import cost, hardware, plan
-from seqssl.build import build_encoder
-from seqssl.compose import load_recipe
-from seqssl.config import RunConfig
+from seqssl import load_recipe
+from seqssl.assembly import build_encoder
+from seqssl.config.schema import RunConfig
 from seqssl.errors import UserError
+from seqssl.planning import cost, hardware, plan
 
 
 def tiny(*overrides: str) -> RunConfig:
@@ -78,7 +78,7 @@ def test_memory_grows_with_what_costs_memory() -> None:
 
 
 def test_parts_add_up_to_the_model() -> None:
-    from seqssl.build import build_model
+    from seqssl.assembly import build_model
 
     config = tiny("encoder.num_layers=6", "masking.fill=learned")
     costs, model = cost.cost_of(config), build_model(config, device="meta")
@@ -162,7 +162,7 @@ def test_auto_stays_on_the_cpu_when_told_so(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_tables_hold_together(monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 
-    from seqssl.tables import plan_tables
+    from seqssl.cli.tables import plan_tables
 
     monkeypatch.setattr(plan, "local_speeds", lambda: [hardware.Speed("here, float32", 1e11, None)])
     console = Console(width=80, record=True, file=io.StringIO())

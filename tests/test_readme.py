@@ -9,6 +9,7 @@ import pytest
 
 import seqssl
 from seqssl import cli
+from seqssl.cli.main import COMMANDS
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
@@ -25,7 +26,7 @@ def commands(word: str) -> list[list[str]]:
 
 
 def test_every_command_is_listed() -> None:
-    names = {command.name for command in cli.COMMANDS}
+    names = {command.name for command in COMMANDS}
     assert {name for name in names if f"`seqssl {name}" in README} == names
 
 

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from seqssl import compose, cost
-from seqssl.compose import load_recipe
-from seqssl.config import DataConfig, TrainConfig
+from seqssl import load_recipe
+from seqssl.config import compose
+from seqssl.config.schema import DataConfig, TrainConfig
+from seqssl.planning import cost
 
 RECIPES = {name: path for name, path in compose.list_recipes().items() if not name.startswith("base/")}
 SIZES = [(name, size) for name, path in RECIPES.items() for size in compose.sizes_of(path)]
@@ -96,7 +97,7 @@ def test_every_size_of_every_recipe_is_valid_and_trains_on_the_demo(recipe: str,
     config = load_recipe(recipe, f"size={size}")
     assert config.size == size
     assert all(part.data.demo for part in config.parts().values())
-    assert compose.load_recipe(recipe, f"size={size}") == config
+    assert load_recipe(recipe, f"size={size}") == config
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from test_doctor import healthy, run_with
 
-from seqssl import figures
 from seqssl.errors import UserError
-from seqssl.report import Illustration, key_figures, training_time, write_report
+from seqssl.report import figures
+from seqssl.report.page import Illustration, key_figures, training_time, write_report
 
 VOID = {"meta", "img", "br", "path", "use", "rect", "image", "circle", "line"}
 

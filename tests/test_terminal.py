@@ -2,7 +2,7 @@
 
 import pytest
 
-from seqssl import terminal
+from seqssl.cli import terminal
 
 
 def test_progress_off_a_terminal_is_lines(

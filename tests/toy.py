@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from seqssl import Conv1dStack, Record, Sample, SampleSpec, TokenEncoder
-from seqssl.compose import load_recipe
-from seqssl.config import RunConfig
+from seqssl import Conv1dStack, Record, Sample, SampleSpec, TokenEncoder, load_recipe
+from seqssl.config.schema import RunConfig
 
 
 def read_wave(path: Path) -> dict[str, object]:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from seqssl.data.adapters import ModalityAdapter, Sample
 from seqssl.data.epochs import Item, padding_share, plan_epoch
 from seqssl.data.shards import Corpus
 from seqssl.data.workers import start_worker, worker_context
 from seqssl.errors import UserError
-from seqssl.model.protocols import ModalityAdapter
-from seqssl.model.types import Batch, Sample
+from seqssl.model.types import Batch
 
 T = TypeVar("T")
 

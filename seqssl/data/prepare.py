@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seqssl.config import DataConfig
+from seqssl.config.schema import DataConfig
+from seqssl.data.adapters import ModalityAdapter, Record, Rejected, SampleSpec
 from seqssl.data.catalog import find_corpus, get
 from seqssl.data.files import (
     Progress,
@@ -31,8 +32,6 @@ from seqssl.data.shards import MANIFEST, SCHEMA_VERSION, Corpus, Manifest, Shard
 from seqssl.data.workers import check_not_worker_import
 from seqssl.data.writing import Written, adapter_bug, write_shards
 from seqssl.errors import UserError
-from seqssl.model.protocols import ModalityAdapter
-from seqssl.model.types import Record, Rejected, SampleSpec
 
 REJECTED = "rejected.jsonl"
 QUALITY = "quality.jsonl"

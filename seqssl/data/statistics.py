@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from seqssl.model.types import Sample
+from seqssl.data.adapters import Sample
 
 Vector = npt.NDArray[np.float64]
 

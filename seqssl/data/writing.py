@@ -13,13 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seqssl.data.adapters import ModalityAdapter, Record, Rows, Sample, SampleSpec
 from seqssl.data.files import Progress, sha256_file, sha256_json
 from seqssl.data.shards import WEIGHT, Shard, ShardWriter
 from seqssl.data.statistics import Sums
 from seqssl.data.workers import map_ordered
 from seqssl.errors import UserError
-from seqssl.model.protocols import ModalityAdapter
-from seqssl.model.types import Record, Rows, Sample, SampleSpec
 
 MAX_VALUE = 1e15  # whose square float32 can still hold
 SHARD_BYTES = 64 * 2**20

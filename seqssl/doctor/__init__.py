@@ -13,7 +13,7 @@ import yaml
 
 from seqssl.doctor.bars import HISTORY_MIN
 from seqssl.doctor.monitor import Finding, Monitor, by_stream
-from seqssl.doctor.rules import Reading
+from seqssl.doctor.readings import Reading
 from seqssl.errors import UserError
 
 __all__ = ["Finding", "Monitor", "Report", "by_stream", "examine"]

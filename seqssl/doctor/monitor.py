@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seqssl.doctor.bars import HISTORY
-from seqssl.doctor.rules import RULES, Reading, Vitals
+from seqssl.doctor.readings import RULES, Reading, Vitals
 
 REMEMBERED = ("loss", "grad_norm", "features/std", "context/std")
 

@@ -13,13 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from seqssl.data.adapters import ModalityAdapter, Sample
 from seqssl.data.files import Progress, silent
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
-from seqssl.evaluation.encoder import FEATURES, Array, Encoder
+from seqssl.evaluation.frozen import FEATURES, Array, Encoder
 from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED, some_of
-from seqssl.model.protocols import ModalityAdapter
-from seqssl.model.types import Sample
 
 ALPHAS = tuple(
     10.0**power for power in range(-2, 7)

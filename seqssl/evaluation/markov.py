@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from seqssl.data.adapters import ModalityAdapter
 from seqssl.data.shards import Corpus
-from seqssl.model.protocols import ModalityAdapter
 
 MAX_CONTEXTS = 2**18  # of the longest order tried
 MAX_STEPS = 10_000_000  # of the training rows that are counted

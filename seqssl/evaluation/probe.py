@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from seqssl.data.adapters import ModalityAdapter
 from seqssl.data.files import Progress, silent
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
-from seqssl.evaluation.corpus import Rows, pooled_input, pooled_stages
-from seqssl.evaluation.encoder import Array, Encoder
-from seqssl.model.protocols import ModalityAdapter
+from seqssl.evaluation.embedding import Rows, pooled_input, pooled_stages
+from seqssl.evaluation.frozen import Array, Encoder
 
 Names = npt.NDArray[Any]  # of str
 NUM_FOLDS = 5  # of held-out takes

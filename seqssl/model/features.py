@@ -1,7 +1,6 @@
 """Generic feature encoders: raw inputs to frames. What an input means is the adapter's business."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,8 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqssl.model.types import Features, length_mask
-
-MIN_STD = 1e-6  # below it a channel counts as constant
 
 
 class Conv2dSubsampling(nn.Module):
@@ -112,48 +109,6 @@ class Conv1dStack(nn.Module):
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.gelu(norm(convolve(conv, x)))
         return Features(x, self.output_lengths(lengths))
-
-
-class ChannelNorm(nn.Module):
-    """Each channel less its mean, over its standard deviation; both are fixed and stored with the weights.
-
-    `set` takes them from the training data. Missing values become 0, the mean.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.ones(channels))
-
-    def set(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take over statistics; a channel that never changes keeps its scale."""
-        with torch.no_grad():
-            self.mean.copy_(torch.tensor(mean))
-            self.std.copy_(torch.tensor([value if value > MIN_STD else 1.0 for value in std]))
-
-    def forward(
-        self, inputs: Float[Tensor, "b t *c"], seen: Bool[Tensor, "b t *c"]
-    ) -> Float[Tensor, "b t *c"]:
-        """Scale."""
-        return (inputs - self.mean) / self.std * seen
-
-
-class InstanceNorm(nn.Module):
-    """Each channel of each row to zero mean and unit variance over its observed values (RevIN without the
-    affine map; Kim et al., ICLR 2022). What it removes, a level, is lost to the model."""
-
-    def forward(
-        self, inputs: Float[Tensor, "b t *c"], seen: Bool[Tensor, "b t *c"]
-    ) -> Float[Tensor, "b t *c"]:
-        """Scale; a channel that does not change within the row becomes 0."""
-        count = seen.sum(1, keepdim=True).clamp(min=1)
-        mean = (inputs * seen).sum(1, keepdim=True) / count
-        centered = (inputs - mean) * seen
-        std = (centered.square().sum(1, keepdim=True) / count).sqrt()
-        return centered / std.clamp(min=MIN_STD)
 
 
 class PatchEncoder(nn.Module):

@@ -1,18 +1,13 @@
 """The sublayers of a block other than the mixer."""
 
 import math
-from collections.abc import Callable
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-
-def identity(x: Tensor) -> Tensor:
-    """The sum over ranks when there is one rank."""
-    return x
+from seqssl.model.norms import MaskedBatchNorm
 
 
 class FeedForward(nn.Sequential):
@@ -27,43 +22,6 @@ class FeedForward(nn.Sequential):
             nn.Linear(ffn_dim, dim),
             nn.Dropout(dropout),
         )
-
-
-class MaskedBatchNorm(nn.Module):
-    """Batch norm over valid frames only, with statistics summed over ranks.
-
-    `all_reduce` is replaced by `seqssl.training.distributed.synchronize`. Under activation checkpointing
-    the running statistics are updated at the recomputation too, which only makes them follow faster.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, dim: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
-        self.register_buffer("running_mean", torch.zeros(dim))
-        self.register_buffer("running_var", torch.ones(dim))
-        self.momentum, self.eps = momentum, eps
-        self.all_reduce: Callable[[Tensor], Tensor] = identity
-
-    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
-        """Normalize every frame; statistics are float32."""
-        if not self.training:
-            mean, var = self.running_mean, self.running_var
-        else:
-            frames = x.float() * valid[..., None]
-            count = valid.sum().to(frames.dtype)[None]
-            sums = self.all_reduce(torch.cat([frames.sum((0, 1)), frames.square().sum((0, 1)), count]))
-            mean, square = (sums[:-1] / sums[-1].clamp(min=1)).chunk(2)
-            var = (square - mean.square()).clamp(min=0)
-            with torch.no_grad():
-                unbiased = var * (sums[-1] / (sums[-1] - 1).clamp(min=1))
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(unbiased, self.momentum)
-        scale = self.weight * torch.rsqrt(var + self.eps)
-        return (x * scale + (self.bias - mean * scale)).to(x.dtype)
 
 
 class ConvolutionModule(nn.Module):

@@ -12,16 +12,8 @@ from torch import Generator, Tensor, nn
 from seqssl.model import alignment
 from seqssl.model.encoder import ContextEncoder
 from seqssl.model.features import standard_deviation
-from seqssl.model.layers import identity
-from seqssl.model.types import (
-    Batch,
-    Context,
-    Features,
-    LossTerm,
-    MaskedFrames,
-    Quantized,
-    length_mask,
-)
+from seqssl.model.norms import identity
+from seqssl.model.types import Batch, Context, Features, LossTerm, MaskedFrames, Quantized, length_mask
 
 EXTRA_INPUTS = ("observed", "times")  # what a feature encoder may ask for beside inputs and lengths
 
@@ -236,30 +228,3 @@ def seen(batch: Batch) -> Bool[Tensor, "b t *c"]:
     valid = length_mask(batch.lengths, batch.inputs.shape[1])
     valid = valid.reshape(*valid.shape, *[1] * (batch.inputs.dim() - 2))
     return valid.expand_as(batch.inputs) if batch.observed is None else valid & batch.observed
-
-
-class JointModel(nn.Module):
-    """Several kinds of data, each with its own front end, codebook and heads, over one context encoder."""
-
-    def __init__(self, models: Mapping[str, PretrainingModel]) -> None:
-        super().__init__()
-        self.streams = nn.ModuleDict(models)
-
-    def of(self, stream: str) -> PretrainingModel:
-        """The model of one kind of data."""
-        model = self.streams[stream]
-        assert isinstance(model, PretrainingModel)
-        return model
-
-    def draw_mask(self, batch: Batch, generator: Generator) -> MaskedFrames:
-        """Choose the masked frames of a batch of one kind."""
-        return self.of(batch.stream).draw_mask(batch, generator)
-
-    def forward(
-        self, batch: Batch, frames: MaskedFrames, *, temperature: float | None, generator: Generator
-    ) -> Output:
-        """One step on a batch of one kind."""
-        output: Output = self.streams[batch.stream](
-            batch, frames, temperature=temperature, generator=generator
-        )
-        return output

@@ -1,25 +1,12 @@
 """The seams: everything that can be replaced, and nothing that cannot."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor
 
-from seqssl.model.types import (
-    Batch,
-    Context,
-    Features,
-    LossTerm,
-    MaskedFrames,
-    Quantized,
-    Record,
-    Rejected,
-    Sample,
-    SampleSpec,
-)
+from seqssl.model.types import Batch, Context, Features, LossTerm, MaskedFrames, Quantized
 
 
 @runtime_checkable
@@ -38,46 +25,6 @@ class FeatureEncoder(Protocol):
 
     def __call__(self, inputs: Shaped[Tensor, "b t *c"], lengths: Int[Tensor, "b"]) -> Features:
         """Encode; the padding of a row never changes its valid frames."""
-        ...
-
-
-class ModalityAdapter(Protocol):
-    """All that seqssl knows about a kind of data. Must be picklable (loader workers hold a copy)."""
-
-    spec: SampleSpec
-
-    def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
-        """A cheap scan of raw files into rows.
-
-        `source` is a folder or a file. `split` is "all", or the name of a split that the source
-        itself defines. Order must not depend on the file system.
-        """
-        ...
-
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
-        """A stored row as an array; `rng` drives augmentation, None means evaluation."""
-        ...
-
-    def feature_encoder(self, dim: int) -> FeatureEncoder:
-        """The modality's default feature encoder; `dim` is the context encoder's width, as a hint."""
-        ...
-
-
-@runtime_checkable
-class HasViews(Protocol):
-    """What an adapter may offer beside `ModalityAdapter`."""
-
-    def views(self, sample: Sample) -> list[Sample]:
-        """Samples that mean the same, the given one among them; pooled embeddings are averaged over them."""
-        ...
-
-
-@runtime_checkable
-class HasPicture(Protocol):
-    """What an adapter may offer beside `ModalityAdapter`."""
-
-    def picture(self, sample: Sample) -> Float[np.ndarray, "t bins"]:
-        """A sample as a person wants to see it, where its channels are not that."""
         ...
 
 

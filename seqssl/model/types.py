@@ -5,11 +5,9 @@ b batch, t input time, c channels, s frames, d width, n masked frames (flat over
 g codebooks, v entries per codebook, q code width, k negatives.
 """
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
@@ -135,74 +133,3 @@ class LossTerm:
 def length_mask(lengths: Int[Tensor, "b"], size: int) -> Bool[Tensor, "b size"]:
     """True where the position is below the row's length."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
-
-
-@dataclass(frozen=True)
-class SampleSpec:
-    """The input contract of a modality; it is stored in every checkpoint."""
-
-    dtype: str  # "float32" or "int64"
-    units: str  # what one value means: "amplitude in [-1, 1]", "g", "token id", ...
-    channels: int | None = None  # None: samples have no channel axis
-    vocab_size: int | None = None  # for int64 inputs
-    rate_hz: float | None = None  # input steps per second; None: not a time series
-    max_len: int | None = None  # longest row in input steps; None: no limit
-    channel_names: tuple[str, ...] | None = None  # one per channel
-    symbols: str | None = None  # one character per id, where the ids have such names
-    missing_id: int | None = None  # the id that stands for "unknown": never observed
-
-    @classmethod
-    def restore(cls, values: Mapping[str, Any]) -> "SampleSpec":
-        """A spec from JSON or YAML, which know lists only."""
-        names = values.get("channel_names")
-        return cls(**{**values, "channel_names": None if names is None else tuple(names)})
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One row, ready to be batched."""
-
-    values: Shaped[np.ndarray, "t *c"]
-    label: str = ""
-    group: str = ""
-    observed: Bool[np.ndarray, "t *c"] | None = None  # False = missing; of the values' shape
-    times: Float[np.ndarray, "t"] | None = None  # seconds
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Many rows from one read (the windows of a long recording), with what was noticed on the way.
-
-    Each row is a mapping like the one of a `Record` that gives a single row. A text `part` in it makes the
-    row's key `<record's key>#<part>` (its number where there is none, nothing where it is empty). `quality`
-    is written to quality.jsonl: counts, errors before and after a correction, what was left out and why.
-    """
-
-    rows: Sequence[Mapping[str, object]]
-    quality: Mapping[str, object] = field(default_factory=dict)  # plain JSON values
-
-
-@dataclass(frozen=True)
-class Record:
-    """A row, or a file of rows, found in raw files.
-
-    `read` is the expensive part and runs in a worker process, so it must be picklable (a
-    `functools.partial`, a bound method). It returns the columns to store, or `Rows` of them, and raises
-    `ValueError` with the reason when the data is bad. Columns with a meaning: `length` (int, input steps,
-    needed), `label` (text, instead of the record's), `weight` (float, how often training draws the row
-    relative to others; 1 where the column is missing).
-    """
-
-    key: str  # unique in the source and stable: a relative path, with an offset where needed
-    read: Callable[[], Mapping[str, object] | Rows]
-    group: str = ""  # speaker, subject, chromosome, piece, station
-    label: str = ""
-    split: str = ""  # a split that the source itself gives; "" = drawn by `prepare`
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A raw file or row that cannot be used, and why."""
-
-    path: str
-    reason: str

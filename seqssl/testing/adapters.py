@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from seqssl.data.adapters import HasViews, Record, Rejected, Rows
 from seqssl.model.pretraining import EXTRA_INPUTS
-from seqssl.model.protocols import HasViews
-from seqssl.model.types import Record, Rejected, Rows
 from seqssl.testing.features import feature_encoder_checks, reads
 from seqssl.testing.harness import Check, named, require, run_checks
 from seqssl.testing.raw import (

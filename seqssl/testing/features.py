@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqssl.model.types import SampleSpec
+from seqssl.data.adapters import SampleSpec
 from seqssl.testing.harness import (
     Check,
     keeps_global_random_state,

@@ -6,14 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqssl.testing.harness import (
-    Check,
-    keeps_global_random_state,
-    named,
-    require,
-    run_checks,
-    seeded,
-)
+from seqssl.testing.harness import Check, keeps_global_random_state, named, require, run_checks, seeded
 
 Factory = Callable[[int], Any]
 INPUT_DIM = 6

@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from seqssl.model.types import Record, Rows, Sample
+from seqssl.data.adapters import Record, Rows, Sample
 from seqssl.testing.harness import require
 
 NUM_READ = 8  # records that are read; all are scanned

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
-from seqssl.model.types import Batch, MaskedFrames, SampleSpec
+from seqssl.data.adapters import SampleSpec
+from seqssl.model.types import Batch, MaskedFrames
 from seqssl.testing.features import random_inputs
 from seqssl.testing.harness import seeded
 

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from seqssl.config import RunConfig
+from seqssl.config.schema import RunConfig
 from seqssl.errors import HealthHalt, Interrupted
 from seqssl.model.protocols import Task
 from seqssl.model.types import Batch, MaskedFrames
 from seqssl.training import checkpoint, optim
-from seqssl.training.distributed import Ranks
-from seqssl.training.metrics import MetricsLog, Window
+from seqssl.training.log import MetricsLog
+from seqssl.training.parallel import Ranks
 from seqssl.training.progress import Reporter, describe
+from seqssl.training.tally import Window
 from seqssl.training.tasks import Draws
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from seqssl.config import OptimConfig, TemperatureConfig
+from seqssl.config.schema import OptimConfig, TemperatureConfig
 
 
 def learning_rate(config: OptimConfig, update: int, num_updates: int) -> float:

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Generator, nn
 
-from seqssl.model.pretraining import JointModel, Output, PretrainingModel
+from seqssl.model.joint import JointModel
+from seqssl.model.pretraining import Output, PretrainingModel
 from seqssl.model.types import Batch, MaskedFrames
-from seqssl.training.metrics import Window
+from seqssl.training.tally import Window
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 
 import seqssl
 from seqssl import testing
-from seqssl.model.types import SampleSpec
+from seqssl.data.adapters import SampleSpec
 from seqssl.testing.objectives import Sizes
 
 QUANTIZERS = {

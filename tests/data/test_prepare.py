@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numbers_adapter import Numbers, write_numbers
 
 from seqssl import Record, UserError
-from seqssl.config import DataConfig
+from seqssl.config.schema import DataConfig
 from seqssl.data import writing
 from seqssl.data.prepare import assign_splits, open_or_prepare, prepare
 from seqssl.data.shards import Corpus, ShardWriter

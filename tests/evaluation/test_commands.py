@@ -11,10 +11,10 @@ from toy import toy_config, write_waves
 
 import seqssl
 from seqssl import UserError, cli
-from seqssl.build import build_adapter
+from seqssl.assembly import build_adapter
 from seqssl.data.prepare import open_or_prepare
-from seqssl.evaluation import corpus as embedding
-from seqssl.folder import write_config
+from seqssl.evaluation import embedding
+from seqssl.runs.folder import write_config
 from seqssl.training import checkpoint
 
 NUM_ROWS = 16

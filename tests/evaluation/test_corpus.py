@@ -9,9 +9,9 @@ import torch
 from toy import Toy, toy_config
 
 from seqssl import Encoder, Sample, build_model
-from seqssl.evaluation.corpus import pooled_input
+from seqssl.data.adapters import SampleSpec
+from seqssl.evaluation.embedding import pooled_input
 from seqssl.evaluation.probe import labels_of
-from seqssl.model.types import SampleSpec
 
 
 class Rows:

@@ -12,9 +12,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from toy import TOY, Letters, Toy, toy_config
 
-from seqssl import Batch, Encoder, Sample, UserError, build_model
-from seqssl.compose import load_recipe
-from seqssl.model.types import SampleSpec
+from seqssl import Batch, Encoder, Sample, UserError, build_model, load_recipe
+from seqssl.data.adapters import SampleSpec
 
 
 def toy_encoder(tap: str = "", batch_inputs: int = 100, **spec: object) -> Encoder:

@@ -10,11 +10,11 @@ from toy import toy_config, write_waves
 
 import seqssl
 from seqssl import Sample, SampleSpec, UserError, cli
-from seqssl.build import build_adapter
+from seqssl.assembly import build_adapter
 from seqssl.data.prepare import open_or_prepare
 from seqssl.evaluation import forecast
 from seqssl.evaluation.forecast import Protocol, Windows
-from seqssl.folder import write_config
+from seqssl.runs.folder import write_config
 from seqssl.training import checkpoint
 
 PROTOCOL = Protocol(lookback=24, horizon=6, season=12, every=3)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from toy import Letters
 
 from seqssl import Batch, Sample
-from seqssl.evaluation.corpus import ngrams, summary
+from seqssl.evaluation.embedding import ngrams, summary
 from seqssl.evaluation.markov import bits_of_order, markov_bits
-from seqssl.illustration import logos
+from seqssl.report.illustration import logos
 
 ids_lists = st.lists(st.integers(-1, 2), min_size=1, max_size=60)
 

@@ -26,7 +26,7 @@ from seqssl import (
     TokenEncoder,
 )
 from seqssl.model import alignment
-from seqssl.model.features import ChannelNorm, InstanceNorm
+from seqssl.model.norms import ChannelNorm, InstanceNorm
 from seqssl.model.quantizers import LinearTarget
 from seqssl.testing.harness import seeded
 from seqssl.testing.strategies import lengths, seeds

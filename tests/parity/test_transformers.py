@@ -16,7 +16,8 @@ from seqssl import (
     GumbelProductQuantizer,
     Quantized,
 )
-from seqssl.model.layers import ConvPosition, MaskedBatchNorm
+from seqssl.model.layers import ConvPosition
+from seqssl.model.norms import MaskedBatchNorm
 from seqssl.model.objectives import perplexity
 from seqssl.testing.harness import seeded
 from seqssl.testing.objectives import Sizes, random_case

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from seqssl import Attention, ConformerBlock, ContextEncoder, TransformerBlock
-from seqssl.model.layers import ConvolutionModule, ConvPosition, MaskedBatchNorm
+from seqssl.model.layers import ConvolutionModule, ConvPosition
+from seqssl.model.norms import MaskedBatchNorm
 from seqssl.model.types import length_mask
 from seqssl.testing.harness import seeded
 from seqssl.testing.strategies import lengths, seeds

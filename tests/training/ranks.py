@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 
 from seqssl import cli
-from seqssl.model.layers import MaskedBatchNorm
-from seqssl.training import distributed
+from seqssl.model.norms import MaskedBatchNorm
+from seqssl.training import parallel as distributed
 
 
 def share(folder: Path) -> None:

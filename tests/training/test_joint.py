@@ -12,10 +12,9 @@ from test_runs import Killed, comparable, die_at
 from toy import TOY, Letters, write_letters
 
 import seqssl
-from seqssl import UserError, cli, doctor
-from seqssl.build import build_joint_model
-from seqssl.compose import load_recipe
-from seqssl.config import RunConfig
+from seqssl import UserError, cli, doctor, load_recipe
+from seqssl.assembly import build_joint_model
+from seqssl.config.schema import RunConfig
 
 RECIPE = """
 extends: [base/run, base/w2vbert]

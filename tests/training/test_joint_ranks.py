@@ -11,7 +11,7 @@ from test_runs import comparable, environment
 from toy import write_letters, write_waves
 
 import seqssl
-from seqssl.compose import load_recipe
+from seqssl import load_recipe
 
 
 def test_two_ranks_give_the_losses_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from seqssl.model.pretraining import Output
 from seqssl.model.types import Batch, LossTerm, MaskedFrames, Quantized
-from seqssl.training.metrics import Window
+from seqssl.training.tally import Window
 
 
 def step(codes: Tensor, size: int = 5) -> tuple[Output, Batch, MaskedFrames]:

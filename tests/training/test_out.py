@@ -7,8 +7,9 @@ import pytest
 from toy import toy_arguments, toy_config
 
 import seqssl
-from seqssl import cli, run
+from seqssl import cli
 from seqssl.errors import UserError
+from seqssl.runs import train as run
 
 
 def test_own_data_has_a_folder_of_its_own(waves: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from test_runs import comparable, environment, quiet_train
 from toy import toy_arguments, write_waves
 
-from seqssl.model.layers import MaskedBatchNorm
+from seqssl.model.norms import MaskedBatchNorm
 
 LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
+from seqssl.data.adapters import Record, Rejected, Rows, Sample, SampleSpec
 from seqssl.model.features import Conv1dStack
-from seqssl.model.types import Record, Rejected, Rows, Sample, SampleSpec
 
 
 def read_numbers(path: Path) -> dict[str, object]:

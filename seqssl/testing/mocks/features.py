@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from seqssl.data.adapters import SampleSpec
 from seqssl.model.features import Conv2dSubsampling
-from seqssl.model.types import Features, SampleSpec
+from seqssl.model.types import Features
 
 SPEC = SampleSpec(dtype="float32", units="any", channels=6, max_len=400)
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 
-from seqssl import hardware
-from seqssl.build import assemble, batching, build_adapter, model_of, set_scaling
-from seqssl.config import RunConfig
-from seqssl.cost import cost_of
+from seqssl.assembly import assemble, batching, build_adapter, model_of, set_scaling
+from seqssl.config.schema import RunConfig
+from seqssl.data.adapters import ModalityAdapter
 from seqssl.data.batching import BatchLoader
 from seqssl.data.files import Progress, silent
 from seqssl.data.mixing import MixedLoader
@@ -22,13 +21,15 @@ from seqssl.data.shards import Corpus
 from seqssl.doctor import Monitor
 from seqssl.errors import HealthHalt, UserError
 from seqssl.evaluation.markov import markov_bits
-from seqssl.folder import alone, check_same_run, write_config
-from seqssl.illustration import illustrate
-from seqssl.model.pretraining import JointModel, PretrainingModel
-from seqssl.model.protocols import ModalityAdapter
+from seqssl.model.joint import JointModel
+from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch
-from seqssl.report import write_report
-from seqssl.training import distributed
+from seqssl.planning import hardware
+from seqssl.planning.cost import cost_of
+from seqssl.report.illustration import illustrate
+from seqssl.report.page import write_report
+from seqssl.runs.folder import alone, check_same_run, write_config
+from seqssl.training import parallel as distributed
 from seqssl.training.loop import Trainer, Units
 from seqssl.training.tasks import PretrainTask
 

@@ -8,15 +8,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from seqssl import compose
-from seqssl.components import construct
+from seqssl.cli.terminal import show, show_progress
+from seqssl.config import compose
+from seqssl.config.components import construct
 from seqssl.errors import UserError
-from seqssl.terminal import show, show_progress
 
 if TYPE_CHECKING:
+    from seqssl.data.adapters import ModalityAdapter
     from seqssl.data.files import Progress
     from seqssl.data.shards import Corpus
-    from seqssl.model.protocols import ModalityAdapter
 
 HALTED = 3
 
@@ -35,8 +35,8 @@ def train(arguments: Arguments) -> None:
     """Pre-train, or go on."""
     name = arguments["recipe"] or _run_to_continue(arguments.overrides)
     config = _resolve(name, arguments.overrides).config
-    from seqssl.run import train as run_training
-    from seqssl.tables import run_tables
+    from seqssl.cli.tables import run_tables
+    from seqssl.runs.train import train as run_training
 
     with show_progress() as progress:
         run = run_training(config, progress=progress)
@@ -62,7 +62,7 @@ def prepare(arguments: Arguments) -> None:
             num_workers=arguments["workers"],
             progress=progress,
         )
-    from seqssl.run import hours
+    from seqssl.runs.train import hours
 
     for name, split in manifest.splits.items():
         amount = f"{split.length:,} input steps" + (
@@ -101,8 +101,8 @@ def embed(arguments: Arguments) -> None:
         raise UserError(f"out = {out}: name a file that ends in .parquet")
     if out.exists() and out.resolve() == source.resolve():
         raise UserError(f"out = {out}: that is the source itself, which would be lost")
-    from seqssl.evaluation.corpus import write_embeddings
-    from seqssl.folder import load
+    from seqssl.evaluation.embedding import write_embeddings
+    from seqssl.runs.folder import load
 
     stream = arguments["stream"]
     encoder = load(run, tap=arguments["tap"], weights=arguments["weights"], stream=stream)
@@ -124,7 +124,7 @@ def probe(arguments: Arguments) -> None:
             raise UserError(f"{name} = {arguments[name]}: must be at least 1")
     if task == "forecast" and arguments["unheard"]:
         raise UserError("unheard: only for task=labels; a forecast is scored on the held-out rows")
-    from seqssl.folder import load
+    from seqssl.runs.folder import load
 
     stream = arguments["stream"]
     encoder = load(run, tap=arguments["tap"], weights=arguments["weights"], stream=stream)
@@ -136,7 +136,7 @@ def probe(arguments: Arguments) -> None:
             corpora["unheard"], _ = _open_source(run, arguments["unheard"], arguments, progress)
         table, scores = _scores(arguments, (encoder, random), corpora, adapter, progress)
     from seqssl.data.files import write_atomic
-    from seqssl.folder import find_run
+    from seqssl.runs.folder import find_run
 
     named = {name: f"{found.folder.name} ({found.content_hash})" for name, found in corpora.items()}
     settings = {"run": str(run), "weights": arguments["weights"], "tap": encoder.tap, "stream": stream}
@@ -157,7 +157,7 @@ def _scores(
     """What a probe's task gives: a table, and plain values."""
     from seqssl.evaluation import forecast
     from seqssl.evaluation import probe as labels
-    from seqssl.evaluation.table import forecast_table, probe_tables
+    from seqssl.evaluation.scores import forecast_table, probe_tables
 
     patterns = arguments["labels"].split(",")
     if arguments["task"] == "forecast":
@@ -192,7 +192,7 @@ def _scores(
 def info(arguments: Arguments) -> None:
     """What a run or recipe expects and holds."""
     resolved = _resolve(arguments["subject"], arguments.overrides)
-    from seqssl.tables import info_tables
+    from seqssl.cli.tables import info_tables
 
     show(info_tables(resolved.config, Path(arguments["subject"]).expanduser()))
 
@@ -202,8 +202,8 @@ def plan(arguments: Arguments) -> None:
     if arguments["devices"] < 1:
         raise UserError(f"devices = {arguments['devices']}: must be at least 1")
     config = _resolve(arguments["recipe"], arguments.overrides).config
-    from seqssl.plan import plan as estimate
-    from seqssl.tables import plan_tables
+    from seqssl.cli.tables import plan_tables
+    from seqssl.planning.plan import plan as estimate
 
     show(plan_tables(estimate(config, arguments["devices"], arguments["device"])))
 
@@ -260,7 +260,9 @@ def recipes(arguments: Arguments) -> None:
 
 
 def _resolve(name: str, overrides: list[str]) -> compose.Resolved:
-    resolved = compose.resolve(name, *overrides)
+    from seqssl.planning.plan import resolve
+
+    resolved = resolve(name, *overrides)
     if resolved.note:
         print(resolved.note, file=sys.stderr)
     return resolved
@@ -294,10 +296,10 @@ def _open_source(
 
     Settings of the modality may differ from the run's as long as a row means the same.
     """
-    from seqssl.build import build_adapter
+    from seqssl.assembly import build_adapter
     from seqssl.data.catalog import list_corpora
     from seqssl.data.prepare import open_or_prepare
-    from seqssl.folder import check_contract, check_data, find_run, part_of
+    from seqssl.runs.folder import check_contract, check_data, find_run, part_of
 
     config, folder = find_run(run)
     part = part_of(config, arguments["stream"])

@@ -8,10 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
-from seqssl.config import RunConfig
-from seqssl.cost import Cost, parts_of
-from seqssl.hardware import GPU_UTILIZATION, LOCAL_UTILIZATION
-from seqssl.plan import Plan
+from seqssl.config.schema import RunConfig
+from seqssl.planning.cost import Cost, parts_of
+from seqssl.planning.hardware import GPU_UTILIZATION, LOCAL_UTILIZATION
+from seqssl.planning.plan import Plan
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -67,7 +67,7 @@ def run_tables(out: Path, metrics: Mapping[str, float], report: Path, seconds: f
 
 def info_tables(config: RunConfig, subject: Path) -> "RenderableType":
     """The input contract, the model, and where a run stands."""
-    from seqssl.build import build_joint_model, build_model
+    from seqssl.assembly import build_joint_model, build_model
 
     if config.streams:
         models: Mapping[str, Any] = dict(build_joint_model(config, device="meta").streams.items())
@@ -92,9 +92,9 @@ def info_tables(config: RunConfig, subject: Path) -> "RenderableType":
 
 def contract_table(config: RunConfig, model: Any, subject: Path, stream: str) -> Table:
     """What an input must be; of a run, what is stored with it."""
-    from seqssl.build import build_adapter, resolve_target
-    from seqssl.folder import read_provenance
-    from seqssl.model.types import SampleSpec
+    from seqssl.assembly import build_adapter, resolve_target
+    from seqssl.data.adapters import SampleSpec
+    from seqssl.runs.folder import read_provenance
 
     spec, statistics = build_adapter(config).spec, None
     if (subject / "config.yaml").is_file():

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from seqssl.model.pretraining import JointModel
-from seqssl.model.protocols import HasPicture, ModalityAdapter
-from seqssl.model.types import Batch, Sample
-from seqssl.report import Illustration, Logo
+from seqssl.data.adapters import HasPicture, ModalityAdapter, Sample
+from seqssl.model.joint import JointModel
+from seqssl.model.types import Batch
+from seqssl.report.page import Illustration, Logo
 from seqssl.training.tasks import Draws, PretrainTask
 
 MAX_LINES = 12  # channels that are drawn as lines; more make a picture

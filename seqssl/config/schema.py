@@ -1,5 +1,5 @@
 """The fixed sections of a run's configuration. Slots (`{target: ..., keywords}`) stay open: a
-component's keyword-only constructor parameters are its schema (see `seqssl.compose`)."""
+component's keyword-only constructor parameters are its schema (see `seqssl.config.compose`)."""
 
 from dataclasses import dataclass, field, fields, replace
 from typing import Any

@@ -224,7 +224,7 @@ def findings(health: doctor.Report) -> str:
 
 def curves(records: Sequence[Mapping[str, Any]], stream: str = "") -> str:
     """Every metric over updates."""
-    from seqssl import figures
+    from seqssl.report import figures
 
     cards = "\n".join(f'<div class="card">{svg}</div>' for svg in figures.curves(records))
     return (
@@ -237,7 +237,7 @@ def curves(records: Sequence[Mapping[str, Any]], stream: str = "") -> str:
 
 def codebooks(illustration: Illustration) -> str:
     """Histogram of the entries."""
-    from seqssl import figures
+    from seqssl.report import figures
 
     return (
         f"<h2>Codebook use{_of(illustration.stream)}</h2>\n"
@@ -248,7 +248,7 @@ def codebooks(illustration: Illustration) -> str:
 
 def example(illustration: Illustration) -> str:
     """A row with its codes and mask."""
-    from seqssl import figures
+    from seqssl.report import figures
 
     picture = figures.code_sequence(illustration)
     return (
@@ -263,7 +263,7 @@ def logos(illustration: Illustration) -> str:
     """What the codes stand for."""
     if not illustration.logos:
         return ""
-    from seqssl import figures
+    from seqssl.report import figures
 
     picture = figures.sequence_logos(illustration.logos)
     return (

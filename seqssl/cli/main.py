@@ -1,6 +1,6 @@
 """The command line: `seqssl COMMAND key=value ...`.
 
-`COMMANDS` is the whole surface. What a command does stands in `seqssl.commands`, imported once the
+`COMMANDS` is the whole surface. What a command does stands in `seqssl.cli.commands`, imported once the
 arguments are known to be good, so that help and mistakes cost no heavy import.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from seqssl.components import did_you_mean
-from seqssl.config import RunConfig
+from seqssl.config.components import did_you_mean
+from seqssl.config.schema import RunConfig
 from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted, UserError
 
 DONE, BUG, USER_ERROR, HALTED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -35,7 +35,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its function in `seqssl.commands` has its name."""
+    """One command: its function in `seqssl.cli.commands` has its name."""
 
     name: str
     help: str
@@ -240,7 +240,7 @@ def _run(arguments: list[str]) -> int:
         print(usage(commands[name]))
         return DONE
     parsed = parse(commands[name], rest)
-    from seqssl import commands as functions
+    from seqssl.cli import commands as functions
 
     return int(getattr(functions, name)(parsed) or DONE)
 
@@ -313,8 +313,8 @@ def _example(command: Command) -> str:
     """An example with names that exist here."""
     if "{" not in command.example:
         return command.example
-    from seqssl.components import names
-    from seqssl.compose import list_recipes
+    from seqssl.config.components import names
+    from seqssl.config.compose import list_recipes
 
     recipes = [name for name in list_recipes() if not name.startswith("base/")] or ["RECIPE"]
     adapters = sorted(names("modality")) or ["my_pkg.my_adapter:MyAdapter"]

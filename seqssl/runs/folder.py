@@ -13,17 +13,17 @@ import torch
 import yaml
 
 import seqssl
-from seqssl.build import assemble, build_adapter, length, model_of, set_scaling
-from seqssl.compose import load_recipe, to_yaml
-from seqssl.config import RunConfig
+from seqssl.assembly import assemble, build_adapter, length, model_of, set_scaling
+from seqssl.config.check import within_stream
+from seqssl.config.compose import to_yaml
+from seqssl.config.schema import RunConfig
+from seqssl.data.adapters import HasViews, SampleSpec
 from seqssl.data.files import locked, write_atomic
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
-from seqssl.evaluation.encoder import Encoder
-from seqssl.model.protocols import HasViews
-from seqssl.model.types import SampleSpec
-from seqssl.report import flatten
-from seqssl.rules import within_stream
+from seqssl.evaluation.frozen import Encoder
+from seqssl.planning.plan import load_recipe
+from seqssl.report.page import flatten
 from seqssl.training import checkpoint
 
 # What may differ when a run is taken up again: none of it changes the numbers that are still to come.

@@ -5,7 +5,7 @@ the chosen entry of its `sizes`, the command line. Every value remembers where i
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seqssl import rules
-from seqssl.components import did_you_mean
-from seqssl.config import RunConfig
+from seqssl.config import check as rules
+from seqssl.config.components import did_you_mean
+from seqssl.config.schema import RunConfig
 from seqssl.errors import UserError
 
 MAX_EXTENDS = 2  # levels below a recipe: deeper chains cannot be read
 COMMAND_LINE = "command line"
 Tree = dict[str, Any]
+# Names of sizes, and the configuration at each -> the one to take, and a sentence for the user.
+ChooseSize = Callable[[Sequence[str], Callable[[str], RunConfig]], tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,11 @@ class Layers:
             del self.origins[old]
 
 
-def load_recipe(name: str | Path, *overrides: str) -> RunConfig:
-    """The configuration of a recipe, with `key=value` overrides; all its problems in one `UserError`."""
-    return resolve(name, *overrides).config
+def resolve(name: str | Path, *overrides: str, choose_size: ChooseSize) -> Resolved:
+    """The configuration of a recipe, with `key=value` overrides; all its problems in one `UserError`.
 
-
-def resolve(name: str | Path, *overrides: str) -> Resolved:
-    """`load_recipe`, with the origin of every value."""
+    `choose_size` decides what size=auto means; see `seqssl.planning.plan`.
+    """
     given, problems = parse_overrides(overrides)
     path = find_recipe(name)
     layers = Layers()
@@ -105,7 +105,14 @@ def resolve(name: str | Path, *overrides: str) -> Resolved:
     layers.values.setdefault("recipe", path.stem)
     sizes = _sizes(layers)
     asked = str(given.pop("size", layers.values.get("size", "auto")))
-    size, note = _choose_size(name, overrides, sizes, asked, str(layers.values.get("size", "default")))
+    only = str(layers.values.get("size", "default"))  # of a recipe without sizes
+    size, note = _known_size(name, sizes, asked, only), ""
+    if not size:
+
+        def at(size: str) -> RunConfig:
+            return resolve(name, *overrides, f"size={size}", choose_size=choose_size).config
+
+        size, note = choose_size(list(sizes), at)
     if size in sizes:
         layers.choose_size(size, sizes)
     if "streams" in given:
@@ -287,29 +294,17 @@ def _sizes(layers: Layers) -> Tree:
     )
 
 
-def _choose_size(
-    name: str | Path, overrides: Sequence[str], sizes: Tree, asked: str, only: str
-) -> tuple[str, str]:
-    """The size to use, and a sentence about it when it was chosen automatically.
-
-    `only` is the size of a recipe without `sizes`.
-    """
+def _known_size(name: str | Path, sizes: Tree, asked: str, only: str) -> str:
+    """The size that is asked for, "" where it is to be chosen; UserError where there is no such size."""
     if not isinstance(sizes, dict) or not all(isinstance(entry, dict) for entry in sizes.values()):
         raise UserError(f"{name}: sizes must map each size's name to the keys that it changes")
     if asked in sizes or (not sizes and asked == only):
-        return asked, ""
+        return asked
     if asked != "auto":
         raise UserError(
             f"size = {asked}: {name} has no such size{did_you_mean(asked, [*(sizes or [only]), 'auto'])}"
         )
-    if not sizes:
-        return only, ""
-    from seqssl.plan import choose_size
-
-    def at(size: str) -> RunConfig:
-        return load_recipe(name, *overrides, f"size={size}")
-
-    return choose_size(list(sizes), at)
+    return "" if sizes else only
 
 
 def _interpolate(values: Tree, path: Path) -> Tree:
@@ -329,7 +324,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _folders() -> list[Path]:
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     shipped = package / "_recipes"  # in a wheel; an editable install has them beside the package
     return [Path("recipes"), shipped if shipped.is_dir() else package.parent / "recipes"]
 

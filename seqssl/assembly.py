@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqssl.components import construct
-from seqssl.config import DataConfig, EncoderConfig, RunConfig, Slot
+from seqssl.config.components import construct
+from seqssl.config.schema import DataConfig, EncoderConfig, RunConfig, Slot
+from seqssl.data.adapters import ModalityAdapter, SampleSpec
 from seqssl.errors import UserError
 from seqssl.model.alignment import SymbolCodes, tiles
-from seqssl.model.encoder import ConformerBlock, ContextEncoder, TransformerBlock
-from seqssl.model.features import ChannelNorm, InstanceNorm
+from seqssl.model.blocks import ConformerBlock, TransformerBlock
+from seqssl.model.encoder import ContextEncoder
+from seqssl.model.joint import JointModel
 from seqssl.model.layers import ConvPosition
-from seqssl.model.pretraining import JointModel, PretrainingModel
-from seqssl.model.protocols import ModalityAdapter
+from seqssl.model.norms import ChannelNorm, InstanceNorm
+from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.quantizers import LinearTarget
-from seqssl.model.types import SampleSpec
 
 
 def build_adapter(config: RunConfig) -> ModalityAdapter:

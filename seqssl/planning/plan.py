@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from seqssl.config import RunConfig
-from seqssl.cost import Cost, cost_of
-from seqssl.hardware import DEFAULT_GPU, Speed, gpu_speed, has_gpu, local_speeds, num_cores
+from seqssl.config import compose
+from seqssl.config.compose import Resolved
+from seqssl.config.schema import RunConfig
+from seqssl.planning.cost import Cost, cost_of
+from seqssl.planning.hardware import DEFAULT_GPU, Speed, gpu_speed, has_gpu, local_speeds, num_cores
 
 MANY_CORES = 16  # from here on size=auto gives a CPU the size above the smallest
 GPU_SHARE = 0.9  # of a GPU's memory that a plan may fill; the rest is fragmentation and the driver
@@ -45,6 +48,16 @@ def plan(config: RunConfig, devices: int = 1, device: str | None = None) -> Plan
     estimates += [_estimate(config, cost, speed, 1) for speed in local_speeds()]
     title = f"{config.recipe}, size {config.size}"
     return Plan(title, cost, config.train.num_updates, estimates)
+
+
+def load_recipe(name: str | Path, *overrides: str) -> RunConfig:
+    """The configuration of a recipe, with `key=value` overrides; all its problems in one `UserError`."""
+    return resolve(name, *overrides).config
+
+
+def resolve(name: str | Path, *overrides: str) -> Resolved:
+    """`load_recipe`, with the origin of every value."""
+    return compose.resolve(name, *overrides, choose_size=choose_size)
 
 
 def choose_size(sizes: Sequence[str], at: Callable[[str], RunConfig]) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from seqssl.config import RunConfig
+from seqssl.config.schema import RunConfig
 from seqssl.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def cost_of(config: RunConfig) -> Cost:
     """What a micro-batch of a run costs; the model is built on the meta device."""
     if config.streams:
         return _joint_cost(config)
-    from seqssl.build import build_adapter, build_model
+    from seqssl.assembly import build_adapter, build_model
 
     model = build_model(config, device="meta")
     shape = _Shape.of(config, build_adapter(config).spec, model.feature_encoder)
@@ -134,7 +134,7 @@ def _joint_cost(config: RunConfig) -> Cost:
 
 def _rate_of(config: RunConfig) -> float:
     """Input steps in one unit of a stream's cost."""
-    from seqssl.build import build_adapter
+    from seqssl.assembly import build_adapter
 
     return build_adapter(config).spec.rate_hz or 1.0
 
@@ -236,7 +236,7 @@ def _feature_encoder_cost(config: RunConfig, shape: _Shape) -> tuple[float, int]
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    from seqssl.build import build_feature_encoder
+    from seqssl.assembly import build_feature_encoder
 
     kept: dict[int, Tensor] = {}
 

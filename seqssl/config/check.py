@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seqssl.components import (
+from seqssl.config.components import (
     convert,
     describe,
     did_you_mean,
@@ -22,7 +22,7 @@ from seqssl.components import (
     signature,
     slot_problems,
 )
-from seqssl.config import MixedStream, RunConfig, StreamConfig
+from seqssl.config.schema import MixedStream, RunConfig, StreamConfig
 from seqssl.errors import UserError
 
 SLOTS = {name: name for name in ("modality", "feature_encoder", "masking", "quantizer", "mixer")}

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from seqssl.data.adapters import Sample, SampleSpec
 from seqssl.data.batching import collate
 from seqssl.errors import UserError
 from seqssl.model.alignment import MIN_OBSERVED, observed_share
 from seqssl.model.pretraining import PretrainingModel
-from seqssl.model.types import Features, Sample, SampleSpec
+from seqssl.model.types import Features
 
 POOLS = ("mean", "none")
 FEATURES = "features"  # the stage before the context encoder, beside the names of its taps

@@ -12,11 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from seqssl.data.adapters import ModalityAdapter, Sample
 from seqssl.data.files import Progress, silent
 from seqssl.data.shards import Corpus
-from seqssl.evaluation.encoder import Array, Encoder
-from seqssl.model.protocols import ModalityAdapter
-from seqssl.model.types import Sample
+from seqssl.evaluation.frozen import Array, Encoder
 
 Rows = npt.NDArray[np.integer[Any]]  # row numbers
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

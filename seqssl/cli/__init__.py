@@ -1,0 +1,3 @@
+"""The command line."""
+
+from seqssl.cli.main import main as main

@@ -1,0 +1,122 @@
+"""What an adapter speaks: all that seqssl knows about a kind of data."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from seqssl.model.protocols import FeatureEncoder
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """The input contract of a modality; it is stored in every checkpoint."""
+
+    dtype: str  # "float32" or "int64"
+    units: str  # what one value means: "amplitude in [-1, 1]", "g", "token id", ...
+    channels: int | None = None  # None: samples have no channel axis
+    vocab_size: int | None = None  # for int64 inputs
+    rate_hz: float | None = None  # input steps per second; None: not a time series
+    max_len: int | None = None  # longest row in input steps; None: no limit
+    channel_names: tuple[str, ...] | None = None  # one per channel
+    symbols: str | None = None  # one character per id, where the ids have such names
+    missing_id: int | None = None  # the id that stands for "unknown": never observed
+
+    @classmethod
+    def restore(cls, values: Mapping[str, Any]) -> "SampleSpec":
+        """A spec from JSON or YAML, which know lists only."""
+        names = values.get("channel_names")
+        return cls(**{**values, "channel_names": None if names is None else tuple(names)})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row, ready to be batched."""
+
+    values: Shaped[np.ndarray, "t *c"]
+    label: str = ""
+    group: str = ""
+    observed: Bool[np.ndarray, "t *c"] | None = None  # False = missing; of the values' shape
+    times: Float[np.ndarray, "t"] | None = None  # seconds
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Many rows from one read (the windows of a long recording), with what was noticed on the way.
+
+    Each row is a mapping like the one of a `Record` that gives a single row. A text `part` in it makes the
+    row's key `<record's key>#<part>` (its number where there is none, nothing where it is empty). `quality`
+    is written to quality.jsonl: counts, errors before and after a correction, what was left out and why.
+    """
+
+    rows: Sequence[Mapping[str, object]]
+    quality: Mapping[str, object] = field(default_factory=dict)  # plain JSON values
+
+
+@dataclass(frozen=True)
+class Record:
+    """A row, or a file of rows, found in raw files.
+
+    `read` is the expensive part and runs in a worker process, so it must be picklable (a
+    `functools.partial`, a bound method). It returns the columns to store, or `Rows` of them, and raises
+    `ValueError` with the reason when the data is bad. Columns with a meaning: `length` (int, input steps,
+    needed), `label` (text, instead of the record's), `weight` (float, how often training draws the row
+    relative to others; 1 where the column is missing).
+    """
+
+    key: str  # unique in the source and stable: a relative path, with an offset where needed
+    read: Callable[[], Mapping[str, object] | Rows]
+    group: str = ""  # speaker, subject, chromosome, piece, station
+    label: str = ""
+    split: str = ""  # a split that the source itself gives; "" = drawn by `prepare`
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A raw file or row that cannot be used, and why."""
+
+    path: str
+    reason: str
+
+
+class ModalityAdapter(Protocol):
+    """All that seqssl knows about a kind of data. Must be picklable (loader workers hold a copy)."""
+
+    spec: SampleSpec
+
+    def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
+        """A cheap scan of raw files into rows.
+
+        `source` is a folder or a file. `split` is "all", or the name of a split that the source
+        itself defines. Order must not depend on the file system.
+        """
+        ...
+
+    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+        """A stored row as an array; `rng` drives augmentation, None means evaluation."""
+        ...
+
+    def feature_encoder(self, dim: int) -> FeatureEncoder:
+        """The modality's default feature encoder; `dim` is the context encoder's width, as a hint."""
+        ...
+
+
+@runtime_checkable
+class HasViews(Protocol):
+    """What an adapter may offer beside `ModalityAdapter`."""
+
+    def views(self, sample: Sample) -> list[Sample]:
+        """Samples that mean the same, the given one among them; pooled embeddings are averaged over them."""
+        ...
+
+
+@runtime_checkable
+class HasPicture(Protocol):
+    """What an adapter may offer beside `ModalityAdapter`."""
+
+    def picture(self, sample: Sample) -> Float[np.ndarray, "t bins"]:
+        """A sample as a person wants to see it, where its channels are not that."""
+        ...

@@ -1,0 +1,35 @@
+"""Several kinds of data over one context encoder."""
+
+from collections.abc import Mapping
+
+from torch import Generator, nn
+
+from seqssl.model.pretraining import Output, PretrainingModel
+from seqssl.model.types import Batch, MaskedFrames
+
+
+class JointModel(nn.Module):
+    """Several kinds of data, each with its own front end, codebook and heads, over one context encoder."""
+
+    def __init__(self, models: Mapping[str, PretrainingModel]) -> None:
+        super().__init__()
+        self.streams = nn.ModuleDict(models)
+
+    def of(self, stream: str) -> PretrainingModel:
+        """The model of one kind of data."""
+        model = self.streams[stream]
+        assert isinstance(model, PretrainingModel)
+        return model
+
+    def draw_mask(self, batch: Batch, generator: Generator) -> MaskedFrames:
+        """Choose the masked frames of a batch of one kind."""
+        return self.of(batch.stream).draw_mask(batch, generator)
+
+    def forward(
+        self, batch: Batch, frames: MaskedFrames, *, temperature: float | None, generator: Generator
+    ) -> Output:
+        """One step on a batch of one kind."""
+        output: Output = self.streams[batch.stream](
+            batch, frames, temperature=temperature, generator=generator
+        )
+        return output

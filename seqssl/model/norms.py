@@ -1,0 +1,93 @@
+"""Norms over channels, over frames, over rows."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+MIN_STD = 1e-6  # below it a channel counts as constant
+
+
+def identity(x: Tensor) -> Tensor:
+    """The sum over ranks when there is one rank."""
+    return x
+
+
+class ChannelNorm(nn.Module):
+    """Each channel less its mean, over its standard deviation; both are fixed and stored with the weights.
+
+    `set` takes them from the training data. Missing values become 0, the mean.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    def set(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Take over statistics; a channel that never changes keeps its scale."""
+        with torch.no_grad():
+            self.mean.copy_(torch.tensor(mean))
+            self.std.copy_(torch.tensor([value if value > MIN_STD else 1.0 for value in std]))
+
+    def forward(
+        self, inputs: Float[Tensor, "b t *c"], seen: Bool[Tensor, "b t *c"]
+    ) -> Float[Tensor, "b t *c"]:
+        """Scale."""
+        return (inputs - self.mean) / self.std * seen
+
+
+class InstanceNorm(nn.Module):
+    """Each channel of each row to zero mean and unit variance over its observed values (RevIN without the
+    affine map; Kim et al., ICLR 2022). What it removes, a level, is lost to the model."""
+
+    def forward(
+        self, inputs: Float[Tensor, "b t *c"], seen: Bool[Tensor, "b t *c"]
+    ) -> Float[Tensor, "b t *c"]:
+        """Scale; a channel that does not change within the row becomes 0."""
+        count = seen.sum(1, keepdim=True).clamp(min=1)
+        mean = (inputs * seen).sum(1, keepdim=True) / count
+        centered = (inputs - mean) * seen
+        std = (centered.square().sum(1, keepdim=True) / count).sqrt()
+        return centered / std.clamp(min=MIN_STD)
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch norm over valid frames only, with statistics summed over ranks.
+
+    `all_reduce` is replaced by `seqssl.training.parallel.synchronize`. Under activation checkpointing
+    the running statistics are updated at the recomputation too, which only makes them follow faster.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, dim: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.register_buffer("running_mean", torch.zeros(dim))
+        self.register_buffer("running_var", torch.ones(dim))
+        self.momentum, self.eps = momentum, eps
+        self.all_reduce: Callable[[Tensor], Tensor] = identity
+
+    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+        """Normalize every frame; statistics are float32."""
+        if not self.training:
+            mean, var = self.running_mean, self.running_var
+        else:
+            frames = x.float() * valid[..., None]
+            count = valid.sum().to(frames.dtype)[None]
+            sums = self.all_reduce(torch.cat([frames.sum((0, 1)), frames.square().sum((0, 1)), count]))
+            mean, square = (sums[:-1] / sums[-1].clamp(min=1)).chunk(2)
+            var = (square - mean.square()).clamp(min=0)
+            with torch.no_grad():
+                unbiased = var * (sums[-1] / (sums[-1] - 1).clamp(min=1))
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(unbiased, self.momentum)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        return (x * scale + (self.bias - mean * scale)).to(x.dtype)
