@@ -1,52 +1,108 @@
-"""The one place where parts meet: a configuration becomes an adapter, a model, a task."""
+"""The one place where parts meet: a configuration becomes adapters, a model, a task."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypedDict
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seqssl.config.components import construct
-from seqssl.config.schema import DataConfig, EncoderConfig, RunConfig, Slot
+from seqssl.config.compose import resolve
+from seqssl.config.schema import DataConfig, EncoderConfig, RunConfig, Slot, StreamConfig
 from seqssl.data.adapters import ModalityAdapter, SampleSpec
+from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
-from seqssl.model.alignment import SymbolCodes, tiles
+from seqssl.model.alignment import Alphabet, steps_per_frame, tiles
 from seqssl.model.blocks import ConformerBlock, TransformerBlock
 from seqssl.model.encoder import ContextEncoder
 from seqssl.model.joint import JointModel
 from seqssl.model.layers import ConvPosition
 from seqssl.model.norms import ChannelNorm, InstanceNorm
 from seqssl.model.pretraining import PretrainingModel
-from seqssl.model.quantizers import LinearTarget
+from seqssl.model.protocols import FeatureEncoder, Quantizer, Targets, Task
+from seqssl.model.targets import LearnedCodes, SymbolCodes, Teacher
+from seqssl.model.types import Batch, Features
+from seqssl.training import checkpoint
+
+Model = PretrainingModel | JointModel
 
 
-def build_adapter(config: RunConfig) -> ModalityAdapter:
-    """The modality's adapter."""
-    adapter: ModalityAdapter = construct(config.modality, "modality", {})
+@dataclass(frozen=True)
+class Stream:
+    """A kind of data: its name ("" where it is the only one), its settings, and the adapter that reads it."""
+
+    name: str
+    config: StreamConfig
+    adapter: ModalityAdapter
+    weight: float = 1.0  # share of the micro-batches, relative to other streams
+
+    @property
+    def spec(self) -> SampleSpec:
+        """What an input is."""
+        return self.adapter.spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenStream(Stream):
+    """A kind of data whose prepared rows are at hand."""
+
+    corpus: Corpus
+
+
+def streams_of(config: RunConfig) -> tuple[Stream, ...]:
+    """The kinds of data of a run, each with its adapter; the one place where adapters are built."""
+    weights = {name: stream.weight for name, stream in config.streams.items()}
+    return tuple(
+        Stream(name, part, build_adapter(part.modality), weights.get(name, 1.0))
+        for name, part in config.parts().items()
+    )
+
+
+def build_adapter(modality: Slot) -> ModalityAdapter:
+    """The adapter of a modality's slot."""
+    adapter: ModalityAdapter = construct(modality, "modality", {})
     return adapter
 
 
 def build_model(config: RunConfig, device: torch.device | str = "cpu") -> PretrainingModel:
-    """The model with initial weights drawn from `config.seed`; on "meta" it has shapes and no weights.
+    """The model of a run of one kind of data, with initial weights drawn from `config.seed`.
 
-    The caller's random state is left as it was.
+    On "meta" it has shapes and no weights. The caller's random state is left as it was.
     """
-    with _seeded(config, device):
-        return _assemble(config)
+    model = assemble(config, streams_of(config), device)
+    if isinstance(model, JointModel):
+        raise UserError("this run has several kinds of data: seqssl.build_joint_model builds their model.")
+    return model
 
 
 def build_joint_model(config: RunConfig, device: torch.device | str = "cpu") -> JointModel:
     """A model for each stream of the configuration, over one context encoder."""
-    with _seeded(config, device):
-        encoder = _encoder_of(config)
-        return JointModel({name: _assemble(part, encoder) for name, part in config.parts().items()})
+    model = assemble(config, streams_of(config), device)
+    return model if isinstance(model, JointModel) else JointModel({"lone": model})
+
+
+def assemble(config: RunConfig, streams: Sequence[Stream], device: torch.device | str = "cpu") -> Model:
+    """The model of a run: its streams over one context encoder; a lone stream's is the whole model."""
+    with seeded(config.seed, device):
+        encoder: ContextEncoder | None = None
+        models: dict[str, PretrainingModel] = {}
+        if len(streams) > 1 or streams[0].name:  # weights are drawn in this order: the shared part first
+            encoder = _encoder_of(config)
+        for stream in streams:
+            models[stream.name] = _assemble(stream, config, encoder)
+    return models[""] if "" in models else JointModel(models)
 
 
 @contextmanager
-def _seeded(config: RunConfig, device: torch.device | str) -> Iterator[None]:
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Weights that are drawn inside depend on the seed alone; the random state outside is left as it was."""
     with torch.random.fork_rng(devices=[]), torch.device(device):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(seed)
         yield
 
 
@@ -54,43 +110,42 @@ def _encoder_of(config: RunConfig) -> ContextEncoder:
     return build_encoder(config.encoder, config.mixer, config.train.checkpoint_activations)
 
 
-def _assemble(config: RunConfig, encoder: ContextEncoder | None = None) -> PretrainingModel:
-    dim, spec = config.encoder.dim, build_adapter(config).spec
-    target, mask_input = resolve_target(config, spec)
-    feature_encoder = build_feature_encoder(config)
-    wiring: dict[str, Any] = {"input_dim": feature_encoder.dim, "context_dim": dim}
-    masking = construct(config.masking, "masking", wiring)
-    if target == "identity":
-        quantizer: Any = LinearTarget(feature_encoder.dim, dim=dim)
-    else:
-        quantizer = construct(config.quantizer, "quantizer", wiring)
-    encoder = encoder or _encoder_of(config)
-    symbols = None if target == "latent" else _symbol_codes(spec, feature_encoder)
-    sizes = (quantizer.codebook_size,) * quantizer.num_codebooks
-    if symbols is not None:
-        sizes += (symbols.codebook_size,) * symbols.num_codebooks
-    wiring |= {
-        "target_dim": quantizer.dim,
+def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) -> PretrainingModel:
+    """The model of a stream; `shared` None gives it a context encoder of its own."""
+    own, spec, dim = stream.config, stream.spec, config.encoder.dim
+    mask_input = masks_input(own, spec)
+    feature_encoder = build_feature_encoder(stream, dim)
+    targets: Targets | None = None
+    if own.context == "quantized":  # what is masked is then as wide as the vectors of the targets
+        targets = _build_targets(stream, feature_encoder, dim)
+    width = feature_encoder.dim if targets is None else targets.dim
+    masking = construct(own.masking, "masking", {"input_dim": width, "context_dim": dim})
+    targets = targets or _build_targets(stream, feature_encoder, dim)
+    encoder = shared or _encoder_of(config)
+    sizes = targets.codebook_sizes
+    wiring = {
+        "input_dim": feature_encoder.dim,
+        "context_dim": dim,
+        "target_dim": targets.dim,
         "num_codebooks": len(sizes),
         "codebook_size": max(sizes, default=0),
         "codebook_sizes": sizes if len(set(sizes)) > 1 else None,
     }
-    objectives = {name: construct(slot, "objective", wiring) for name, slot in config.objectives.items()}
+    objectives = {name: construct(slot, "objective", wiring) for name, slot in own.objectives.items()}
     norm = None
     if config.encoder.feature_norm == "layer":
         norm = nn.LayerNorm(feature_encoder.dim, elementwise_affine=False)
     model = PretrainingModel(
         feature_encoder,
         masking,
-        quantizer,
+        targets,
         encoder,
         objectives,
         dim,
         norm,
-        _input_norm(config, spec),
-        symbols=symbols,
+        _input_norm(own, spec),
         mask_input=mask_input,
-        codebook_size=wiring["codebook_size"],
+        context=own.context,
     )
     if mask_input and "observed" not in model.extra_inputs:
         raise UserError(
@@ -100,30 +155,114 @@ def _assemble(config: RunConfig, encoder: ContextEncoder | None = None) -> Pretr
     return model
 
 
-def resolve_target(config: RunConfig, spec: SampleSpec) -> tuple[str, bool]:
-    """`target`, and whether masks come before the feature encoder; auto looks at whether inputs are ids."""
-    discrete = spec.vocab_size is not None
-    target = config.target if config.target != "auto" else "identity" if discrete else "latent"
-    if target != "latent" and not discrete:
-        raise UserError(f"target={target} needs inputs that are ids; this modality has {spec.dtype} values.")
-    mask_at = config.mask_at if config.mask_at != "auto" else "input" if discrete else "features"
-    return target, mask_at == "input"
+def masks_input(config: StreamConfig, spec: SampleSpec) -> bool:
+    """Whether masks come before the feature encoder; auto: for ids."""
+    return config.mask_at == "input" if config.mask_at != "auto" else spec.vocab_size is not None
 
 
-def _symbol_codes(spec: SampleSpec, feature_encoder: Any) -> SymbolCodes:
+def targets_slot(config: StreamConfig, spec: SampleSpec) -> Slot:
+    """The slot of the targets; where it is empty, a frame's ids if inputs are ids, else learned codes."""
+    return config.targets or {"target": "learned" if spec.vocab_size is None else "symbols"}
+
+
+def _build_targets(stream: Stream, feature_encoder: FeatureEncoder, dim: int) -> Targets:
+    """What is predicted, from the slots `targets` and `quantizer`."""
+    spec, input_dim = stream.spec, feature_encoder.dim
+
+    def make_quantizer(width: int) -> Quantizer:
+        quantizer: Quantizer = construct(
+            stream.config.quantizer, "quantizer", {"input_dim": width, "context_dim": dim}
+        )
+        return quantizer
+
+    wiring = Lazy(
+        quantizer=partial(make_quantizer, input_dim),
+        learned=lambda: LearnedCodes(make_quantizer(input_dim)),
+        symbols=lambda: SymbolCodes(_alphabet(stream, feature_encoder)),
+        alphabet=lambda: _alphabet(stream, feature_encoder),
+        codebook_sizes=lambda: _given_sizes(spec),
+        feature_encoder=lambda: feature_encoder,
+        make_quantizer=lambda: make_quantizer,
+        stride=lambda: steps_per_frame(feature_encoder),
+        channels=lambda: spec.channels,
+        open_teacher=lambda: partial(open_teacher, stream.name),
+        read_array=lambda: read_array,
+        input_dim=lambda: input_dim,
+        vector_dim=lambda: dim,
+    )
+    targets: Targets = construct(targets_slot(stream.config, spec), "targets", wiring)
+    return targets
+
+
+class Lazy(Mapping[str, object]):
+    """Wiring of which only what is asked for is made: a quantizer that nobody asks for draws no weights."""
+
+    def __init__(self, **makers: Callable[[], object]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> object:
+        return self._makers[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers  # without making it
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+def _alphabet(stream: Stream, feature_encoder: FeatureEncoder) -> Alphabet:
     """How the ids of a frame are codes."""
-    stride = tiles(feature_encoder)
+    spec, stride = stream.spec, tiles(feature_encoder)
+    if spec.vocab_size is None:
+        target = targets_slot(stream.config, spec)["target"]
+        raise UserError(f"targets={target} needs inputs that are ids; this modality has {spec.dtype} values.")
     if stride is None:
         raise UserError(
             f"the frames of {type(feature_encoder).__name__} overlap, so that a frame has no ids of its own: "
-            "use target=latent, or one with output_lengths(t) = ceil(t / stride) (token, patch)."
+            "use targets=learned, or one with output_lengths(t) = ceil(t / stride) (token, patch)."
         )
-    assert spec.vocab_size is not None  # resolve_target has seen to it
     last = spec.vocab_size - 1
-    return SymbolCodes(last if spec.missing_id == last else spec.vocab_size, stride, spec.channels or 1)
+    return Alphabet(last if spec.missing_id == last else spec.vocab_size, stride, spec.channels or 1)
 
 
-def _input_norm(config: RunConfig, spec: SampleSpec) -> nn.Module | None:
+def _given_sizes(spec: SampleSpec) -> tuple[int, ...]:
+    """Entries of each codebook of the codes that an adapter gives."""
+    if spec.codebook_sizes is None:
+        raise UserError("targets=given needs an adapter that gives codes and says spec.codebook_sizes.")
+    return spec.codebook_sizes
+
+
+def open_teacher(stream: str, run: str, tap: str) -> Teacher:
+    """The frozen model of another run, as a function from a batch to the frames of one of its taps."""
+    folder = Path(run).expanduser()
+    config = resolve(folder, choose_size=lambda sizes, at: (sizes[0], "")).config
+    model = assemble(config, streams_of(config))
+    saved, _ = checkpoint.latest(folder / "checkpoints")
+    if saved is None:
+        raise UserError(f"targets.run = {run}: it holds no checkpoint.")
+    checkpoint.load_weights(model, saved)
+    teacher = model.of(stream if isinstance(model, JointModel) else "").eval()
+
+    @torch.no_grad()
+    def teach(batch: Batch) -> Features:
+        return teacher.to(batch.inputs.device).encode(batch, tap)
+
+    return teach
+
+
+def read_array(path: str) -> Tensor:
+    """A .npy file; UserError where it cannot be read."""
+    try:
+        return torch.from_numpy(np.load(Path(path).expanduser(), allow_pickle=False))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as a .npy array: {error}") from error
+
+
+def _input_norm(config: StreamConfig, spec: SampleSpec) -> nn.Module | None:
+    """What scales inputs before the feature encoder."""
     if config.input_norm == "none":
         return None
     if spec.vocab_size is not None:
@@ -131,16 +270,15 @@ def _input_norm(config: RunConfig, spec: SampleSpec) -> nn.Module | None:
     return ChannelNorm(spec.channels or 1) if config.input_norm == "channel" else InstanceNorm()
 
 
-def build_feature_encoder(config: RunConfig) -> Any:
+def build_feature_encoder(stream: Stream, dim: int) -> FeatureEncoder:
     """The slot's feature encoder where the recipe names one, else the adapter's own."""
-    adapter = build_adapter(config)
-    if config.feature_encoder is None:
-        return adapter.feature_encoder(config.encoder.dim)
-    spec = adapter.spec
-    wiring = {"channels": spec.channels, "vocab_size": spec.vocab_size, "num_bins": spec.channels}
-    if spec.vocab_size is None:
-        wiring["channels"] = spec.channels or 1
-    return construct(config.feature_encoder, "feature_encoder", wiring)
+    spec, slot = stream.spec, stream.config.feature_encoder
+    if slot is None:
+        return stream.adapter.feature_encoder(dim)
+    channels = spec.channels if spec.vocab_size is not None else spec.channels or 1
+    wiring = {"channels": channels, "vocab_size": spec.vocab_size, "num_bins": spec.channels}
+    encoder: FeatureEncoder = construct(slot, "feature_encoder", wiring)
+    return encoder
 
 
 def build_encoder(config: EncoderConfig, mixer: Slot, checkpoint_activations: bool) -> ContextEncoder:
@@ -155,7 +293,7 @@ def build_encoder(config: EncoderConfig, mixer: Slot, checkpoint_activations: bo
             dim=config.dim,
             ffn_dim=config.ffn_dim,
             conv_kernel=config.conv_kernel,
-            conv_norm=config.conv_norm,
+            conv_norm=config.conv_norm,  # type: ignore[arg-type]
             dropout=config.dropout,
         )
 
@@ -171,20 +309,32 @@ def build_encoder(config: EncoderConfig, mixer: Slot, checkpoint_activations: bo
     )
 
 
-def assemble(config: RunConfig, device: str = "cpu") -> PretrainingModel | JointModel:
-    """The model of a run, of one kind of data or several."""
-    return build_joint_model(config, device) if config.streams else build_model(config, device)
-
-
-def model_of(model: PretrainingModel | JointModel, stream: str) -> PretrainingModel:
-    """The model of one kind of data."""
-    return model.of(stream) if isinstance(model, JointModel) else model
+def build_task(config: RunConfig, model: Model, streams: Sequence[OpenStream]) -> Task:
+    """What the loop is to run, from the slot `task`."""
+    wiring = Lazy(
+        model=lambda: model,
+        streams=lambda: streams,
+        labels=lambda: tuple(sorted({str(label) for s in streams for label in s.corpus.labels})),
+        groups=lambda: tuple(sorted({str(group) for s in streams for group in s.corpus.groups})),
+        seed=lambda: config.seed,
+    )
+    with seeded(config.seed):
+        task: Task = construct(config.task, "task", wiring)
+    return task
 
 
 def set_scaling(model: PretrainingModel, statistics: Mapping[str, Sequence[float]] | None) -> None:
     """Hand the training data's statistics to a model that scales by them."""
     if isinstance(model.input_norm, ChannelNorm) and statistics is not None:
         model.input_norm.set(statistics["mean"], statistics["std"])
+
+
+class Lengths(TypedDict):
+    """How rows become batches, in input steps."""
+
+    batch_length: int
+    max_length: int | None
+    join_length: int | None
 
 
 def length(config: DataConfig, name: str, spec: SampleSpec) -> int | None:
@@ -199,10 +349,10 @@ def length(config: DataConfig, name: str, spec: SampleSpec) -> int | None:
     return int(seconds * spec.rate_hz)
 
 
-def batching(config: DataConfig, spec: SampleSpec) -> dict[str, Any]:
+def batching(config: DataConfig, spec: SampleSpec) -> Lengths:
     """How rows become batches, in input steps."""
-    return {
-        "batch_length": length(config, "batch", spec),
-        "max_length": length(config, "max", spec),
-        "join_length": length(config, "join", spec),
-    }
+    return Lengths(
+        batch_length=length(config, "batch", spec) or 1,
+        max_length=length(config, "max", spec),
+        join_length=length(config, "join", spec),
+    )

@@ -62,7 +62,7 @@ def prepare(arguments: Arguments) -> None:
             num_workers=arguments["workers"],
             progress=progress,
         )
-    from seqssl.runs.train import hours
+    from seqssl.runs.streams import hours
 
     for name, split in manifest.splits.items():
         amount = f"{split.length:,} input steps" + (
@@ -296,23 +296,22 @@ def _open_source(
 
     Settings of the modality may differ from the run's as long as a row means the same.
     """
-    from seqssl.assembly import build_adapter
+    from seqssl.assembly import build_adapter, streams_of
     from seqssl.data.catalog import list_corpora
     from seqssl.data.prepare import open_or_prepare
-    from seqssl.runs.folder import check_contract, check_data, find_run, part_of
+    from seqssl.runs.folder import check_contract, check_data, find_run, stream_of
 
     config, folder = find_run(run)
-    part = part_of(config, arguments["stream"])
+    part = stream_of(streams_of(config), arguments["stream"]).config
     data = part.data
     if source in {entry.name for entry in list_corpora()} and not Path(str(source)).exists():
         data = replace(data, source=None, demo=source)
     elif source is not None:
         data = replace(data, source=str(_existing(source)), valid_groups=[])
-    part = replace(part, modality={**part.modality, **_settings(arguments)})
-    adapter = build_adapter(part)
+    modality = {**part.modality, **_settings(arguments)}
+    adapter = build_adapter(modality)
     check_contract(adapter.spec, folder, arguments["stream"])
-    modality = str(part.modality["target"])
-    corpus = open_or_prepare(adapter, data, modality=modality, progress=progress)
+    corpus = open_or_prepare(adapter, data, modality=str(modality["target"]), progress=progress)
     if source is None and not arguments.overrides:
         check_data(corpus, folder, arguments["stream"])
     return corpus, adapter

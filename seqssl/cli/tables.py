@@ -16,6 +16,9 @@ from seqssl.planning.plan import Plan
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from seqssl.assembly import Stream
+    from seqssl.model.pretraining import PretrainingModel
+
 METRICS = ("loss", "contrastive/accuracy", "contrastive/chance", "masked_prediction/accuracy",
            "masked_prediction/trivial", "codes/accuracy", "codes/trivial", "symbols/accuracy",
            "symbols/trivial", "symbols/bits", "symbols/entropy_bits", "symbols/markov_bits",
@@ -67,13 +70,12 @@ def run_tables(out: Path, metrics: Mapping[str, float], report: Path, seconds: f
 
 def info_tables(config: RunConfig, subject: Path) -> "RenderableType":
     """The input contract, the model, and where a run stands."""
-    from seqssl.assembly import build_joint_model, build_model
+    from seqssl.assembly import assemble, streams_of
 
-    if config.streams:
-        models: Mapping[str, Any] = dict(build_joint_model(config, device="meta").streams.items())
-    else:
-        models = {"": build_model(config, device="meta")}
-    contracts = [contract_table(part, models[name], subject, name) for name, part in config.parts().items()]
+    streams = streams_of(config)
+    whole = assemble(config, streams, "meta")
+    models = {stream.name: whole.of(stream.name) for stream in streams}
+    contracts = [contract_table(stream, models[stream.name], subject) for stream in streams]
     parts = _table(f"{config.recipe}, size {config.size}", "part", "trained", "fixed")
     for stream, model in models.items():
         for name, module in parts_of(model, config.encoder.taps).items():
@@ -84,33 +86,32 @@ def info_tables(config: RunConfig, subject: Path) -> "RenderableType":
     notes = [f"Taps, {config.encoder.dim} wide: {taps}."]
     empty = [
         *(["feature_encoder (the adapter's own is used)"] if config.feature_encoder is None else []),
-        *(["eval (no probe runs while training)"] if not config.eval else []),
     ]
     notes += [f"Not set: {', '.join(empty) or 'nothing'}."]
     return Group(*contracts, parts, *notes, *_progress(config, subject))
 
 
-def contract_table(config: RunConfig, model: Any, subject: Path, stream: str) -> Table:
+def contract_table(stream: "Stream", model: "PretrainingModel", subject: Path) -> Table:
     """What an input must be; of a run, what is stored with it."""
-    from seqssl.assembly import build_adapter, resolve_target
+    from seqssl.assembly import masks_input, targets_slot
     from seqssl.data.adapters import SampleSpec
     from seqssl.runs.folder import read_provenance
 
-    spec, statistics = build_adapter(config).spec, None
+    config, spec, statistics = stream.config, stream.spec, None
     if (subject / "config.yaml").is_file():
-        stored = read_provenance(subject, stream)
+        stored = read_provenance(subject, stream.name)
         spec, statistics = SampleSpec.restore(stored["spec"]), stored.get("statistics")
     width = spec.channels if spec.vocab_size is None else f"ids below {spec.vocab_size}"
     if spec.vocab_size is not None and spec.channels is not None:
         width = f"{spec.channels} of {width}"
-    table = _table(f"Input of {stream}" if stream else "Input", "", "")
+    table = _table(f"Input of {stream.name}" if stream.name else "Input", "", "")
     table.add_row("values", f"{spec.dtype}, {spec.units}")
     table.add_row("channels", "no channel axis" if width is None else str(width))
     table.add_row("rate", "none" if spec.rate_hz is None else rate_words(spec.rate_hz))
     table.add_row("longest row", "no limit" if spec.max_len is None else f"{spec.max_len} input steps")
     table.add_row("one frame", f"{_steps_per_frame(model.feature_encoder):.4g} input steps")
-    target, mask_input = resolve_target(config, spec)
-    table.add_row("targets", f"{target}, masked {'before' if mask_input else 'after'} the feature encoder")
+    side = "before" if masks_input(config, spec) else "after"
+    table.add_row("targets", f"{targets_slot(config, spec)['target']}, masked {side} the feature encoder")
     table.add_row("scaling", _scaling(config.input_norm, statistics))
     if spec.channel_names is not None:
         for c, name in enumerate(spec.channel_names):

@@ -25,12 +25,14 @@ from seqssl.config.components import (
 from seqssl.config.schema import MixedStream, RunConfig, StreamConfig
 from seqssl.errors import UserError
 
-SLOTS = {name: name for name in ("modality", "feature_encoder", "masking", "quantizer", "mixer")}
+SLOTS = {
+    name: name for name in ("modality", "feature_encoder", "masking", "quantizer", "mixer", "targets", "task")
+}
 SLOT_MAPPINGS = {"objectives": "objective", "eval": None}  # eval: see the command that reads it
 CHOICES = {
     "health": ("off", "warn", "halt"),
     "input_norm": ("none", "channel", "instance"),
-    "target": ("auto", "latent", "identity", "both"),
+    "context": ("features", "quantized"),
     "mask_at": ("auto", "input", "features"),
     "data.split_by": ("group", "record"),
     "optim.name": ("adam", "adamw", "adafactor"),
@@ -186,7 +188,7 @@ class _Builder:
 
     def _slot(self, key: str, slot: Any, kind: str | None) -> Any:
         """A slot with the defaults of its component filled in, so that a saved run stays what it was."""
-        if (slot is None and within_stream(key) == "feature_encoder") or slot == {}:
+        if (slot is None and within_stream(key) in ("feature_encoder", "targets")) or slot == {}:
             return slot
         if not isinstance(slot, Mapping) or not isinstance(slot.get("target"), str):
             self.problem(key, slot, "expected a target: a name or pkg.mod:Class")
@@ -229,7 +231,7 @@ def _rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     """Rules across fields: the keys involved (the first is the one to blame) and the remedy."""
     yield from _encoder_rules(config)
     for name, part in config.parts().items():
-        for keys, remedy in _stream_rules(part):
+        for keys, remedy in _stream_rules(part, config.encoder.taps):
             prefix = f"streams.{name}." if name else ""
             local = (f"{prefix}{key}" if key.split(".")[0] in STREAM_KEYS else key for key in keys)
             yield tuple(local), remedy
@@ -253,12 +255,12 @@ def _rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
             yield (key,), "must be at least 0 and below 1"
 
 
-def _stream_rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+def _stream_rules(config: StreamConfig, taps: Mapping[str, int]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Rules about one kind of data."""
     for name in ("modality", "masking", "quantizer"):
         if not getattr(config, name):
             yield (name, f"{name}.target"), missing_slot(name)
-    yield from _objective_rules(config)
+    yield from _objective_rules(config, taps)
     yield from _data_rules(config)
     for key in STREAM_POSITIVE:
         value = _value_at(config, key)
@@ -285,16 +287,16 @@ def _encoder_rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("encoder.position_groups", "encoder.dim"), f"must divide encoder.dim = {encoder.dim}"
 
 
-def _objective_rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+def _objective_rules(config: StreamConfig, taps: Mapping[str, int]) -> Iterator[tuple[tuple[str, ...], str]]:
     if not config.objectives:
         yield ("objectives",), "at least one objective is needed"
     for name, slot in config.objectives.items():
         key = f"objectives.{name}"
         tap = slot.get("tap")
-        if tap and tap not in config.encoder.taps:
+        if tap and tap not in taps:
             yield (
                 (f"{key}.tap", "encoder.taps"),
-                f"is no tap of the encoder{did_you_mean(tap, config.encoder.taps)}",
+                f"is no tap of the encoder{did_you_mean(tap, taps)}",
             )
         trains = slot and _class_of(slot, "objective") == "DiversityLoss"
         if trains and _class_of(config.quantizer, "quantizer") == "RandomProjectionQuantizer":
@@ -304,7 +306,7 @@ def _objective_rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]
             yield (f"{key}.target", key, "quantizer.target", "quantizer"), remedy
 
 
-def _data_rules(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+def _data_rules(config: StreamConfig) -> Iterator[tuple[tuple[str, ...], str]]:
     data = config.data
     for name, needed in (("batch", True), ("max", False), ("join", False)):
         seconds, frames = f"data.{name}_seconds", f"data.{name}_frames"
@@ -321,7 +323,7 @@ def _class_of(slot: Mapping[str, Any], kind: str) -> str:
     return locate(slot["target"], kind).partition(":")[2] if slot else ""
 
 
-def _value_at(config: RunConfig, key: str) -> Any:
+def _value_at(config: StreamConfig, key: str) -> Any:
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else getattr(value, part)

@@ -20,7 +20,7 @@ from typing import Any, Literal, Union
 
 from seqssl.errors import UserError
 
-KINDS = ("modality", "feature_encoder", "masking", "quantizer", "mixer", "objective")
+KINDS = ("modality", "feature_encoder", "masking", "quantizer", "mixer", "objective", "targets", "task")
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

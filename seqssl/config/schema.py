@@ -1,8 +1,8 @@
 """The fixed sections of a run's configuration. Slots (`{target: ..., keywords}`) stay open: a
 component's keyword-only constructor parameters are its schema (see `seqssl.config.compose`)."""
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Slot = dict[str, Any]
 
@@ -100,9 +100,11 @@ class StreamConfig:
     modality: Slot = field(default_factory=dict)
     feature_encoder: Slot | None = None  # None = the adapter's own
     input_norm: str = "none"  # none | channel: by the train split's statistics | instance: within each row
-    # What masked frames must find. latent: a quantizer's code of the frame; identity: the ids that the frame
-    # holds; both. auto: identity for ids, latent for the rest.
-    target: str = "auto"
+    # What is predicted. None = a frame's own ids where inputs are ids, else a quantizer's learned code.
+    targets: Slot | None = None
+    context: Literal["features", "quantized"] = (
+        "features"  # what the context encoder reads; vq-wav2vec: quantized
+    )
     # Where frames are hidden. features: after the feature encoder; input: their steps before it. auto: input
     # for ids, features for the rest.
     mask_at: str = "auto"
@@ -125,6 +127,8 @@ class RunConfig(StreamConfig):
 
     size: str = "auto"
     seed: int = 0
+    task: Slot = field(default_factory=lambda: {"target": "pretrain"})
+    init: str | None = None  # a run whose weights are where this one starts
     out: str | None = None  # None = runs/<recipe>-<size>
     health: str = "warn"  # off | warn | halt
     streams: dict[str, MixedStream] = field(default_factory=dict)
@@ -135,12 +139,6 @@ class RunConfig(StreamConfig):
     train: TrainConfig
     eval: dict[str, Slot] = field(default_factory=dict)
 
-    def parts(self) -> dict[str, "RunConfig"]:
-        """A configuration for each kind of data by name; one named "" where there is only one."""
-        if not self.streams:
-            return {"": self}
-        shared = [entry.name for entry in fields(StreamConfig)]
-        return {
-            name: replace(self, streams={}, **{key: getattr(stream, key) for key in shared})
-            for name, stream in self.streams.items()
-        }
+    def parts(self) -> dict[str, StreamConfig]:
+        """The settings of each kind of data by name; one named "" where there is only one."""
+        return dict(self.streams) or {"": self}

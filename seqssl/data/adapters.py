@@ -23,6 +23,8 @@ class SampleSpec:
     max_len: int | None = None  # longest row in input steps; None: no limit
     channel_names: tuple[str, ...] | None = None  # one per channel
     symbols: str | None = None  # one character per id, where the ids have such names
+    code_stride: int | None = None  # input steps of a code, where samples come with codes
+    codebook_sizes: tuple[int, ...] | None = None  # of those codes
     missing_id: int | None = None  # the id that stands for "unknown": never observed
 
     @classmethod

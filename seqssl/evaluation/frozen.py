@@ -212,12 +212,12 @@ class Encoder:
             ]
         batch = collate(samples, []).to(self.device)
         features = self.model.encode_features(batch)
-        x = features.x
+        x = self.model.clear(batch, features)
         if hidden and not self.model.mask_input:
             first = self.model.feature_encoder.output_lengths(batch.lengths - hidden)
             mask = features.valid & (torch.arange(x.shape[1], device=x.device) >= first[:, None])
             x = self.model.masking.apply(x, mask, torch.Generator(x.device).manual_seed(0))
-        taps = self.model.encoder(self.model.input_projection(x), features.valid)
+        taps = self.model.contexts(batch, features, x)
         pooled = features.valid
         if batch.observed is not None:
             size = pooled.shape[1]

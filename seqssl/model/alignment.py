@@ -1,28 +1,28 @@
 """Which input steps a frame stands for: what is missing, what is hidden, and which symbols a frame holds."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqssl.model.types import length_mask
+from seqssl.model.protocols import FeatureEncoder
+from seqssl.model.types import Batch, length_mask
 
 FAR = 2**20  # input steps; so many show what a feature encoder does far from the borders
 MIN_OBSERVED = 0.5  # share of a frame's values without which it is no target
 MAX_WORDS = 1024  # so many words of one frame's ids may there be for a word to be one code
 
 
-def steps_per_frame(feature_encoder: Any) -> float:
+def steps_per_frame(feature_encoder: FeatureEncoder) -> float:
     """Input steps between two frames, far from the borders of a row."""
     near, far = feature_encoder.output_lengths(torch.tensor([FAR, 2 * FAR], device="cpu")).tolist()
     stride = FAR / int(far - near)
     return float(round(stride)) if abs(stride - round(stride)) < 1e-3 else stride
 
 
-def tiles(feature_encoder: Any) -> int | None:
+def tiles(feature_encoder: FeatureEncoder) -> int | None:
     """The stride, where frame j stands for exactly the steps [j stride, (j + 1) stride); else None."""
     stride = round(steps_per_frame(feature_encoder))
     lengths = torch.arange(1, 8 * stride + 2, device="cpu")
@@ -40,7 +40,7 @@ def observed_share(
     size = observed.shape[1]
     valid = length_mask(lengths, size)
     channels = (observed.flatten(2) if observed.dim() > 2 else observed[..., None]) & valid[..., None]
-    seen = channels.sum(-1).double() / channels.any(1).sum(-1, keepdim=True).clamp(min=1)
+    known = channels.sum(-1).double() / channels.any(1).sum(-1, keepdim=True).clamp(min=1)
     edges = torch.arange(num_frames + 1, device=observed.device, dtype=torch.float64) * stride
     starts, ends = edges[:-1].floor().long().clamp(max=size), edges[1:].ceil().long().clamp(max=size)
 
@@ -48,8 +48,32 @@ def observed_share(
         sums = F.pad(steps.cumsum(1), (1, 0))
         return sums[:, ends] - sums[:, starts]
 
-    share: Tensor = within(seen) / within(valid.double()).clamp(min=1)
+    share: Tensor = within(known) / within(valid.double()).clamp(min=1)
     return share.float()
+
+
+def present(batch: Batch) -> Bool[Tensor, "b t *c"]:
+    """Which values of the inputs are there: neither padding nor missing."""
+    valid = length_mask(batch.lengths, batch.inputs.shape[1])
+    valid = valid.reshape(*valid.shape, *[1] * (batch.inputs.dim() - 2))
+    return valid.expand_as(batch.inputs) if batch.observed is None else valid & batch.observed
+
+
+def hide(batch: Batch, mask: Bool[Tensor, "b s"], stride: float) -> Batch:
+    """The batch with the steps of masked frames missing."""
+    steps = spread(mask, batch.inputs.shape[1], stride)
+    steps = steps.reshape(*steps.shape, *[1] * (batch.inputs.dim() - 2))
+    return replace(batch, inputs=batch.inputs.masked_fill(steps, 0), observed=present(batch) & ~steps)
+
+
+def frame_times(batch: Batch, num_frames: int, stride: float) -> Float[Tensor, "b s"] | None:
+    """The time of the step in the middle of each frame, in seconds; None where steps have no times."""
+    if batch.times is None:
+        return None
+    frames = torch.arange(num_frames, device=batch.times.device)
+    middles = ((frames + 0.5) * stride).long()
+    last = (batch.lengths - 1).clamp(min=0)
+    return batch.times.gather(1, torch.minimum(middles[None], last[:, None]))
 
 
 def spread(mask: Bool[Tensor, "b s"], num_steps: int, stride: float) -> Bool[Tensor, "b t"]:
@@ -60,7 +84,7 @@ def spread(mask: Bool[Tensor, "b s"], num_steps: int, stride: float) -> Bool[Ten
 
 
 @dataclass(frozen=True)
-class SymbolCodes:
+class Alphabet:
     """How the ids of a frame's own steps are codes.
 
     A frame's ids are one code together (its word, or k-mer) where few enough words exist, for they

@@ -1,54 +1,75 @@
 """Blocks: what the context encoder is a stack of."""
 
-from jaxtyping import Bool, Float
+from typing import Literal
+
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqssl.model.layers import ConvolutionModule, FeedForward
+from seqssl.model.mixers import takes_valid
+from seqssl.model.protocols import Mixer
+from seqssl.model.types import Frames
 
 
-class ConformerBlock(nn.Module):
+class MixerBlock(nn.Module):
+    """What blocks with a mixer share: the residual sublayer around it."""
+
+    mixer_norm: nn.LayerNorm
+    mixer: Mixer
+    dropout: nn.Dropout
+    takes_valid: bool  # a mixer of before frames had times and conditions
+
+    def mix(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
+        """Norm, mixer, dropout, and the input added."""
+        normed = self.mixer_norm(x)
+        mixed = self.mixer(normed, frames.valid) if self.takes_valid else self.mixer(normed, frames)  # type: ignore[arg-type]
+        y: Tensor = x + self.dropout(mixed)
+        return y
+
+
+class ConformerBlock(MixerBlock):
     """Half feed-forward, mixer, convolution, half feed-forward, norm (Conformer, section 2)."""
 
     def __init__(
         self,
-        mixer: nn.Module,
-        *,
+        mixer: Mixer,
         dim: int,
+        *,
         ffn_dim: int,
         conv_kernel: int = 5,
-        conv_norm: str = "batch",
+        conv_norm: Literal["batch", "layer"] = "batch",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.feed_forward_in = FeedForward(dim, ffn_dim, dropout)
         self.mixer_norm = nn.LayerNorm(dim)
-        self.mixer = mixer
+        self.mixer, self.takes_valid = mixer, takes_valid(mixer)
         self.dropout = nn.Dropout(dropout)
         self.convolution = ConvolutionModule(dim, kernel=conv_kernel, norm=conv_norm, dropout=dropout)
         self.feed_forward_out = FeedForward(dim, ffn_dim, dropout)
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+    def forward(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
         """One block."""
         x = x + 0.5 * self.feed_forward_in(x)
-        x = x + self.dropout(self.mixer(self.mixer_norm(x), valid))
-        x = x + self.convolution(x, valid)
+        x = self.mix(x, frames)
+        x = x + self.convolution(x, frames.valid)
         y: Tensor = self.norm(x + 0.5 * self.feed_forward_out(x))
         return y
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(MixerBlock):
     """Pre-norm mixer and feed-forward."""
 
-    def __init__(self, mixer: nn.Module, *, dim: int, ffn_dim: int, dropout: float = 0.0) -> None:
+    def __init__(self, mixer: Mixer, dim: int, *, ffn_dim: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.mixer_norm = nn.LayerNorm(dim)
-        self.mixer = mixer
+        self.mixer, self.takes_valid = mixer, takes_valid(mixer)
         self.dropout = nn.Dropout(dropout)
         self.feed_forward = FeedForward(dim, ffn_dim, dropout)
 
-    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+    def forward(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
         """One block."""
-        x = x + self.dropout(self.mixer(self.mixer_norm(x), valid))
+        x = self.mix(x, frames)
         y: Tensor = x + self.feed_forward(x)
         return y

@@ -1,26 +1,33 @@
-"""Blocks, and the context encoder that stacks them and hands out named taps."""
+"""The context encoder: it stacks blocks and hands out named taps."""
 
 from collections.abc import Mapping, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from seqssl.model.layers import ConvPosition
+from seqssl.model.protocols import Block, Condition
+from seqssl.model.types import Frames
 
 
 class ContextEncoder(nn.Module):
     """A stack of blocks; `taps` names the outputs to return: {name: number of blocks below it}.
 
-    `stochastic_depth` is the drop probability of the last block, linear from 0 (1603.09382): in training
-    each row keeps or skips a block, drawn from the step's generator, and survivors are scaled up.
+    `position` adds positions below the first block. `condition` makes the vector of each row that blocks may
+    read; it is here because all kinds of data share it. `stochastic_depth` is the drop probability of the
+    last block, linear from 0 (1603.09382): in training each row keeps or skips a block, drawn from the
+    step's generator, and survivors are scaled up.
     """
+
+    position: Block | None
+    condition: Condition | None
 
     def __init__(
         self,
         blocks: Sequence[nn.Module],
-        position: ConvPosition | None,
+        position: Block | None,
+        condition: Condition | None = None,
         *,
         taps: Mapping[str, int],
         stochastic_depth: float = 0.0,
@@ -28,7 +35,7 @@ class ContextEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
-        self.position = position
+        self.position, self.condition = position, condition
         wrong = {name: layer for name, layer in taps.items() if not 1 <= layer <= len(blocks)}
         if wrong or not taps:
             raise ValueError(f"taps must lie in 1..{len(blocks)} (the number of blocks); got {dict(taps)}")
@@ -39,23 +46,24 @@ class ContextEncoder(nn.Module):
         self.checkpoint_activations = checkpoint_activations
 
     def forward(
-        self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"], generator: Generator | None = None
+        self, x: Float[Tensor, "b s d"], frames: Frames, generator: Generator | None = None
     ) -> dict[str, Float[Tensor, "b s d"]]:
         """Every tap by name; blocks above the highest tap are not run."""
         outputs: dict[str, Tensor] = {}
         if self.position is not None:
-            x = self.position(x, valid)
+            x = self.position(x, frames)
         for layer in range(1, max(self.taps.values()) + 1):
-            x = self._run(layer - 1, x, valid, generator)
+            x = self._run(layer - 1, x, frames, generator)
             outputs |= {name: x for name, tapped in self.taps.items() if tapped == layer}
         return outputs
 
-    def _run(self, index: int, x: Tensor, valid: Tensor, generator: Generator | None) -> Tensor:
+    def _run(self, index: int, x: Tensor, frames: Frames, generator: Generator | None) -> Tensor:
+        """One block, which some rows skip in training."""
         block, drop = self.blocks[index], self.drop_probs[index]
         if self.checkpoint_activations and torch.is_grad_enabled():
-            y: Tensor = checkpoint(block, x, valid, use_reentrant=False)
+            y: Tensor = checkpoint(block, x, frames, use_reentrant=False)
         else:
-            y = block(x, valid)
+            y = block(x, frames)
         if not (self.training and drop > 0):
             return y
         kept = torch.rand(x.shape[0], 1, 1, device=x.device, generator=generator) >= drop

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Generator, nn
 
-from seqssl.model.pretraining import Output, PretrainingModel
-from seqssl.model.types import Batch, MaskedFrames
+from seqssl.model.pretraining import PretrainingModel
+from seqssl.model.types import Batch, Draws, MaskedFrames, Output, Plan
 
 
 class JointModel(nn.Module):
@@ -20,6 +20,10 @@ class JointModel(nn.Module):
         model = self.streams[stream]
         assert isinstance(model, PretrainingModel)
         return model
+
+    def plan(self, batch: Batch, draws: Draws) -> Plan:
+        """The plan of a batch of one kind."""
+        return self.of(batch.stream).plan(batch, draws)
 
     def draw_mask(self, batch: Batch, generator: Generator) -> MaskedFrames:
         """Choose the masked frames of a batch of one kind."""

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from seqssl.model.norms import MaskedBatchNorm
+from seqssl.model.types import Frames
 
 
 class FeedForward(nn.Sequential):
@@ -59,8 +60,8 @@ class ConvPosition(nn.Module):
         nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         self.conv = weight_norm(conv, dim=2)
 
-    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+    def forward(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
         """`x` plus its position features."""
-        position = self.conv((x * valid[..., None]).transpose(1, 2))
+        position = self.conv((x * frames.valid[..., None]).transpose(1, 2))
         position = position[..., : x.shape[1]]  # an even kernel gives one frame too many
         return x + F.gelu(position).transpose(1, 2)

@@ -1,11 +1,16 @@
 """Sequence mixers: attention with three kinds of position."""
 
+import inspect
 import math
+import warnings
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from seqssl.model.protocols import Mixer
+from seqssl.model.types import Frames
 
 POSITIONS = ("none", "rotary", "relative")
 
@@ -33,11 +38,11 @@ class Attention(nn.Module):
             self.content_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))  # u of the paper
             self.distance_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))  # v of the paper
 
-    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+    def forward(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
         """Attend to the valid frames of the same row."""
         qkv = self.query_key_value(x).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))  # b h s e
-        mask: Tensor = valid[:, None, None, :]
+        mask: Tensor = frames.valid[:, None, None, :]
         if self.position == "rotary":
             q, k = rotate(q), rotate(k)
         elif self.position == "relative":
@@ -56,6 +61,20 @@ class Attention(nn.Module):
         r = r.unflatten(-1, (self.num_heads, width)).transpose(0, 1)  # h 2s-1 e
         scores = (q + self.distance_bias[:, None].to(q.dtype)) @ r.transpose(-1, -2)  # b h s 2s-1
         return shift(scores) / math.sqrt(width)
+
+
+def takes_valid(mixer: Mixer) -> bool:
+    """Whether a mixer asks for `valid` (b s), as all did before frames had times and conditions; warns."""
+    forward = mixer.forward if isinstance(mixer, nn.Module) else mixer
+    if [*inspect.signature(forward).parameters][1:2] != ["valid"]:
+        return False
+    warnings.warn(
+        f"{type(mixer).__name__} takes `valid`: let its second parameter be `frames` (seqssl.Frames), and "
+        "read frames.valid. The next release no longer calls mixers with `valid`.",
+        DeprecationWarning,
+        stacklevel=4,
+    )
+    return True
 
 
 def shift(scores: Float[Tensor, "b h s r"]) -> Float[Tensor, "b h s s"]:

@@ -1,6 +1,7 @@
-"""Objectives: each reads one tap at the masked frames and returns a sum with its count.
+"""Objectives: each reads one tap at some frames and returns a sum with its count.
 
-`count` is the number of masked frames, so that micro-steps and ranks add up to one big step.
+`count` is the number of the frames read, unless the objective says otherwise (`counted`), so that micro-steps
+and ranks add up to one big step.
 """
 
 import torch
@@ -15,7 +16,8 @@ class ContrastiveLoss(nn.Module):
     """Pick the true target among `num_negatives` targets of other masked frames of the same row.
 
     InfoNCE on cosine / temperature (wav2vec 2.0, equation 3). Negatives are drawn uniformly with replacement;
-    one whose codes equal the positive's is no negative and is left out. A row with one masked frame has
+    one whose codes equal the positive's is no negative and is left out; where targets have no codes, every
+    other frame is one. A row with one masked frame has
     none, and loses nothing. `final_dim` projects both sides first (as wav2vec 2.0 does); None compares them
     as they are, which needs equal widths.
     """
@@ -42,6 +44,11 @@ class ContrastiveLoss(nn.Module):
                 f"the contrastive objective needs num_negatives >= 1 and temperature > 0; "
                 f"got {num_negatives} and {temperature}"
             )
+        if target_dim < 1:
+            raise ValueError(
+                "the contrastive objective compares vectors, and these targets are codes only: choose others "
+                "or leave the objective out"
+            )
         self.tap, self.weight = tap, weight
         self.num_negatives, self.temperature = num_negatives, temperature
         self.project_context = nn.Identity() if final_dim is None else nn.Linear(context_dim, final_dim)
@@ -52,13 +59,16 @@ class ContrastiveLoss(nn.Module):
         frames = context.frames
         similarity = self._similarity(context.x, targets.vectors, frames)  # n m
         negatives = self._draw(frames, generator)  # n k, slots
-        codes = frames.pack(targets.own)[frames.rows[:, None], negatives]  # n k g
-        usable = (codes != targets.own[:, None]).any(-1) & (negatives != frames.slots[:, None])
+        codes = frames.pack(targets.identity)[frames.rows[:, None], negatives]  # n k i
+        usable = negatives != frames.slots[:, None]
+        if targets.identity.shape[1]:  # without codes there is nothing by which two frames could be the same
+            usable &= (codes != targets.identity[:, None]).any(-1)
         positive = similarity.gather(1, frames.slots[:, None])
         negative = similarity.gather(1, negatives).masked_fill(~usable, -torch.inf)
         losses = torch.cat([positive, negative], dim=1).logsumexp(1) - positive.squeeze(1)
         with torch.no_grad():
-            distinct = count_distinct(codes, usable)
+            others = codes if codes.shape[-1] else negatives[..., None]
+            distinct = count_distinct(others, usable)
             stats = {
                 "accuracy": (positive > negative).all(1).sum().float(),
                 "chance": (1 / (1 + distinct)).sum(),
@@ -125,7 +135,7 @@ class MaskedPredictionLoss(nn.Module):
         self.head = nn.Linear(context_dim, num_codebooks * codebook_size)
 
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
-        """Total cross-entropy in nats over masked frames; stats: accuracy, and both for each codebook g."""
+        """Total cross-entropy in nats over frames; stats: accuracy, and that and nats of each codebook."""
         logits = self.head(context.x).float().view(-1, self.num_codebooks, self.codebook_size)
         if self.absent is not None:
             logits = logits.masked_fill(self.absent, -torch.inf)
@@ -137,29 +147,33 @@ class MaskedPredictionLoss(nn.Module):
             correct = (found == targets.codes).sum(0).float()
             stats = {"accuracy": correct.mean()}
             if self.num_codebooks > 1:
-                for g in range(self.num_codebooks):
-                    stats |= {f"accuracy_{g}": correct[g], f"nats_{g}": losses[:, g].sum()}
+                stats |= {f"accuracy_{g}": correct[g] for g in range(self.num_codebooks)}
+                stats["nats"] = losses.sum(0)
         return LossTerm(losses.sum() / self.num_codebooks, context.frames.mask.sum(), stats)
 
 
 class DiversityLoss(nn.Module):
     """(G V - sum over codebooks of the perplexity of mean use) / (G V): 0 = even use, 1 - 1/V = collapse.
 
-    The perplexity form (w2v-BERT, figure 2). A function of the batch's mean use, not a sum over frames: it
-    is multiplied by the count of frames, so that dividing by it gives the term back. Codes that the data
-    give have no part in it; where there are no others, it is 0.
+    The perplexity form (w2v-BERT, figure 2). It is a function of the mean use over a micro-batch of all
+    ranks, no sum over frames: its count is 1 for each micro-batch, so that accumulation takes the mean over
+    them. Codes that the data give have no part in it; where there are no others, it is 0.
     """
 
     def __init__(self, *, tap: str = "", weight: float = 0.1) -> None:
         super().__init__()
         self.tap, self.weight = tap, weight
 
+    def counted(self, frames: MaskedFrames, lengths: Int[Tensor, "b"]) -> Int[Tensor, ""]:
+        """1, or 0 where nothing is masked."""
+        return torch.tensor(int(len(frames) > 0))
+
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
-        """The term, times the count of masked frames."""
-        count = context.frames.mask.sum()
+        """The term of this micro-batch."""
         usage = targets.usage.float()
         value = 1 - perplexity(usage).sum() / usage.numel() if usage.numel() else usage.sum()
-        return LossTerm(value * count, count)
+        count = self.counted(context.frames, context.features.lengths)
+        return LossTerm(value * int(count), count)
 
 
 def perplexity(distribution: Float[Tensor, "g v"]) -> Float[Tensor, "g"]:
@@ -168,15 +182,18 @@ def perplexity(distribution: Float[Tensor, "g v"]) -> Float[Tensor, "g"]:
 
 
 class FeaturePenalty(nn.Module):
-    """Mean square of the feature encoder's valid output (wav2vec 2.0 BASE)."""
+    """Mean square of the feature encoder's valid output (wav2vec 2.0 BASE): a mean over frames, not rows."""
 
     def __init__(self, *, tap: str = "", weight: float = 10.0) -> None:
         super().__init__()
         self.tap, self.weight = tap, weight
 
+    def counted(self, frames: MaskedFrames, lengths: Int[Tensor, "b"]) -> Int[Tensor, ""]:
+        """The number of valid frames."""
+        return lengths.sum()
+
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
-        """The penalty, times the count of masked frames."""
-        count = context.frames.mask.sum()
+        """The sum over valid frames of the mean square of their features."""
         features = context.features
         squares = (features.x.float().square() * features.valid[..., None]).sum()
-        return LossTerm(squares / (features.lengths.sum() * features.x.shape[-1]) * count, count)
+        return LossTerm(squares / features.x.shape[-1], features.lengths.sum())

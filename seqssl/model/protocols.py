@@ -1,12 +1,30 @@
-"""The seams: everything that can be replaced, and nothing that cannot."""
+"""The seams: everything that can be replaced, and nothing that cannot.
+
+A part keeps a protocol by having its attributes and methods; nothing is inherited or registered. What a
+part's constructor may ask for by position (its wiring) stands in the wiring classes below.
+"""
 
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from seqssl.model.types import Batch, Context, Features, LossTerm, MaskedFrames, Quantized
+from seqssl.model.types import (
+    Batch,
+    Context,
+    Draws,
+    Features,
+    Frames,
+    LossTerm,
+    MaskedFrames,
+    Output,
+    Plan,
+    Quantized,
+)
+
+State = TypeVar("State")
+Reads = Literal["masked", "seen", "all"]
 
 
 @runtime_checkable
@@ -25,6 +43,15 @@ class FeatureEncoder(Protocol):
 
     def __call__(self, inputs: Shaped[Tensor, "b t *c"], lengths: Int[Tensor, "b"]) -> Features:
         """Encode; the padding of a row never changes its valid frames."""
+        ...
+
+
+@runtime_checkable
+class DrawsInputs(Protocol):
+    """What a feature encoder may offer beside `FeatureEncoder`: a picture of its inputs (a spectrogram)."""
+
+    def picture(self, inputs: Float[Tensor, "b t *c"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "b p f"]:
+        """The inputs as p columns of f bins, evenly spaced in time."""
         ...
 
 
@@ -59,47 +86,145 @@ class Quantizer(Protocol):
 
 
 @runtime_checkable
-class Mixer(Protocol):
-    """The sublayer that moves information between frames; position lives inside it."""
+class Targets(Protocol):
+    """What frames are to be told by: vectors to recognize, codes to predict, or both.
 
-    def __call__(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+    Targets own their codebooks. They read features before anything is masked.
+    """
+
+    codebook_sizes: tuple[int, ...]  # of each code of a frame; () where there are vectors only
+    dim: int  # width of the vectors; 0 where there are codes only
+
+    def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
+        """Which of the valid frames have a target. Called on the CPU, before any forward pass."""
+        ...
+
+    def __call__(
+        self,
+        batch: Batch,
+        features: Features,
+        frames: MaskedFrames,
+        *,
+        temperature: float | None,
+        generator: Generator | None,
+    ) -> Quantized:
+        """The targets of some frames; `temperature` and `generator` as for a quantizer."""
+        ...
+
+    def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
+        """The codes of every frame, without noise; -1 where there is none."""
+        ...
+
+
+@runtime_checkable
+class HasWords(Protocol):
+    """What targets may offer beside `Targets`, where a code stands for several symbols of the input."""
+
+    ids_per_code: int
+
+
+@runtime_checkable
+class Mixer(Protocol):
+    """The sublayer that moves information between frames; position lives inside it.
+
+    One that takes `valid` (b s) in the place of `frames` still works in this release, with a warning.
+    """
+
+    def __call__(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
         """Mix; frames that are not valid never influence those that are."""
         ...
 
 
 @runtime_checkable
-class Objective(Protocol):
-    """One loss term.
+class Block(Protocol):
+    """One layer of the context encoder; also what adds positions below the first of them."""
 
-    With an attribute `seen_weight` above 0 it is also called for the frames that are not masked, with the
-    targets that they have without noise.
+    def __call__(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
+        """New vectors for the same frames; those that are not valid never influence those that are."""
+        ...
+
+
+@runtime_checkable
+class HasStep(Protocol[State]):
+    """What a causal mixer or block may offer: the same function, one frame after the other."""
+
+    def init_state(self, num_rows: int) -> State:
+        """The state before the first frame."""
+        ...
+
+    def step(self, x: Float[Tensor, "b d"], state: State) -> tuple[Float[Tensor, "b d"], State]:
+        """The output of the next frame of each row, equal to that of the whole row at once."""
+        ...
+
+
+@runtime_checkable
+class Condition(Protocol):
+    """A vector for each row that blocks and mixers may read: of its speaker, its station, its sensor."""
+
+    dim: int
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "b e"]:
+        """One vector a row; e = dim."""
+        ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """One loss term: a sum over frames of one tap of the context encoder.
+
+    Further attributes are read where they exist. `reads` says which frames it is called for: "masked" (the
+    default), "seen" (those that could have been masked and are not), "all" (both). `stats` says what it
+    reports and what each figure is read against. With a `seen_weight` above 0 it is called once more, for the
+    seen frames, and that sum counts so many times the weight, divided by the number of masked frames too.
+    Frames that are not masked come with the targets that they have without noise.
     """
 
-    tap: str  # the context encoder's output that it reads
+    tap: str  # the output of the context encoder that it reads; "" = the highest
     weight: float
 
     def __call__(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
-        """Sum over the frames of the context, with the count to divide by."""
+        """The sum over the frames of the context; its count is `counted`, or else their number."""
         ...
 
 
-class Task(Protocol):
-    """What the one training loop runs: pre-training, fine-tuning, probing.
+@runtime_checkable
+class CountsOther(Objective, Protocol):
+    """What an objective may offer beside `Objective`: a sum over something else than the frames it reads."""
 
-    `draws` is the micro-step's `seqssl.training.tasks.Draws`: its seed and its temperature.
+    def counted(self, frames: MaskedFrames, lengths: Int[Tensor, "b"]) -> Int[Tensor, ""]:
+        """What the term will be a sum over, known from the frames it reads and each row's valid frames."""
+        ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What the one training loop runs: pre-training, fine-tuning, anything a user writes.
+
+    A task knows nothing of ranks, optimizers or precision. It may also have `summarize`, see `Summarizes`.
     """
 
-    model: Any  # whose parameters are trained
-    runner: Any  # the same module with gradients shared over ranks
-
-    def draw(self, batch: Batch, draws: Any) -> MaskedFrames:
-        """The frames that losses count, chosen on the CPU before any forward pass."""
+    @property
+    def model(self) -> nn.Module:
+        """What is trained and saved."""
         ...
 
-    def step(self, batch: Batch, frames: MaskedFrames, draws: Any) -> Any:
-        """Forward pass of one micro-batch: an `Output` with its loss terms."""
+    def plan(self, batch: Batch, draws: Draws) -> Plan:
+        """What the loss terms of a micro-batch will sum over, and what is drawn for it; on the CPU."""
+        ...
+
+    def step(self, batch: Batch, plan: Plan, draws: Draws) -> Output:
+        """The forward pass of one micro-batch, on the device of the model."""
         ...
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Metrics on held-out data."""
+        """Metrics on held-out data; with "loss", the weights with the lowest are kept as the best."""
+        ...
+
+
+@runtime_checkable
+class Summarizes(Protocol):
+    """What a task may offer beside `Task`: metrics made of statistics that are no single numbers."""
+
+    def summarize(self, sums: dict[str, Tensor], stream: str) -> dict[str, float]:
+        """Metrics of one kind of data, from the sums over a window of steps."""
         ...

@@ -1,16 +1,19 @@
-"""What flows through the core, and what an adapter speaks.
+"""What flows through the core.
 
 Letters, everywhere in this package:
-b batch, t input time, c channels, s frames, d width, n masked frames (flat over rows),
-g codebooks, v entries per codebook, q code width, k negatives.
+b batch, t input time, c channels, s frames, d width, n masked frames (flat over rows), m masked frames of a
+row, g codebooks, v entries per codebook, q code width, k negatives, h attention heads, e width of a head or
+of a condition, l learned codebooks, i codes that tell a negative from the positive, f bins of a picture,
+r distances between frames, p positions or columns of a picture, x width of what the context encoder reads.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+from torch import Generator, Tensor
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,17 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on `device`."""
 
-        def moved(value: Any) -> Any:
-            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
 
-        return Batch(**{name: moved(value) for name, value in vars(self).items()})
+        return replace(
+            self,
+            inputs=self.inputs.to(device, non_blocking=True),
+            lengths=self.lengths.to(device, non_blocking=True),
+            observed=moved(self.observed),
+            times=moved(self.times),
+            codes=moved(self.codes),
+        )
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class Features:
 
     x: Float[Tensor, "b s d"]
     lengths: Int[Tensor, "b"]
+    times: Float[Tensor, "b s"] | None = None  # seconds; None = as the batch's, at each frame's middle
 
     @property
     def valid(self) -> Bool[Tensor, "b s"]:
@@ -48,39 +59,66 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """Targets made by a quantizer, which may be followed by codes that the data give."""
+class Frames:
+    """All that a mixer or a block may know of frames beside their vectors."""
 
-    vectors: Float[Tensor, "n q"]
-    codes: Int[Tensor, "n g"]
-    usage: Float[Tensor, "h v"]  # of the quantizer's own codebooks: mean softmax of the clean logits
+    valid: Bool[Tensor, "b s"]  # False on padding
+    times: Float[Tensor, "b s"] | None = None  # seconds; None = regular
+    condition: Float[Tensor, "b e"] | None = None  # a vector for each row, made by `encoder.condition`
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Targets: by what some frames are told apart."""
+
+    vectors: Float[Tensor, "n q"]  # q = 0 where there are codes only
+    codes: Int[Tensor, "n g"]  # g = 0 where there are vectors only
+    usage: Float[Tensor, "l v"]  # of the learned codebooks: mean softmax of the clean logits
+    identity_codes: Int[Tensor, "n i"] | None = None  # which tell a negative from the positive; None = codes
 
     @property
-    def own(self) -> Int[Tensor, "n h"]:
-        """The codes that chose the vectors; where no codebook is learned, those that the data give."""
-        return self.codes[:, : len(self.usage)] if len(self.usage) else self.codes
+    def identity(self) -> Int[Tensor, "n i"]:
+        """The codes that two frames share only if their vectors are alike; i = 0 where vectors are free."""
+        return self.codes if self.identity_codes is None else self.identity_codes
+
+    def at(self, places: Int[Tensor, "m"]) -> "Quantized":
+        """The targets of some of the frames; `usage` stays that of all."""
+        own = None if self.identity_codes is None else self.identity_codes[places]
+        return Quantized(self.vectors[places], self.codes[places], self.usage, own)
 
 
 @dataclass(frozen=True)
 class MaskedFrames:
-    """Where the masked frames are. Made on the CPU, so that the step never waits for the device.
+    """Where some frames are, most often the masked ones.
 
-    `seen`: the frames that are not masked and could have been, where an objective reads those.
+    Made on the CPU, so that the step never waits for the device. `sets` holds other choices of frames of the
+    same batch, where somebody reads them: "seen" (not masked, and could have been), "all" (both of them),
+    "valid" (all that are no padding).
     """
 
     mask: Bool[Tensor, "b s"]
-    rows: Int[Tensor, "n"]  # the row of each masked frame, ascending
-    columns: Int[Tensor, "n"]  # its frame in the row
-    slots: Int[Tensor, "n"]  # its place among the masked frames of the row
+    rows: Int[Tensor, "n"]  # the row of each frame, ascending
+    columns: Int[Tensor, "n"]  # its place in the row
+    slots: Int[Tensor, "n"]  # its place among the chosen frames of the row
     max_per_row: int
-    seen: "MaskedFrames | None" = None
+    sets: Mapping[str, "MaskedFrames"] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, mask: Bool[Tensor, "b s"]) -> "MaskedFrames":
-        """Index the true entries of `mask`."""
+    def of(cls, mask: Bool[Tensor, "b s"], **others: Bool[Tensor, "b s"]) -> "MaskedFrames":
+        """Index the true entries of `mask`; `others` become `sets`."""
         rows, columns = mask.nonzero(as_tuple=True)
         slots = mask.cumsum(dim=1)[rows, columns] - 1
-        return cls(mask, rows, columns, slots, int(mask.sum(dim=1).max()))
+        sets = {name: cls.of(other) for name, other in others.items()}
+        return cls(mask, rows, columns, slots, int(mask.sum(dim=1).max()), sets)
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return len(self.rows)
+
+    @property
+    def seen(self) -> "MaskedFrames | None":
+        """The frames that are not masked and could have been; None where nobody reads them."""
+        return self.sets.get("seen")
 
     def to(self, device: torch.device | str) -> "MaskedFrames":
         """The same frames on `device`."""
@@ -94,22 +132,26 @@ class MaskedFrames:
             moved(self.columns),
             moved(self.slots),
             self.max_per_row,
-            None if self.seen is None else self.seen.to(device),
+            {name: frames.to(device) for name, frames in self.sets.items()},
         )
 
     def take(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "n d"]:
-        """The masked frames of `x`."""
+        """These frames of `x`."""
         return x[self.rows, self.columns]
 
+    def put(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "b s d"]:
+        """The reverse of `take`: other frames are zero."""
+        return x.new_zeros(*self.mask.shape, x.shape[1]).index_put((self.rows, self.columns), x)
+
     def pack(self, x: Shaped[Tensor, "n d"]) -> Shaped[Tensor, "b m d"]:
-        """Flat masked frames to one zero-padded line per row; m = max_per_row."""
+        """Flat frames to one zero-padded line per row; m = max_per_row."""
         packed = x.new_zeros(self.mask.shape[0], self.max_per_row, x.shape[1])
         return packed.index_put((self.rows, self.slots), x)
 
 
 @dataclass(frozen=True)
 class Context:
-    """One tap of the context encoder, read at the masked frames (or at the seen ones)."""
+    """One tap of the context encoder, read at the frames that an objective asks for."""
 
     x: Float[Tensor, "n d"]
     frames: MaskedFrames
@@ -118,16 +160,60 @@ class Context:
 
 @dataclass(frozen=True)
 class LossTerm:
-    """Sums, never means: the loop adds them over micro-steps and ranks and divides once by `count`.
+    """What an objective gives: sums, never means.
 
-    `num_frames`: the frames that the total is over, where that is not the count; metrics show the mean
-    over those.
+    The loop adds terms over micro-steps and ranks and divides each once, by the sum of its planned counts.
+    `count` is that number for this micro-batch; `stats` are sums too, shown divided by the same count where
+    they are single numbers.
     """
 
     total: Float[Tensor, ""]
     count: Shaped[Tensor, ""]
-    stats: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
-    num_frames: Shaped[Tensor, ""] | None = None
+    stats: dict[str, Float[Tensor, "..."]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is decided about a micro-batch on the CPU, before any forward pass.
+
+    `counts` says what each loss term will be a sum over in this micro-batch: so many frames, tokens or rows.
+    A term whose counts are 0 in all micro-steps and on all ranks is left out of the loss.
+    """
+
+    counts: dict[str, Tensor]  # a single number each
+    frames: MaskedFrames | None = None
+
+    def to(self, device: torch.device | str) -> "Plan":
+        """The plan with its frames on `device`; counts stay where the loop reads them."""
+        return replace(self, frames=None if self.frames is None else self.frames.to(device))
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a step gives back: sums only.
+
+    Each of `terms` is divided by its global count, multiplied by its weight and added to the loss.
+    `sums` are statistics for people. One called `<term>/<name>` is shown divided by the count of its term
+    (`<term>/frames` takes the count's place when the loss itself is shown). Another one of a single number is
+    shown as its mean over micro-steps. What is no single number is left to the task's `summarize`.
+    """
+
+    terms: dict[str, Float[Tensor, ""]]
+    weights: dict[str, float]
+    sums: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The only source of randomness of a micro-step: its seed, and the Gumbel temperature."""
+
+    seed: tuple[int, ...]  # run seed, update, index of the micro-batch over micro-steps and ranks
+    temperature: float | None = None  # None: a quantizer adds no noise (evaluation)
+
+    def generator(self, device: torch.device | str = "cpu") -> Generator:
+        """A fresh generator with this seed."""
+        state = np.random.SeedSequence(self.seed).generate_state(2, np.uint32)
+        return Generator(device).manual_seed(int(state[0]) << 32 | int(state[1]))
 
 
 def length_mask(lengths: Int[Tensor, "b"], size: int) -> Bool[Tensor, "b size"]:

@@ -6,10 +6,10 @@ memory is what autograd keeps for the backward pass, summed over the layers by t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from seqssl.config.schema import RunConfig
+from seqssl.config.schema import RunConfig, StreamConfig
 from seqssl.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,10 +70,11 @@ def cost_of(config: RunConfig) -> Cost:
     """What a micro-batch of a run costs; the model is built on the meta device."""
     if config.streams:
         return _joint_cost(config)
-    from seqssl.assembly import build_adapter, build_model
+    from seqssl.assembly import build_model, streams_of
 
     model = build_model(config, device="meta")
-    shape = _Shape.of(config, build_adapter(config).spec, model.feature_encoder)
+    (stream,) = streams_of(config)
+    shape = _Shape.of(config, stream.spec, model.feature_encoder)
     feature_flops, feature_bytes = _feature_encoder_cost(config, shape)
     parts = [
         Part(
@@ -101,7 +102,12 @@ def cost_of(config: RunConfig) -> Cost:
 
 def _joint_cost(config: RunConfig) -> Cost:
     """The mean micro-batch of a joint run, by the weights of its streams; the encoder counts once."""
-    costs = {name: cost_of(part) for name, part in config.parts().items()}
+    costs = {
+        name: cost_of(
+            replace(config, streams={}, **{f.name: getattr(part, f.name) for f in fields(StreamConfig)})
+        )
+        for name, part in config.parts().items()
+    }
     first = next(iter(costs.values()))
     parts = [part for part in first.parts if part.name.startswith("encoder")]
     for name, cost in costs.items():
@@ -132,11 +138,11 @@ def _joint_cost(config: RunConfig) -> Cost:
     )
 
 
-def _rate_of(config: RunConfig) -> float:
+def _rate_of(config: StreamConfig) -> float:
     """Input steps in one unit of a stream's cost."""
     from seqssl.assembly import build_adapter
 
-    return build_adapter(config).spec.rate_hz or 1.0
+    return build_adapter(config.modality).spec.rate_hz or 1.0
 
 
 def parts_of(model: Any, taps: Mapping[str, int]) -> dict[str, "nn.Module"]:
@@ -144,7 +150,7 @@ def parts_of(model: Any, taps: Mapping[str, int]) -> dict[str, "nn.Module"]:
     parts = {
         "feature encoder": model.feature_encoder,
         "masking": model.masking,
-        "quantizer": model.quantizer,
+        "targets": model.targets,
         "input projection": model.input_projection,
     }
     if model.encoder.position is not None:
@@ -214,7 +220,7 @@ def _flops(name: str, module: "nn.Module", config: RunConfig, shape: _Shape) -> 
         similarities = 2 * shape.masked * int(config.quantizer.get("dim", width))
         seen = sum(_flops("heads", head, config, shape) for head in module.children() if _reads_seen(head))
         return masked * (weights + similarities) + seen * (1 - masked / frames)
-    if name == "quantizer" and not any(slot.get("seen_weight") for slot in config.objectives.values()):
+    if name == "targets" and not any(slot.get("seen_weight") for slot in config.objectives.values()):
         return weights * masked
     return weights * frames
 
@@ -236,7 +242,7 @@ def _feature_encoder_cost(config: RunConfig, shape: _Shape) -> tuple[float, int]
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    from seqssl.assembly import build_feature_encoder
+    from seqssl.assembly import build_feature_encoder, streams_of
 
     kept: dict[int, Tensor] = {}
 
@@ -245,7 +251,7 @@ def _feature_encoder_cost(config: RunConfig, shape: _Shape) -> tuple[float, int]
         return x
 
     with FakeTensorMode():
-        encoder = build_feature_encoder(config)
+        encoder = build_feature_encoder(streams_of(config)[0], config.encoder.dim)
         inputs = torch.zeros(1, shape.row_steps, *shape.channels, dtype=getattr(torch, shape.dtype))
         lengths = torch.full((1,), shape.row_steps)
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x)
@@ -253,7 +259,7 @@ def _feature_encoder_cost(config: RunConfig, shape: _Shape) -> tuple[float, int]
             with FlopCounterMode(display=False) as counter, hooks:
                 encoder(inputs, lengths)
         except RuntimeError:  # it looks at values; what is left is one multiply-add per weight and frame
-            weights = sum(p.numel() for p in encoder.parameters() if p.ndim > 1)
+            weights = sum(p.numel() for p in nn_parameters(encoder) if p.ndim > 1)
             return 2.0 * weights * shape.rows * shape.frames, 0
     return float(shape.rows * counter.get_total_flops()), shape.rows * sum(x.nbytes for x in kept.values())
 
@@ -273,7 +279,7 @@ def _memory(config: RunConfig, model: Any, shape: _Shape, feature_bytes: int, bf
     block = _block_bytes(config, shape.frames, bfloat16)
     layers, width = config.encoder.num_layers, config.encoder.dim
     masked = shape.rows * shape.masked
-    learned = model.quantizer.num_codebooks * model.quantizer.codebook_size
+    learned = sum(model.targets.codebook_sizes)
     heads = [(o.head.out_features, _reads_seen(o)) for o in model.objectives.values() if hasattr(o, "head")]
     predicted, seen = sum(size for size, _ in heads), sum(size for size, reads in heads if reads)
     # In float32: logits and softmaxes of the quantizer and of the heads, similarities and their softmax.
@@ -301,6 +307,13 @@ def _block_bytes(config: RunConfig, frames: int, bfloat16: bool) -> int:
     bias = config.mixer.get("num_heads", 0) * frames if position == "relative" else 0
     hidden += 2 if position == "rotary" else 0  # queries and keys before and after
     return 4 * residual * encoder.dim + item * (hidden * encoder.dim + inner * encoder.ffn_dim + bias)
+
+
+def nn_parameters(part: object) -> "list[Tensor]":
+    """Parameters of a part that may be no module."""
+    from torch import nn
+
+    return [*part.parameters()] if isinstance(part, nn.Module) else []
 
 
 def _count(module: "nn.Module") -> int:

@@ -9,10 +9,9 @@ import numpy.typing as npt
 import torch
 
 from seqssl.data.adapters import HasPicture, ModalityAdapter, Sample
-from seqssl.model.joint import JointModel
-from seqssl.model.types import Batch
+from seqssl.model.pretraining import PretrainingModel
+from seqssl.model.types import Batch, Draws, MaskedFrames
 from seqssl.report.page import Illustration, Logo
-from seqssl.training.tasks import Draws, PretrainTask
 
 MAX_LINES = 12  # channels that are drawn as lines; more make a picture
 MAX_BATCHES = 8  # that the counts of codes come from
@@ -22,24 +21,25 @@ LOGO_SIDES = 4  # input steps shown on either side of a frame's own
 
 @torch.no_grad()
 def illustrate(
-    task: PretrainTask, batches: Iterable[Batch], adapter: ModalityAdapter, stream: str = ""
+    model: PretrainingModel, batches: Iterable[Batch], adapter: ModalityAdapter, seed: int = 0
 ) -> Illustration:
     """Picture the longest row of the first batch; counts are over all frames of a few batches."""
-    whole = task.model.eval()
-    model = whole.of(stream) if isinstance(whole, JointModel) else whole
+    model.eval()
+    device = next(model.parameters()).device
     some = list(islice(batches, MAX_BATCHES))
-    found = [model.codes(batch.to(task.device)).cpu() for batch in some]
+    found = [model.codes(batch.to(device)).cpu() for batch in some]
     flat = torch.cat([codes[(codes >= 0).all(-1)] for codes in found])
-    usage = torch.stack([torch.bincount(column, minlength=model.codebook_size) for column in flat.unbind(1)])
+    size = max(model.targets.codebook_sizes, default=0)
+    usage = torch.stack([torch.bincount(column, minlength=size) for column in flat.unbind(1)])
     row, length = int(some[0].lengths.argmax()), int(some[0].lengths.max())
     alone = row_of(some[0], row, length)
-    codes = model.codes(alone.to(task.device))[0].cpu()
-    mask = task.draw(alone, Draws((task.seed, 0))).mask[0]
-    whole.train()
+    codes = model.codes(alone.to(device))[0].cpu()
+    mask = model.draw_mask(alone, Draws((seed, 0)).generator()).mask[0]
+    model.train()
     spec = adapter.spec
-    learned = int(model.quantizer.num_codebooks)
+    learned, entries = learned_books(model, alone.to(device))
     if learned:  # ids that follow them are seen in the input itself
-        codes, usage = codes[:, :learned], usage[:learned, : model.quantizer.codebook_size]
+        codes, usage = codes[:, :learned], usage[:learned, :entries]
     image, names = picture_of(model, alone, adapter)
     return Illustration(
         title=some[0].keys[row] if some[0].keys else "a held-out row",
@@ -49,9 +49,18 @@ def illustrate(
         mask=mask.numpy(),
         usage=usage.numpy(),
         seconds_per_frame=None if spec.rate_hz is None else length / len(codes) / spec.rate_hz,
-        stream=stream,
+        stream=some[0].stream,
         logos=logos(some, found, spec.symbols, model.stride) if learned and spec.symbols else (),
     )
+
+
+def learned_books(model: PretrainingModel, row: Batch) -> tuple[int, int]:
+    """How many codebooks are learned, and how many entries each has."""
+    features = model.encode_features(row)
+    first = torch.zeros_like(features.valid)
+    first[:, 0] = True
+    targets = model.targets(row, features, MaskedFrames.of(first), temperature=None, generator=None)
+    return targets.usage.shape[0], targets.usage.shape[1]
 
 
 def row_of(batch: Batch, row: int, length: int) -> Batch:
@@ -69,7 +78,9 @@ def row_of(batch: Batch, row: int, length: int) -> Batch:
     )
 
 
-def picture_of(model: Any, row: Batch, adapter: ModalityAdapter) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+def picture_of(
+    model: PretrainingModel, row: Batch, adapter: ModalityAdapter
+) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
     """A row as a picture (t, bins), and names of the bins where they are to be drawn as lines or letters.
 
     The adapter's `picture(sample)`, or the feature encoder's `picture(inputs, lengths)`, or the channels.

@@ -3,7 +3,7 @@
 import platform
 import subprocess
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 import yaml
 
 import seqssl
-from seqssl.assembly import assemble, build_adapter, length, model_of, set_scaling
+from seqssl.assembly import Model, OpenStream, Stream, assemble, length, set_scaling, streams_of
 from seqssl.config.check import within_stream
 from seqssl.config.compose import to_yaml
 from seqssl.config.schema import RunConfig
@@ -25,6 +25,8 @@ from seqssl.evaluation.frozen import Encoder
 from seqssl.planning.plan import load_recipe
 from seqssl.report.page import flatten
 from seqssl.training import checkpoint
+
+MAX_NAMED = 6  # weights that a sentence lists
 
 # What may differ when a run is taken up again: none of it changes the numbers that are still to come.
 _FREE = {"out", "health", "data.source", "data.workers"}
@@ -44,28 +46,57 @@ def load(
     if weights not in ("last", "best", "random"):
         raise UserError(f"weights = {weights}: expected last, best or random.")
     config, folder = find_run(path)
-    part, origin = part_of(config, stream), read_provenance(folder, stream)
-    spec, adapter = SampleSpec.restore(origin["spec"]), build_adapter(part)
-    model = assemble(config)
-    set_scaling(model_of(model, stream), origin.get("statistics"))
+    streams = streams_of(config)
+    chosen, origin = stream_of(streams, stream), read_provenance(folder, stream)
+    spec = SampleSpec.restore(origin["spec"])
+    model = assemble(config, streams)
+    set_scaling(model.of(stream), origin.get("statistics"))
     if weights != "random":
         checkpoint.load_weights(model, find_checkpoint(Path(path), folder, weights))
-    limit = length(part.data, "batch", spec) or 2**20
+    limit = length(chosen.config.data, "batch", spec) or 2**20
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    views = adapter.views if isinstance(adapter, HasViews) else None
-    return Encoder(model_of(model, stream).to(device), spec, tap=tap, batch_inputs=limit, views=views)
+    views = chosen.adapter.views if isinstance(chosen.adapter, HasViews) else None
+    return Encoder(model.of(stream).to(device), spec, tap=tap, batch_inputs=limit, views=views)
 
 
-def part_of(config: RunConfig, stream: str) -> RunConfig:
-    """The configuration of one kind of data; UserError where the run has no such stream."""
-    parts = config.parts()
-    if stream not in parts:
-        there = (
-            f"stream=NAME with one of {', '.join(parts)}" if config.streams else "no stream: it has one kind"
-        )
-        raise UserError(f"stream = {stream or '(not given)'}: this run wants {there} of data.")
-    return parts[stream]
+def stream_of(streams: Sequence[Stream], name: str) -> Stream:
+    """One kind of data of a run; UserError where the run has no such stream."""
+    found = {stream.name: stream for stream in streams}
+    if name not in found:
+        lone = "no stream: it has one kind"
+        there = lone if "" in found else f"stream=NAME with one of {', '.join(found)}"
+        raise UserError(f"stream = {name or '(not given)'}: this run wants {there} of data.")
+    return found[name]
+
+
+def starting_weights(model: Model, run: str) -> list[str]:
+    """Take over the weights of another run that fit this model, and say which; UserError where none does.
+
+    Weights fit by name and shape. What does not fit keeps its initial values: heads of other codebooks, a
+    feature encoder of another kind of data.
+    """
+    path = Path(run).expanduser()
+    saved = find_checkpoint(path, find_run(path)[1], "last")
+    own = checkpoint.weights_of(model)
+    given = checkpoint.renamed(saved, own)
+    fitting = {name: x for name, x in given.items() if name in own and own[name].shape == x.shape}
+    if not fitting:
+        raise UserError(f"init = {run}: none of its weights fits this model by name and shape.")
+    model.load_state_dict(fitting, strict=False)
+    lines = [f"init: {len(fitting)} of {len(own)} tensors are those of {saved.path}"]
+    missing = [name for name in own if name not in given]
+    differing = [name for name in own if name in given and name not in fitting]
+    unused = [name for name in given if name not in own]
+    for words, names in (
+        ("not in that run, so drawn anew", missing),
+        ("of another shape there, so drawn anew", differing),
+        ("in that run and not in this model", unused),
+    ):
+        if names:
+            shown = ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
+            lines.append(f"init: {len(names)} {words}: {shown}")
+    return lines
 
 
 def check_contract(spec: SampleSpec, run: Path, stream: str) -> None:
@@ -108,7 +139,7 @@ def find_checkpoint(path: Path, run: Path, weights: str) -> checkpoint.Checkpoin
     return found
 
 
-def check_same_run(config: RunConfig, out: Path, corpora: Mapping[str, Corpus]) -> None:
+def check_same_run(config: RunConfig, out: Path, streams: Sequence[OpenStream]) -> None:
     """Refuse to go on with another configuration or other data than the run in `out` began with."""
     if not (out / "config.yaml").is_file():
         if out.exists() and any(path.name != ".lock" for path in out.iterdir()):
@@ -129,8 +160,9 @@ def check_same_run(config: RunConfig, out: Path, corpora: Mapping[str, Corpus]) 
         raise UserError(
             f"{out} holds a run with other settings:\n{lines}\nChoose another out=, or the old values."
         )
-    for name, corpus in corpora.items():
-        if read_provenance(out, name).get("data_hash") != corpus.content_hash:
+    for stream in streams:
+        corpus = stream.corpus
+        if read_provenance(out, stream.name).get("data_hash") != corpus.content_hash:
             raise UserError(f"{out} was trained on other data than {corpus.folder}: choose another out=.")
 
 
@@ -142,17 +174,17 @@ def check_data(corpus: Corpus, run: Path, stream: str) -> None:
         )
 
 
-def write_config(config: RunConfig, out: Path, corpora: Mapping[str, Corpus]) -> None:
+def write_config(config: RunConfig, out: Path, streams: Sequence[OpenStream]) -> None:
     """config.yaml: the resolved configuration, and where it came from."""
     out.mkdir(parents=True, exist_ok=True)
     origins = {
-        name: {
-            "data": str(corpus.folder),
-            "data_hash": corpus.content_hash,
-            "spec": corpus.manifest.spec,
-            "statistics": corpus.manifest.statistics,
+        stream.name: {
+            "data": str(stream.corpus.folder),
+            "data_hash": stream.corpus.content_hash,
+            "spec": stream.corpus.manifest.spec,
+            "statistics": stream.corpus.manifest.statistics,
         }
-        for name, corpus in corpora.items()
+        for stream in streams
     }
     provenance = {
         "seqssl": seqssl.__version__,

@@ -2,35 +2,28 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from seqssl.assembly import assemble, batching, build_adapter, model_of, set_scaling
-from seqssl.config.schema import RunConfig
-from seqssl.data.adapters import ModalityAdapter
-from seqssl.data.batching import BatchLoader
+from seqssl.assembly import Model, OpenStream, Stream, assemble, build_task, set_scaling, streams_of
+from seqssl.config.schema import RunConfig, TrainConfig
 from seqssl.data.files import Progress, silent
-from seqssl.data.mixing import MixedLoader
-from seqssl.data.prepare import open_or_prepare
-from seqssl.data.shards import Corpus
 from seqssl.doctor import Monitor
 from seqssl.errors import HealthHalt, UserError
-from seqssl.evaluation.markov import markov_bits
-from seqssl.model.joint import JointModel
-from seqssl.model.pretraining import PretrainingModel
-from seqssl.model.types import Batch
+from seqssl.model.protocols import Task
 from seqssl.planning import hardware
-from seqssl.planning.cost import cost_of
+from seqssl.planning.cost import Cost, cost_of
 from seqssl.report.illustration import illustrate
-from seqssl.report.page import write_report
-from seqssl.runs.folder import alone, check_same_run, write_config
-from seqssl.training import parallel as distributed
-from seqssl.training.loop import Trainer, Units
+from seqssl.report.page import Illustration, write_report
+from seqssl.runs.folder import alone, check_same_run, starting_weights, write_config
+from seqssl.runs.streams import describe, held_out, opened, references, training_batches
+from seqssl.training import parallel as strategies
+from seqssl.training.loop import Settings, Trainer, Units
+from seqssl.training.parallel import Parallel
 from seqssl.training.tasks import PretrainTask
 
 
@@ -45,110 +38,94 @@ class Run:
 
 
 def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Progress = silent) -> Run:
-    """Pre-train as configured; an `out` that holds the same run already is taken up where it stopped.
+    """Train as configured; an `out` that holds the same run already is taken up where it stopped.
 
     Raises UserError for bad input, HealthHalt and Interrupted as their names say (the state is saved).
     """
     began = time.monotonic()
-    device = resolve_device(config)
-    ranks = distributed.start(device)
+    device = resolve_device(config.train)
+    kinds = streams_of(config)
+    parallel = strategies.start(device, some_unused=len(kinds) > 1)
     if device.type == "cuda":
-        device = torch.device("cuda", ranks.local_rank)
-    say = say if ranks.is_first else lambda text: None
+        device = torch.device("cuda", parallel.local_rank)
+    say = say if parallel.is_first else lambda text: None
     with ExitStack() as stack:
-        stack.callback(distributed.stop, ranks)
+        stack.callback(strategies.stop, parallel)
         out = run_folder(config)
-        parts = config.parts()
-        model = assemble(config)  # before any work: it refuses impossible settings
-        adapters = {name: build_adapter(part) for name, part in parts.items()}
-        corpora = {
-            name: open_corpus(part, adapters[name], ranks, device, progress) for name, part in parts.items()
-        }
-        check_same_run(config, out, corpora)
-        ranks.first(lambda: stack.enter_context(alone(out)), device)
-        ranks.first(lambda: write_config(config, out, corpora), device)
-        for name, corpus in corpora.items():
-            set_scaling(model_of(model, name), corpus.manifest.statistics)
-        runner = distributed.synchronize(
-            compiled(model.to(device), config), ranks, some_unused=bool(config.streams)
-        )
-        task = PretrainTask(model, runner, device=device, seed=config.seed)
-        loaders = {split: loaders_of(parts, corpora, adapters, split) for split in ("train", "valid")}
-        if ranks.is_first:
-            task.references = references(corpora, adapters)
-        precision = resolve_precision(config, device)
-        units, machine = measure(config, adapters, device, precision)
-        say("\n".join([*describe_data(corpora), f"run: {out} | {describe_model(model)} | {machine}"]))
-        trainer = Trainer(
-            config=config,
-            task=task,
-            data=mixed(config, loaders["train"], ranks.size),
-            held_out=lambda: one_pass(loaders["valid"], config.train.eval_batches),
-            run=out,
-            device=device,
-            ranks=ranks,
-            precision=precision,
-            units=units,
-            observe=Monitor(config.train.num_updates).observe,
-        )
+        model = assemble(config, kinds)  # before any work: it refuses impossible settings
+        streams = [opened(stream, parallel, device, progress) for stream in kinds]
+        check_same_run(config, out, streams)
+        parallel.first(lambda: stack.enter_context(alone(out)), device)
+        parallel.first(lambda: write_config(config, out, streams), device)
+        for text in prepare_model(model, config, streams, out):
+            say(text)
+        task = build_task(config, model, streams)
+        task.model.to(device)
+        precision = resolve_precision(config.train, device)
+        units, machine = measure(cost_of(config), streams, device, precision)
+        amount = f"{sum(p.numel() for p in task.model.parameters()) / 1e6:.1f} M parameters"
+        say("\n".join([*map(describe, streams), f"run: {out} | {amount} | {machine}"]))
+        trainer = trainer_of(config, task, streams, out, device, parallel, precision, units)
         metrics = trainer.fit()
         report = out / "report.html"
-        ranks.first(lambda: report_on(task, loaders["valid"], adapters, out), device)
-    if metrics and not math.isfinite(metrics["loss"]):
+        parallel.first(lambda: report_on(task, streams, config.seed, out), device)
+    if metrics and not math.isfinite(metrics.get("loss", 0.0)):
         raise HealthHalt(f"the held-out loss is not a number; `seqssl doctor {out}` says more.")
     return Run(out, metrics, report, time.monotonic() - began)
 
 
-def report_on(
-    task: PretrainTask,
-    held_out: Mapping[str, BatchLoader],
-    adapters: Mapping[str, ModalityAdapter],
+def prepare_model(model: Model, config: RunConfig, streams: Sequence[OpenStream], out: Path) -> list[str]:
+    """Give the model its scaling and, before a first update, the weights of `init`; what to tell of it."""
+    for stream in streams:
+        set_scaling(model.of(stream.name), stream.corpus.manifest.statistics)
+    if config.train.compile:  # blocks only: draws and gathers of the step stay outside
+        for block in model.of(streams[0].name).encoder.blocks:
+            block.compile(dynamic=True)
+    if config.init is None or (out / "checkpoints").exists():
+        return []
+    return starting_weights(model, config.init)
+
+
+def trainer_of(
+    config: RunConfig,
+    task: Task,
+    streams: Sequence[OpenStream],
     out: Path,
-) -> None:
-    """report.html, with a row of each kind of data."""
-    shown = [illustrate(task, one_pass({n: rows}), adapters[n], n) for n, rows in held_out.items()]
-    write_report(out, shown)
-
-
-def references(corpora: Mapping[str, Corpus], adapters: Mapping[str, ModalityAdapter]) -> dict[str, float]:
-    """Figures of the data alone that held-out metrics are shown beside."""
-    return {
-        f"{name}/{key}" if name else key: value
-        for name, corpus in corpora.items()
-        for key, value in markov_bits(corpus, adapters[name]).items()
-    }
-
-
-def loaders_of(
-    parts: Mapping[str, RunConfig],
-    corpora: Mapping[str, Corpus],
-    adapters: Mapping[str, ModalityAdapter],
-    split: str,
-) -> dict[str, BatchLoader]:
-    """The loader of a split for each kind of data."""
-    return {name: loader(part, corpora[name], adapters[name], split) for name, part in parts.items()}
-
-
-def loader(config: RunConfig, corpus: Corpus, adapter: ModalityAdapter, split: str) -> BatchLoader:
-    """Batches of a split: of training, with workers and shuffled, or of held-out rows."""
-    training = split == "train"
-    return BatchLoader(
-        corpus,
-        adapter,
-        split=split,
-        **batching(config.data, adapter.spec),
-        seed=config.seed,
-        workers=config.data.workers if training else 0,
-        shuffle=training,
+    device: torch.device,
+    parallel: Parallel,
+    precision: torch.dtype,
+    units: Units,
+) -> Trainer:
+    """The loop, with what it needs of the configuration and the data."""
+    seed, train = config.seed, config.train
+    # One update's micro-batches on all ranks are of one kind, so that ranks can share its statistics.
+    group = train.accumulate * parallel.size
+    return Trainer(
+        settings=Settings(
+            train=train, optim=config.optim, temperature=config.temperature, seed=seed, health=config.health
+        ),
+        task=task,
+        data=training_batches(streams, seed=seed, group=group),
+        held_out=lambda: held_out(streams, seed=seed, limit=train.eval_batches),
+        run=out,
+        device=device,
+        parallel=parallel,
+        precision=precision,
+        units=units,
+        references=references(streams) if parallel.is_first else {},
+        observe=Monitor(train.num_updates).observe,
     )
 
 
-def mixed(config: RunConfig, loaders: Mapping[str, BatchLoader], num_ranks: int) -> BatchLoader | MixedLoader:
-    """The one sequence of batches that a run learns from."""
-    if not config.streams:
-        return loaders[""]
-    weights = [config.streams[name].weight for name in loaders]
-    return MixedLoader(loaders, weights, seed=config.seed, group=config.train.accumulate * num_ranks)
+def report_on(task: Task, streams: Sequence[OpenStream], seed: int, out: Path) -> None:
+    """report.html, with a row of each kind of data where the task is pre-training."""
+    shown: list[Illustration] = []
+    if isinstance(task, PretrainTask):
+        shown = [
+            illustrate(task.model.of(stream.name), held_out([stream], seed=seed), stream.adapter, seed)
+            for stream in streams
+        ]
+    write_report(out, shown)
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -159,19 +136,18 @@ def run_folder(config: RunConfig) -> Path:
     return Path("runs") / f"{Path(config.recipe).stem}-{config.size}{own}"
 
 
-def resolve_device(config: RunConfig) -> torch.device:
+def resolve_device(train: TrainConfig) -> torch.device:
     """`train.device`, with auto = the GPU if there is one."""
-    wanted = config.train.device
     available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
+    if train.device == "cuda" and not available:
         raise UserError("train.device=cuda, but torch sees no GPU here: use train.device=auto or cpu.")
-    return torch.device("cuda" if wanted != "cpu" and available else "cpu")
+    return torch.device("cuda" if train.device != "cpu" and available else "cpu")
 
 
-def resolve_precision(config: RunConfig, device: torch.device) -> torch.dtype:
+def resolve_precision(train: TrainConfig, device: torch.device) -> torch.dtype:
     """`train.precision`, with auto = bfloat16 where the device has instructions for it."""
-    if config.train.precision != "auto":
-        return torch.bfloat16 if config.train.precision == "bfloat16" else torch.float32
+    if train.precision != "auto":
+        return torch.bfloat16 if train.precision == "bfloat16" else torch.float32
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -179,51 +155,13 @@ def resolve_precision(config: RunConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def compiled(model: PretrainingModel | JointModel, config: RunConfig) -> PretrainingModel | JointModel:
-    """With `train.compile`, the context encoder's blocks run compiled; draws and gathers stay outside."""
-    if config.train.compile:
-        for block in model_of(model, next(iter(config.parts()))).encoder.blocks:
-            block.compile(dynamic=True)
-    return model
-
-
-def open_corpus(
-    config: RunConfig,
-    adapter: ModalityAdapter,
-    ranks: distributed.Ranks,
-    device: torch.device,
-    progress: Progress,
-) -> Corpus:
-    """The corpus; the first rank prepares it while the others wait."""
-    opening = partial(open_or_prepare, adapter, config.data, modality=str(config.modality["target"]))
-    corpus = ranks.first(partial(opening, progress=progress), device)
-    if corpus is None:
-        corpus = opening()
-    for split in ("train", "valid"):
-        if not len(corpus.rows(split)):
-            raise UserError(
-                f"{config.data.source or corpus.folder} has no rows for the split {split!r} "
-                f"({len(corpus)} in all): it takes usable rows on both sides. See data.valid_share and "
-                "data.valid_groups, what the source itself names as splits, and "
-                f"{corpus.folder}/rejected.jsonl."
-            )
-    return corpus
-
-
-def one_pass(loaders: Mapping[str, BatchLoader], limit: int | None = None) -> Iterator[Batch]:
-    """Every held-out batch once (or `limit` of each loader), the same in the same order each time."""
-    for name, held_out in loaders.items():
-        for batch in held_out.batches(0, limit):
-            yield replace(batch, stream=name)
-
-
 def measure(
-    config: RunConfig, adapters: Mapping[str, ModalityAdapter], device: torch.device, precision: torch.dtype
+    cost: Cost, streams: Sequence[Stream], device: torch.device, precision: torch.dtype
 ) -> tuple[Units, str]:
     """What a unit of input costs, what the device can do, and a sentence about the machine."""
-    cost = cost_of(config)
-    rate = None if config.streams else adapters[""].spec.rate_hz
-    if rate is not None and rate < 1:
+    rates = {stream.spec.rate_hz for stream in streams}
+    rate = rates.pop() if len(rates) == 1 else None
+    if len(streams) > 1 or (rate is not None and rate < 1):
         rate = None  # steps per second say more than years per second
     per_input = cost.micro_flops / (cost.rows * cost.row_input) / (rate or 1)
     name = str(precision).removeprefix("torch.")
@@ -235,29 +173,3 @@ def measure(
     return Units(rate, per_input, speed), (
         f"{threads} CPU threads, {name}, matrix product measured at {speed / 1e9:.0f} GFLOP/s"
     )
-
-
-def describe_data(corpora: Mapping[str, Corpus]) -> list[str]:
-    """A line for each kind of data."""
-    return [
-        f"data{f' {name}' if name else ''}: {corpus.folder} | {describe_corpus(corpus)}"
-        for name, corpus in corpora.items()
-    ]
-
-
-def describe_model(model: torch.nn.Module) -> str:
-    """Its size."""
-    return f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters"
-
-
-def describe_corpus(corpus: Corpus) -> str:
-    """Rows and amounts by split."""
-    return ", ".join(
-        f"{name}: {split.num_rows} rows" + (f", {hours(split.hours)}" if split.hours is not None else "")
-        for name, split in corpus.manifest.splits.items()
-    )
-
-
-def hours(number: float) -> str:
-    """Hours as people write them: 1.89 h, 17,520 h."""
-    return f"{number:,.0f} h" if number >= 100 else f"{number:.3g} h"

@@ -2,10 +2,12 @@
 
 import errno
 import json
+import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from safetensors import SafetensorError
@@ -15,7 +17,27 @@ from torch.optim import Optimizer
 
 from seqssl.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)  # 1: quantizers stood beside the targets, sums were named otherwise
+
+ParamGroup = dict[str, bool | float | int | list[float] | list[int] | None]
+Sums = dict[str, float | list[float] | list[list[float]]]
+
+
+class OptimizerState(TypedDict):
+    """What an optimizer remembers."""
+
+    tensors: dict[str, Tensor]  # "<number of the parameter>.<name>"
+    groups: list[ParamGroup]
+
+
+class State(TypedDict):
+    """Where a run stands, as JSON."""
+
+    update: int
+    cursor: int
+    best: float | None
+    tally: Sums
 
 
 @dataclass(frozen=True)
@@ -23,23 +45,24 @@ class Checkpoint:
     """What was read back."""
 
     path: Path
-    state: dict[str, Any]  # JSON: update, cursor, window, ...
+    format: int
+    state: State
     model: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
+    optimizer: OptimizerState | None
 
 
-def save(path: Path, model: nn.Module, optimizer: Optimizer | None, state: dict[str, Any]) -> None:
+def save(path: Path, weights: Mapping[str, Tensor], optimizer: OptimizerState | None, state: State) -> None:
     """Write a checkpoint folder under a temporary name, then rename it."""
     partial = path.with_name(f"{path.name}.partial")
+    groups: dict[str, list[ParamGroup]] = {}
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        save_file(_cpu(weights_of(model)), partial / "model.safetensors")
+        save_file(_cpu(weights), partial / "model.safetensors")
         if optimizer is not None:
-            tensors, groups = _flatten(optimizer.state_dict())
-            save_file(_cpu(tensors), partial / "optimizer.safetensors")
-            state = state | {"param_groups": groups}
-        (partial / "state.json").write_text(json.dumps({"format": FORMAT} | state))
+            save_file(_cpu(optimizer["tensors"]), partial / "optimizer.safetensors")
+            groups = {"param_groups": optimizer["groups"]}
+        (partial / "state.json").write_text(json.dumps({"format": FORMAT, **state, **groups}))
         if path.exists():
             shutil.rmtree(path)
         partial.rename(path)
@@ -83,28 +106,45 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 def read(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     """Read a checkpoint folder."""
+    optimizer_file = path / "optimizer.safetensors"
     try:
-        state = json.loads((path / "state.json").read_text())
+        stored = json.loads((path / "state.json").read_text())
         model = load_file(path / "model.safetensors", device=str(device))
-        optimizer_file = path / "optimizer.safetensors"
-        optimizer = load_file(optimizer_file, device=str(device)) if "param_groups" in state else {}
-        missing = {"format", "update"} - state.keys()
-        if missing or (optimizer_file.exists() and "param_groups" not in state):
+        missing = {"format", "update"} - stored.keys()
+        if missing or (optimizer_file.exists() and "param_groups" not in stored):
             raise ValueError(f"state.json lacks {', '.join(sorted(missing)) or 'param_groups'}")
+        optimizer = None
+        if "param_groups" in stored:
+            tensors = load_file(optimizer_file, device=str(device))
+            optimizer = OptimizerState(tensors=tensors, groups=stored["param_groups"])
+        number = stored["format"]
+        state = _state_of(stored) if number in READABLE else State(update=0, cursor=0, best=None, tally={})
     except (OSError, ValueError, AttributeError, TypeError, SafetensorError) as error:
         raise UserError(f"the checkpoint {path} is damaged or incomplete ({error}).") from error
-    if state.get("format") != FORMAT:
+    if number not in READABLE:
         raise UserError(
-            f"the checkpoint {path} has format {state.get('format')}, this version reads {FORMAT}: "
+            f"the checkpoint {path} has format {number}, this version reads {FORMAT}: "
             f"use the version of seqssl that wrote it (see config.yaml beside it)."
         )
-    return Checkpoint(path, state, model, optimizer)
+    return Checkpoint(path, number, state, model, optimizer)
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Load the weights; names and shapes must match exactly."""
-    own = weights_of(model)
-    given = checkpoint.model
+def _state_of(stored: Mapping[str, object]) -> State:
+    """The JSON of a checkpoint, checked; ValueError for values of other types."""
+    numbers = {name: stored.get(name, 0) for name in ("update", "cursor")}
+    best, tally = stored.get("best"), stored.get("tally", {})
+    for name, value in numbers.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{name} in state.json is {value!r}")
+    if not isinstance(best, float | int | None) or not isinstance(tally, dict):
+        raise ValueError("best or tally in state.json has another type")
+    update, cursor = (int(str(value)) for value in numbers.values())
+    return State(update=update, cursor=cursor, best=best, tally=tally)
+
+
+def fitting(model: nn.Module, saved: Checkpoint) -> dict[str, Tensor]:
+    """The saved weights under the model's own names; UserError unless names and shapes match exactly."""
+    own, given = weights_of(model), renamed(saved, weights_of(model))
     problems = [f"lacks {name}" for name in own.keys() - given.keys()]
     problems += [f"has {name}, which the model lacks" for name in given.keys() - own.keys()]
     problems += [
@@ -115,10 +155,35 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     if problems:
         listed = "\n  ".join(sorted(problems)[:8])
         raise UserError(
-            f"the checkpoint {checkpoint.path} does not fit the configured model: it\n  {listed}\n"
+            f"the checkpoint {saved.path} does not fit the configured model: it\n  {listed}\n"
             f"({len(problems)} differences.) Use the run's own config, or another out=."
         )
-    model.load_state_dict(given, strict=False)  # what goes by a second name is not in the checkpoint
+    return given
+
+
+def renamed(saved: Checkpoint, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Saved weights by the names of today, where an older format had others.
+
+    A task of a user's own may hold the model as a part; its prefix is then taken off.
+    """
+    given = dict(saved.model)
+    if saved.format == 1:  # the quantizer was a part of the model, not of its targets
+        for name in own:
+            old = re.sub(r"(^|\.)targets\.project\.", r"\1quantizer.project.", name)
+            old = re.sub(r"(^|\.)targets\.(?:first\.|second\.)?quantizer\.", r"\1quantizer.", old)
+            if old in given:
+                given[name] = given.pop(old)
+    marker = "input_projection.weight"
+    holders = [name.removesuffix(marker) for name in given if name.endswith(f".{marker}")]
+    if marker in own and marker not in given and len(holders) == 1:
+        inside = len(holders[0])
+        return {name[inside:]: value for name, value in given.items() if name.startswith(holders[0])}
+    return given
+
+
+def load_weights(model: nn.Module, saved: Checkpoint) -> None:
+    """Load the weights; UserError unless names and shapes match exactly."""
+    model.load_state_dict(fitting(model, saved), strict=False)  # second names are not in the checkpoint
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
@@ -131,21 +196,24 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def load_optimizer(optimizer: Optimizer, checkpoint: Checkpoint) -> None:
-    """Restore the optimizer's state."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in checkpoint.optimizer.items():
-        index, _, key = name.partition(".")
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": checkpoint.state["param_groups"]})
-
-
-def _flatten(state: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+def state_of(optimizer: Optimizer) -> OptimizerState:
+    """What an optimizer remembers, its tensors by number of the parameter and name."""
+    state = optimizer.state_dict()
     tensors = {
         f"{index}.{key}": value for index, slots in state["state"].items() for key, value in slots.items()
     }
-    return tensors, state["param_groups"]
+    return OptimizerState(tensors=tensors, groups=state["param_groups"])
 
 
-def _cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def load_optimizer(optimizer: Optimizer, saved: OptimizerState) -> None:
+    """Restore what `state_of` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in saved["tensors"].items():
+        index, _, key = name.partition(".")
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})
+
+
+def _cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Plain tensors in main memory, as safetensors stores them."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

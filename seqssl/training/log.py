@@ -4,7 +4,8 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+Value = bool | int | float | str | list[str] | None  # what a record of metrics.jsonl holds
 
 
 class MetricsLog:
@@ -18,7 +19,7 @@ class MetricsLog:
 
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at + 1)
 
-    def _forget_after(self, step: int) -> list[dict[str, Any]]:
+    def _forget_after(self, step: int) -> list[dict[str, Value]]:
         """Drop records that a killed run wrote after its last checkpoint: they will come again."""
         if not self.path.exists():
             return []
@@ -32,7 +33,7 @@ class MetricsLog:
         partial.replace(self.path)
         return [json.loads(line) for line in kept]
 
-    def write(self, record: Mapping[str, Any]) -> None:
+    def write(self, record: Mapping[str, Value]) -> None:
         """Append one record; floats that JSON cannot hold become their names."""
         safe = {
             key: str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,25 +7,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from types import FrameType
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
-from seqssl.config.schema import RunConfig
+from seqssl.config.schema import OptimConfig, TemperatureConfig, TrainConfig
 from seqssl.errors import HealthHalt, Interrupted
-from seqssl.model.protocols import Task
-from seqssl.model.types import Batch, MaskedFrames
+from seqssl.model.protocols import Summarizes, Task
+from seqssl.model.types import Batch, Draws, Plan
 from seqssl.training import checkpoint, optim
-from seqssl.training.log import MetricsLog
-from seqssl.training.parallel import Ranks
+from seqssl.training.log import MetricsLog, Value
+from seqssl.training.parallel import Alone, Parallel
 from seqssl.training.progress import Reporter, describe
-from seqssl.training.tally import Window
-from seqssl.training.tasks import Draws
+from seqssl.training.tally import Tally
+from seqssl.training.tasks import StepModule
 
 
-class Stream(Protocol):
+class Batches(Protocol):
     """An endless, deterministic sequence of micro-batches that can be entered anywhere."""
 
     def stream(self, cursor: int, rank: int, world_size: int) -> Iterator[Batch]:
@@ -46,6 +47,17 @@ class Units:
     peak_flops: float | None = None  # of the device at the run's precision
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What of a configuration the loop reads."""
+
+    train: TrainConfig
+    optim: OptimConfig
+    temperature: TemperatureConfig
+    seed: int = 0
+    health: Literal["off", "warn", "halt"] | str = "warn"
+
+
 @dataclass
 class Trainer:
     """Runs a task to its last update; `fit` reads top to bottom, the rest is its vocabulary.
@@ -54,32 +66,34 @@ class Trainer:
     `health` policy's business.
     """
 
-    config: RunConfig
+    settings: Settings
     task: Task
-    data: Stream
+    data: Batches
     held_out: Callable[[], Iterable[Batch]]
     run: Path
     device: torch.device
-    ranks: Ranks = field(default_factory=Ranks)
+    parallel: Parallel = field(default_factory=Alone)
     precision: torch.dtype = torch.float32
     units: Units = field(default_factory=Units)
-    observe: Callable[[Mapping[str, Any]], Sequence[object]] = lambda record: ()
+    references: Mapping[str, float] = field(default_factory=dict)  # figures of the held-out data alone
+    observe: Callable[[Mapping[str, Value]], Sequence[object]] = lambda record: ()
 
     def fit(self) -> dict[str, float]:
         """Train until `train.num_updates` are done, from what the run folder holds; held-out metrics."""
-        train = self.config.train
-        self.optimizer = optim.make_optimizer(self.config.optim, self.task.model.parameters())
-        self.window, self.update, self.cursor, self.best = Window(), 0, 0, math.inf
+        train = self.settings.train
+        self.optimizer = optim.make_optimizer(self.settings.optim, optim.trained_parameters(self.task))
+        self.tally, self.update, self.cursor, self.best = Tally(), 0, 0, math.inf
         problems = self.resume()
-        self.log = MetricsLog(self.run, resume_at=self.update) if self.ranks.is_first else None
-        self.reporter = Reporter(train.num_updates, self.update, quiet=not self.ranks.is_first)
+        self.runner = self.parallel.wrap(StepModule(self.task))
+        self.log = MetricsLog(self.run, resume_at=self.update) if self.parallel.is_first else None
+        self.reporter = Reporter(train.num_updates, self.update, quiet=not self.parallel.is_first)
         for record in self.log.kept if self.log else []:
             self.observe(record)  # the health rules remember what came before
         for text in problems:
             self.event("resume", text)
         self.recent: list[tuple[int, Tensor, list[str]]] = []  # gradient norms since the last log, with keys
         self.started = self.window_started = time.monotonic()
-        stream = self.data.stream(self.cursor, self.ranks.rank, self.ranks.size)
+        stream = self.data.stream(self.cursor, self.parallel.rank, self.parallel.size)
         latest: dict[str, float] = {}
         try:
             with interruptible() as interrupted:
@@ -92,7 +106,7 @@ class Trainer:
                         latest = self.evaluate()
                     if last or self.update % train.save_every == 0:
                         self.save()
-                    if self.ranks.any(interrupted(), self.device):
+                    if self.parallel.any(interrupted(), self.device):
                         self.interrupt()
             self.event("done", f"{self.update} updates")
         finally:
@@ -102,60 +116,72 @@ class Trainer:
         return latest or self.evaluate_quietly()
 
     def step(self, batches: list[Batch]) -> None:
-        """One optimizer update from this rank's micro-batches.
-
-        Each micro-batch counts by its share of the masked frames of all of them on all ranks; terms that are
-        sums over frames are then exactly those of one big batch.
-        """
-        config, task = self.config, self.task
-        rate = optim.learning_rate(config.optim, self.update, config.train.num_updates)
-        temperature = optim.temperature(config.temperature, self.update, config.train.num_updates)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        """One optimizer update from this rank's micro-batches."""
+        settings, task, ranks = self.settings, self.task, self.parallel
+        num_updates = settings.train.num_updates
+        rate = optim.learning_rate(settings.optim, self.update, num_updates)
+        temperature = optim.temperature(settings.temperature, self.update, num_updates)
+        optim.set_rate(self.optimizer, rate)
         draws = [
-            Draws((config.seed, self.update, micro * self.ranks.size + self.ranks.rank), temperature)
+            Draws((settings.seed, self.update, micro * ranks.size + ranks.rank), temperature)
             for micro in range(len(batches))
         ]
-        masks = [task.draw(batch, draw) for batch, draw in zip(batches, draws, strict=True)]
-        num_masked = self.ranks.sum(torch.tensor(float(sum(len(m.rows) for m in masks)), device=self.device))
-        for batch, frames, draw in zip(batches, masks, draws, strict=True):
-            self.backward(batch, frames, draw, self.ranks.size / num_masked.clamp(min=1), frames is masks[-1])
-        norm = clip_gradients(task.model.parameters(), config.optim.clip_norm)
+        plans = [task.plan(batch, draw) for batch, draw in zip(batches, draws, strict=True)]
+        counts = self.global_counts(plans)
+        for batch, plan, draw in zip(batches, plans, draws, strict=True):
+            self.backward(batch, plan, draw, counts, is_last=plan is plans[-1])
+        norm = self.parallel.norm(task.model.parameters())
+        clip_gradients(task.model.parameters(), norm, settings.optim.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.window.add_update(norm)
+        self.tally.add_update(norm)
         self.recent.append((self.update, norm, [key for batch in batches for key in batch.keys]))
         self.update += 1
-        self.cursor += len(batches) * self.ranks.size
+        self.cursor += len(batches) * ranks.size
         self.reporter.advance()
 
+    def global_counts(self, plans: Sequence[Plan]) -> dict[str, Tensor]:
+        """What each term is a sum over in this update: all micro-steps of all ranks together.
+
+        One exchange for all terms, before the first forward pass, for every micro-step divides by these.
+        """
+        names = [*plans[0].counts]
+        local = [sum(float(plan.counts[name]) for plan in plans) for name in names]
+        total = self.parallel.sum(torch.tensor(local, device=self.device))
+        return dict(zip(names, total.unbind(), strict=True))
+
     def backward(
-        self, batch: Batch, frames: MaskedFrames, draws: Draws, per_frame: Tensor, is_last: bool
+        self, batch: Batch, plan: Plan, draws: Draws, counts: Mapping[str, Tensor], *, is_last: bool
     ) -> None:
-        """Forward and backward of one micro-batch; ranks exchange gradients at the last one."""
-        task = self.task
-        num_masked = len(frames.rows)
-        with no_exchange(task.runner, skip=is_last), autocast(self.device, self.precision):
-            output = task.step(batch.to(self.device), frames.to(self.device), draws)
+        """Forward and backward of one micro-batch; ranks exchange gradients at the last one.
+
+        Each term is divided by its global count, never by its own: two micro-steps, or two ranks, then give
+        the gradient of one big batch, whatever a term counts.
+        """
+        # Dropout draws from torch's global generator, which must not depend on what came before.
+        torch.manual_seed(draws.generator().initial_seed())
+        with self.parallel.micro_step(self.runner, is_last=is_last), autocast(self.device, self.precision):
+            output = self.runner(batch.to(self.device), plan.to(self.device), draws)
             loss = torch.zeros((), device=self.device)
-            for name, term in output.terms.items():
-                mean = term.total / term.count.clamp(min=1)
+            for name, total in output.terms.items():
+                mean = total / counts[name].clamp(min=1) * (counts[name] > 0)
                 loss = loss + output.weights[name] * mean
-        (loss * num_masked * per_frame).backward()  # type: ignore[no-untyped-call]
-        self.window.add(output, batch, frames)
+        # Ranks average their gradients, where the sum is wanted.
+        (loss * self.parallel.size).backward()  # type: ignore[no-untyped-call]
+        self.tally.add(output, plan, batch)
 
     def write_training_record(self) -> None:
         """Close the window: the loop's one wait for the device."""
-        optim_config, train = self.config.optim, self.config.train
-        self.window.merge(self.ranks, self.device)
-        num_inputs = self.window.num_inputs()
-        metrics = self.window.close()
+        settings, train = self.settings, self.settings.train
+        self.tally.merge(self.parallel, self.device)
+        num_inputs = self.tally.num_inputs()
+        metrics = self.tally.close(self.task.summarize if isinstance(self.task, Summarizes) else None)
         now = time.monotonic()
         done = self.update - 1
-        metrics["lr"] = optim.learning_rate(optim_config, done, train.num_updates)
-        metrics["temperature"] = optim.temperature(self.config.temperature, done, train.num_updates)
+        metrics["lr"] = optim.learning_rate(settings.optim, done, train.num_updates)
+        metrics["temperature"] = optim.temperature(settings.temperature, done, train.num_updates)
         metrics |= self.speed(num_inputs / (now - self.window_started))
-        self.window, self.window_started = Window(), now
+        self.tally, self.window_started = Tally(), now
         bad = [(step, keys) for step, norm, keys in self.recent if not math.isfinite(norm)]
         self.recent.clear()
         for step, keys in bad:
@@ -170,7 +196,7 @@ class Trainer:
         else:
             figures = {"throughput/input_s_per_s": inputs_per_s / units.rate_hz}
         if units.flops_per_input is not None and units.peak_flops is not None:
-            figures["mfu"] = inputs_per_s * units.flops_per_input / (units.peak_flops * self.ranks.size)
+            figures["mfu"] = inputs_per_s * units.flops_per_input / (units.peak_flops * self.parallel.size)
         if self.device.type == "cuda":
             figures["memory_mib"] = torch.cuda.max_memory_allocated(self.device) / 2**20
         return figures
@@ -179,47 +205,53 @@ class Trainer:
         """Held-out metrics; keeps the weights with the lowest held-out loss as `best`."""
         began = time.monotonic()
         metrics = self.evaluate_quietly()
-        if self.ranks.is_first:
-            if metrics["loss"] < self.best:
-                self.best = metrics["loss"]
-                checkpoint.save(self.checkpoints / "best", self.task.model, None, {"update": self.update})
+        loss = metrics.get("loss", math.inf) if self.parallel.is_first else math.inf
+        if self.parallel.any(loss < self.best, self.device):
+            weights, _ = self.parallel.gather_state(self.task.model)
+            if self.parallel.is_first:
+                self.best = loss
+                checkpoint.save(self.checkpoints / "best", weights, None, self.state())
+        if self.parallel.is_first:
             self.record("valid", metrics)
-        self.ranks.barrier()
+        self.parallel.barrier()
         self.window_started += time.monotonic() - began  # no part of the throughput
         return metrics
 
     def evaluate_quietly(self) -> dict[str, float]:
-        """Held-out metrics."""
-        if not self.ranks.is_first:
+        """Held-out metrics; nothing on ranks that take no part."""
+        if not self.parallel.evaluates:
             return {}
         with autocast(self.device, self.precision):
-            return self.task.evaluate(self.held_out())
+            return self.task.evaluate(self.held_out()) | dict(self.references)
 
-    def record(self, kind: str, metrics: dict[str, float]) -> None:
+    def record(self, kind: str, metrics: Mapping[str, float]) -> None:
         """Write a record, show it, and let the health rules see it."""
         if self.log is None:
             return
-        where = {"kind": kind, "step": self.update, "epoch": self.data.epoch_of(self.cursor)[0]}
-        record = where | {"time_s": round(time.monotonic() - self.started, 3)} | metrics
+        record: dict[str, Value] = {"kind": kind, "step": self.update}
+        record["epoch"] = self.data.epoch_of(self.cursor)[0]
+        record["time_s"] = round(time.monotonic() - self.started, 3)
+        record |= metrics
         self.log.write(record)
         self.reporter.say(describe(record))
         self.check_health(record)
 
-    def check_health(self, record: Mapping[str, Any]) -> None:
+    def check_health(self, record: Mapping[str, Value]) -> None:
         """Let the health rules see a record, and do what the policy says about their findings."""
-        if self.config.health == "off":
+        if self.settings.health == "off":
             return
         findings = [str(finding) for finding in self.observe(record)]
         for text in findings:
             self.event("health", text)
-        if findings and self.config.health == "halt":
+        if findings and self.settings.health == "halt":
             self.save()
             raise HealthHalt(f"halted at update {self.update} by health=halt:\n" + "\n".join(findings))
 
-    def event(self, name: str, message: str, **details: object) -> None:
+    def event(self, name: str, message: str, **details: list[str]) -> None:
         """Write and show something that happened."""
         if self.log is not None:
-            record = {"kind": "event", "step": self.update, "event": name, "message": message} | details
+            record: dict[str, Value] = {"kind": "event", "step": self.update, "event": name}
+            record |= {"message": message, **details}
             self.log.write(record)
             self.observe(record)
             if name != "done":
@@ -236,46 +268,49 @@ class Trainer:
         """Where checkpoints live."""
         return self.run / "checkpoints"
 
+    def state(self) -> checkpoint.State:
+        """Where the run stands, beside its weights and its optimizer."""
+        return checkpoint.State(
+            update=self.update,
+            cursor=self.cursor,
+            best=self.best if math.isfinite(self.best) else None,
+            tally=self.tally.state(),
+        )
+
     def save(self) -> None:
         """Save everything that the rest of the run depends on."""
-        if self.ranks.is_first:
-            state = {
-                "update": self.update,
-                "cursor": self.cursor,
-                "best": self.best if math.isfinite(self.best) else None,
-                "window": self.window.state(),
-            }
+        weights, optimizer = self.parallel.gather_state(self.task.model, self.optimizer)
+        if self.parallel.is_first:
             path = self.checkpoints / f"step-{self.update:08d}"
-            checkpoint.save(path, self.task.model, self.optimizer, state)
-            checkpoint.prune(self.checkpoints, self.config.train.keep_last)
-        self.ranks.barrier()
+            checkpoint.save(path, weights, optimizer, self.state())
+            checkpoint.prune(self.checkpoints, self.settings.train.keep_last)
+        self.parallel.barrier()
 
     def resume(self) -> list[str]:
         """Restore the newest whole checkpoint, if there is one; returns what to tell."""
         saved, problems = checkpoint.latest(self.checkpoints)
         if saved is None:
             return problems
-        checkpoint.load_weights(self.task.model, saved)
-        checkpoint.load_optimizer(self.optimizer, saved)
+        self.parallel.load_state(self.task.model, checkpoint.fitting(self.task.model, saved))
+        if saved.optimizer is not None:
+            checkpoint.load_optimizer(self.optimizer, saved.optimizer)
         self.update, self.cursor = saved.state["update"], saved.state["cursor"]
         self.best = math.inf if saved.state["best"] is None else saved.state["best"]
-        self.window = Window.restore(saved.state["window"], self.device)
+        self.tally = Tally.restore(saved.state["tally"], self.device)
         return [*problems, f"going on from {saved.path.name} (epoch {self.data.epoch_of(self.cursor)[0]})"]
 
 
-def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scale gradients to a global norm of at most `max_norm`; returns the norm before.
+def clip_gradients(parameters: Iterable[Tensor], norm: Tensor, max_norm: float) -> None:
+    """Scale gradients of the global norm `norm` to one of at most `max_norm`.
 
     A gradient that is not finite is dropped whole, on the device, so that one bad batch cannot poison the
     weights and nothing has to wait.
     """
     trained = [p for p in parameters if p.grad is not None]
-    norm = get_total_norm([p.grad for p in trained if p.grad is not None])
     clip_grads_with_norm_(trained, max_norm, norm)
     for parameter in trained:
         assert parameter.grad is not None
         parameter.grad.masked_fill_(~torch.isfinite(norm), 0.0)
-    return norm.detach()
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
@@ -284,27 +319,17 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 
 
 @contextmanager
-def no_exchange(runner: torch.nn.Module, *, skip: bool) -> Iterator[None]:
-    """No gradient exchange between ranks inside, unless `skip`."""
-    if skip or not isinstance(runner, torch.nn.parallel.DistributedDataParallel):
-        yield
-    else:
-        with runner.no_sync():
-            yield
-
-
-@contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Turns the first SIGINT or SIGTERM into a flag; a second one acts at once."""
     received: list[int] = []
-    previous: dict[int, Any] = {}
+    numbers = (int(signal.SIGINT), int(signal.SIGTERM))
+    previous = {number: signal.getsignal(number) for number in numbers}
 
-    def note(number: int, frame: object) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
         signal.signal(number, previous[number])
 
-    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        previous[number] = signal.getsignal(number)
+    for number in numbers:
         signal.signal(number, note)
     try:
         yield lambda: bool(received)

@@ -1,13 +1,15 @@
 """Optimizers, and schedules as pure functions of the number of updates done."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Protocol, TypedDict, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from seqssl.config.schema import OptimConfig, TemperatureConfig
+from seqssl.model.protocols import Task
 
 
 def learning_rate(config: OptimConfig, update: int, num_updates: int) -> float:
@@ -36,9 +38,32 @@ def temperature(config: TemperatureConfig, update: int, num_updates: int) -> flo
     return max(config.end, config.start * math.pow(config.decay, update * hurry))
 
 
-def make_optimizer(config: OptimConfig, parameters: Iterable[Tensor]) -> Optimizer:
+class ParameterGroup(TypedDict):
+    """Parameters that share a multiple of the learning rate."""
+
+    params: list[Tensor]
+    lr_scale: float
+
+
+@runtime_checkable
+class HasParameterGroups(Protocol):
+    """What a task may offer beside `Task`: learning rates that differ from part to part."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Every parameter to be trained, once, with the multiple of the schedule's rate that it gets."""
+        ...
+
+
+def trained_parameters(task: Task) -> list[ParameterGroup]:
+    """What an optimizer is to change: the task's own groups, else all parameters of its model alike."""
+    if isinstance(task, HasParameterGroups):
+        return task.parameter_groups()
+    return [ParameterGroup(params=[p for p in task.model.parameters() if p.requires_grad], lr_scale=1.0)]
+
+
+def make_optimizer(config: OptimConfig, groups: Sequence[ParameterGroup]) -> Optimizer:
     """Adam, AdamW or Adafactor of torch. Torch's Adafactor has no first moment, so `betas` do not apply."""
-    trainable = [p for p in parameters if p.requires_grad]
+    trainable = [{**group} for group in groups]
     if config.name == "adafactor":
         return torch.optim.Adafactor(trainable, lr=config.lr, weight_decay=config.weight_decay)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
@@ -50,3 +75,9 @@ def make_optimizer(config: OptimConfig, parameters: Iterable[Tensor]) -> Optimiz
         weight_decay=config.weight_decay,
         fused=True,
     )
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Give every group its multiple of the rate; groups of runs from before have none."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)

@@ -1,18 +1,26 @@
-"""Everything that knows there may be several ranks; the only importer of torch.distributed."""
+"""Everything that knows there may be several ranks; the only importer of torch.distributed.
+
+A strategy says how a model is spread over ranks. The loop, checkpoints and evaluation know no more.
+"""
 
 import atexit
 import gc
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
 
 from seqssl.errors import FirstRankFailed
+from seqssl.training.checkpoint import OptimizerState, state_of, weights_of
 
 if dist.is_available():  # imported later, its functions' defaults would keep the process group for ever
     import torch.distributed.nn
@@ -21,9 +29,8 @@ PATIENCE = timedelta(hours=12)  # of ranks that wait for another: the first prep
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """This process among its peers, as torchrun tells it through the environment."""
+class Parallel(ABC):
+    """This process among its peers, and how they share a model."""
 
     rank: int = 0
     size: int = 1
@@ -34,15 +41,29 @@ class Ranks:
         """Whether this rank writes files and speaks."""
         return self.rank == 0
 
+    @property
+    def evaluates(self) -> bool:
+        """Whether this rank takes part in evaluation: all do where no rank has the whole model."""
+        return self.is_first
+
+    @abstractmethod
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """A module that computes the same, with batch statistics and gradients shared over ranks."""
+
+    @abstractmethod
+    def micro_step(self, runner: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
+        """What one micro-step of a wrapped module runs in; ranks exchange gradients at the last one."""
+
+    @abstractmethod
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over ranks, without gradient."""
-        if self.size > 1:
-            value = value.clone()
-            dist.all_reduce(value)
-        return value
+        """The sum over ranks, without gradient. Every rank must call it."""
+
+    @abstractmethod
+    def barrier(self) -> None:
+        """Wait for all ranks."""
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is set on any rank."""
+        """Whether the flag is set on any rank. Every rank must call it."""
         return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
 
     def first(self, work: Callable[[], T], device: torch.device) -> T | None:
@@ -63,34 +84,99 @@ class Ranks:
             raise FirstRankFailed("the first rank failed")
         return result
 
+    def gather_state(
+        self, model: nn.Module, optimizer: Optimizer | None = None
+    ) -> tuple[dict[str, Tensor], OptimizerState | None]:
+        """The whole weights and the whole state of the optimizer, to be saved. Every rank must call it."""
+        return weights_of(model), None if optimizer is None else state_of(optimizer)
+
+    def load_state(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        """Load whole weights, which fit. Every rank must call it."""
+        model.load_state_dict(weights, strict=False)  # what goes by a second name is not among them
+
+    def norm(self, parameters: Iterable[Tensor]) -> Tensor:
+        """The norm of the whole gradient. Every rank must call it."""
+        return get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+class Alone(Parallel):
+    """One process."""
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module itself."""
+        return module
+
+    def micro_step(self, runner: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
+        """Nothing."""
+        return nullcontext()
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The value itself."""
+        return value
+
+    def barrier(self) -> None:
+        """Nobody to wait for."""
+
+
+class Replicated(Parallel):
+    """Every rank holds the whole model, and gradients are averaged (torch's DistributedDataParallel).
+
+    `some_unused`: a step may leave some parameters without a gradient.
+    """
+
+    def __init__(self, rank: int, size: int, local_rank: int = 0, *, some_unused: bool = False) -> None:
+        self.rank, self.size, self.local_rank = rank, size, local_rank
+        self.some_unused = some_unused
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module in DistributedDataParallel; parts with an `all_reduce` sum over ranks from now on."""
+        for part in module.modules():
+            if hasattr(part, "all_reduce"):
+                setattr(part, "all_reduce", sum_over_ranks)  # noqa: B010
+        return nn.parallel.DistributedDataParallel(
+            module, broadcast_buffers=False, find_unused_parameters=self.some_unused
+        )
+
+    def micro_step(self, runner: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
+        """Gradients stay here until the last micro-step: one exchange for an update."""
+        if is_last or not isinstance(runner, nn.parallel.DistributedDataParallel):
+            return nullcontext()
+        held: AbstractContextManager[None] = runner.no_sync()
+        return held
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum over ranks."""
+        value = value.clone()
+        dist.all_reduce(value)
+        return value
+
     def barrier(self) -> None:
         """Wait for all ranks."""
-        if self.size > 1:
-            dist.barrier()
+        dist.barrier()
 
 
-def start(device: torch.device) -> Ranks:
+def start(device: torch.device, *, some_unused: bool = False) -> Parallel:
     """Join the process group if torchrun started several processes."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return Ranks()
+        return Alone()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(local_rank)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    return Ranks(dist.get_rank(), size, local_rank)
+    return Replicated(dist.get_rank(), size, local_rank, some_unused=some_unused)
 
 
-def stop(ranks: Ranks) -> None:
+def stop(parallel: Parallel) -> None:
     """Leave the process group; its threads end with the last that refers to it, at exit at the latest."""
-    if ranks.size > 1 and dist.is_initialized():
+    if parallel.size > 1 and dist.is_initialized():
         groups = [dist.group.WORLD]
         dist.destroy_process_group()
         atexit.register(_end_threads, groups)
 
 
-def _end_threads(groups: list[Any]) -> None:
+def _end_threads(groups: list[dist.ProcessGroup | None]) -> None:
     """Join the threads of left groups while Python still runs.
 
     One that drops a tensor after that aborts the process (github.com/pytorch/pytorch/issues/190489). The
@@ -101,32 +187,23 @@ def _end_threads(groups: list[Any]) -> None:
     groups.clear()
 
 
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum over ranks, with gradient. Every rank must call it, forward and backward."""
+    total: Tensor = _SumOverRanks.apply(x)  # type: ignore[no-untyped-call]
+    return total
+
+
 class _SumOverRanks(torch.autograd.Function):
     """Sum forward; the gradient of a sum that every rank uses is the sum of the ranks' gradients."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
         x = x.clone()
         dist.all_reduce(x)
         return x
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> Tensor:
         grad = grads[0].clone()
         dist.all_reduce(grad)
         return grad
-
-
-def synchronize(model: nn.Module, ranks: Ranks, *, some_unused: bool = False) -> nn.Module:
-    """Share batch statistics (batch norm, mean code use) and gradients over ranks.
-
-    `some_unused`: a step may use a part of the parameters only.
-    """
-    if ranks.size == 1:
-        return model
-    for module in model.modules():
-        if hasattr(module, "all_reduce"):
-            setattr(module, "all_reduce", _SumOverRanks.apply)  # noqa: B010
-    return nn.parallel.DistributedDataParallel(
-        model, broadcast_buffers=False, find_unused_parameters=some_unused
-    )

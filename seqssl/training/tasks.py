@@ -1,63 +1,96 @@
 """Tasks: what the one training loop runs."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-import numpy as np
 import torch
-from torch import Generator, nn
+from torch import Tensor, nn
 
 from seqssl.model.joint import JointModel
-from seqssl.model.pretraining import Output, PretrainingModel
-from seqssl.model.types import Batch, MaskedFrames
-from seqssl.training.tally import Window
+from seqssl.model.pretraining import PretrainingModel
+from seqssl.model.protocols import HasWords, Summarizes, Task
+from seqssl.model.types import Batch, Draws, Output, Plan
+from seqssl.training.tally import Tally, code_metrics, symbol_metrics
 
-
-@dataclass(frozen=True)
-class Draws:
-    """The only source of randomness of a micro-step: its seed, and the Gumbel temperature."""
-
-    seed: tuple[int, ...]
-    temperature: float | None = None
-
-    def generator(self, device: torch.device | str = "cpu") -> Generator:
-        """A generator seeded by (run seed, update, index of the micro-batch over micro-steps and ranks)."""
-        state = np.random.SeedSequence(self.seed).generate_state(2, np.uint32)
-        return Generator(device).manual_seed(int(state[0]) << 32 | int(state[1]))
+HELD_OUT = 2**31  # in the place of the update in seeds of evaluation: no update has this number
 
 
 class PretrainTask:
-    """Pre-training: `model` is the network, `runner` the same with gradients shared over ranks."""
+    """Masked pre-training of a model, of one kind of data or several."""
 
-    def __init__(
-        self, model: PretrainingModel | JointModel, runner: nn.Module, *, device: torch.device, seed: int
-    ) -> None:
-        self.references: dict[str, float] = {}  # figures of the held-out data that no training changes
-        self.model, self.runner, self.device, self.seed = model, runner, device, seed
+    def __init__(self, model: PretrainingModel | JointModel, seed: int = 0) -> None:
+        self.model, self.seed = model, seed
 
-    def draw(self, batch: Batch, draws: Draws) -> MaskedFrames:
-        """The masked frames of a batch that is still on the CPU."""
-        return self.model.draw_mask(batch, draws.generator())
+    def plan(self, batch: Batch, draws: Draws) -> Plan:
+        """The masked frames of a batch that is still on the CPU, and the counts of all terms."""
+        return self.model.plan(batch, draws)
 
-    def step(self, batch: Batch, frames: MaskedFrames, draws: Draws) -> Output:
+    def step(self, batch: Batch, plan: Plan, draws: Draws) -> Output:
         """Forward pass of one micro-batch on the device."""
-        generator = draws.generator(self.device)
-        torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
-        output: Output = self.runner(batch, frames, temperature=draws.temperature, generator=generator)
+        generator = draws.generator(batch.inputs.device)
+        assert plan.frames is not None
+        output: Output = self.model(batch, plan.frames, temperature=draws.temperature, generator=generator)
         return output
 
-    @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Metrics over all batches, without noise, with the same masks and negatives every time."""
-        window = Window()
-        self.model.eval()
-        for index, batch in enumerate(batches):
-            draws = Draws((self.seed, 2**31, index))
-            frames = self.draw(batch, draws)
-            generator = draws.generator(self.device)
-            output = self.model(
-                batch.to(self.device), frames.to(self.device), temperature=None, generator=generator
-            )
-            window.add(output, batch, frames)
-        self.model.train()
-        return window.close() | self.references
+        return held_out_metrics(self, batches, seed=self.seed)
+
+    def summarize(self, sums: dict[str, Tensor], stream: str) -> dict[str, float]:
+        """How codes are used and predicted, from the counts of chosen codes."""
+        targets = self.model.of(stream).targets
+        word = targets.ids_per_code if isinstance(targets, HasWords) else 1
+        return summary(sums, word)
+
+
+@torch.no_grad()
+def held_out_metrics(task: Task, batches: Iterable[Batch], *, seed: int = 0) -> dict[str, float]:
+    """Metrics of a task over batches, by its own `plan` and `step` in evaluation mode.
+
+    Draws depend on `seed` and the number of the batch alone. A task's `evaluate` may be this and no more.
+    """
+    tally = Tally()
+    device = next(task.model.parameters()).device
+    task.model.eval()
+    for index, batch in enumerate(batches):
+        draws = Draws((seed, HELD_OUT, index))
+        plan = task.plan(batch, draws)
+        tally.add(task.step(batch.to(device), plan.to(device), draws), plan, batch)
+    task.model.train()
+    return tally.close(task.summarize if isinstance(task, Summarizes) else None)
+
+
+class StepModule(nn.Module):
+    """A task's step as a module, so that a parallel strategy can wrap it: ranks see its forward pass."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.model = task.model  # whose parameters are shared
+        self._task = task
+
+    def forward(self, batch: Batch, plan: Plan, draws: Draws) -> Output:
+        """The task's step."""
+        return self._task.step(batch, plan, draws)
+
+
+def summary(sums: dict[str, Tensor], word: int) -> dict[str, float]:
+    """TO BE REPLACED."""
+    masked = sums["masked"].clamp(min=1)
+    num_learned = sums["usage"].shape[0]
+    metrics: dict[str, float] = {}
+    if num_learned:
+        counts = sums["codes"][:num_learned, : sums["usage"].shape[1]]
+        metrics |= code_metrics(counts, sums["usage"] / masked)
+    if "masked_prediction/accuracy" in sums:
+        tops = (sums["codes"].max(dim=1).values / masked).tolist()
+        metrics["masked_prediction/trivial"] = sum(tops) / len(tops)
+        if len(tops) > 1:
+            metrics |= {f"masked_prediction/trivial_{g}": top for g, top in enumerate(tops)}
+        nats = (sums["masked_prediction/nats"] / masked).tolist() if len(tops) > 1 else []
+        metrics |= symbol_metrics(sums["codes"][num_learned:], nats[num_learned:], word)
+        if 0 < num_learned < len(tops):
+            for kind, books in (("codes", range(num_learned)), ("symbols", range(num_learned, len(tops)))):
+                found = [float(sums[f"masked_prediction/accuracy_{g}"] / masked) for g in books]
+                metrics[f"{kind}/accuracy"] = sum(found) / len(found)
+                metrics[f"{kind}/trivial"] = sum(tops[g] for g in books) / len(books)
+    metrics["mask/share"] = float(sums["masked"] / sums["maskable"])
+    return metrics

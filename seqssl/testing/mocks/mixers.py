@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from seqssl.model.mixers import Attention
+from seqssl.model.types import Frames
 
 
 class BrokenMixer(Attention):
@@ -22,9 +23,9 @@ class SeesPadding(BrokenMixer):
 
     fails: ClassVar = {"padding_never_changes_a_frame", "padding_gets_no_gradient"}
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
         """All frames are attended to."""
-        return super().forward(x, torch.ones_like(valid))
+        return super().forward(x, Frames(torch.ones_like(frames.valid)))
 
 
 class SeesEveryRow(BrokenMixer):
@@ -32,11 +33,11 @@ class SeesEveryRow(BrokenMixer):
 
     fails: ClassVar = {"batch_mates_never_change_a_frame", "padding_never_changes_a_frame"}
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
         """Valid frames only, at least."""
-        frames = x * valid[..., None]
-        mean = frames.sum((0, 1)) / valid.sum().clamp(min=1)
-        return super().forward(x, valid) + mean
+        valid = x * frames.valid[..., None]
+        mean = valid.sum((0, 1)) / frames.valid.sum().clamp(min=1)
+        return super().forward(x, frames) + mean
 
 
 class SeesTheRowNumber(BrokenMixer):
@@ -44,9 +45,9 @@ class SeesTheRowNumber(BrokenMixer):
 
     fails: ClassVar = {"rows_may_be_permuted", "padding_never_changes_a_frame"}
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
         """Row 0 gets 0, row 1 gets 1, ..."""
-        return super().forward(x, valid) + torch.arange(len(x))[:, None, None]
+        return super().forward(x, frames) + torch.arange(len(x))[:, None, None]
 
 
 class MixesNothing(BrokenMixer):
@@ -54,7 +55,7 @@ class MixesNothing(BrokenMixer):
 
     fails: ClassVar = {"moves_information_between_frames"}
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
         """Attention to oneself."""
         value = self.query_key_value(x).chunk(3, dim=-1)
         mixed: Tensor = self.output(value[0] * value[1] + value[2])
@@ -73,9 +74,9 @@ class DropsFrames(BrokenMixer):
         "bfloat16_agrees_with_float32",
     }
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
         """An even kernel, padded badly."""
-        return super().forward(x, valid)[:, :-1]
+        return super().forward(x, frames)[:, :-1]
 
 
 class Detached(BrokenMixer):
@@ -87,10 +88,10 @@ class Detached(BrokenMixer):
         "padding_gets_no_gradient",
     }
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
         """Under no_grad."""
         with torch.no_grad():
-            return super().forward(x, valid)
+            return super().forward(x, frames)
 
 
 class DropsInEvaluation(BrokenMixer):
@@ -104,6 +105,6 @@ class DropsInEvaluation(BrokenMixer):
         "bfloat16_agrees_with_float32",
     }
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
         """training is always true."""
-        return torch.nn.functional.dropout(super().forward(x, valid), 0.5)
+        return torch.nn.functional.dropout(super().forward(x, frames), 0.5)

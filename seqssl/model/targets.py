@@ -1,0 +1,298 @@
+"""Where targets come from: a codebook that learns, the input's own symbols, fixed codes, another model.
+
+Every class keeps the protocol `seqssl.model.protocols.Targets`.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from seqssl.model.alignment import Alphabet, present
+from seqssl.model.features import fold
+from seqssl.model.norms import MIN_STD, identity
+from seqssl.model.protocols import DrawsInputs, FeatureEncoder, HasWords, Quantizer, Targets
+from seqssl.model.types import Batch, Features, MaskedFrames, Quantized, length_mask
+
+Teacher = Callable[[Batch], Features]  # frames of another model, without gradient
+MANY_FRAMES = 64  # of a trial input, whose borders then hardly matter
+
+
+class LearnedCodes(nn.Module):
+    """A quantizer's codes of the features, learned end to end (w2v-BERT, wav2vec 2.0).
+
+    With a quantizer that has vectors and no codes, frames are to be recognized only (w2v-Conformer).
+    """
+
+    quantizer: Quantizer
+
+    def __init__(self, quantizer: Quantizer) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+        self.codebook_sizes = (quantizer.codebook_size,) * quantizer.num_codebooks
+        self.dim = quantizer.dim
+        self.all_reduce: Callable[[Tensor], Tensor] = identity  # set by seqssl.training.parallel
+
+    def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
+        """Every frame has a code."""
+        return valid
+
+    def forward(
+        self,
+        batch: Batch,
+        features: Features,
+        frames: MaskedFrames,
+        *,
+        temperature: float | None,
+        generator: Generator | None,
+    ) -> Quantized:
+        """Quantize the frames; in training, `usage` is the mean over the frames of all ranks."""
+        x = frames.take(features.x)
+        found = self.quantizer(x, temperature=temperature, generator=generator)
+        if not (self.training and temperature is not None and len(found.usage)):
+            return found
+        # Diversity judges the mean use over the global batch, so ranks add sums and counts, not means.
+        count = torch.full_like(found.usage[:1], len(x))
+        sums = self.all_reduce(torch.cat([found.usage * len(x), count]))
+        usage = sums[:-1] / sums[-1:].clamp(min=1)
+        return Quantized(found.vectors, found.codes, usage, found.identity_codes)
+
+    def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
+        """The code that each valid frame has without noise."""
+        valid = features.valid
+        learned = self.quantizer(features.x[valid], temperature=None).codes
+        codes = learned.new_full((*valid.shape, learned.shape[1]), -1)
+        codes[valid] = learned
+        return codes
+
+
+class FixedCodes(nn.Module, ABC):
+    """Codes that do not change while the model learns.
+
+    The vectors that a contrastive objective compares are then a learned linear map of the frames, of width
+    `vector_dim`; 0 gives none.
+    """
+
+    def __init__(self, codebook_sizes: tuple[int, ...], input_dim: int, vector_dim: int) -> None:
+        super().__init__()
+        self.codebook_sizes, self.dim = codebook_sizes, vector_dim
+        self.project = nn.Linear(input_dim, vector_dim) if vector_dim else None
+
+    @abstractmethod
+    def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
+        """The codes of every frame; -1 where there is none. Any device, no gradient."""
+
+    def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
+        """The valid frames that have all of their codes."""
+        return valid & (self.codes_of(batch, valid.shape[1]) >= 0).all(-1)
+
+    def forward(
+        self,
+        batch: Batch,
+        features: Features,
+        frames: MaskedFrames,
+        *,
+        temperature: float | None,
+        generator: Generator | None,
+    ) -> Quantized:
+        """The codes of the frames; temperature and noise mean nothing here."""
+        x = frames.take(features.x)
+        codes = self.codes_of(batch, features.x.shape[1])[frames.rows, frames.columns]
+        vectors = x.new_empty(len(x), 0) if self.project is None else self.project(x)
+        return Quantized(vectors, codes, x.new_empty(0, 0))
+
+    def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
+        """The codes of every frame; -1 where there is none, and on padding."""
+        codes = self.codes_of(batch, features.x.shape[1])
+        return codes.masked_fill(~features.valid[..., None], -1)
+
+
+class SymbolCodes(FixedCodes):
+    """The ids of a frame's own steps, or the word that they make together (DiscreteBERT, DNA, tokens)."""
+
+    def __init__(self, alphabet: Alphabet, input_dim: int = 0, vector_dim: int = 0) -> None:
+        super().__init__((alphabet.codebook_size,) * alphabet.num_codebooks, input_dim, vector_dim)
+        self.alphabet, self.ids_per_code = alphabet, alphabet.word
+
+    def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
+        """Words; -1 where an id is unknown, missing or beyond the row."""
+        return self.alphabet.of(batch.inputs, batch.lengths, batch.observed)
+
+
+class GivenCodes(FixedCodes):
+    """The codes that come with the data: `Batch.codes`, given by the adapter (HuBERT, DiscreteBERT)."""
+
+    def __init__(self, codebook_sizes: tuple[int, ...], input_dim: int = 0, vector_dim: int = 0) -> None:
+        super().__init__(tuple(codebook_sizes), input_dim, vector_dim)
+
+    def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
+        """The batch's codes, cut or followed by -1 to so many frames; ValueError for codes out of range."""
+        given, sizes = batch.codes, torch.tensor(self.codebook_sizes)
+        if given is None:
+            raise ValueError(
+                "targets are given codes, and this batch has none: does the adapter give `codes`?"
+            )
+        if given.shape[-1] != len(sizes) or (given.cpu() >= sizes).any():
+            raise ValueError(
+                f"batch.codes has {given.shape[-1]} codes a frame, up to {int(given.max())}; the model was "
+                f"built for {len(sizes)}, below {' and '.join(map(str, dict.fromkeys(self.codebook_sizes)))}"
+            )
+        return F.pad(given, (0, 0, 0, max(0, num_frames - given.shape[1])), value=-1)[:, :num_frames]
+
+
+class InputCodes(FixedCodes):
+    """A frozen quantizer's codes of the input itself (BEST-RQ, 2202.01855).
+
+    The input is what the feature encoder shows as its `picture` (a spectrogram), else its values. Each row is
+    scaled to zero mean and unit variance per channel; the columns of a frame, laid end to end, are quantized.
+    """
+
+    quantizer: Quantizer
+
+    def __init__(
+        self,
+        feature_encoder: FeatureEncoder,
+        make_quantizer: Callable[[int], Quantizer],
+        stride: float,
+        channels: int | None,
+        input_dim: int = 0,
+        vector_dim: int = 0,
+    ) -> None:
+        steps = math.ceil(MANY_FRAMES * stride)
+        trial = Batch(torch.zeros(1, steps, *([] if channels is None else [channels])), torch.tensor([steps]))
+        columns = columns_of(trial, feature_encoder)
+        per_frame = max(1, round(columns.shape[1] / MANY_FRAMES))
+        quantizer = make_quantizer(per_frame * columns.shape[2])
+        super().__init__((quantizer.codebook_size,) * quantizer.num_codebooks, input_dim, vector_dim)
+        self.quantizer, self.per_frame = quantizer, per_frame
+        self._feature_encoder = (feature_encoder,)  # in a tuple: it is the model's part, not this one's
+        for parameter in self.quantizer.parameters() if isinstance(self.quantizer, nn.Module) else ():
+            parameter.requires_grad_(False)
+
+    def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
+        """Every frame has a code."""
+        return valid
+
+    @torch.no_grad()
+    def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
+        """The code of every frame, padding included."""
+        columns = columns_of(batch, self._feature_encoder[0])
+        lengths = (batch.lengths * (columns.shape[1] / batch.inputs.shape[1])).ceil().long().clamp(min=1)
+        valid = length_mask(lengths, columns.shape[1])[..., None]
+        count = valid.sum(1, keepdim=True)
+        centered = (columns - (columns * valid).sum(1, keepdim=True) / count) * valid
+        scale = (centered.square().sum(1, keepdim=True) / count).sqrt().clamp(min=MIN_STD)
+        frames = fold(centered / scale, self.per_frame)
+        frames = F.pad(frames, (0, 0, 0, max(0, num_frames - frames.shape[1])))[:, :num_frames]
+        codes = self.quantizer(frames.flatten(0, 1), temperature=None).codes
+        return codes.view(*frames.shape[:2], -1)
+
+
+def columns_of(batch: Batch, feature_encoder: FeatureEncoder) -> Float[Tensor, "b p f"]:
+    """The feature encoder's picture of the inputs, else their values, in float32; missing values are 0."""
+    if isinstance(feature_encoder, DrawsInputs):
+        return feature_encoder.picture(batch.inputs, batch.lengths).float()
+    values = batch.inputs.float() * present(batch)
+    return values[..., None] if values.dim() == 2 else values
+
+
+class TeacherCodes(FixedCodes):
+    """The nearest centroid of each frame of another run's model (HuBERT, 2106.07447).
+
+    `run` is a run's folder or one of its checkpoints, `tap` the stage whose frames were clustered, and
+    `centroids` a .npy file of shape (v, d), say the cluster centers of k-means on `Encoder.embed(...,
+    pool="none")` of some rows. The teacher is opened when it is first needed and is not saved with the model.
+    """
+
+    centroids: Tensor
+
+    def __init__(
+        self,
+        open_teacher: Callable[[str, str], Teacher],
+        read_array: Callable[[str], Tensor],
+        input_dim: int = 0,
+        vector_dim: int = 0,
+        *,
+        run: str,
+        centroids: str,
+        tap: str = "",
+    ) -> None:
+        centers = read_array(centroids)
+        if centers.dim() != 2:
+            raise ValueError(f"centroids = {centroids}: expected an array (v, d), found {[*centers.shape]}")
+        super().__init__((len(centers),), input_dim, vector_dim)
+        self.register_buffer("centroids", centers.float(), persistent=False)
+        self._open, self._opened = partial(open_teacher, run, tap), list[Teacher]()
+
+    def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
+        """Every frame has a code; nothing is computed to know it."""
+        return valid
+
+    @torch.no_grad()
+    def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
+        """The nearest centroid; where the teacher has fewer or more frames, of the frame nearest in time."""
+        if not self._opened:
+            self._opened.append(self._open())
+        x = self._opened[0](batch).x.float()
+        codes = torch.cdist(x, self.centroids.expand(len(x), -1, -1)).argmin(-1)
+        places = ((torch.arange(num_frames, device=x.device) + 0.5) * (x.shape[1] / num_frames)).long()
+        return codes[:, places, None]
+
+
+class Both(nn.Module):
+    """The codes of one target after those of another; the vectors are those of the first that has any.
+
+    Negatives are told from the positive by the codes that come with the vectors, where there are such codes.
+    """
+
+    first: Targets
+    second: Targets
+
+    def __init__(self, first: Targets, second: Targets) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+        self.codebook_sizes = (*first.codebook_sizes, *second.codebook_sizes)
+        self.dim = first.dim or second.dim
+        words = [part.ids_per_code for part in (first, second) if isinstance(part, HasWords)]
+        self.ids_per_code = words[-1] if words else 1
+
+    def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
+        """The frames that both can tell."""
+        return self.second.usable(batch, self.first.usable(batch, valid))
+
+    def forward(
+        self,
+        batch: Batch,
+        features: Features,
+        frames: MaskedFrames,
+        *,
+        temperature: float | None,
+        generator: Generator | None,
+    ) -> Quantized:
+        """The targets of both, codes side by side."""
+        found = [
+            part(batch, features, frames, temperature=temperature, generator=generator)
+            for part in (self.first, self.second)
+        ]
+        codes = torch.cat([part.codes for part in found], dim=1)
+        leader = found[0] if self.first.dim else found[1]
+        own = leader.identity if leader.identity.shape[1] else codes
+        learned = [part.usage for part in found if len(part.usage)]
+        usage = torch.cat(learned) if learned else leader.usage
+        return Quantized(leader.vectors, codes, usage, own)
+
+    def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
+        """The codes of both, side by side."""
+        return torch.cat([part.everywhere(batch, features) for part in (self.first, self.second)], dim=-1)
+
+
+class LearnedAndSymbols(Both):
+    """A quantizer's learned code of a frame, then the ids that it holds."""
+
+    def __init__(self, learned: Targets, symbols: Targets) -> None:
+        super().__init__(learned, symbols)

@@ -1,0 +1,91 @@
+"""The kinds of data of a run: their corpora, their loaders, and what is said of them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from seqssl.assembly import OpenStream, Stream, batching
+from seqssl.data.batching import BatchLoader
+from seqssl.data.files import Progress
+from seqssl.data.mixing import MixedLoader
+from seqssl.data.prepare import open_or_prepare
+from seqssl.data.shards import Corpus
+from seqssl.errors import UserError
+from seqssl.evaluation.markov import markov_bits
+from seqssl.model.types import Batch
+from seqssl.training.parallel import Parallel
+
+
+def opened(stream: Stream, parallel: Parallel, device: torch.device, progress: Progress) -> OpenStream:
+    """The stream with its corpus, which the first rank prepares while the others wait."""
+    config, adapter = stream.config, stream.adapter
+    opening = partial(open_or_prepare, adapter, config.data, modality=str(config.modality["target"]))
+    corpus = parallel.first(partial(opening, progress=progress), device)
+    if corpus is None:
+        corpus = opening()
+    for split in ("train", "valid"):
+        if not len(corpus.rows(split)):
+            raise UserError(
+                f"{config.data.source or corpus.folder} has no rows for the split {split!r} "
+                f"({len(corpus)} in all): it takes usable rows on both sides. See data.valid_share and "
+                "data.valid_groups, what the source itself names as splits, and "
+                f"{corpus.folder}/rejected.jsonl."
+            )
+    return OpenStream(stream.name, config, adapter, stream.weight, corpus=corpus)
+
+
+def loader(stream: OpenStream, split: str, seed: int) -> BatchLoader:
+    """Batches of a split: of training, with workers and shuffled, or of held-out rows."""
+    training, data = split == "train", stream.config.data
+    return BatchLoader(
+        stream.corpus,
+        stream.adapter,
+        split=split,
+        **batching(data, stream.spec),
+        seed=seed,
+        workers=data.workers if training else 0,
+        shuffle=training,
+    )
+
+
+def training_batches(streams: Sequence[OpenStream], *, seed: int, group: int) -> MixedLoader:
+    """The one sequence of batches that a run learns from; `group` in a row are of one kind."""
+    loaders = {stream.name: loader(stream, "train", seed) for stream in streams}
+    return MixedLoader(loaders, [stream.weight for stream in streams], seed=seed, group=group)
+
+
+def held_out(streams: Iterable[OpenStream], *, seed: int, limit: int | None = None) -> Iterator[Batch]:
+    """Every held-out batch once (or `limit` of each stream), the same in the same order each time."""
+    for stream in streams:
+        for batch in loader(stream, "valid", seed).batches(0, limit):
+            yield replace(batch, stream=stream.name)
+
+
+def references(streams: Iterable[OpenStream]) -> dict[str, float]:
+    """Figures of the data alone that held-out metrics are shown beside."""
+    return {
+        f"{stream.name}/{key}" if stream.name else key: value
+        for stream in streams
+        for key, value in markov_bits(stream.corpus, stream.adapter).items()
+    }
+
+
+def describe(stream: OpenStream) -> str:
+    """A line about a stream's data."""
+    name = f" {stream.name}" if stream.name else ""
+    return f"data{name}: {stream.corpus.folder} | {describe_corpus(stream.corpus)}"
+
+
+def describe_corpus(corpus: Corpus) -> str:
+    """Rows and amounts by split."""
+    return ", ".join(
+        f"{name}: {split.num_rows} rows" + (f", {hours(split.hours)}" if split.hours is not None else "")
+        for name, split in corpus.manifest.splits.items()
+    )
+
+
+def hours(number: float) -> str:
+    """Hours as people write them: 1.89 h, 17,520 h."""
+    return f"{number:,.0f} h" if number >= 100 else f"{number:.3g} h"
