@@ -167,7 +167,7 @@ def report(recipe: str, old: Sequence[Record], new: Sequence[Record], seconds: f
     rows = [*training, *(row for row in held_out if row.first is not None)]
     same = all(row.first is None for row in rows) and len(training) > 0 and len(held_out) > 0
     print(f"{recipe}: {'equal' if same else 'not the same'} ({seconds:.0f} s)")
-    width = max([30, *(len(row.metric) + 2 for row in rows)])
+    width = max([30, *(len(f"held-out {row.metric}") + 2 for row in rows)])
     print(f"  {'metric':{width}}{'first update that differs':>27}{'largest relative difference':>29}")
     for row in training:
         print_row(row, width)

@@ -19,10 +19,11 @@ import soundfile
 
 TABLE = Path(__file__).with_name("golden.json")
 
-# Kernels add in another order on another CPU, which moves a loss in its seventh digit. That may turn the
-# choice of a code with two near-equal scores, and one code among a hundred moves the loss a little more. A
-# term that is lost or weighed wrongly, or a step with a wrong gradient, moves it by far more.
-TOLERANCE = 2e-3
+# Kernels add in another order on another CPU. Scalar kernels and two threads move these losses by 3e-7 at most.
+# A wrong step moves them by far more: 2 % on the learning rate is 7e-4 to 7e-3. In between lies the rare choice
+# of a code between two equal scores, which may fall the other way and counts for about one part in a thousand:
+# should that happen on a machine, other data (a seed of `noise`) will be without such a tie.
+TOLERANCE = 5e-4
 
 # The learning rate is high from the first update on, so that the losses after it tell of gradients.
 SMALL = (
@@ -31,13 +32,13 @@ SMALL = (
     "encoder.num_layers=2 encoder.taps.contrastive=1 encoder.taps.output=2"
 ).split()
 
-# Batches of about a hundred masked frames: fewer, and a single code would count for too much.
+# Batches of about a hundred masked frames: with fewer, a single code counts for more.
 SETTINGS = {
     "speech": "data.batch_seconds=8 data.max_seconds=2 data.join_seconds=2 data.valid_share=0.3",
     "wearables": "data.batch_seconds=60 data.max_seconds=30",
     "dna": "data.batch_frames=1024 data.valid_groups=[chr2] modality.length=512",
     "weather": "data.batch_frames=3000 data.valid_groups=[south] modality.columns=[temp_air,ghi]",
-    "music": "data.batch_frames=1024 data.valid_share=0.3",
+    "music": "data.batch_frames=512 data.valid_share=0.3",
 }
 STREAMS = ("wearables", "weather")  # of the joint run
 
@@ -63,9 +64,9 @@ def write_speech(folder: Path) -> None:
 def write_wearables(folder: Path) -> None:
     """Windows of 30 s of six channels: swings in noise that comes and goes."""
     t = np.arange(1500)[:, None] / 50
-    swings = np.stack([0.3 * np.sin(t * speed + np.arange(6)) for speed in (3, 5, 8, 11, 4, 6, 9, 12)])
-    x = swings + noise(8, 1500, 6) * np.abs(np.sin(0.4 * t)) + [0, 0, 1, 0, 0, 0]
-    np.savez(folder / "watch.npz", X=x, pid=[*"aabbccdd"], y=["walk", "run"] * 4)
+    swings = np.stack([0.3 * np.sin(t * speed + np.arange(6)) for speed in (3, 5, 8, 11)])
+    x = swings + noise(4, 1500, 6) * np.abs(np.sin(0.4 * t)) + [0, 0, 1, 0, 0, 0]
+    np.savez(folder / "watch.npz", X=x, pid=[*"abcd"], y=["walk", "run"] * 2)
 
 
 def write_dna(folder: Path) -> None:
@@ -89,9 +90,9 @@ def write_weather(folder: Path) -> None:
 def write_music(folder: Path) -> None:
     """Tunes of random notes."""
     rng = np.random.default_rng(0)
-    for tune in range(6):
-        notes = "".join(rng.choice([*"CDEFGABc"], 256))
-        bars = "|".join(notes[i : i + 8] for i in range(0, 256, 8))
+    for tune in range(4):
+        notes = "".join(rng.choice([*"CDEFGABc"], 128))
+        bars = "|".join(notes[i : i + 8] for i in range(0, 128, 8))
         (folder / f"{tune}.abc").write_text(f"X:1\nT:tune {tune}\nM:4/4\nL:1/8\nK:C\n{bars}|\n")
 
 
