@@ -19,10 +19,10 @@ import soundfile
 
 TABLE = Path(__file__).with_name("golden.json")
 
-# Kernels add in another order on another CPU. Scalar kernels and two threads move these losses by 3e-7 at most.
-# A wrong step moves them by far more: 2 % on the learning rate is 7e-4 to 7e-3. In between lies the rare choice
-# of a code between two equal scores, which may fall the other way and counts for about one part in a thousand:
-# should that happen on a machine, other data (a seed of `noise`) will be without such a tie.
+# Kernels add in another order on another CPU. Scalar kernels and two threads move these losses by 3e-7 at
+# most. A wrong step moves them far more: 2 % on the learning rate is 7e-4 to 7e-3. In between lies the rare
+# choice between two codes of equal score, which may fall the other way and moves a loss by about 1e-3. Should
+# that ever happen on a machine, data from another seed will be without such a tie.
 TOLERANCE = 5e-4
 
 # The learning rate is high from the first update on, so that the losses after it tell of gradients.
