@@ -36,6 +36,7 @@ from seqssl import (
     Conv1dStack,
     DiversityLoss,
     GumbelProductQuantizer,
+    LearnedCodes,
     MaskedPredictionLoss,
     PretrainingModel,
     SpanMasking,
@@ -103,7 +104,7 @@ def equal_math(setting: Setting) -> PretrainingModel:
         features.dim, num_codebooks=GROUPS, codebook_size=ENTRIES, dim=setting.code_dim
     )
     masking = SpanMasking(features.dim, fill="learned")
-    return PretrainingModel(features, masking, quantizer, encoder, objectives, setting.dim)
+    return PretrainingModel(features, masking, LearnedCodes(quantizer), encoder, objectives, setting.dim)
 
 
 def recipe(setting: Setting) -> PretrainingModel:
@@ -117,7 +118,8 @@ def recipe(setting: Setting) -> PretrainingModel:
         "masked_prediction": MaskedPredictionLoss(setting.dim, 1, 1024, tap="output"),
     }
     quantizer = GumbelProductQuantizer(features.dim, codebook_size=1024, dim=setting.dim)
-    return PretrainingModel(features, SpanMasking(features.dim), quantizer, encoder, objectives, setting.dim)
+    masking, targets = SpanMasking(features.dim), LearnedCodes(quantizer)
+    return PretrainingModel(features, masking, targets, encoder, objectives, setting.dim)
 
 
 def ours(model: PretrainingModel, setting: Setting) -> Step:
@@ -130,10 +132,12 @@ def ours(model: PretrainingModel, setting: Setting) -> Step:
     moved = batch.to(device)
 
     def step() -> None:
-        frames = model.draw_mask(batch, on_cpu).to(device)
+        chosen = model.draw_mask(batch, on_cpu)
+        frames = chosen.to(device)
         with precision(setting):
             output = model(moved, frames, temperature=2.0, generator=on_device)
-        loss = sum(output.weights[name] * term.total / term.count for name, term in output.terms.items())
+        counts = model.counts(batch, chosen)
+        loss = sum(output.weights[name] * total / counts[name] for name, total in output.terms.items())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from seqssl.config.components import construct
 from seqssl.config.compose import resolve
-from seqssl.config.schema import DataConfig, EncoderConfig, RunConfig, Slot, StreamConfig
+from seqssl.config.schema import EncoderConfig, RunConfig, Slot, StreamConfig
 from seqssl.data.adapters import ModalityAdapter, SampleSpec
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
@@ -327,32 +326,3 @@ def set_scaling(model: PretrainingModel, statistics: Mapping[str, Sequence[float
     """Hand the training data's statistics to a model that scales by them."""
     if isinstance(model.input_norm, ChannelNorm) and statistics is not None:
         model.input_norm.set(statistics["mean"], statistics["std"])
-
-
-class Lengths(TypedDict):
-    """How rows become batches, in input steps."""
-
-    batch_length: int
-    max_length: int | None
-    join_length: int | None
-
-
-def length(config: DataConfig, name: str, spec: SampleSpec) -> int | None:
-    """`data.<name>_seconds` or `data.<name>_frames` in input steps."""
-    seconds, frames = getattr(config, f"{name}_seconds"), getattr(config, f"{name}_frames")
-    if seconds is None:
-        return None if frames is None else int(frames)
-    if spec.rate_hz is None:
-        raise UserError(
-            f"data.{name}_seconds: this modality has no rate; use data.{name}_frames (input steps)."
-        )
-    return int(seconds * spec.rate_hz)
-
-
-def batching(config: DataConfig, spec: SampleSpec) -> Lengths:
-    """How rows become batches, in input steps."""
-    return Lengths(
-        batch_length=length(config, "batch", spec) or 1,
-        max_length=length(config, "max", spec),
-        join_length=length(config, "join", spec),
-    )

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from seqssl import load_recipe
+from seqssl import Frames, load_recipe
 from seqssl.assembly import build_encoder
 from seqssl.config.schema import RunConfig
 from seqssl.errors import UserError
@@ -31,11 +31,11 @@ def bytes_kept(config: RunConfig, num_blocks: int, frames: int, rows: int, bfloa
         return x
 
     x = torch.randn(rows, frames, config.encoder.dim, requires_grad=True)
-    valid = torch.ones(rows, frames, dtype=torch.bool)
+    known = Frames(torch.ones(rows, frames, dtype=torch.bool))
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x), autocast:
         for block in encoder.blocks[:num_blocks]:
-            x = block(x, valid)
+            x = block(x, known)
     copies = sum(p.numel() for p in encoder.blocks[:num_blocks].parameters() if p.ndim > 1) if bfloat16 else 0
     return sum(x.untyped_storage().nbytes() for x in kept.values()) - 2 * copies
 
@@ -64,7 +64,7 @@ def test_frames_that_are_seen_cost_their_predictions() -> None:
     assert some.memory_bytes > without.memory_bytes
     flops = [{part.name: part.forward_flops for part in each.parts} for each in (without, some)]
     more = {name for name, number in flops[1].items() if number > flops[0][name]}
-    assert more == {"objectives", "quantizer"}
+    assert more == {"objectives", "targets"}
     assert flops[1]["objectives"] < 4 * flops[0]["objectives"]
 
 
@@ -96,9 +96,9 @@ def test_flops_of_the_blocks_are_those_that_torch_counts() -> None:
     costs = cost.cost_of(config)
     encoder = build_encoder(config.encoder, config.mixer, checkpoint_activations=False).eval()
     x = torch.randn(costs.rows, costs.row_frames, config.encoder.dim)
-    valid = torch.ones(x.shape[:2], dtype=torch.bool)
+    known = Frames(torch.ones(x.shape[:2], dtype=torch.bool))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        encoder(x, valid)
+        encoder(x, known)
     planned = sum(part.forward_flops for part in costs.parts if part.name.startswith("encoder"))
     # Torch does not count the CPU's fused attention.
     attention = config.encoder.num_layers * 4 * costs.row_frames**2 * config.encoder.dim * costs.rows

@@ -84,7 +84,7 @@ def test_parameter_counts_are_the_papers(size: str, stack: int, billions: float)
     parts = {part.name: part.parameters for part in costs.parts}
     assert sum(count for name, count in parts.items() if "blocks" in name) == stack
     assert parts["encoder: blocks 1 to 12 (contrastive)"] == 12 * 24_153_088
-    assert parts["quantizer"] == 640 * 1024 + 1024 + 1024 * 1024
+    assert parts["targets"] == 640 * 1024 + 1024 + 1024 * 1024
     assert parts["input projection"] == 640 * 1024 + 1024
     assert parts["objectives"] == 1024 * 1024 + 1024
     assert parts["feature encoder"] == 9_568

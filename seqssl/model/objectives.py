@@ -145,10 +145,9 @@ class MaskedPredictionLoss(nn.Module):
         with torch.no_grad():
             found = logits.argmax(-1).view(-1, self.num_codebooks)
             correct = (found == targets.codes).sum(0).float()
-            stats = {"accuracy": correct.mean()}
+            stats = {"accuracy": correct.mean(), "nats": losses.sum(0)}
             if self.num_codebooks > 1:
                 stats |= {f"accuracy_{g}": correct[g] for g in range(self.num_codebooks)}
-                stats["nats"] = losses.sum(0)
         return LossTerm(losses.sum() / self.num_codebooks, context.frames.mask.sum(), stats)
 
 

@@ -95,6 +95,10 @@ class PretrainingModel(nn.Module):
     def plan(self, batch: Batch, draws: Draws) -> Plan:
         """The masked frames of a micro-batch on the CPU, and what each term will be a sum over."""
         frames = self.draw_mask(batch, draws.generator())
+        return Plan(self.counts(batch, frames), frames)
+
+    def counts(self, batch: Batch, frames: MaskedFrames) -> dict[str, Int[Tensor, ""]]:
+        """What each term will be a sum over, for the masked frames chosen."""
         lengths = self.feature_encoder.output_lengths(batch.lengths)
         counts = {}
         for name, objective in self.losses.items():
@@ -104,8 +108,7 @@ class PretrainingModel(nn.Module):
             else:
                 counts[name] = torch.tensor(len(own))
         # A seen frame counts `seen_weight` times a masked one: both sums have one divisor.
-        counts |= {f"{name}_seen": torch.tensor(len(frames)) for name in self.seen_weights}
-        return Plan(counts, frames)
+        return counts | {f"{name}_seen": torch.tensor(len(frames)) for name in self.seen_weights}
 
     def draw_mask(self, batch: Batch, generator: Generator) -> MaskedFrames:
         """Choose the masked frames; one that is mostly missing is neither hidden nor a target."""

@@ -113,7 +113,7 @@ class FixedCodes(nn.Module, ABC):
 
 
 class SymbolCodes(FixedCodes):
-    """The ids of a frame's own steps, or the word that they make together (DiscreteBERT, DNA, tokens)."""
+    """The ids of a frame's own steps, or the word that they make together (DiscreteBERT)."""
 
     def __init__(self, alphabet: Alphabet, input_dim: int = 0, vector_dim: int = 0) -> None:
         super().__init__((alphabet.codebook_size,) * alphabet.num_codebooks, input_dim, vector_dim)
@@ -239,7 +239,9 @@ class TeacherCodes(FixedCodes):
         if not self._opened:
             self._opened.append(self._open())
         x = self._opened[0](batch).x.float()
-        codes = torch.cdist(x, self.centroids.expand(len(x), -1, -1)).argmin(-1)
+        # Differences one by one: the product form rounds, and ties would fall to another centroid.
+        distances = torch.cdist(x, self.centroids, compute_mode="donot_use_mm_for_euclid_dist")
+        codes = distances.argmin(-1)
         places = ((torch.arange(num_frames, device=x.device) + 0.5) * (x.shape[1] / num_frames)).long()
         return codes[:, places, None]
 

@@ -13,12 +13,13 @@ import torch
 import yaml
 
 import seqssl
-from seqssl.assembly import Model, OpenStream, Stream, assemble, length, set_scaling, streams_of
+from seqssl.assembly import Model, OpenStream, Stream, assemble, set_scaling, streams_of
 from seqssl.config.check import within_stream
 from seqssl.config.compose import to_yaml
 from seqssl.config.schema import RunConfig
 from seqssl.data.adapters import HasViews, SampleSpec
 from seqssl.data.files import locked, write_atomic
+from seqssl.data.lengths import length_of
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.frozen import Encoder
@@ -53,7 +54,7 @@ def load(
     set_scaling(model.of(stream), origin.get("statistics"))
     if weights != "random":
         checkpoint.load_weights(model, find_checkpoint(Path(path), folder, weights))
-    limit = length(chosen.config.data, "batch", spec) or 2**20
+    limit = length_of(chosen.config.data, "batch", spec) or 2**20
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     views = chosen.adapter.views if isinstance(chosen.adapter, HasViews) else None

@@ -6,9 +6,10 @@ from functools import partial
 
 import torch
 
-from seqssl.assembly import OpenStream, Stream, batching
+from seqssl.assembly import OpenStream, Stream
 from seqssl.data.batching import BatchLoader
 from seqssl.data.files import Progress
+from seqssl.data.lengths import lengths_of
 from seqssl.data.mixing import MixedLoader
 from seqssl.data.prepare import open_or_prepare
 from seqssl.data.shards import Corpus
@@ -43,7 +44,7 @@ def loader(stream: OpenStream, split: str, seed: int) -> BatchLoader:
         stream.corpus,
         stream.adapter,
         split=split,
-        **batching(data, stream.spec),
+        **lengths_of(data, stream.spec),
         seed=seed,
         workers=data.workers if training else 0,
         shuffle=training,

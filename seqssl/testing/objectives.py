@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from seqssl.model.protocols import CountsOther, Objective
 from seqssl.model.types import Context, Features, LossTerm, MaskedFrames, Quantized
 from seqssl.testing.harness import (
     Check,
@@ -31,7 +31,7 @@ class Sizes:
 
 
 SIZES = Sizes()
-Factory = Callable[[Sizes], Any]
+Factory = Callable[[Sizes], Objective]
 Case = tuple[Context, Quantized]
 
 
@@ -45,6 +45,7 @@ def objective_checks() -> list[Check]:
     return named(
         names_a_tap_and_a_weight,
         gives_scalars,
+        count_is_as_announced,
         totals_are_sums,
         draws_only_from_its_generator,
         something_is_trained,
@@ -65,21 +66,34 @@ def names_a_tap_and_a_weight(factory: Factory) -> None:
 
 
 def gives_scalars(factory: Factory) -> None:
-    """total, count and every stat are scalar tensors and finite; stats carry no gradient."""
+    """total and count are scalar tensors; they and every statistic are finite; those carry no gradient."""
     term = _term(_made(factory), *random_case())
-    for name, value in {"total": term.total, "count": term.count, **term.stats}.items():
+    for name, value in {"total": term.total, "count": term.count}.items():
         require(isinstance(value, Tensor) and value.dim() == 0, f"{name} is not a scalar tensor")
         require_finite(value, name)
     for name, value in term.stats.items():
+        require_finite(value, name)
         require(not value.requires_grad, f"the statistic {name} carries a gradient")
 
 
+def count_is_as_announced(factory: Factory) -> None:
+    """The count is the number of frames that are read, or what `counted` says before any forward pass."""
+    objective = _made(factory)
+    for case in (random_case(), repeated(random_case()), random_case(num_masked=(3, 0, 9))):
+        count, announced = _term(objective, *case).count, _announced(objective, case[0])
+        require(int(count) == announced, f"the count is {int(count)}, announced were {announced}")
+
+
 def totals_are_sums(factory: Factory) -> None:
-    """The same rows twice give twice the count, and total / count stays (up to fresh draws)."""
+    """The same rows twice leave total / count as it is (up to fresh draws), with twice the frames counted.
+
+    Not twice where the objective announces so: a function of the whole batch counts batches.
+    """
     objective = _made(factory)
     case = random_case()
     once, twice = _term(objective, *case), _term(objective, *repeated(case))
-    require(twice.count == 2 * once.count, "the count of two equal batches is not twice one's")
+    if not isinstance(objective, CountsOther):
+        require(twice.count == 2 * once.count, "the count of two equal batches is not twice one's")
     one, two = once.total.detach() / once.count, twice.total.detach() / twice.count
     message = f"total / count goes from {one:.4g} to {two:.4g} when a batch is repeated"
     require(abs(two - one) <= 0.2 * abs(one), message)
@@ -139,8 +153,11 @@ def rows_of_one_frame_stay_finite(factory: Factory) -> None:
 
 
 def no_frames_cost_nothing(factory: Factory) -> None:
-    """Nothing masked: total 0, count 0."""
-    term = _term(_made(factory), *random_case(num_masked=(0, 0, 0)))
+    """Nothing masked: total 0, count 0; but for what counts something else than frames, and finds it."""
+    objective, case = _made(factory), random_case(num_masked=(0, 0, 0))
+    if _announced(objective, case[0]):
+        return
+    term = _term(objective, *case)
     for name, value in (("total", term.total), ("count", term.count)):
         require(not value.detach(), f"the {name} of no frames is {value.detach():.4g}")
 
@@ -188,15 +205,21 @@ def repeated(case: Case) -> Case:
     )
 
 
-def _made(factory: Factory) -> Any:
+def _made(factory: Factory) -> Objective:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return factory(SIZES)
 
 
-def _term(objective: Any, context: Context, targets: Quantized) -> LossTerm:
-    term: LossTerm = objective(context, targets, seeded())
-    return term
+def _announced(objective: Objective, context: Context) -> int:
+    """What the plan says the term will be a sum over."""
+    if isinstance(objective, CountsOther):
+        return int(objective.counted(context.frames, context.features.lengths))
+    return len(context.frames)
+
+
+def _term(objective: Objective, context: Context, targets: Quantized) -> LossTerm:
+    return objective(context, targets, seeded())
 
 
 def _with_gradient(case: Case) -> list[Tensor]:

@@ -85,7 +85,7 @@ def summary(sums: dict[str, Tensor], word: int) -> dict[str, float]:
         metrics["masked_prediction/trivial"] = sum(tops) / len(tops)
         if len(tops) > 1:
             metrics |= {f"masked_prediction/trivial_{g}": top for g, top in enumerate(tops)}
-        nats = (sums["masked_prediction/nats"] / masked).tolist() if len(tops) > 1 else []
+        nats = (sums["masked_prediction/nats"] / masked).tolist()
         metrics |= symbol_metrics(sums["codes"][num_learned:], nats[num_learned:], word)
         if 0 < num_learned < len(tops):
             for kind, books in (("codes", range(num_learned)), ("symbols", range(num_learned, len(tops)))):

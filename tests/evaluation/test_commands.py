@@ -11,7 +11,7 @@ from toy import toy_config, write_waves
 
 import seqssl
 from seqssl import UserError, cli
-from seqssl.assembly import build_adapter
+from seqssl.assembly import OpenStream, build_adapter, streams_of
 from seqssl.data.prepare import open_or_prepare
 from seqssl.evaluation import embedding
 from seqssl.runs.folder import write_config
@@ -35,10 +35,13 @@ def run(tmp_path: Path, waves: Path) -> Path:
     """A run folder as `seqssl train` leaves it, but with other weights than the seed's."""
     out = tmp_path / "run"
     config = toy_config(waves, out)
-    corpus = open_or_prepare(build_adapter(config), config.data, modality="toy:Toy")
-    write_config(config, out, {"": corpus})
+    (stream,) = streams_of(config)
+    corpus = open_or_prepare(stream.adapter, config.data, modality="toy:Toy")
+    write_config(config, out, [OpenStream("", config, stream.adapter, corpus=corpus)])
     config.seed = 1
-    checkpoint.save(out / "checkpoints" / "step-00000003", seqssl.build_model(config), None, {"update": 3})
+    weights = checkpoint.weights_of(seqssl.build_model(config))
+    state = checkpoint.State(update=3, cursor=3, best=None, tally={})
+    checkpoint.save(out / "checkpoints" / "step-00000003", weights, None, state)
     return out
 
 
@@ -146,7 +149,7 @@ def test_load_takes_a_run_or_one_of_its_checkpoints(run: Path, waves: Path) -> N
     arrays = list(arrays_of(waves).values())
     whole, single = seqssl.load(run), seqssl.load(str(run / "checkpoints" / "step-00000003"))
     np.testing.assert_array_equal(whole.transform(arrays), single.transform(arrays))
-    assert whole.spec == build_adapter(toy_config(waves, run)).spec
+    assert whole.spec == build_adapter(toy_config(waves, run).modality).spec
     random = [seqssl.load(run, weights="random").transform(arrays) for _ in range(2)]
     np.testing.assert_array_equal(*random)
     assert not np.allclose(whole.transform(arrays), random[0])

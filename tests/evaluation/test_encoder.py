@@ -12,8 +12,9 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from toy import TOY, Letters, Toy, toy_config
 
-from seqssl import Batch, Encoder, Sample, UserError, build_model, load_recipe
+from seqssl import Batch, Encoder, Frames, Sample, UserError, build_model, load_recipe
 from seqssl.data.adapters import SampleSpec
+from seqssl.model import alignment
 
 
 def toy_encoder(tap: str = "", batch_inputs: int = 100, **spec: object) -> Encoder:
@@ -208,12 +209,12 @@ def test_what_is_ahead_is_hidden_as_in_training(kind: str) -> None:
     mask = (torch.arange(size) >= first)[None]
     with torch.no_grad():
         if model.mask_input:
-            x = model.encode_features(model._hide(batch, mask)).x
+            x = model.encode_features(alignment.hide(batch, mask, model.stride)).x
         else:
             noise = torch.Generator().manual_seed(0)
             x = model.masking.apply(model.encode_features(batch).x, mask, noise)
         valid = torch.ones(1, size, dtype=torch.bool)
-        expected = model.encoder(model.input_projection(x), valid)["output"][0]
+        expected = model.encoder(model.input_projection(x), Frames(valid))["output"][0]
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
     assert len(encoder.frames([whole[:28]])["output"][0]) == first
 

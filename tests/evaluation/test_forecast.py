@@ -10,7 +10,7 @@ from toy import toy_config, write_waves
 
 import seqssl
 from seqssl import Sample, SampleSpec, UserError, cli
-from seqssl.assembly import build_adapter
+from seqssl.assembly import OpenStream, streams_of
 from seqssl.data.prepare import open_or_prepare
 from seqssl.evaluation import forecast
 from seqssl.evaluation.forecast import Protocol, Windows
@@ -110,9 +110,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SEQSSL_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "run"
     config = toy_config(write_waves(tmp_path / "waves"), out)
-    corpus = open_or_prepare(build_adapter(config), config.data, modality="toy:Toy")
-    write_config(config, out, {"": corpus})
-    checkpoint.save(out / "checkpoints" / "step-00000003", seqssl.build_model(config), None, {"update": 3})
+    (stream,) = streams_of(config)
+    corpus = open_or_prepare(stream.adapter, config.data, modality="toy:Toy")
+    write_config(config, out, [OpenStream("", config, stream.adapter, corpus=corpus)])
+    weights = checkpoint.weights_of(seqssl.build_model(config))
+    state = checkpoint.State(update=3, cursor=3, best=None, tally={})
+    checkpoint.save(out / "checkpoints" / "step-00000003", weights, None, state)
     return out
 
 

@@ -15,6 +15,7 @@ from seqssl import (
     Conv2dSubsampling,
     DiversityLoss,
     GumbelProductQuantizer,
+    LearnedCodes,
     MaskedPredictionLoss,
     PretrainingModel,
     RandomProjectionQuantizer,
@@ -55,7 +56,9 @@ def w2v_bert(num_layers: int, position: ConvPosition | None = None) -> Pretraini
         "masked_prediction": MaskedPredictionLoss(DIM, 1, 1024, tap="output"),
     }
     quantizer = GumbelProductQuantizer(features.dim)
-    return PretrainingModel(features, SpanMasking(features.dim), quantizer, encoder, objectives, DIM)
+    return PretrainingModel(
+        features, SpanMasking(features.dim), LearnedCodes(quantizer), encoder, objectives, DIM
+    )
 
 
 def test_conformer_block_part_by_part() -> None:
@@ -96,7 +99,7 @@ def test_parts_around_the_stack() -> None:
     assert num_parameters(model.feature_encoder) == convolutions
     assert num_parameters(model.input_projection) == 640 * DIM + DIM
     assert round((convolutions + 640 * DIM + DIM) / 1e6, 2) == 0.67
-    assert num_parameters(model.quantizer) == 640 * 1024 + 1024 + 1024 * 1024 == 1_704_960
+    assert num_parameters(model.targets) == 640 * 1024 + 1024 + 1024 * 1024 == 1_704_960
     assert num_parameters(model.objectives["masked_prediction"]) == 1024 * 1024 + 1024 == 1_049_600
     assert (
         num_parameters(model.objectives["contrastive"]) == num_parameters(model.objectives["diversity"]) == 0

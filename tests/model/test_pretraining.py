@@ -1,6 +1,5 @@
 """The whole pre-training model: what every combination of parts must keep."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from seqssl import (
     DiversityLoss,
     FeaturePenalty,
     GumbelProductQuantizer,
+    LearnedCodes,
     MaskedFrames,
     MaskedPredictionLoss,
     PretrainingModel,
@@ -60,8 +60,9 @@ def model(conv_norm: str = "layer", *, random_projection: bool = False, **maskin
             "penalty": FeaturePenalty(),
         }
     settings = {"start_prob": 0.2, "span": 3, **masking}
+    targets = LearnedCodes(quantizer)
     return PretrainingModel(
-        features, SpanMasking(features.dim, **settings), quantizer, encoder, objectives, DIM
+        features, SpanMasking(features.dim, **settings), targets, encoder, objectives, DIM
     )
 
 
@@ -78,7 +79,8 @@ def padded(original: Batch, by: int) -> Batch:
 
 def totals(made: PretrainingModel, given: Batch, frames: MaskedFrames, **settings: Any) -> dict[str, Tensor]:
     settings = {"temperature": 1.0, "generator": seeded(5), **settings}
-    return {name: term.total / term.count for name, term in made(given, frames, **settings).terms.items()}
+    counts = made.counts(given, frames)
+    return {name: total / counts[name] for name, total in made(given, frames, **settings).terms.items()}
 
 
 @pytest.mark.parametrize("conv_norm", ["batch", "layer"])
@@ -134,7 +136,7 @@ def test_predictions_do_not_see_the_masked_frames() -> None:
     features = made.feature_encoder(given.inputs, given.lengths)
     x = features.x.detach().requires_grad_()
     corrupted = made.masking.apply(x, frames.mask, seeded())
-    taps = made.encoder(made.input_projection(corrupted), features.valid, seeded())
+    taps = made.contexts(given, features, corrupted, seeded())
     (grad,) = torch.autograd.grad(sum(frames.take(tap).square().sum() for tap in taps.values()), x)
     assert not grad[frames.mask].any()
     assert grad[features.valid & ~frames.mask].any(-1).all()
@@ -143,9 +145,11 @@ def test_predictions_do_not_see_the_masked_frames() -> None:
 def test_targets_are_those_before_masking() -> None:
     made, given = model(), batch(60, 33)
     frames = made.draw_mask(given, seeded())
-    out = made(given, frames, temperature=None, generator=seeded())
+    read = []
+    made.losses["masked_prediction"].register_forward_hook(lambda _, inputs, __: read.append(inputs[1].codes))
+    made(given, frames, temperature=None, generator=seeded())
     clean = made.encode_features(given).x[frames.mask]
-    assert torch.equal(out.targets.codes, made.quantizer(clean, temperature=None).codes)
+    assert torch.equal(read[0], made.targets.quantizer(clean, temperature=None).codes)
 
 
 def test_the_step_draws_only_from_its_generator() -> None:
@@ -180,20 +184,23 @@ def test_two_micro_batches_add_up(name: str) -> None:
         size = int(whole.lengths[rows].max())
         part = Batch(whole.inputs[rows, :size], whole.lengths[rows])
         num_frames = int(made.feature_encoder.output_lengths(part.lengths).max())
-        mask, seen = (MaskedFrames.of(each.mask[rows, :num_frames]) for each in (frames, frames.seen))
-        mask = replace(mask, seen=seen)
-        parts.append(made(part, mask, temperature=None, generator=seeded()).terms[name])
-    torch.testing.assert_close(sum(part.total for part in parts), expected.total, rtol=1e-4, atol=1e-4)
-    assert sum(int(part.count) for part in parts) == int(expected.count)
+        mask, seen = (each.mask[rows, :num_frames] for each in (frames, frames.seen))
+        parts.append((part, MaskedFrames.of(mask, seen=seen)))
+    terms = [made(*part, temperature=None, generator=seeded()).terms[name] for part in parts]
+    torch.testing.assert_close(sum(terms), expected, rtol=1e-4, atol=1e-4)
+    counts = [int(made.counts(*part)[name]) for part in parts]
+    assert sum(counts) == int(made.counts(whole, frames)[name])
 
 
 def test_usage_is_that_of_all_ranks() -> None:
     """Two ranks of equal batches and an all-reduce that doubles: the mean use does not change."""
     made, given = model(), batch(60, 33)
     frames = made.draw_mask(given, seeded())
-    alone = made(given, frames, temperature=1.0, generator=seeded()).targets.usage
-    made.all_reduce = lambda x: 2 * x
-    both = made(given, frames, temperature=1.0, generator=seeded()).targets.usage
+    features = made.encode_features(given)
+    alone, both = (
+        made.targets(given, features, frames, temperature=1.0, generator=seeded()).usage
+        for made.targets.all_reduce in (lambda x: x, lambda x: 2 * x)
+    )
     torch.testing.assert_close(alone, both)
     torch.testing.assert_close(both.sum(-1), torch.ones(BOOKS))
 
@@ -221,10 +228,12 @@ def test_the_shortest_rows_work(lengths: tuple[int, ...]) -> None:
 def test_nothing_masked_costs_nothing() -> None:
     made, given = model(start_prob=0.0, min_spans=0), batch(30, 12)
     frames = made.draw_mask(given, seeded())
-    terms = made(given, frames, temperature=1.0, generator=seeded()).terms
-    assert all(int(term.count) == 0 for term in terms.values())  # by which the loop multiplies
-    hidden = [term for name, term in terms.items() if not name.endswith("_seen")]
-    assert all(float(term.total.detach()) == 0 for term in hidden)
+    terms, counts = made(given, frames, temperature=1.0, generator=seeded()).terms, made.counts(given, frames)
+    assert counts.keys() == terms.keys()
+    assert int(counts.pop("penalty")) == int(made.feature_encoder.output_lengths(given.lengths).sum())
+    assert all(int(count) == 0 for count in counts.values())  # the loop leaves such terms out
+    hidden = [terms[name] for name in counts if not name.endswith("_seen")]
+    assert all(float(total.detach()) == 0 for total in hidden)
 
 
 def test_unknown_taps_are_refused() -> None:
@@ -233,4 +242,6 @@ def test_unknown_taps_are_refused() -> None:
     quantizer = RandomProjectionQuantizer(features.dim)
     objectives = {"prediction": MaskedPredictionLoss(DIM, 1, 8192, tap="top")}
     with pytest.raises(ValueError, match="top"):
-        PretrainingModel(features, SpanMasking(features.dim), quantizer, encoder, objectives, DIM)
+        PretrainingModel(
+            features, SpanMasking(features.dim), LearnedCodes(quantizer), encoder, objectives, DIM
+        )

@@ -1,33 +1,44 @@
 """What may be a target, what is hidden, and that nothing hidden or missing leaks."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from seqssl import (
     Attention,
     Batch,
+    Both,
     ConformerBlock,
     ContextEncoder,
     ContrastiveLoss,
     Conv1dStack,
     Conv2dSubsampling,
     DiversityLoss,
+    GivenCodes,
     GumbelProductQuantizer,
+    InputCodes,
+    LearnedCodes,
+    LinearTarget,
+    MaskedFrames,
     MaskedPredictionLoss,
     PatchEncoder,
     PretrainingModel,
+    Quantized,
+    RandomProjectionQuantizer,
     SpanMasking,
+    SymbolCodes,
+    Targets,
+    TeacherCodes,
     TokenEncoder,
+    TransformerBlock,
 )
 from seqssl.model import alignment
-from seqssl.model.norms import ChannelNorm, InstanceNorm
-from seqssl.model.quantizers import LinearTarget
+from seqssl.model.targets import Teacher
 from seqssl.testing.harness import seeded
 from seqssl.testing.strategies import lengths, seeds
 
@@ -44,7 +55,7 @@ def ids_batch(row_lengths: Tensor, seed: int, channels: tuple[int, ...] = (), ga
 
 
 def model(
-    target: str = "identity", *, stride: int = 2, channels: int | None = None, **settings: Any
+    target: str = "symbols", *, stride: int = 2, channels: int | None = None, **settings: Any
 ) -> PretrainingModel:
     torch.manual_seed(0)
     features = TokenEncoder(VOCAB, channels, dim=12, embedding_dim=8, kernel=3, stride=stride)
@@ -53,23 +64,32 @@ def model(
         for _ in range(2)
     ]
     encoder = ContextEncoder(blocks, None, taps={"contrastive": 1, "output": 2})
-    symbols = None if target == "latent" else alignment.SymbolCodes(VOCAB, stride, channels or 1)
-    quantizer: nn.Module = LinearTarget(12, dim=DIM)
-    if target != "identity":
-        quantizer = GumbelProductQuantizer(12, num_codebooks=2, codebook_size=7, dim=DIM)
-    books = (7,) * (0 if target == "identity" else 2)
-    books += () if symbols is None else (symbols.codebook_size,) * symbols.num_codebooks
-    size = max(books)
+    alphabet = alignment.Alphabet(VOCAB, stride, channels or 1)
+    targets: Any
+    if target == "symbols":
+        targets = SymbolCodes(alphabet, 12, DIM)
+    else:
+        targets = LearnedCodes(GumbelProductQuantizer(12, num_codebooks=2, codebook_size=7, dim=DIM))
+    if target == "both":
+        targets = Both(targets, SymbolCodes(alphabet))
+    books = targets.codebook_sizes
     objectives = {
         "contrastive": ContrastiveLoss(DIM, DIM, tap="contrastive", num_negatives=8),
         "diversity": DiversityLoss(),
         "masked_prediction": MaskedPredictionLoss(
-            DIM, len(books), size, books, tap="output", seen_weight=0.5
+            DIM, len(books), max(books), books, tap="output", seen_weight=0.5
         ),
     }
     masking = SpanMasking(12, start_prob=0.2, span=3)
-    options = {"symbols": symbols, "mask_input": True, "codebook_size": size, **settings}
-    return PretrainingModel(features, masking, quantizer, encoder, objectives, DIM, **options)
+    return PretrainingModel(
+        features, masking, targets, encoder, objectives, DIM, **{"mask_input": True, **settings}
+    )
+
+
+def targets_of(made: PretrainingModel, batch: Batch, frames: MaskedFrames) -> Quantized:
+    """Without noise."""
+    features = made.encode_features(batch)
+    return made.targets(batch, features, frames, temperature=None, generator=None)
 
 
 # Steps and frames
@@ -138,7 +158,7 @@ def test_a_frames_ids_are_one_code_while_there_are_few_words(
     row_lengths: Tensor, stride: int, seed: int, channels: tuple[int, ...], vocab: int
 ) -> None:
     batch = ids_batch(row_lengths, seed, channels)
-    codes = alignment.SymbolCodes(vocab, stride, *channels)
+    codes = alignment.Alphabet(vocab, stride, *channels)
     alone = alignment.frame_symbols(batch.inputs, batch.lengths, batch.observed, stride)
     alone = alone.masked_fill(alone >= vocab, -1)  # where the last id means unknown
     found = codes.of(batch.inputs, batch.lengths, batch.observed)
@@ -162,7 +182,7 @@ def test_a_frames_ids_are_one_code_while_there_are_few_words(
 # What is a target
 
 
-@given(sizes, strides, seeds, st.sampled_from(["latent", "identity", "both"]))
+@given(sizes, strides, seeds, st.sampled_from(["learned", "symbols", "both"]))
 def test_missing_and_padding_are_never_targets(
     row_lengths: Tensor, stride: int, seed: int, target: str
 ) -> None:
@@ -172,7 +192,7 @@ def test_missing_and_padding_are_never_targets(
     for row, frame in zip(frames.rows.tolist(), frames.columns.tolist(), strict=True):
         own = batch.observed[row, frame * stride : min((frame + 1) * stride, int(row_lengths[row]))]
         assert len(own) and float(own.float().mean()) >= 0.5
-        if target != "latent":
+        if target != "learned":
             assert len(own) == stride and own.all()
 
 
@@ -182,13 +202,13 @@ def test_a_batch_without_any_target_loses_nothing() -> None:
     frames = made.draw_mask(batch, seeded())
     assert len(frames.rows) == 0
     output = made(batch, frames, temperature=1.0, generator=seeded())
-    total = torch.stack([term.total for term in output.terms.values()]).sum()
+    total = torch.stack([*output.terms.values()]).sum()
     total.backward()
     assert float(total.detach()) == 0
     assert all(p.grad is None or p.grad.isfinite().all() for p in made.parameters())
 
 
-@given(sizes, seeds, st.sampled_from(["latent", "identity", "both"]), st.sampled_from([None, 2]))
+@given(sizes, seeds, st.sampled_from(["learned", "symbols", "both"]), st.sampled_from([None, 2]))
 def test_nothing_leaks_from_what_is_hidden(
     row_lengths: Tensor, seed: int, target: str, channels: int | None
 ) -> None:
@@ -204,9 +224,9 @@ def test_nothing_leaks_from_what_is_hidden(
     other = torch.where(secret, (batch.inputs + 1 + seed % 4) % VOCAB, batch.inputs)
 
     def context(inputs: Tensor) -> Tensor:
-        hidden = made._hide(replace(batch, inputs=inputs), frames.mask)
+        hidden = alignment.hide(replace(batch, inputs=inputs), frames.mask, made.stride)
         features = made.encode_features(hidden)
-        return made.encoder(made.input_projection(features.x), features.valid)["output"]
+        return made.contexts(hidden, features, features.x)["output"]
 
     torch.testing.assert_close(context(batch.inputs), context(other), rtol=0, atol=0)
 
@@ -228,66 +248,83 @@ def test_patches_ignore_missing_values(row_lengths: Tensor, seed: int) -> None:
 
 
 def test_identity_predicts_the_ids_themselves() -> None:
-    made = model("identity", stride=3)
+    made = model("symbols", stride=3)
     batch = ids_batch(torch.tensor([30, 21]), 0, gaps=0.0)
     frames = made.draw_mask(batch, seeded())
-    output = made(batch, frames, temperature=1.0, generator=seeded())
-    assert output.word == 3
-    for row, frame, codes in zip(frames.rows, frames.columns, output.targets.codes, strict=True):
+    targets = targets_of(made, batch, frames)
+    assert made.targets.ids_per_code == 3
+    for row, frame, codes in zip(frames.rows, frames.columns, targets.codes, strict=True):
         a, b, c = batch.inputs[row, 3 * frame : 3 * frame + 3].tolist()
         assert codes.tolist() == [25 * a + 5 * b + c]
-    assert len(output.targets.usage) == 0
-    assert float(output.terms["diversity"].total) == 0
-    assert torch.equal(output.targets.own, output.targets.codes)
+    assert len(targets.usage) == 0
+    assert not made(batch, frames, temperature=1.0, generator=seeded()).terms["diversity"].any()
+    assert torch.equal(targets.identity, targets.codes)
 
 
 def test_both_puts_the_learned_codes_first() -> None:
     made = model("both", stride=2).eval()
     batch = ids_batch(torch.tensor([30, 21]), 0, gaps=0.0)
     frames = made.draw_mask(batch, seeded())
-    targets = made(batch, frames, temperature=None, generator=seeded()).targets
+    targets = targets_of(made, batch, frames)
     assert targets.codes.shape[1] == 3
-    assert torch.equal(targets.own, targets.codes[:, :2])
+    assert torch.equal(targets.identity, targets.codes[:, :2])
     everywhere = made.codes(batch)
     assert torch.equal(everywhere[frames.rows, frames.columns], targets.codes)
     ragged = made.codes(ids_batch(torch.tensor([5]), 0, gaps=0.0))
     assert ragged[0, -1, -1] == -1  # the last frame lacks a step
 
 
-def test_codes_from_outside_take_the_place_of_the_ids() -> None:
-    made = model("identity", stride=1)
-    batch = ids_batch(torch.tensor([12]), 0, gaps=0.0)
-    given_codes = torch.arange(12).reshape(1, 12, 1) % VOCAB
-    batch = replace(batch, codes=given_codes)
+def given_codes(*sizes: int, stride: int = 1) -> PretrainingModel:
+    """A model whose targets come with the batch."""
+    made = model("symbols", stride=stride)
+    made.targets = GivenCodes(sizes, 12, DIM)
+    return made
+
+
+def test_codes_from_outside_are_the_targets() -> None:
+    made = given_codes(VOCAB)
+    codes = torch.arange(12).reshape(1, 12, 1) % VOCAB
+    batch = replace(ids_batch(torch.tensor([12]), 0, gaps=0.0), codes=codes)
     frames = made.draw_mask(batch, seeded())
-    targets = made(batch, frames, temperature=1.0, generator=seeded()).targets
-    assert torch.equal(targets.codes[:, 0], given_codes[0, frames.columns, 0])
+    assert torch.equal(targets_of(made, batch, frames).codes[:, 0], codes[0, frames.columns, 0])
+    with pytest.raises(ValueError, match="this batch has none"):
+        made.draw_mask(replace(batch, codes=None), seeded())
 
 
 def test_codes_from_outside_that_the_heads_have_no_room_for() -> None:
-    made, batch = model("identity", stride=2), ids_batch(torch.tensor([12]), 0, gaps=0.0)
-    fitting = torch.full((1, 6, 1), 24)  # 25 words of two ids
+    made, batch = given_codes(25, stride=2), ids_batch(torch.tensor([12]), 0, gaps=0.0)
+    fitting = torch.full((1, 6, 1), 24)
     frames = made.draw_mask(replace(batch, codes=fitting), seeded())
-    output = made(replace(batch, codes=fitting), frames, temperature=None, generator=seeded())
-    assert (output.targets.codes == 24).all() and output.word == 1
+    assert (targets_of(made, replace(batch, codes=fitting), frames).codes == 24).all()
     for wrong in (fitting + 1, fitting.expand(1, 6, 2)):
         with pytest.raises(ValueError, match=r"batch.codes has \d codes a frame, up to 2\d; .* 1, below 25"):
             made.draw_mask(replace(batch, codes=wrong), seeded())
 
 
+@given(sizes, seeds)
+def test_a_frame_without_a_given_code_is_no_target(row_lengths: Tensor, seed: int) -> None:
+    """Codes may be fewer or more than frames, and -1 where somebody did not know."""
+    made, batch = given_codes(7), ids_batch(row_lengths, seed, gaps=0.0)
+    most = int(row_lengths.max())
+    codes = torch.randint(-1, 7, (len(row_lengths), max(1, most - 2 + seed % 5), 1), generator=seeded(seed))
+    frames = made.draw_mask(replace(batch, codes=codes), seeded(seed))
+    for row, column in zip(frames.rows.tolist(), frames.columns.tolist(), strict=True):
+        assert column < codes.shape[1] and int(codes[row, column]) >= 0
+
+
 def test_an_id_that_means_unknown_is_no_letter_of_words() -> None:
     ids = torch.tensor([[0, 1, 2, 4, 3, 3, 1, 1]])
-    codes = alignment.SymbolCodes(4, 2)
+    codes = alignment.Alphabet(4, 2)
     assert codes.codebook_size == 16
     assert codes.of(ids, torch.tensor([8]), None)[0, :, 0].tolist() == [1, -1, 15, 5]
 
 
-@pytest.mark.parametrize("target", ["latent", "identity", "both"])
+@pytest.mark.parametrize("target", ["learned", "symbols", "both"])
 def test_every_parameter_is_trained(target: str) -> None:
     made, batch = model(target, channels=2), ids_batch(torch.tensor([60, 33]), 0, (2,), gaps=0.05)
     frames = made.draw_mask(batch, seeded())
     output = made(batch, frames, temperature=1.0, generator=seeded())
-    torch.stack([term.total for term in output.terms.values()]).sum().backward()
+    torch.stack([*output.terms.values()]).sum().backward()
     idle = [
         name
         for name, p in made.named_parameters()
@@ -296,7 +333,7 @@ def test_every_parameter_is_trained(target: str) -> None:
     assert not idle
 
 
-@given(sizes, seeds, st.sampled_from(["latent", "identity", "both"]))
+@given(sizes, seeds, st.sampled_from(["learned", "symbols", "both"]))
 def test_seen_frames_are_all_that_could_have_been_masked(row_lengths: Tensor, seed: int, target: str) -> None:
     made, batch = model(target), ids_batch(row_lengths, seed, gaps=0.4)
     frames = made.draw_mask(batch, seeded(seed))
@@ -309,13 +346,14 @@ def test_seen_frames_are_all_that_could_have_been_masked(row_lengths: Tensor, se
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("target", ["latent", "identity", "both"])
+@pytest.mark.parametrize("target", ["learned", "symbols", "both"])
 def test_seen_prediction_is_the_cross_entropy_there(target: str) -> None:
     made, batch = model(target).eval(), ids_batch(torch.tensor([40, 23]), 0)
     frames = made.draw_mask(batch, seeded())
-    term = made(batch, frames, temperature=None, generator=seeded()).terms["masked_prediction_seen"]
-    hidden = made.encode_features(made._hide(batch, frames.mask))
-    context = made.encoder(made.input_projection(hidden.x), hidden.valid)["output"]
+    output = made(batch, frames, temperature=None, generator=seeded())
+    name = "masked_prediction_seen"
+    hidden = made.encode_features(alignment.hide(batch, frames.mask, made.stride))
+    context = made.contexts(batch, hidden, hidden.x)["output"]
     head: Any = made.objectives["masked_prediction"]
     seen, codes = frames.seen, made.codes(batch)
     assert seen is not None
@@ -326,60 +364,148 @@ def test_seen_prediction_is_the_cross_entropy_there(target: str) -> None:
             logits = logits.masked_fill(head.absent, -torch.inf)
         chosen = codes[row, column]
         expected += float(-logits.log_softmax(-1)[torch.arange(len(chosen)), chosen].mean())
-    assert float(term.total) == pytest.approx(expected, rel=1e-4)
-    assert int(term.count) == int(
-        frames.mask.sum()
-    )  # a seen frame weighs as a masked one; micro-steps add up
-    assert term.num_frames is not None and int(term.num_frames) == len(seen.rows)
+    assert float(output.terms[name]) == pytest.approx(expected, rel=1e-4)
+    count = made.counts(batch, frames)[name]  # a seen frame weighs as a masked one; micro-steps add up
+    assert int(count) == int(frames.mask.sum())
+    assert int(output.sums[f"{name}/frames"]) == len(seen.rows)
 
 
-@pytest.mark.parametrize("target", ["latent", "both"])
+@pytest.mark.parametrize("target", ["learned", "both"])
 def test_diversity_is_that_of_the_learned_codebooks(target: str) -> None:
     made, batch = model(target), ids_batch(torch.tensor([60, 33]), 0)
     frames = made.draw_mask(batch, seeded())
     output = made(batch, frames, temperature=1.0, generator=seeded())
-    usage = output.targets.usage
+    usage = output.sums["usage"] / len(frames)
     assert usage.shape == (2, 7)
     entropies = -(usage * usage.log()).sum(1)
     expected = 1 - entropies.exp().sum() / 14
-    term = output.terms["diversity"]
-    torch.testing.assert_close(term.total / term.count, expected)
+    assert int(made.counts(batch, frames)["diversity"]) == 1
+    torch.testing.assert_close(output.terms["diversity"], expected)
 
 
 def test_masked_prediction_counts_each_codebook() -> None:
-    made, batch = model("identity", stride=1, channels=3), ids_batch(torch.tensor([60]), 0, (3,), gaps=0.0)
+    made, batch = model("symbols", stride=1, channels=3), ids_batch(torch.tensor([60]), 0, (3,), gaps=0.0)
     frames = made.draw_mask(batch, seeded())
     output = made(batch, frames, temperature=1.0, generator=seeded())
-    term = output.terms["masked_prediction"]
-    nats = sum(float(term.stats[f"nats_{g}"]) for g in range(3))
-    assert nats / 3 == pytest.approx(float(term.total.detach()), rel=1e-5)
-    correct = sum(float(term.stats[f"accuracy_{g}"]) for g in range(3))
-    assert correct / 3 == pytest.approx(float(term.stats["accuracy"]), rel=1e-5)
+    nats = float(output.sums["masked_prediction/nats"].sum())
+    assert nats / 3 == pytest.approx(float(output.terms["masked_prediction"].detach()), rel=1e-5)
+    correct = sum(float(output.sums[f"masked_prediction/accuracy_{g}"]) for g in range(3))
+    assert correct / 3 == pytest.approx(float(output.sums["masked_prediction/accuracy"]), rel=1e-5)
 
 
-# Scaling
+# Continuous targets, codes of the input, codes of another model, quantized context
+
+
+def waves_model(targets: Targets, context: Literal["features", "quantized"] = "features") -> PretrainingModel:
+    """A model over floats of two channels, with frames of two steps, that recognizes and predicts."""
+    torch.manual_seed(1)
+    encoder = ContextEncoder(
+        [TransformerBlock(Attention(DIM, num_heads=2), DIM, ffn_dim=24)], None, taps={"output": 1}
+    )
+    objectives: dict[str, nn.Module] = {"contrastive": ContrastiveLoss(DIM, targets.dim, tap="", final_dim=8)}
+    if targets.codebook_sizes:
+        (size,) = targets.codebook_sizes
+        objectives["prediction"] = MaskedPredictionLoss(DIM, 1, size, tap="")
+    masking = SpanMasking(targets.dim if context == "quantized" else FEATURES, start_prob=0.3, span=2)
+    return PretrainingModel(PATCHES, masking, targets, encoder, objectives, DIM, context=context)
+
+
+FEATURES = 10
+torch.manual_seed(0)
+PATCHES = PatchEncoder(2, dim=FEATURES, patch=2)
+
+
+def waves(row_lengths: Tensor, seed: int = 0) -> Batch:
+    return Batch(
+        torch.randn(len(row_lengths), int(row_lengths.max()), 2, generator=seeded(seed)), row_lengths
+    )
+
+
+def best_rq(entries: int = 9) -> InputCodes:
+    torch.manual_seed(3)
+
+    def make(width: int) -> RandomProjectionQuantizer:
+        return RandomProjectionQuantizer(width, codebook_size=entries, dim=4)
+
+    return InputCodes(PATCHES, make, 2.0, 2, FEATURES, 7)
+
+
+def test_vectors_without_codes_can_be_recognized() -> None:
+    """Before, no negative counted as one and the loss was exactly 0."""
+    made = waves_model(LearnedCodes(LinearTarget(FEATURES, dim=8)))
+    batch = waves(torch.tensor([60, 41]))
+    frames = made.draw_mask(batch, seeded())
+    output = made(batch, frames, temperature=1.0, generator=seeded())
+    assert float(output.terms["contrastive"].detach()) / len(frames) > 1
+    assert float(output.sums["contrastive/num_negatives"]) / len(frames) > 3
+    output.terms["contrastive"].backward()
+    assert made.targets.quantizer.project.weight.grad.any()
+
+
+def test_targets_without_vectors_cannot_be_recognized() -> None:
+    with pytest.raises(ValueError, match="compares vectors"):
+        ContrastiveLoss(DIM, 0, tap="", final_dim=8)
 
 
 @given(sizes, seeds)
-def test_instance_norm_knows_observed_values_only(row_lengths: Tensor, seed: int) -> None:
-    shape = (len(row_lengths), int(row_lengths.max()), 2)
-    seen = (torch.rand(shape, generator=seeded(seed)) < 0.6) & (
-        torch.arange(shape[1])[:, None] < row_lengths[:, None, None]
-    )
-    x = torch.randn(shape, generator=seeded(seed)) * 7 + 100
-    y = InstanceNorm()(torch.where(seen, x, torch.full_like(x, -1e4)), seen)
-    torch.testing.assert_close(y, InstanceNorm()(x, seen))
-    for row in range(shape[0]):
-        for channel in range(2):
-            values = y[row, :, channel][seen[row, :, channel]]
-            if len(values) > 1:
-                assert abs(float(values.mean())) < 1e-3
-                assert float(values.std(correction=0)) == pytest.approx(1, abs=1e-2)
-    assert not y[~seen].any()
+def test_codes_of_the_input_ignore_padding_and_batch_mates(row_lengths: Tensor, seed: int) -> None:
+    targets, batch = best_rq(), waves(row_lengths, seed)
+    features = PATCHES(batch.inputs, batch.lengths)
+    together = targets.everywhere(batch, features)
+    for row, length in enumerate(row_lengths.tolist()):
+        alone = Batch(batch.inputs[row : row + 1, :length], batch.lengths[row : row + 1])
+        own = targets.everywhere(alone, PATCHES(alone.inputs, alone.lengths))
+        assert torch.equal(together[row, : own.shape[1]], own[0])
+        assert (together[row, own.shape[1] :] == -1).all()
 
 
-def test_channel_norm_keeps_a_constant_channel() -> None:
-    norm = ChannelNorm(2)
-    norm.set([10.0, 5.0], [2.0, 0.0])
-    y = norm(torch.tensor([[[14.0, 5.0], [0.0, 6.0]]]), torch.tensor([[[True, True], [False, True]]]))
-    assert y.tolist() == [[[2.0, 0.0], [0.0, 1.0]]]
+def test_codes_of_the_input_do_not_move_while_the_model_learns() -> None:
+    made, batch = waves_model(best_rq()), waves(torch.tensor([60, 41]))
+    before, frames = made.codes(batch), made.draw_mask(batch, seeded())
+    optimizer = torch.optim.SGD([p for p in made.parameters() if p.requires_grad], lr=1.0)
+    for _ in range(3):
+        output = made(batch, frames, temperature=1.0, generator=seeded())
+        torch.stack([*output.terms.values()]).sum().backward()
+        optimizer.step()
+    assert torch.equal(made.codes(batch), before)
+    assert before.unique().numel() > 4
+
+
+def test_codes_of_a_teacher_are_its_nearest_centroids() -> None:
+    batch, centers = waves(torch.tensor([40, 23]), 5), torch.randn(6, FEATURES, generator=seeded(7))
+    opened = []
+
+    def open_teacher(run: str, tap: str) -> Teacher:
+        opened.append((run, tap))
+        return lambda batch: PATCHES(batch.inputs, batch.lengths)
+
+    targets = TeacherCodes(open_teacher, lambda path: centers, FEATURES, 7, run="r", tap="t", centroids="c")
+    assert not opened  # not before it is needed
+    features = PATCHES(batch.inputs, batch.lengths)
+    codes = targets.everywhere(batch, features)
+    for row, length in enumerate(features.lengths.tolist()):
+        for frame in range(length):
+            x = features.x[row, frame].detach()
+            distances = [float((x - center).square().sum()) for center in centers]
+            assert int(codes[row, frame]) == distances.index(min(distances))
+    assert opened == [("r", "t")]
+    assert not [name for name in targets.state_dict() if "centroids" in name]
+
+
+@given(sizes, seeds)
+def test_a_quantized_context_reads_entries_of_the_codebook(row_lengths: Tensor, seed: int) -> None:
+    torch.manual_seed(2)
+    quantizer = GumbelProductQuantizer(FEATURES, codebook_size=7, dim=8)
+    made = waves_model(LearnedCodes(quantizer), "quantized")
+    batch = waves(row_lengths, seed)
+    features = made.encode_features(batch)
+    read = made.clear(batch, features)
+    entries = quantizer.codebook[0]
+    gaps = (read[features.valid][:, None] - entries).abs().amax(-1)
+    assert (gaps.min(1).values < 1e-6).all()
+    frames = made.draw_mask(batch, seeded(seed))
+    output = made(batch, frames, temperature=1.0, generator=seeded())
+    torch.stack([*output.terms.values()]).sum().backward()
+    assert int(row_lengths.max()) < 8 or quantizer.codebook.grad.any()
+    again, targets = made._targets(batch, features, frames, None, None)
+    assert torch.equal(frames.take(again), targets.vectors)  # at the masked frames, of one and the same draw

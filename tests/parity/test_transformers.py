@@ -13,6 +13,7 @@ from seqssl import (
     ContrastiveLoss,
     Conv1dStack,
     DiversityLoss,
+    Frames,
     GumbelProductQuantizer,
     Quantized,
 )
@@ -124,13 +125,14 @@ def test_contrastive_loss(num_masked: int, num_negatives: int, seed: int) -> Non
 
 @given(st.integers(1, 4), st.integers(1, 9), seeds)
 def test_diversity_loss(num_codebooks: int, codebook_size: int, seed: int) -> None:
-    """HF: ((GV - perplexity) / GV) times the number of masked frames."""
+    """HF: (GV - perplexity) / GV, which it multiplies by the number of masked frames and divides again."""
     sizes = Sizes(target_dim=num_codebooks, num_codebooks=num_codebooks, codebook_size=codebook_size)
     context, targets = random_case((4, 3), sizes, seed)
     term = DiversityLoss()(context, targets, seeded())
     used = wav2vec2.Wav2Vec2GumbelVectorQuantizer._compute_perplexity(targets.usage[None])
     total = num_codebooks * codebook_size
-    torch.testing.assert_close(term.total, (total - used) / total * 7, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(term.total, (total - used) / total, rtol=1e-4, atol=1e-4)
+    assert int(term.count) == 1
 
 
 def layers(position: str | None) -> tuple[ConformerBlock, nn.Module, Wav2Vec2ConformerConfig]:
@@ -206,7 +208,7 @@ def test_conformer_layer(position: str | None, size: int) -> None:
     x = torch.randn(3, size, DIM, generator=seeded(size))
     relative = conformer.Wav2Vec2ConformerRelPositionalEmbedding(config)(x) if position else None
     inputs = [x.clone().requires_grad_() for _ in range(2)]
-    actual = ours(inputs[0], torch.ones(3, size, dtype=torch.bool))
+    actual = ours(inputs[0], Frames(torch.ones(3, size, dtype=torch.bool)))
     expected = theirs(inputs[1], relative_position_embeddings=relative)
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
     upstream = torch.randn(expected.shape, generator=seeded())
@@ -220,7 +222,7 @@ def test_conformer_layer_in_training() -> None:
     """Batch statistics of full rows, and the running ones after it."""
     ours, theirs, _ = layers(None)
     x = torch.randn(3, 9, DIM, generator=seeded())
-    actual, expected = ours.train()(x, torch.ones(3, 9, dtype=torch.bool)), theirs.train()(x)
+    actual, expected = ours.train()(x, Frames(torch.ones(3, 9, dtype=torch.bool))), theirs.train()(x)
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
     norm, reference = ours.convolution.norm, theirs.conv_module.batch_norm
     torch.testing.assert_close(norm.running_mean, reference.running_mean, rtol=1e-4, atol=1e-4)
@@ -237,7 +239,9 @@ def test_rotary_turns_as_theirs() -> None:
     x = torch.randn(2, 7, DIM, generator=seeded())
     angles = conformer.Wav2Vec2ConformerRotaryPositionalEmbedding(config)(x)
     expected = theirs(x, relative_position_embeddings=angles)
-    torch.testing.assert_close(ours(x, torch.ones(2, 7, dtype=torch.bool)), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        ours(x, Frames(torch.ones(2, 7, dtype=torch.bool))), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("kernel", [4, 5])
@@ -249,7 +253,7 @@ def test_convolution_position(kernel: int) -> None:
     ours = ConvPosition(DIM, kernel=kernel, groups=2)
     ours.conv.load_state_dict(theirs.conv.state_dict())
     x = torch.randn(2, 9, DIM, generator=seeded())
-    actual = ours(x, torch.ones(2, 9, dtype=torch.bool))
+    actual = ours(x, Frames(torch.ones(2, 9, dtype=torch.bool)))
     torch.testing.assert_close(actual, x + theirs(x), rtol=1e-5, atol=1e-5)
 
 

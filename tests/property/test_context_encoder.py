@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from seqssl import Attention, ConformerBlock, ContextEncoder, TransformerBlock
+from seqssl import Attention, ConformerBlock, ContextEncoder, Frames, TransformerBlock
 from seqssl.model.layers import ConvolutionModule, ConvPosition
 from seqssl.model.norms import MaskedBatchNorm
 from seqssl.model.types import length_mask
@@ -70,9 +70,9 @@ def test_padding_never_changes_a_frame(kind: tuple[str, str, str], sizes: Tensor
     """In evaluation a row comes out as it would alone."""
     model = encoder(kind).eval()
     x, valid = inputs(sizes, seed)
-    batch = model(x, valid)["output"]
+    batch = model(x, Frames(valid))["output"]
     for row, length in enumerate(sizes.tolist()):
-        alone = model(x[row : row + 1, :length], valid[row : row + 1, :length])["output"]
+        alone = model(x[row : row + 1, :length], Frames(valid[row : row + 1, :length]))["output"]
         torch.testing.assert_close(batch[row, :length], alone[0], rtol=1e-4, atol=1e-4)
 
 
@@ -84,7 +84,7 @@ def test_without_batch_norm_padding_is_inert_in_training_too(
     model = encoder(kind).train()
     x, valid = inputs(sizes, seed)
     x.requires_grad_()
-    out = model(x, valid, seeded())["output"]
+    out = model(x, Frames(valid), seeded())["output"]
     (grad,) = torch.autograd.grad(out[valid].square().sum(), x)
     assert not grad[~valid].any()
 
@@ -94,7 +94,7 @@ def test_batch_mates_never_change_a_row(kind: tuple[str, str, str], sizes: Tenso
     model = encoder(kind).eval()
     x, valid = inputs(sizes, seed)
     other = torch.cat([x[:1], torch.randn(x[1:].shape, generator=seeded(seed + 1))])
-    one, two = model(x, valid)["output"][0], model(other, valid)["output"][0]
+    one, two = model(x, Frames(valid))["output"][0], model(other, Frames(valid))["output"][0]
     torch.testing.assert_close(one[valid[0]], two[valid[0]], rtol=1e-5, atol=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_rows_permute(kind: tuple[str, str, str], sizes: Tensor, seed: int) -> N
     model = encoder(kind).eval()
     x, valid = inputs(sizes, seed)
     order = torch.randperm(len(x), generator=seeded(seed))
-    one, two = model(x, valid)["output"][order], model(x[order], valid[order])["output"]
+    one, two = model(x, Frames(valid))["output"][order], model(x[order], Frames(valid[order]))["output"]
     torch.testing.assert_close(one[valid[order]], two[valid[order]], rtol=1e-5, atol=1e-5)
 
 
@@ -118,7 +118,7 @@ def test_padding_does_not_touch_batch_statistics(
         model = encoder(kind).train()
         garbage = torch.full((len(x), extra, DIM), 1e3)
         padded, mask = torch.cat([x, garbage], 1), torch.cat([valid, garbage[..., 0] < 0], 1)
-        out = model(padded, mask, seeded())["output"][mask]
+        out = model(padded, Frames(mask), seeded())["output"][mask]
         out.square().sum().backward()
         results.append([out, *model.buffers(), *(p.grad for p in model.parameters())])
     for a, b in zip(*results, strict=True):
@@ -130,13 +130,13 @@ def test_taps_are_the_outputs_of_shorter_stacks(layers: list[int], seed: int) ->
     """A tap at depth n is the output of the first n blocks; blocks above the highest are not run."""
     model = encoder(num_layers=5, taps={f"tap-{i}": layer for i, layer in enumerate(layers)}).eval()
     x, valid = inputs(torch.tensor([6, 3]), seed)
-    taps = model(x, valid)
+    taps = model(x, Frames(valid))
     assert taps.keys() == model.taps.keys()
     for above in model.blocks[max(layers) :]:
         above.forward = None  # type: ignore[method-assign, assignment]  # a call would fail
-    expected = model.position(x, valid)
-    depths = [expected := block(expected, valid) for block in model.blocks[: max(layers)]]
-    again = model(x, valid)
+    expected = model.position(x, Frames(valid))
+    depths = [expected := block(expected, Frames(valid)) for block in model.blocks[: max(layers)]]
+    again = model(x, Frames(valid))
     for name, layer in model.taps.items():
         assert torch.equal(taps[name], depths[layer - 1])
         assert torch.equal(taps[name], again[name])
@@ -159,17 +159,19 @@ def test_stochastic_depth_is_linear_and_drawn_from_the_generator() -> None:
     assert model.drop_probs == pytest.approx([0.1, 0.2, 0.3, 0.4])
     x, valid = inputs(torch.full((6,), 5), 0)
     before = torch.get_rng_state()
-    one, two, other = (model(x, valid, seeded(seed))["output"] for seed in (0, 0, 1))
+    one, two, other = (model(x, Frames(valid), seeded(seed))["output"] for seed in (0, 0, 1))
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(one, two) and not torch.equal(one, other)
     model.eval()
-    assert torch.equal(model(x, valid, seeded(0))["output"], model(x, valid, seeded(1))["output"])
+    assert torch.equal(
+        model(x, Frames(valid), seeded(0))["output"], model(x, Frames(valid), seeded(1))["output"]
+    )
 
 
 class Adds(nn.Module):
     """A block that adds one."""
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, x: Tensor, frames: Frames) -> Tensor:
         return x + 1
 
 
@@ -179,7 +181,7 @@ def test_stochastic_depth_keeps_the_expectation() -> None:
         [Adds(), Adds()], None, taps={"middle": 1, "output": 2}, stochastic_depth=0.5
     ).train()
     x = torch.zeros(20_000, 1, 1)
-    taps = model(x, torch.ones(20_000, 1, dtype=torch.bool), seeded())
+    taps = model(x, Frames(torch.ones(20_000, 1, dtype=torch.bool)), seeded())
     first, second = taps["middle"], taps["output"] - taps["middle"]
     for added, drop in ((first, 0.25), (second, 0.5)):
         assert sorted(added.unique().tolist()) == pytest.approx([0, 1 / (1 - drop)])
@@ -194,7 +196,7 @@ def test_activation_checkpointing_gives_the_same_gradients(kind: tuple[str, str,
     for checkpointed in (False, True):
         model = encoder(kind, stochastic_depth=0.5, checkpoint_activations=checkpointed).train()
         x, valid = inputs(torch.tensor([7, 4, 7]), 0)
-        model(x, valid, seeded(3))["output"][valid].square().sum().backward()
+        model(x, Frames(valid), seeded(3))["output"][valid].square().sum().backward()
         grads.append([p.grad for p in model.parameters()])
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b)
@@ -220,8 +222,8 @@ def test_convolution_position_ignores_padding_and_keeps_length() -> None:
     for kernel in (3, 4, 128):
         position = ConvPosition(DIM, kernel=kernel, groups=2)
         x, valid = inputs(torch.tensor([9, 5]), 0)
-        out = position(x, valid)
-        alone = position(x[1:, :5], valid[1:, :5])
+        out = position(x, Frames(valid))
+        alone = position(x[1:, :5], Frames(valid[1:, :5]))
         assert out.shape == x.shape
         torch.testing.assert_close(out[1:, :5], alone, rtol=1e-5, atol=1e-5)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from seqssl import Attention
+from seqssl import Attention, Frames
 from seqssl.model.mixers import rotate, shift, sinusoids
 from seqssl.testing.harness import seeded
 from seqssl.testing.strategies import seeds
@@ -73,7 +73,7 @@ def test_attention_equals_the_naive_reference(position: str, sizes: list[int], s
     mixer = attention(position)
     x = torch.randn(len(sizes), max(sizes), DIM, generator=seeded(seed), dtype=torch.float64)
     valid = torch.arange(max(sizes)) < torch.tensor(sizes)[:, None]
-    actual = mixer(x, valid)[valid]
+    actual = mixer(x, Frames(valid))[valid]
     expected = torch.cat([naive(mixer, row[:size]) for row, size in zip(x, sizes, strict=True)])
     # Angles and sinusoids are made in float32.
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
@@ -126,7 +126,7 @@ def test_only_position_breaks_permutation_equivariance(position: str) -> None:
     mixer, order = attention(position), torch.tensor([3, 1, 0, 2])
     x = torch.randn(1, 4, DIM, generator=seeded(), dtype=torch.float64)
     valid = torch.ones(1, 4, dtype=torch.bool)
-    same = torch.allclose(mixer(x, valid)[:, order], mixer(x[:, order], valid), atol=1e-9)
+    same = torch.allclose(mixer(x, Frames(valid))[:, order], mixer(x[:, order], Frames(valid)), atol=1e-9)
     assert same == (position == "none")
 
 

@@ -11,16 +11,16 @@ import torch.distributed as dist
 
 from seqssl import cli
 from seqssl.model.norms import MaskedBatchNorm
-from seqssl.training import parallel as distributed
+from seqssl.training import parallel
 
 
 def share(folder: Path) -> None:
     """Batch norm of four rows, two on each rank, with a loss that differs between the ranks."""
-    ranks = distributed.start(torch.device("cpu"))
+    ranks = parallel.start(torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     rows, lengths = torch.randn(4, 6, 3, generator=generator), torch.tensor([6, 2, 5, 1])
     norm = MaskedBatchNorm(3).train()
-    distributed.synchronize(torch.nn.ModuleList([norm]), ranks)
+    ranks.wrap(torch.nn.ModuleList([norm]))
     mine = slice(2 * ranks.rank, 2 * ranks.rank + 2)
     x = rows[mine].clone().requires_grad_()
     y = norm(x, torch.arange(6) < lengths[mine, None])

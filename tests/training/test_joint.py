@@ -35,7 +35,7 @@ masking: {start_prob: 0.1, span: 3}
 LETTERS = """
 extends: [base/run, base/w2vbert]
 modality: toy:Letters
-target: both
+targets: both
 data: {split_by: record, valid_share: 0.2, batch_frames: 200}
 masking: {start_prob: 0.1, span: 2}
 sizes:
@@ -67,13 +67,12 @@ def test_streams_take_what_is_theirs_and_share_the_rest(
     assert list(parts) == ["waves", "letters"]
     assert parts["waves"].masking["span"] == 4
     assert parts["letters"].masking["span"] == 3  # of its own tiny size
-    assert parts["letters"].target == "both" and parts["waves"].input_norm == "channel"
-    assert parts["waves"].encoder == parts["letters"].encoder == config.encoder
+    assert parts["letters"].targets["target"] == "both" and parts["waves"].input_norm == "channel"
     assert parts["waves"].quantizer["dim"] == config.encoder.dim
     assert config.streams["waves"].weight == 2 and config.streams["letters"].weight == 1
     model = build_joint_model(config)
     assert model.of("waves").encoder is model.of("letters").encoder
-    assert model.of("letters").codebook_size == 128
+    assert model.of("letters").targets.codebook_sizes == (128, 16)
 
 
 def test_a_joint_run_trains_resumes_and_is_opened(
@@ -144,7 +143,7 @@ def test_one_stream_does_not_touch_the_front_end_of_another(
     batch = seqssl.Batch(ids, torch.tensor([40, 30, 20]), stream="letters")
     frames = model.draw_mask(batch, torch.Generator().manual_seed(0))
     output = model(batch, frames, temperature=1.0, generator=torch.Generator().manual_seed(1))
-    torch.stack([term.total for term in output.terms.values()]).sum().backward()
+    torch.stack([*output.terms.values()]).sum().backward()
     touched = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None}
     names = [name for name, p in model.named_parameters() if p.grad is not None and ".waves." in name]
     assert touched == {"waves", "letters"}  # the shared encoder goes by its first name
@@ -157,7 +156,7 @@ def test_one_stream_does_not_touch_the_front_end_of_another(
         ("streams.waves.weight=0", "streams.waves.weight = 0.0: must be above 0"),
         ("streams.waves.masking.span=many", "streams.waves.masking.span = many: expected an integer"),
         ("streams.waves.data.batch_frames=null", "streams.waves.data.batch_seconds"),
-        ("streams.waves.target=all", "streams.waves.target = all: expected one of auto, latent"),
+        ("streams.waves.targets=all", "streams.waves.targets.target = all: there is no targets named 'all'"),
         ("streams.waves.objectives.contrastive.tap=third", "streams.waves.objectives.contrastive.tap"),
         ("streams.waves.color=red", "streams.waves.color = red: unknown key"),
         ("streams.new={weight: 1}", "streams.new.modality"),
@@ -187,11 +186,11 @@ def test_letters_alone_are_their_own_targets(tmp_path: Path, monkeypatch: pytest
     assert run.metrics["symbols/bits"] > 0 and "perplexity/hard_0" not in run.metrics
     assert run.metrics["loss/diversity"] == 0
     encoder = seqssl.load(run.out)
-    assert encoder.model.mask_input and encoder.model.symbols
+    assert encoder.model.mask_input and encoder.model.targets.ids_per_code == 2
     assert Letters().spec == encoder.spec
-    for target in ("identity", "both"):
-        with pytest.raises(UserError, match=f"target={target} needs inputs that are ids"):
-            seqssl.build_model(load_recipe("base/w2vbert", "size=tiny", "data=x", *TOY, f"target={target}"))
+    for target in ("symbols", "both"):
+        with pytest.raises(UserError, match=f"targets={target} needs inputs that are ids"):
+            seqssl.build_model(load_recipe("base/w2vbert", "size=tiny", "data=x", *TOY, f"targets={target}"))
     blind = ("mask_at=input", "feature_encoder=seqssl.model.features:Conv2dSubsampling")
     with pytest.raises(UserError, match="Conv2dSubsampling does not read `observed`"):
         seqssl.build_model(load_recipe("base/w2vbert", "size=tiny", "data=x", *TOY, *blind))
@@ -209,6 +208,6 @@ def test_a_stream_can_be_added_and_exchanged_by_name(
         "streams.waves=null", monkeypatch=monkeypatch,
     )  # fmt: skip
     assert list(config.streams) == ["letters", "more"]
-    assert config.streams["more"].target == "both" and config.streams["more"].masking["span"] == 3
+    assert config.streams["more"].targets["target"] == "both" and config.streams["more"].masking["span"] == 3
     with pytest.raises(UserError, match=r"streams.more.recipe = .*: is a joint run itself"):
         config_of(recipe, tmp_path / "run", f"streams.more={recipe}", monkeypatch=monkeypatch)

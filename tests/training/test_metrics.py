@@ -1,66 +1,94 @@
-"""Sums that become metrics."""
-
-from typing import Any
+"""From sums over micro-steps to metrics."""
 
 import torch
 from torch import Tensor
 
-from seqssl.model.pretraining import Output
-from seqssl.model.types import Batch, LossTerm, MaskedFrames, Quantized
-from seqssl.training.tally import Window
+from seqssl import Batch, Output, Plan
+from seqssl.training.parallel import Alone
+from seqssl.training.tally import Tally
+from seqssl.training.tasks import PretrainTask, summary
 
 
-def step(codes: Tensor, size: int = 5) -> tuple[Output, Batch, MaskedFrames]:
-    frames = MaskedFrames.of(torch.ones(1, len(codes), dtype=torch.bool))
-    number = torch.tensor(len(codes))
-    terms = {
-        "masked_prediction": LossTerm(torch.tensor(6.0), number, {"accuracy": torch.tensor(2.0)}),
-        "masked_prediction_seen": LossTerm(torch.tensor(10.0), number, num_frames=torch.tensor(20)),
-    }
-    weights = {"masked_prediction": 1.0, "masked_prediction_seen": 0.5}
-    targets = Quantized(torch.zeros(len(codes), 2), codes, torch.full((codes.shape[1], 4), 0.25))
-    batch = Batch(torch.zeros(1, len(codes), 1), torch.tensor([len(codes)]))
-    return Output(terms, weights, targets, size, 1, number, {}), batch, frames
+def step(codes: Tensor, size: int = 5) -> tuple[Output, Plan, Batch]:
+    """What a micro-step gives: 3 x 2 correct and 20 seen frames, whatever the codes."""
+    n, g = codes.shape
+    counts = torch.zeros(g, size, dtype=torch.long).scatter_add_(1, codes.T, torch.ones_like(codes.T))
+    sums = {
+        "masked_prediction/accuracy": torch.tensor(2.0),
+        "masked_prediction_seen/frames": torch.tensor(20),
+        "codes": counts,
+        "usage": torch.full((g, 4), 0.25) * n,
+        "masked": torch.tensor([n]),
+        "maskable": torch.tensor([2 * n]),
+        "features/std": torch.tensor(3.0),
+    } | {f"masked_prediction/accuracy_{book}": torch.tensor(2.0) for book in range(g)}
+    sums |= {"masked_prediction/nats": torch.ones(g)}
+    terms = {"masked_prediction": torch.tensor(6.0), "masked_prediction_seen": torch.tensor(10.0)}
+    plan = Plan(dict.fromkeys(terms, torch.tensor(n)))
+    batch = Batch(torch.zeros(1, max(1, n), 1), torch.tensor([n]))
+    return Output(terms, {"masked_prediction": 1.0, "masked_prediction_seen": 0.5}, sums), plan, batch
+
+
+def summarize(sums: dict[str, Tensor], stream: str) -> dict[str, float]:
+    return summary(sums, 1)
 
 
 def test_codes_are_counted_in_their_own_codebook() -> None:
     codes = torch.tensor([[0, 3], [0, 2], [1, 3]])
-    window = Window()
-    window.add(*step(codes))
-    window.add(*step(codes[:0]))
+    tally = Tally()
+    tally.add(*step(codes))
+    tally.add(*step(codes[:0]))
     for g, column in enumerate(codes.T):
-        assert torch.equal(window.sums["|codes"][g], torch.bincount(column, minlength=5).double())
-    metrics = window.close()
+        assert torch.equal(tally.sums["|sum|codes"][g], torch.bincount(column, minlength=5).double())
+    metrics = tally.close(summarize)
     assert metrics["perplexity/size"] == 4  # that of the learned ones; heads may have more
     assert metrics["codes/dead_0"] == 0.5
+    assert metrics["mask/share"] == 0.5
+    assert metrics["features/std"] == 3  # the mean over micro-steps
 
 
 def test_seen_frames_show_their_mean_and_weigh_as_masked_ones() -> None:
-    window = Window()
-    window.add(*step(torch.tensor([[0], [1], [1]])))
-    metrics = window.close()
+    tally = Tally()
+    tally.add(*step(torch.tensor([[0], [1], [1]])))
+    metrics = tally.close()
     assert metrics["loss/masked_prediction"] == 2 and metrics["loss/masked_prediction_seen"] == 0.5
     assert abs(metrics["loss"] - (6 / 3 + 0.5 * 10 / 3)) < 1e-9
+    assert "masked_prediction_seen/frames" not in metrics
+
+
+def test_a_term_is_divided_by_its_own_count() -> None:
+    """Tokens, rows and frames side by side; what was never counted is left out."""
+    tally, batch = Tally(), Batch(torch.zeros(1, 4, 1), torch.tensor([4]))
+    for tokens, total in ((2, 6.0), (6, 2.0)):
+        terms = {"tokens": torch.tensor(total), "rows": torch.tensor(3.0), "none": torch.tensor(9.0)}
+        counts = {"tokens": torch.tensor(tokens), "rows": torch.tensor(1), "none": torch.tensor(0)}
+        tally.add(Output(terms, {"tokens": 1.0, "rows": 2.0, "none": 1.0}), Plan(counts), batch)
+    metrics = tally.close()
+    assert metrics["loss/tokens"] == 1 and metrics["loss/rows"] == 3
+    assert metrics["loss"] == 1 + 2 * 3
 
 
 def test_ranks_add_up_on_their_device() -> None:
-    class Ranks:
+    class Ranks(Alone):
         def sum(self, value: Tensor) -> Tensor:
             assert value.device.type == "meta"
             return value
 
-    window = Window()
-    window.add(*step(torch.tensor([[0], [1]])))
-    ranks: Any = Ranks()
-    window.merge(ranks, torch.device("meta"))
-    assert {value.device.type for value in window.sums.values()} == {"meta"}
+    tally = Tally()
+    tally.add(*step(torch.tensor([[0], [1]])))
+    tally.merge(Ranks(), torch.device("meta"))
+    assert {value.device.type for value in tally.sums.values()} == {"meta"}
 
 
-def test_a_window_of_an_older_version_goes_on() -> None:
-    window = Window()
-    window.add(*step(torch.tensor([[0], [1]])))
-    state = {name: value for name, value in window.state().items() if not name.endswith("|word")}
-    assert Window.restore(state, torch.device("cpu")).close()["loss/masked_prediction"] == 3
-    restored = Window.restore(state, torch.device("cpu"))
-    restored.add(*step(torch.tensor([[0], [1]])))
+def test_a_tally_goes_on_from_its_state() -> None:
+    tally = Tally()
+    tally.add(*step(torch.tensor([[0], [1]])))
+    restored = Tally.restore(tally.state(), torch.device("cpu"))
+    for each in (tally, restored):
+        each.add(*step(torch.tensor([[0], [1]])))
+    assert restored.close(summarize) == tally.close(summarize)
     assert restored.close()["loss/masked_prediction"] == 3
+
+
+def test_the_task_of_pre_training_summarizes() -> None:
+    assert hasattr(PretrainTask, "summarize")

@@ -1,0 +1,172 @@
+"""What the loop promises a task: one division by global counts, its own parameters, other runs' weights."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from test_runs import quiet_train
+from torch import Tensor, nn
+from toy import toy_config
+
+import seqssl
+from seqssl import Batch, Draws, Frames, Output, Plan, TransformerBlock, UserError, build_model
+from seqssl.config.schema import OptimConfig, TemperatureConfig, TrainConfig
+from seqssl.runs.folder import starting_weights
+from seqssl.training import checkpoint
+from seqssl.training.loop import Settings, Trainer
+from seqssl.training.optim import ParameterGroup
+
+
+class Terms(nn.Module):
+    """A linear map whose output is judged by a term for each step and a term for each row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.map, self.idle = nn.Linear(3, 2), nn.Linear(1, 1)
+
+
+class TermsTask:
+    """Counts input steps in one term, rows in another, and nothing at all in a third; no frame is masked."""
+
+    def __init__(self) -> None:
+        self.model = Terms()
+
+    def plan(self, batch: Batch, draws: Draws) -> Plan:
+        counts = {"steps": batch.lengths.sum(), "rows": torch.tensor(len(batch.lengths))}
+        return Plan(counts | {"none": torch.tensor(0)})
+
+    def step(self, batch: Batch, plan: Plan, draws: Draws) -> Output:
+        valid = torch.arange(batch.inputs.shape[1]) < batch.lengths[:, None]
+        y = self.model.map(batch.inputs) * valid[..., None]
+        terms = {"steps": y[..., 0].square().sum(), "rows": y[..., 1].sum(1).tanh().sum(), "none": y.sum()}
+        return Output(terms, {"steps": 1.0, "rows": 3.0, "none": 1.0})
+
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        return {"loss": 1.0}
+
+
+class Rows:
+    """Batches of some rows, the same ones again and again."""
+
+    def __init__(self, *sizes: int) -> None:
+        generator = torch.Generator().manual_seed(1)
+        lengths = torch.tensor([5, 2, 4, 1, 3, 5])
+        x = torch.randn(6, 5, 3, generator=generator)
+        places = torch.arange(6).split(sizes)
+        self.batches = [Batch(x[rows], lengths[rows], keys=[str(int(r)) for r in rows]) for rows in places]
+
+    def stream(self, cursor: int, rank: int, world_size: int) -> Iterable[Batch]:
+        while True:
+            yield self.batches[cursor % len(self.batches)]
+            cursor += 1
+
+    def epoch_of(self, cursor: int) -> tuple[int, int]:
+        return divmod(cursor, len(self.batches))
+
+
+def train(task: TermsTask, rows: Rows, run: Path, num_updates: int = 3) -> dict[str, Tensor]:
+    run.mkdir()
+    settings = Settings(
+        train=TrainConfig(num_updates=num_updates, accumulate=len(rows.batches), log_every=1),
+        optim=OptimConfig(name="adam", lr=0.1, schedule="constant", warmup_updates=1),
+        temperature=TemperatureConfig(),
+    )
+    Trainer(settings, task, rows, lambda: [], run, torch.device("cpu")).fit()
+    return {name: x.clone() for name, x in task.model.state_dict().items()}
+
+
+def test_micro_steps_equal_one_big_step_whatever_a_term_counts(tmp_path: Path) -> None:
+    """Before, micro-steps weighed by their masked frames: here there are none, and the gradient was 0."""
+    whole = train(TermsTask(), Rows(6), tmp_path / "whole")
+    parts = train(TermsTask(), Rows(1, 3, 2), tmp_path / "parts")
+    start = TermsTask().model.state_dict()
+    assert not torch.equal(whole["map.weight"], start["map.weight"])
+    assert torch.equal(whole["idle.weight"], start["idle.weight"])
+    for name in whole:
+        torch.testing.assert_close(parts[name], whole[name], rtol=1e-5, atol=1e-5)
+    lines = [json.loads(line) for line in (tmp_path / "parts/metrics.jsonl").read_text().splitlines()]
+    other = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    for one, two in zip(lines, other, strict=True):
+        if one["kind"] == "train":
+            assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
+            assert one["loss"] == pytest.approx(one["loss/steps"] + 3 * one["loss/rows"], rel=1e-5)
+
+
+def test_a_task_may_give_its_parameters_rates_of_their_own(tmp_path: Path) -> None:
+    class Slow(TermsTask):
+        def parameter_groups(self) -> list[ParameterGroup]:
+            weight, bias = self.model.map.parameters()
+            return [
+                ParameterGroup(params=[weight], lr_scale=0.1),
+                ParameterGroup(params=[bias], lr_scale=1.0),
+            ]
+
+    before = TermsTask().model.state_dict()
+    after = train(Slow(), Rows(6), tmp_path / "run", num_updates=1)
+    moved = {name: float((after[name] - before[name]).abs().max()) for name in after}
+    assert moved["map.weight"] == pytest.approx(0.01, rel=1e-3)  # the first step of Adam is the rate itself
+    assert moved["map.bias"] == pytest.approx(0.1, rel=1e-3)
+    assert moved["idle.weight"] == 0
+
+
+class OldMixer(nn.Module):
+    """A mixer as all were before frames had times and conditions."""
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        return (x * valid[..., None]).sum(1, keepdim=True).expand_as(x)
+
+
+def test_a_mixer_that_takes_valid_works_with_a_warning() -> None:
+    with pytest.warns(DeprecationWarning, match=r"OldMixer takes `valid`.*seqssl.Frames"):
+        block = TransformerBlock(OldMixer(), 4, ffn_dim=8)
+    x, valid = torch.randn(2, 3, 4), torch.tensor([[True, True, False], [True, True, True]])
+    y = block(x, Frames(valid))
+    garbage = torch.where(valid[..., None], x, 100.0)
+    torch.testing.assert_close(block(garbage, Frames(valid))[valid], y[valid])
+
+
+def test_weights_of_another_run(waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = quiet_train(waves, tmp_path / "first")
+    other = toy_config(waves, tmp_path / "second", f"init={first.out}", "quantizer.codebook_size=5")
+    said: list[str] = []
+    seqssl.train(other, say=said.append)
+    lines = [line for line in said if line.startswith("init: ")]
+    assert "tensors are those of" in lines[0] and "step-00000012" in lines[0]
+    assert any("of another shape there" in line and "targets.quantizer.codebook" in line for line in lines)
+    model = build_model(other)
+    starting_weights(model, str(first.out))
+    trained = load_file(first.out / "checkpoints/step-00000012/model.safetensors")
+    assert torch.equal(model.input_projection.weight, trained["input_projection.weight"])
+    fresh = build_model(other)
+    assert torch.equal(model.targets.quantizer.codebook, fresh.targets.quantizer.codebook)
+    with pytest.raises(UserError, match="none of its weights fits"):
+        starting_weights(nn.Linear(2, 2), str(first.out))
+    with pytest.raises(UserError, match="is no run"):
+        starting_weights(model, str(waves))
+
+
+def test_a_run_of_format_1_is_opened_and_goes_on(waves: Path, tmp_path: Path) -> None:
+    """The quantizer stood beside the targets, and sums had other names."""
+    run = quiet_train(waves, tmp_path / "run")
+    whole = seqssl.load(run.out).model.state_dict()
+    folder = run.out / "checkpoints/step-00000012"
+    weights = load_file(folder / "model.safetensors")
+    old = {name.replace("targets.quantizer.", "quantizer."): x for name, x in weights.items()}
+    assert old.keys() != weights.keys()
+    save_file(old, folder / "model.safetensors")
+    state = json.loads((folder / "state.json").read_text())
+    state |= {"format": 1, "window": {"|contrastive:total": 3.0}}
+    del state["tally"]
+    (folder / "state.json").write_text(json.dumps(state))
+    opened = seqssl.load(run.out).model.state_dict()
+    assert all(torch.equal(opened[name], x) for name, x in whole.items())
+    again = quiet_train(waves, run.out)
+    assert again.metrics["loss"] == pytest.approx(run.metrics["loss"], rel=1e-6)
+    assert yaml.safe_load((run.out / "config.yaml").read_text())["targets"] is None
+    saved = checkpoint.read(folder)
+    assert saved.format == 1 and saved.state["tally"] == {}
