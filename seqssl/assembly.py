@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +17,21 @@ from seqssl.data.adapters import ModalityAdapter, SampleSpec
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.model.alignment import Alphabet, steps_per_frame, tiles
-from seqssl.model.blocks import ConformerBlock, TransformerBlock
 from seqssl.model.encoder import ContextEncoder
 from seqssl.model.joint import JointModel
-from seqssl.model.layers import ConvPosition
-from seqssl.model.norms import ChannelNorm, InstanceNorm
+from seqssl.model.norms import ChannelNorm
 from seqssl.model.pretraining import PretrainingModel
-from seqssl.model.protocols import FeatureEncoder, Quantizer, Targets, Task
+from seqssl.model.protocols import (
+    Block,
+    Condition,
+    FeatureEncoder,
+    FrameWiring,
+    InputWiring,
+    Quantizer,
+    Targets,
+    TargetWiring,
+    Task,
+)
 from seqssl.model.targets import LearnedCodes, SymbolCodes, Teacher
 from seqssl.model.types import Batch, Features
 from seqssl.training import checkpoint
@@ -118,22 +126,19 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
     if own.context == "quantized":  # what is masked is then as wide as the vectors of the targets
         targets = _build_targets(stream, feature_encoder, dim)
     width = feature_encoder.dim if targets is None else targets.dim
-    masking = construct(own.masking, "masking", {"input_dim": width, "context_dim": dim})
+    masking = construct(own.masking, "masking", vars(FrameWiring(width, dim, context_dim=dim)))
     targets = targets or _build_targets(stream, feature_encoder, dim)
     encoder = shared or _encoder_of(config)
     sizes = targets.codebook_sizes
-    wiring = {
-        "input_dim": feature_encoder.dim,
-        "context_dim": dim,
-        "target_dim": targets.dim,
-        "num_codebooks": len(sizes),
-        "codebook_size": max(sizes, default=0),
-        "codebook_sizes": sizes if len(set(sizes)) > 1 else None,
-    }
-    objectives = {name: construct(slot, "objective", wiring) for name, slot in own.objectives.items()}
-    norm = None
-    if config.encoder.feature_norm == "layer":
-        norm = nn.LayerNorm(feature_encoder.dim, elementwise_affine=False)
+    wiring = TargetWiring(
+        input_dim=feature_encoder.dim,
+        context_dim=dim,
+        target_dim=targets.dim,
+        num_codebooks=len(sizes),
+        codebook_size=max(sizes, default=0),
+        codebook_sizes=sizes if len(set(sizes)) > 1 else None,
+    )
+    objectives = {name: construct(slot, "objective", vars(wiring)) for name, slot in own.objectives.items()}
     model = PretrainingModel(
         feature_encoder,
         masking,
@@ -141,7 +146,7 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
         encoder,
         objectives,
         dim,
-        norm,
+        _feature_norm(config.encoder, feature_encoder.dim),
         _input_norm(own, spec),
         mask_input=mask_input,
         context=own.context,
@@ -169,9 +174,8 @@ def _build_targets(stream: Stream, feature_encoder: FeatureEncoder, dim: int) ->
     spec, input_dim = stream.spec, feature_encoder.dim
 
     def make_quantizer(width: int) -> Quantizer:
-        quantizer: Quantizer = construct(
-            stream.config.quantizer, "quantizer", {"input_dim": width, "context_dim": dim}
-        )
+        wiring = vars(FrameWiring(width, dim, context_dim=dim))
+        quantizer: Quantizer = construct(stream.config.quantizer, "quantizer", wiring)
         return quantizer
 
     wiring = Lazy(
@@ -262,46 +266,59 @@ def read_array(path: str) -> Tensor:
 
 def _input_norm(config: StreamConfig, spec: SampleSpec) -> nn.Module | None:
     """What scales inputs before the feature encoder."""
-    if config.input_norm == "none":
+    if config.input_norm is None:
         return None
     if spec.vocab_size is not None:
-        raise UserError(f"input_norm={config.input_norm}: ids cannot be scaled; use input_norm=none.")
-    return ChannelNorm(spec.channels or 1) if config.input_norm == "channel" else InstanceNorm()
+        name = config.input_norm.get("target")
+        raise UserError(f"input_norm={name}: ids cannot be scaled; use input_norm=none.")
+    norm: nn.Module = construct(config.input_norm, "input_norm", vars(_input_wiring(spec)))
+    return norm
+
+
+def _input_wiring(spec: SampleSpec) -> InputWiring:
+    channels = spec.channels if spec.vocab_size is not None else spec.channels or 1
+    return InputWiring(channels, spec.vocab_size, num_bins=spec.channels)
+
+
+def _feature_norm(config: EncoderConfig, input_dim: int) -> nn.Module | None:
+    """What scales frames before masking and quantizing."""
+    if config.feature_norm is None:
+        return None
+    norm: nn.Module = construct(
+        config.feature_norm, "feature_norm", vars(FrameWiring(input_dim, config.dim, context_dim=config.dim))
+    )
+    return norm
 
 
 def build_feature_encoder(stream: Stream, dim: int) -> FeatureEncoder:
     """The slot's feature encoder where the recipe names one, else the adapter's own."""
-    spec, slot = stream.spec, stream.config.feature_encoder
-    if slot is None:
+    if stream.config.feature_encoder is None:
         return stream.adapter.feature_encoder(dim)
-    channels = spec.channels if spec.vocab_size is not None else spec.channels or 1
-    wiring = {"channels": channels, "vocab_size": spec.vocab_size, "num_bins": spec.channels}
-    encoder: FeatureEncoder = construct(slot, "feature_encoder", wiring)
+    wiring = vars(_input_wiring(stream.spec))
+    encoder: FeatureEncoder = construct(stream.config.feature_encoder, "feature_encoder", wiring)
     return encoder
 
 
 def build_encoder(config: EncoderConfig, mixer: Slot, checkpoint_activations: bool) -> ContextEncoder:
     """The stack of blocks, each with a mixer of its own."""
+    wiring = FrameWiring(config.dim, config.dim, context_dim=config.dim)
+    condition: Condition | None = None
+    if config.condition is not None:
+        condition = construct(config.condition, "condition", vars(wiring))
+        wiring = replace(wiring, condition_dim=condition.dim)
 
     def block() -> nn.Module:
-        mixing = construct(mixer, "mixer", {"dim": config.dim})
-        if config.block == "transformer":
-            return TransformerBlock(mixing, dim=config.dim, ffn_dim=config.ffn_dim, dropout=config.dropout)
-        return ConformerBlock(
-            mixing,
-            dim=config.dim,
-            ffn_dim=config.ffn_dim,
-            conv_kernel=config.conv_kernel,
-            conv_norm=config.conv_norm,  # type: ignore[arg-type]
-            dropout=config.dropout,
-        )
+        mixing = construct(mixer, "mixer", vars(wiring))
+        built: nn.Module = construct(config.block, "block", {**vars(wiring), "mixer": mixing})
+        return built
 
-    position = None
-    if config.position == "conv":
-        position = ConvPosition(config.dim, kernel=config.position_kernel, groups=config.position_groups)
+    position: Block | None = None
+    if config.position is not None:
+        position = construct(config.position, "position", vars(wiring))
     return ContextEncoder(
         [block() for _ in range(config.num_layers)],
         position,
+        condition,
         taps=config.taps,
         stochastic_depth=config.stochastic_depth,
         checkpoint_activations=checkpoint_activations,

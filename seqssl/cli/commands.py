@@ -3,14 +3,15 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from seqssl.cli.terminal import show, show_progress
-from seqssl.config import compose
+from seqssl.config import compose, files, tree
 from seqssl.config.components import construct
+from seqssl.config.values import Value
 from seqssl.errors import UserError
 
 if TYPE_CHECKING:
@@ -239,15 +240,14 @@ def config(arguments: Arguments) -> None:
     if not arguments["--origin"]:
         print(compose.to_yaml(resolved.config), end="")
         return
-    rows = list(_leaves(asdict(resolved.config)))
-    for key, value in rows:
+    for key, value in tree.leaves(asdict(resolved.config)):
         print(f"{key:40} {value!s:20} {resolved.origins[key]}")
 
 
 def recipes(arguments: Arguments) -> None:
     """What there is."""
-    for name, path in compose.list_recipes().items():
-        fields = compose.header(path)
+    for name, path in files.list_recipes().items():
+        fields = files.header(path)
         if not fields:
             continue
         sizes = compose.sizes_of(path)
@@ -280,13 +280,13 @@ def _adapter(arguments: Arguments) -> Any:
     return construct({"target": arguments["modality"], **_settings(arguments)}, "modality", {})
 
 
-def _settings(arguments: Arguments) -> Mapping[str, Any]:
+def _settings(arguments: Arguments) -> Mapping[str, Value]:
     """The `modality.KEY=value` of a command."""
     given, problems = compose.parse_overrides(arguments.overrides)
     if problems:
         raise UserError("; ".join(f"{problem.key}: {problem.remedy}" for problem in problems))
-    settings: Mapping[str, Any] = given.get("modality", {})
-    return settings
+    settings = given.get("modality")
+    return settings if isinstance(settings, dict) else {}
 
 
 def _open_source(
@@ -322,11 +322,3 @@ def _existing(text: str) -> Path:
     if not path.exists():
         raise UserError(f"there is no file or folder {path}")
     return path
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from seqssl.config.components import did_you_mean
 from seqssl.config.schema import RunConfig
+from seqssl.config.values import did_you_mean
 from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted, UserError
 
 DONE, BUG, USER_ERROR, HALTED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -314,7 +314,7 @@ def _example(command: Command) -> str:
     if "{" not in command.example:
         return command.example
     from seqssl.config.components import names
-    from seqssl.config.compose import list_recipes
+    from seqssl.config.files import list_recipes
 
     recipes = [name for name in list_recipes() if not name.startswith("base/")] or ["RECIPE"]
     adapters = sorted(names("modality")) or ["my_pkg.my_adapter:MyAdapter"]

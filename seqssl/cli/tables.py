@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 
-from seqssl.config.schema import RunConfig
+from seqssl.config.schema import RunConfig, Slot
 from seqssl.planning.cost import Cost, parts_of
 from seqssl.planning.hardware import GPU_UTILIZATION, LOCAL_UTILIZATION
 from seqssl.planning.plan import Plan
@@ -84,10 +84,8 @@ def info_tables(config: RunConfig, subject: Path) -> "RenderableType":
                 parts.add_row(own, *_counts(module))
     taps = ", ".join(f"{name} after block {layer}" for name, layer in config.encoder.taps.items())
     notes = [f"Taps, {config.encoder.dim} wide: {taps}."]
-    empty = [
-        *(["feature_encoder (the adapter's own is used)"] if config.feature_encoder is None else []),
-    ]
-    notes += [f"Not set: {', '.join(empty) or 'nothing'}."]
+    if config.feature_encoder is None:
+        notes += ["Not set: feature_encoder (the adapter's own is used)."]
     return Group(*contracts, parts, *notes, *_progress(config, subject))
 
 
@@ -127,15 +125,18 @@ def rate_words(rate_hz: float) -> str:
     return f"a step every {_duration(1 / rate_hz)} ({rate_hz:.4g} Hz)"
 
 
-def _scaling(input_norm: str, statistics: Mapping[str, Any] | None) -> str:
-    if input_norm == "channel":
+def _scaling(input_norm: Slot | None, statistics: Mapping[str, Any] | None) -> str:
+    if input_norm is None:
+        return "none: values as they are"
+    name = str(input_norm["target"])
+    if name == "channel":
         where = "below" if statistics else "taken from the train split, stored with the weights"
         return f"each channel by its mean and deviation ({where})"
-    return {"none": "none: values as they are", "instance": "each row and channel by its own"}[input_norm]
+    return "each row and channel by its own" if name == "instance" else name
 
 
-def _of_channel(input_norm: str, statistics: Mapping[str, Any] | None, channel: int) -> str:
-    if input_norm != "channel" or not statistics:
+def _of_channel(input_norm: Slot | None, statistics: Mapping[str, Any] | None, channel: int) -> str:
+    if input_norm is None or input_norm["target"] != "channel" or not statistics:
         return ""
     mean, std = statistics["mean"][channel], statistics["std"][channel]
     return f", mean {mean:.4g}, deviation {std:.4g}"

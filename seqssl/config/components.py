@@ -5,31 +5,20 @@ parts that exist already, and keyword-only parameters are configuration. Shipped
 through the same entry points (`seqssl.<kind>`) as a stranger's.
 """
 
-import ast
-import difflib
 import importlib
 import inspect
 import sys
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from importlib import metadata, util
+from collections.abc import Mapping
+from importlib import metadata
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any
 
+from seqssl.config import source
+from seqssl.config.values import Tree, Value, convert, describe, did_you_mean, fits
 from seqssl.errors import UserError
 
-KINDS = ("modality", "feature_encoder", "masking", "quantizer", "mixer", "objective", "targets", "task")
-
-
-def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for a close match, else the list of what there is."""
-    known = sorted(options)
-    close = difflib.get_close_matches(word, known, n=1)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; there is: {', '.join(known)}" if known else "; there is none"
+_WHERE = "Modules are looked for in the current folder and among the installed packages."
 
 
 def names(kind: str) -> dict[str, str]:
@@ -61,9 +50,8 @@ def load(target: str, kind: str) -> type:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{kind} '{target}': importing {module_name} fails with {reason}") from error
     if not hasattr(module, class_name):
-        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
-        raise UserError(
-            f"{module_name} has no '{class_name}' for the {kind}{did_you_mean(class_name, classes)}"
+        raise _no_class(
+            module_name, class_name, kind, {n for n, v in vars(module).items() if isinstance(v, type)}
         )
     found = getattr(module, class_name)
     if not isinstance(found, type):
@@ -71,34 +59,36 @@ def load(target: str, kind: str) -> type:
     return found
 
 
-def signature(target: str, kind: str) -> Signature:
-    """A component's constructor signature.
+def signature(target: str, kind: str) -> Signature | None:
+    """A component's constructor signature, read from its source text: no code of it is run.
 
-    It is read from the source text where that is possible: importing torch can take many seconds, and a
-    misspelt key should be answered at once.
+    None where the text does not tell (a decorated class, a constructor with `**keywords`): such a component
+    is checked when it is constructed. UserError where there is no such module or class.
     """
     module_name, _, class_name = locate(target, kind).partition(":")
     _search_current_folder()
-    try:
-        spec = util.find_spec(module_name)
-    except (ModuleNotFoundError, ValueError):
-        spec = None
-    if spec is None:
+    if source.find(module_name) is None:
         raise UserError(f"{kind} '{target}' cannot be imported: there is no module '{module_name}'. {_WHERE}")
-    if spec.origin is not None and spec.origin.endswith(".py"):
-        found = _signature_in_source(Path(spec.origin), class_name)
-        if found is not None:
-            return found
-    return inspect.signature(load(target, kind))
+    try:
+        module = source.read(module_name)
+        if module is None:
+            return None
+        if class_name not in module.names and not module.is_open:
+            raise _no_class(module_name, class_name, kind, set(module.classes))
+        return source.signature(module, class_name)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise UserError(f"{kind} '{target}' cannot be read: {type(error).__name__}: {error}") from error
 
 
-def schema(component: Signature | type) -> dict[str, Parameter]:
+def schema(component: Signature | type | None) -> dict[str, Parameter]:
     """The configuration of a component: its keyword-only parameters."""
-    found = component if isinstance(component, Signature) else inspect.signature(component)
+    found = inspect.signature(component) if isinstance(component, type) else component
+    if found is None:
+        return {}
     return {name: p for name, p in found.parameters.items() if p.kind is Parameter.KEYWORD_ONLY}
 
 
-def slot_problems(slot: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, str]:
+def slot_problems(slot: Mapping[str, Value], parameters: Mapping[str, Parameter]) -> dict[str, str]:
     """What is wrong with a slot's keywords: key -> message, empty when all is well."""
     problems = {}
     for key, value in slot.items():
@@ -114,12 +104,24 @@ def slot_problems(slot: Mapping[str, Any], parameters: Mapping[str, Parameter]) 
     return problems
 
 
-def construct(slot: Mapping[str, Any], kind: str, wiring: Mapping[str, object]) -> Any:
-    """Build a slot's component; `wiring` holds by name what its positional parameters may ask for."""
+def defaults(parameters: Mapping[str, Parameter]) -> Tree:
+    """The values that parameters have where a slot does not say any, as far as they are written out."""
+    said = {name: p.default for name, p in parameters.items() if p.default is not Parameter.empty}
+    return {name: value for name, value in said.items() if value is not source.NOT_TOLD}
+
+
+# What is imported by name has no type that could be written here: the caller says what it takes it for.
+def construct(slot: Mapping[str, Value], kind: str, wiring: Mapping[str, object]) -> Any:
+    """Build a slot's component; `wiring` holds by name what its positional parameters may ask for.
+
+    UserError where its keywords do not fit, and where its constructor refuses them with a ValueError: a
+    range, a multiple, whatever neither YAML nor a type can say.
+    """
     target = str(slot.get("target", ""))
     component = load(target, kind)
-    found = inspect.signature(component)
-    problems = slot_problems(slot, schema(found))
+    found = _imported_signature(component)
+    parameters = schema(found)
+    problems = slot_problems(slot, parameters)
     if problems:
         lines = [f"{kind}.{key} = {slot.get(key)!r}: {text}" for key, text in problems.items()]
         raise UserError("\n".join([f"{kind} '{target}' cannot be built:", *lines]))
@@ -136,134 +138,26 @@ def construct(slot: Mapping[str, Any], kind: str, wiring: Mapping[str, object]) 
             )
         else:
             positional.append(parameter.default)
-    parameters = schema(found)
     settings = {key: value for key, value in slot.items() if key != "target"}
     keywords = {key: convert(value, parameters[key].annotation) for key, value in settings.items()}
     try:
         return component(*positional, **keywords)
-    except ValueError as error:  # what types cannot say: a range, a multiple, a choice
+    except ValueError as error:
         raise UserError(f"{kind} '{target}' cannot be built: {error}") from error
 
 
-def fits(value: object, annotation: Any) -> bool:
-    """Whether a YAML value may stand where `annotation` is asked; annotations of other kinds accept all."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (Union, types.UnionType):
-        return any(fits(value, option) for option in arguments)
-    if annotation is None or annotation is type(None):
-        return value is None
-    if origin is Literal:
-        return value in arguments
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if annotation is str:
-        return isinstance(value, str | int | float)
-    if annotation is bool:
-        return isinstance(value, bool)
-    if origin is dict:
-        return isinstance(value, Mapping) and all(fits(item, arguments[1]) for item in value.values())
-    if origin in (tuple, list):
-        return isinstance(value, list | tuple) and _items_fit(value, origin, arguments)
-    return True
+def _imported_signature(component: type) -> Signature:
+    """The signature of a class; annotations that are texts are read if they can be."""
+    try:
+        return inspect.signature(component, eval_str=True)
+    except Exception:  # such a text may be anything: a name of a type checker's world, a shape
+        return inspect.signature(component)
 
 
-def convert(value: Any, annotation: Any) -> Any:
-    """A value that fits `annotation`, in that type: 1 becomes 1.0 for a float, a list a tuple."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (Union, types.UnionType):
-        exact = [option for option in arguments if isinstance(option, type) and type(value) is option]
-        fitting = exact or [option for option in arguments if fits(value, option)]
-        return convert(value, fitting[0]) if fitting else value
-    if annotation is float and isinstance(value, int):
-        return float(value)
-    if annotation is str and isinstance(value, bool):
-        return "on" if value else "off"  # YAML 1.1 reads a bare off as false
-    if annotation is str and isinstance(value, int | float):
-        return str(value)
-    if origin in (tuple, list) and isinstance(value, list | tuple):
-        item = arguments[0] if arguments else Any
-        return origin(convert(entry, item) for entry in value)
-    return value
-
-
-def describe(annotation: Any) -> str:
-    """An annotation in words, for messages."""
-    if annotation in (Parameter.empty, Any):
-        return "a value"
-    if annotation is type(None):
-        return "null"
-    if typing.get_origin(annotation) in (Union, types.UnionType):
-        return " or ".join(describe(option) for option in typing.get_args(annotation))
-    if typing.get_origin(annotation) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(annotation)))
-    if typing.get_origin(annotation) in (tuple, list):
-        item = typing.get_args(annotation)[:1]
-        return (
-            f"a list of {describe(item[0]).split(' ')[-1]}s, as in [a, b]" if item else "a list, as in [a, b]"
-        )
-    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
-    return words[annotation] if annotation in words else str(annotation)
-
-
-_WHERE = "Modules are looked for in the current folder and among the installed packages."
-# What an annotation read from source text may name; others are left to the constructor to check.
-_ANNOTATIONS = {
-    "int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict,
-    "Literal": Literal, "Any": Any, "None": None,
-}  # fmt: skip
+def _no_class(module: str, name: str, kind: str, classes: set[str]) -> UserError:
+    return UserError(f"{module} has no '{name}' for the {kind}{did_you_mean(name, classes)}")
 
 
 def _search_current_folder() -> None:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, "")
-
-
-def _items_fit(value: list[Any] | tuple[Any, ...], origin: type, arguments: tuple[Any, ...]) -> bool:
-    if not arguments:
-        return True
-    if origin is list or arguments[-1] is Ellipsis:
-        return all(fits(item, arguments[0]) for item in value)
-    return len(value) == len(arguments) and all(map(fits, value, arguments))
-
-
-def _signature_in_source(path: Path, class_name: str) -> Signature | None:
-    """The signature of `class_name.__init__` by its text; None where only an import can tell."""
-    body = ast.parse(path.read_text(encoding="utf-8"), str(path)).body
-    found = [node for node in body if isinstance(node, ast.ClassDef) and node.name == class_name]
-    if len(found) != 1 or found[0].decorator_list:
-        return None
-    for node in found[0].body:
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__" and not node.args.kwarg:
-            return _signature_of(node.args)
-    return None
-
-
-def _signature_of(arguments: ast.arguments) -> Signature | None:
-    positional = [*arguments.posonlyargs, *arguments.args][1:]  # without self
-    missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
-    try:
-        parameters = [
-            *map(_parameter, positional, [*missing, *arguments.defaults], [False] * len(positional)),
-            *map(_parameter, arguments.kwonlyargs, arguments.kw_defaults, [True] * len(arguments.kwonlyargs)),
-        ]
-    except ValueError:  # a default that is computed
-        return None
-    return Signature(parameters)
-
-
-def _parameter(argument: ast.arg, default: ast.expr | None, keyword: bool) -> Parameter:
-    annotation: Any = Parameter.empty
-    if argument.annotation is not None:
-        try:
-            code = compile(ast.Expression(argument.annotation), "annotation", "eval")
-            annotation = eval(code, {"__builtins__": {}}, dict(_ANNOTATIONS))
-        except (NameError, AttributeError, TypeError):
-            annotation = Parameter.empty
-    return Parameter(
-        argument.arg,
-        Parameter.KEYWORD_ONLY if keyword else Parameter.POSITIONAL_OR_KEYWORD,
-        default=Parameter.empty if default is None else ast.literal_eval(default),
-        annotation=annotation,
-    )

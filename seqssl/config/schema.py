@@ -1,10 +1,29 @@
-"""The fixed sections of a run's configuration. Slots (`{target: ..., keywords}`) stay open: a
-component's keyword-only constructor parameters are its schema (see `seqssl.config.compose`)."""
+"""The fixed sections of a run's configuration, each rule at the field it is about.
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+`Literal` lists the choices, a marker of `seqssl.model.bounds` says what a number may be, `Kind` makes a slot.
+Slots (`{target: ..., keywords}`) stay open: a component's keyword-only constructor parameters are its schema.
+"""
 
-Slot = dict[str, Any]
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Annotated, Literal, TypeAlias
+
+from seqssl.config.tree import Path
+from seqssl.config.values import Tree, Value
+from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE, SHARE, Bound
+
+Slot: TypeAlias = Tree
+_CONV: Slot = {"target": "conv", "kernel": 128, "groups": 16}  # the positions of wav2vec 2.0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Makes a field a slot: which components it takes, those of the entry-point group `seqssl.<name>`."""
+
+    name: str
 
 
 @dataclass(kw_only=True)
@@ -17,78 +36,84 @@ class DataConfig:
 
     source: str | None = None  # prepared folder, raw folder, or a Parquet file; None = the demo corpus
     demo: str | None = None  # catalog name used when `source` is None
-    batch_seconds: float | None = None  # real input per micro-batch and rank
-    batch_frames: int | None = None
-    max_seconds: float | None = None  # longer rows are cropped: at random in training, at the middle else
-    max_frames: int | None = None
-    join_seconds: float | None = (
-        None  # rows of one group are joined, in an order drawn anew each epoch, up to this
-    )
-    join_frames: int | None = None
-    valid_share: float = 0.1  # share of groups or records held out when data is prepared on the way
+    batch_seconds: Annotated[float, POSITIVE] | None = None  # real input per micro-batch and rank
+    batch_frames: Annotated[int, POSITIVE] | None = None
+    # Longer rows are cropped: at random in training, at the middle else.
+    max_seconds: Annotated[float, POSITIVE] | None = None
+    max_frames: Annotated[int, POSITIVE] | None = None
+    # Rows of one group are joined, in an order drawn anew each epoch, up to this.
+    join_seconds: Annotated[float, POSITIVE] | None = None
+    join_frames: Annotated[int, POSITIVE] | None = None
+    # Share of groups or records held out when data is prepared on the way.
+    valid_share: Annotated[float, SHARE] = 0.1
     # Hold out these groups instead of a share; empty = a share, or what the demo corpus itself says.
     valid_groups: list[str] = field(default_factory=list)
-    split_by: str | None = None  # group | record; None = the demo corpus's own way, group for your data
-    workers: int = 0  # loader processes; the batches do not depend on it
+    # None = the demo corpus's own way, group for your data.
+    split_by: Literal["group", "record"] | None = None
+    workers: Annotated[int, NOT_NEGATIVE] = 0  # loader processes; the batches do not depend on it
 
 
 @dataclass(kw_only=True)
 class TemperatureConfig:
     """Gumbel temperature: max(end, start * decay ** updates)."""
 
-    start: float = 2.0
-    end: float = 0.1
-    decay: float = 0.999995  # per optimizer update, for a run of `planned_updates`
-    planned_updates: int = 400_000  # a run of another length rescales the decay in proportion
+    start: Annotated[float, POSITIVE] = 2.0
+    end: Annotated[float, POSITIVE] = 0.1
+    # Per optimizer update, for a run of `planned_updates`; one of another length rescales it in proportion.
+    decay: Annotated[float, Bound(above=0, at_most=1, advice="the temperature must fall")] = 0.999995
+    planned_updates: Annotated[int, POSITIVE] = 400_000
 
 
 @dataclass(kw_only=True)
 class OptimConfig:
     """The optimizer and its schedule."""
 
-    name: str = "adam"  # adam | adamw | adafactor
-    lr: float = 2e-3  # the peak
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-6
-    weight_decay: float = 0.0
-    clip_norm: float = 20.0
-    schedule: str = "noam"  # noam | cosine | constant
-    warmup_updates: int = 25_000
+    name: Literal["adam", "adamw", "adafactor"] = "adam"
+    lr: Annotated[float, POSITIVE] = 2e-3  # the peak
+    betas: tuple[Annotated[float, SHARE], Annotated[float, SHARE]] = (0.9, 0.98)
+    eps: Annotated[float, POSITIVE] = 1e-6
+    weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
+    clip_norm: Annotated[float, Bound(above=0, infinite=True)] = 20.0  # infinite: no clipping
+    schedule: Literal["noam", "cosine", "constant"] = "noam"
+    warmup_updates: Annotated[int, NOT_NEGATIVE] = 25_000
 
 
 @dataclass(kw_only=True)
 class TrainConfig:
     """The loop."""
 
-    num_updates: int = 400_000  # optimizer updates
-    accumulate: int = 1  # micro-batches per update and rank
-    precision: str = "auto"  # auto | float32 | bfloat16
-    device: str = "auto"  # auto | cpu | cuda
+    num_updates: Annotated[int, POSITIVE] = 400_000  # optimizer updates
+    accumulate: Annotated[int, POSITIVE] = 1  # micro-batches per update and rank
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False
     checkpoint_activations: bool = False
-    log_every: int = 50
-    eval_every: int = 1_000
-    eval_batches: int | None = None  # held-out batches to evaluate on, spread over all of them; None = all
-    save_every: int = 1_000
-    keep_last: int = 2
+    log_every: Annotated[int, POSITIVE] = 50
+    eval_every: Annotated[int, POSITIVE] = 1_000
+    # Held-out batches to evaluate on, spread over all of them; None = all.
+    eval_batches: Annotated[int, POSITIVE] | None = None
+    save_every: Annotated[int, POSITIVE] = 1_000
+    keep_last: Annotated[int, POSITIVE] = 2
 
 
 @dataclass(kw_only=True)
 class EncoderConfig:
     """The context encoder: a stack of blocks with named taps."""
 
-    block: str = "conformer"  # conformer | transformer
-    num_layers: int = 24
-    dim: int = 1024
-    ffn_dim: int = 4096
-    conv_kernel: int = 5
-    conv_norm: str = "batch"  # batch | layer
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0  # drop probability of the last layer; linear from 0
-    feature_norm: str = "none"  # none | layer: of the feature encoder's output, before masking and quantizing
-    position: str = "conv"  # conv | none
-    position_kernel: int = 128
-    position_groups: int = 16
+    # One layer, with a mixer in it.
+    block: Annotated[Slot, Kind("block")] = field(
+        default_factory=lambda: {"target": "conformer", "ffn_dim": 4096}
+    )
+    num_layers: Annotated[int, POSITIVE] = 24
+    dim: Annotated[int, POSITIVE] = 1024
+    # Drop probability of the last layer; linear from 0.
+    stochastic_depth: Annotated[float, SHARE] = 0.0
+    # Of the feature encoder's output, before masking and quantizing.
+    feature_norm: Annotated[Slot, Kind("feature_norm")] | None = None
+    # Below the first block; mixers may have positions of their own.
+    position: Annotated[Slot, Kind("position")] | None = field(default_factory=lambda: _CONV.copy())
+    # A vector for each row that blocks may read: of its group, say.
+    condition: Annotated[Slot, Kind("condition")] | None = None
     taps: dict[str, int] = field(default_factory=dict)  # name -> number of layers below it
 
 
@@ -97,20 +122,20 @@ class StreamConfig:
     """What is particular to one kind of data: how it is read, hidden, quantized and scored."""
 
     recipe: str = ""
-    modality: Slot = field(default_factory=dict)
-    feature_encoder: Slot | None = None  # None = the adapter's own
-    input_norm: str = "none"  # none | channel: by the train split's statistics | instance: within each row
+    modality: Annotated[Slot, Kind("modality")] = field(default_factory=dict)
+    feature_encoder: Annotated[Slot, Kind("feature_encoder")] | None = None  # None = the adapter's own
+    # channel: scaling by the train split's statistics; instance: within each row; None: values as they are.
+    input_norm: Annotated[Slot, Kind("input_norm")] | None = None
     # What is predicted. None = a frame's own ids where inputs are ids, else a quantizer's learned code.
-    targets: Slot | None = None
-    context: Literal["features", "quantized"] = (
-        "features"  # what the context encoder reads; vq-wav2vec: quantized
-    )
+    targets: Annotated[Slot, Kind("targets")] | None = None
+    # What the context encoder reads. quantized: the vectors of the codes, as in vq-wav2vec.
+    context: Literal["features", "quantized"] = "features"
     # Where frames are hidden. features: after the feature encoder; input: their steps before it. auto: input
     # for ids, features for the rest.
-    mask_at: str = "auto"
-    masking: Slot = field(default_factory=dict)
-    quantizer: Slot = field(default_factory=dict)
-    objectives: dict[str, Slot] = field(default_factory=dict)
+    mask_at: Literal["auto", "input", "features"] = "auto"
+    masking: Annotated[Slot, Kind("masking")] = field(default_factory=dict)
+    quantizer: Annotated[Slot, Kind("quantizer")] = field(default_factory=dict)
+    objectives: dict[str, Annotated[Slot, Kind("objective")]] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
 
 
@@ -118,7 +143,8 @@ class StreamConfig:
 class MixedStream(StreamConfig):
     """One of the kinds of data of a joint run."""
 
-    weight: float = 1.0  # share of the micro-batches, relative to the other streams
+    # Share of the micro-batches, relative to the other streams.
+    weight: Annotated[float, Bound(above=0, advice="null in the stream's place removes it")] = 1.0
 
 
 @dataclass(kw_only=True)
@@ -126,19 +152,88 @@ class RunConfig(StreamConfig):
     """A whole run, resolved. One with `streams` learns from all of them; its own modality is then unused."""
 
     size: str = "auto"
-    seed: int = 0
-    task: Slot = field(default_factory=lambda: {"target": "pretrain"})
-    init: str | None = None  # a run whose weights are where this one starts
+    seed: Annotated[int, Bound(at_least=0, below=2**63)] = 0
+    # What the loop runs.
+    task: Annotated[Slot, Kind("task")] = field(default_factory=lambda: {"target": "pretrain"})
+    init: str | None = None  # a run whose weights this one starts from
     out: str | None = None  # None = runs/<recipe>-<size>
-    health: str = "warn"  # off | warn | halt
+    health: Literal["off", "warn", "halt"] = "warn"
     streams: dict[str, MixedStream] = field(default_factory=dict)
-    mixer: Slot
+    mixer: Annotated[Slot, Kind("mixer")]
     encoder: EncoderConfig
     temperature: TemperatureConfig
     optim: OptimConfig
     train: TrainConfig
-    eval: dict[str, Slot] = field(default_factory=dict)
 
     def parts(self) -> dict[str, StreamConfig]:
         """The settings of each kind of data by name; one named "" where there is only one."""
         return dict(self.streams) or {"": self}
+
+
+STREAM_KEYS = tuple(entry.name for entry in fields(StreamConfig))
+
+
+def kind_of(hint: object) -> str | None:
+    """The kind of component that a field takes; None for a field that is no slot."""
+    found = [mark.name for option in _options(hint) for mark in _marks(option) if isinstance(mark, Kind)]
+    return found[0] if found else None
+
+
+def is_nullable(hint: object) -> bool:
+    """Whether a field may be null."""
+    return type(None) in _options(hint)
+
+
+def section_of(hint: object) -> type | None:
+    """The dataclass of a field that is a section."""
+    return hint if isinstance(hint, type) and is_dataclass(hint) else None
+
+
+def entries_of(hint: object) -> object:
+    """What stands under each name of a field that maps names to slots or sections; None for other fields."""
+    inner = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
+    return inner if kind_of(inner) or section_of(inner) else None
+
+
+def hint_at(path: Path, cls: type = RunConfig) -> object:
+    """The annotation of the field at a path; None where there is no such field, as inside of a slot."""
+    hint: object = cls
+    for part in path:
+        section = section_of(hint)
+        hint = hints(section).get(part) if section else entries_of(hint)
+    return hint
+
+
+def hints(cls: type) -> dict[str, object]:
+    """The annotation of each field of a section."""
+    return {entry.name: entry.type for entry in fields(cls)}
+
+
+def keys(cls: type = RunConfig, path: Path = ()) -> Iterator[Path]:
+    """Every field that is no section, by its path; those of streams stand for themselves."""
+    for name, hint in hints(cls).items():
+        section = section_of(hint)
+        yield from keys(section, (*path, name)) if section else [(*path, name)]
+
+
+def default_slots() -> dict[Path, Slot]:
+    """The slots that hold something where a recipe says nothing of them."""
+    found = {}
+    for path in keys():
+        owner = hint_at(path[:-1])
+        assert isinstance(owner, type)
+        entry = next(entry for entry in fields(owner) if entry.name == path[-1])
+        if kind_of(entry.type) and entry.default_factory is not dataclasses.MISSING:
+            slot: Value = entry.default_factory()
+            if isinstance(slot, dict) and slot:
+                found[path] = slot
+    return found
+
+
+def _options(hint: object) -> tuple[object, ...]:
+    """The annotations that a union allows; of anything else, that alone."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+
+
+def _marks(hint: object) -> tuple[object, ...]:
+    return typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()

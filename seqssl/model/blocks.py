@@ -1,10 +1,11 @@
 """Blocks: what the context encoder is a stack of."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from seqssl.model.bounds import ODD, POSITIVE, SHARE
 from seqssl.model.layers import ConvolutionModule, FeedForward
 from seqssl.model.mixers import takes_valid
 from seqssl.model.protocols import Mixer
@@ -35,10 +36,10 @@ class ConformerBlock(MixerBlock):
         mixer: Mixer,
         dim: int,
         *,
-        ffn_dim: int,
-        conv_kernel: int = 5,
+        ffn_dim: Annotated[int, POSITIVE],
+        conv_kernel: Annotated[int, POSITIVE, ODD] = 5,
         conv_norm: Literal["batch", "layer"] = "batch",
-        dropout: float = 0.0,
+        dropout: Annotated[float, SHARE] = 0.0,
     ) -> None:
         super().__init__()
         self.feed_forward_in = FeedForward(dim, ffn_dim, dropout)
@@ -61,7 +62,14 @@ class ConformerBlock(MixerBlock):
 class TransformerBlock(MixerBlock):
     """Pre-norm mixer and feed-forward."""
 
-    def __init__(self, mixer: Mixer, dim: int, *, ffn_dim: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        mixer: Mixer,
+        dim: int,
+        *,
+        ffn_dim: Annotated[int, POSITIVE],
+        dropout: Annotated[float, SHARE] = 0.0,
+    ) -> None:
         super().__init__()
         self.mixer_norm = nn.LayerNorm(dim)
         self.mixer, self.takes_valid = mixer, takes_valid(mixer)

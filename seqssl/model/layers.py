@@ -1,12 +1,14 @@
 """The sublayers of a block other than the mixer."""
 
 import math
+from typing import Annotated
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
+from seqssl.model.bounds import POSITIVE, Divides
 from seqssl.model.norms import MaskedBatchNorm
 from seqssl.model.types import Frames
 
@@ -53,7 +55,9 @@ class ConvolutionModule(nn.Module):
 class ConvPosition(nn.Module):
     """Relative position by a wide grouped convolution, added to its input (wav2vec 2.0, section 2)."""
 
-    def __init__(self, dim: int, *, kernel: int, groups: int) -> None:
+    def __init__(
+        self, dim: int, *, kernel: Annotated[int, POSITIVE], groups: Annotated[int, POSITIVE, Divides("dim")]
+    ) -> None:
         super().__init__()
         conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups)
         nn.init.normal_(conv.weight, std=math.sqrt(4 / (kernel * dim)))

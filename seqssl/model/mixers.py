@@ -3,16 +3,18 @@
 import inspect
 import math
 import warnings
+from typing import Annotated, Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seqssl.model.bounds import POSITIVE, SHARE, Divides
 from seqssl.model.protocols import Mixer
 from seqssl.model.types import Frames
 
-POSITIONS = ("none", "rotary", "relative")
+Position = Literal["none", "rotary", "relative"]
 
 
 class Attention(nn.Module):
@@ -22,10 +24,17 @@ class Attention(nn.Module):
     Transformer-XL (1901.02860, section 3.3), the position terms entering as an additive bias.
     """
 
-    def __init__(self, dim: int, *, num_heads: int = 8, position: str = "none", dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: Annotated[int, POSITIVE, Divides("dim")] = 8,
+        position: Position = "none",
+        dropout: Annotated[float, SHARE] = 0.0,
+    ) -> None:
         super().__init__()
-        if position not in POSITIONS:
-            raise ValueError(f"position must be one of {', '.join(POSITIONS)}; got {position!r}")
+        if position not in get_args(Position):
+            raise ValueError(f"position must be one of {', '.join(get_args(Position))}; got {position!r}")
         if dim % num_heads:
             raise ValueError(f"num_heads {num_heads} must divide the width {dim}")
         if position == "rotary" and dim // num_heads % 2:

@@ -45,6 +45,9 @@ class InstanceNorm(nn.Module):
     """Each channel of each row to zero mean and unit variance over its observed values (RevIN without the
     affine map; Kim et al., ICLR 2022). What it removes, a level, is lost to the model."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(
         self, inputs: Float[Tensor, "b t *c"], seen: Bool[Tensor, "b t *c"]
     ) -> Float[Tensor, "b t *c"]:
@@ -54,6 +57,16 @@ class InstanceNorm(nn.Module):
         centered = (inputs - mean) * seen
         std = (centered.square().sum(1, keepdim=True) / count).sqrt()
         return centered / std.clamp(min=MIN_STD)
+
+
+class FrameNorm(nn.LayerNorm):
+    """Each frame of the feature encoder to zero mean and unit variance; nothing is learned.
+
+    It keeps features from collapsing in short runs (docs/decisions/0004-tiny-runs.md).
+    """
+
+    def __init__(self, input_dim: int) -> None:
+        super().__init__(input_dim, elementwise_affine=False)
 
 
 class MaskedBatchNorm(nn.Module):

@@ -5,6 +5,7 @@ part's constructor may ask for by position (its wiring) stands in the wiring cla
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Bool, Float, Int, Shaped
@@ -228,3 +229,37 @@ class Summarizes(Protocol):
     def summarize(self, sums: dict[str, Tensor], stream: str) -> dict[str, float]:
         """Metrics of one kind of data, from the sums over a window of steps."""
         ...
+
+
+@dataclass(frozen=True)
+class InputWiring:
+    """What a part that reads raw inputs may ask for by position: a feature encoder, an input norm."""
+
+    channels: int | None  # values a step; None: ids without a channel axis
+    vocab_size: int | None = None  # ids are below it; None: the inputs are numbers
+    num_bins: int | None = None  # the channels under the name that suits spectra
+
+
+@dataclass(frozen=True)
+class FrameWiring:
+    """What a part that reads frames may ask for by position: masking, quantizer, mixer, block and others.
+
+    A block is given its `mixer` besides.
+    """
+
+    input_dim: int  # width of the frames that the part reads
+    dim: int  # width of the context encoder
+    context_dim: int  # the same, by the name that suits parts outside of the context encoder
+    condition_dim: int = 0  # width of the vector that stands for a row; 0 where there is none
+
+
+@dataclass(frozen=True)
+class TargetWiring:
+    """What an objective may ask for by position: the shapes of its contexts and targets."""
+
+    input_dim: int  # width of the feature encoder's frames
+    context_dim: int  # width of a tap of the context encoder
+    target_dim: int  # width of the vectors to find
+    num_codebooks: int  # codes of a frame
+    codebook_size: int  # entries of the largest codebook; 0 where there is none
+    codebook_sizes: tuple[int, ...] | None = None  # entries of each; None where all are alike

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from seqssl.config.schema import RunConfig, StreamConfig
+from seqssl.config.values import number
 from seqssl.errors import UserError
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class _Shape:
         batch = _steps(data.batch_seconds, data.batch_frames, rate) or 1
         row_steps = min(batch, _steps(data.max_seconds, data.max_frames, rate) or batch)
         frames = int(feature_encoder.output_lengths(torch.tensor([row_steps]))[0])
-        start, span = config.masking.get("start_prob", 0.065), config.masking.get("span", 10)
+        start, span = number(config.masking, "start_prob", 0.065), number(config.masking, "span", 10)
         return cls(
             rows=max(1, batch // row_steps),
             row_steps=row_steps,
@@ -217,7 +218,7 @@ def _flops(name: str, module: "nn.Module", config: RunConfig, shape: _Shape) -> 
         attention = _attention_flops(config.mixer, width, shape.frames)
         return float(frames * (weights + attention * len(list(module.children()))))
     if name == "objectives":  # heads, and the similarities of each row's masked frames
-        similarities = 2 * shape.masked * int(config.quantizer.get("dim", width))
+        similarities = 2 * shape.masked * int(number(config.quantizer, "dim", width))
         seen = sum(_flops("heads", head, config, shape) for head in module.children() if _reads_seen(head))
         return masked * (weights + similarities) + seen * (1 - masked / frames)
     if name == "targets" and not any(slot.get("seen_weight") for slot in config.objectives.values()):
@@ -302,11 +303,11 @@ def _block_bytes(config: RunConfig, frames: int, bfloat16: bool) -> int:
     scores, for it runs through torch's fused kernel; relative position keeps its bias.
     """
     encoder, item = config.encoder, 2 if bfloat16 else 4
-    residual, hidden, inner = (6, 14, 4) if encoder.block == "conformer" else (2, 6, 2)
-    position = config.mixer.get("position")
-    bias = config.mixer.get("num_heads", 0) * frames if position == "relative" else 0
+    residual, hidden, inner = (6, 14, 4) if encoder.block["target"] == "conformer" else (2, 6, 2)
+    position, ffn_dim = config.mixer.get("position"), int(number(encoder.block, "ffn_dim", 4 * encoder.dim))
+    bias = int(number(config.mixer, "num_heads", 0)) * frames if position == "relative" else 0
     hidden += 2 if position == "rotary" else 0  # queries and keys before and after
-    return 4 * residual * encoder.dim + item * (hidden * encoder.dim + inner * encoder.ffn_dim + bias)
+    return 4 * residual * encoder.dim + item * (hidden * encoder.dim + inner * ffn_dim + bias)
 
 
 def nn_parameters(part: object) -> "list[Tensor]":

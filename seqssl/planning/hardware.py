@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqssl.config.components import did_you_mean
+from seqssl.config.values import did_you_mean
 from seqssl.errors import UserError
 
 # Vendor figures of the SXM boards where there are several: dense bfloat16 FLOP/s, memory in bytes.

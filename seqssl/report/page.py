@@ -11,6 +11,7 @@ import numpy.typing as npt
 import yaml
 
 from seqssl import doctor
+from seqssl.config.tree import flatten
 
 STYLE = """
 :root { color-scheme: light; }
@@ -49,7 +50,7 @@ td:first-child { color: #64748b; white-space: nowrap; }
 # What the header tells of a configuration: words, and where each value stands.
 SUMMARY = (
     ("modality", ("modality.target",)),
-    ("encoder", ("encoder.block", "encoder.num_layers", "encoder.dim", "encoder.taps")),
+    ("encoder", ("encoder.block.target", "encoder.num_layers", "encoder.dim", "encoder.taps")),
     ("mixer", ("mixer.target", "mixer.position")),
     ("quantizer", ("quantizer.target", "quantizer.num_codebooks", "quantizer.codebook_size")),
     ("masking", ("masking.target", "masking.start_prob", "masking.span")),
@@ -117,16 +118,6 @@ def write_report(run: Path, illustrations: Sequence[Illustration] = ()) -> Path:
     )
     write_atomic(run / "report.html", page)
     return run / "report.html"
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a": {"b": 1}, "a.b": 1}: every node by its path."""
-    nodes: dict[str, Any] = {}
-    for key, value in tree.items():
-        nodes[f"{prefix}{key}"] = value
-        if isinstance(value, Mapping):
-            nodes |= flatten(value, f"{prefix}{key}.")
-    return nodes
 
 
 def header(run: Path, config: Mapping[str, Any], health: doctor.Report) -> str:

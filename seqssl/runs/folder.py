@@ -14,9 +14,9 @@ import yaml
 
 import seqssl
 from seqssl.assembly import Model, OpenStream, Stream, assemble, set_scaling, streams_of
-from seqssl.config.check import within_stream
 from seqssl.config.compose import to_yaml
 from seqssl.config.schema import RunConfig
+from seqssl.config.tree import flatten, within_stream
 from seqssl.data.adapters import HasViews, SampleSpec
 from seqssl.data.files import locked, write_atomic
 from seqssl.data.lengths import length_of
@@ -24,7 +24,6 @@ from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.frozen import Encoder
 from seqssl.planning.plan import load_recipe
-from seqssl.report.page import flatten
 from seqssl.training import checkpoint
 
 MAX_NAMED = 6  # weights that a sentence lists

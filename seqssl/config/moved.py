@@ -1,0 +1,82 @@
+"""Keys that have a new name: for one release what stands under the old one is put under the new one.
+
+Recipes and overrides get a note that says the new name; runs that older versions saved are read without a
+word.
+"""
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from seqssl.config import tree as trees
+from seqssl.config.layers import as_slot
+from seqssl.config.problems import Problem
+from seqssl.config.references import REFERENCE
+from seqssl.config.tree import Path
+from seqssl.config.values import Tree, Value
+
+# Keys as they are without the size or the stream that they may stand in.
+RENAMED = {
+    "encoder.ffn_dim": "encoder.block.ffn_dim",
+    "encoder.conv_kernel": "encoder.block.conv_kernel",
+    "encoder.conv_norm": "encoder.block.conv_norm",
+    "encoder.dropout": "encoder.block.dropout",
+    "encoder.position_kernel": "encoder.position.kernel",
+    "encoder.position_groups": "encoder.position.groups",
+}
+DROPPED = {"eval"}  # nothing ever read them
+REFUSED: dict[str, str] = {}  # key -> a sentence: why it cannot be translated, and what to say instead
+
+
+@dataclass
+class Translation:
+    """Translates the layers of one configuration, and remembers what it did."""
+
+    notes: dict[str, str] = field(default_factory=dict)  # old key -> what to tell
+    renamed: set[str] = field(default_factory=set)  # new keys that were written by their old names
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def note(self) -> str:
+        """What to tell, a line for each old key."""
+        return "\n".join(self.notes.values())
+
+    def translate(self, tree: Mapping[str, Value], origin: str, *, silent: bool = False) -> Tree:
+        """The tree with new names for old ones; `silent` leaves no notes."""
+        new = copy.deepcopy(dict(tree))
+        for path, value in list(trees.nodes(new)):
+            size, inner = trees.split_size(path)
+            stream, local = trees.split_stream(inner)
+            key = trees.join(local)
+            if key in REFUSED:
+                trees.pop(new, path)
+                self.problems.append(Problem(trees.join(inner), value, REFUSED[key], origin))
+            elif key in DROPPED:
+                trees.pop(new, path)
+                self._tell(key, f"{key} is read no more: remove it", origin, silent)
+            elif key in RENAMED:
+                trees.pop(new, path)
+                self._rename(new, (*size, *stream), RENAMED[key], value)
+                told = f"{key} is now {RENAMED[key]}; the old name works for one release"
+                self._tell(key, told, origin, silent)
+            elif isinstance(value, str) and "${" in value:
+                trees.put(new, path, REFERENCE.sub(_renamed_reference, value))
+        return new
+
+    def _tell(self, key: str, text: str, origin: str, silent: bool) -> None:
+        if not silent:
+            self.notes.setdefault(key, f"{text} ({origin}).")
+
+    def _rename(self, tree: Tree, prefix: Path, key: str, value: Value) -> None:
+        """Put a value into its slot, unless the slot is empty or has it by the new name already."""
+        path = (*prefix, *trees.split(key))
+        slot, there = path[:-1], trees.get(tree, path[:-1], {})
+        there = as_slot(slot, there)
+        if isinstance(there, dict):
+            trees.put(tree, slot, {path[-1]: value} | there)
+            self.renamed.add(key)
+
+
+def _renamed_reference(found: re.Match[str]) -> str:
+    return "${" + RENAMED.get(found[1], found[1]) + "}"

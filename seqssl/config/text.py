@@ -1,0 +1,90 @@
+"""YAML to trees of values, and back. Scalars without quotes keep the text that was written (`Plain`)."""
+
+import re
+from collections.abc import Mapping
+
+import yaml
+from yaml.constructor import ConstructorError, SafeConstructor
+
+from seqssl.config.values import Plain, Tree, Value
+
+_TAG = "tag:yaml.org,2002:"
+# YAML 1.1 wants a dot in a number with an exponent; people write 1e-3.
+_FLOAT = re.compile(
+    r"""^(?:[-+]?[0-9]+(?:_[0-9]+)*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?[0-9]+(?:_[0-9]+)*(?:[eE][-+]?[0-9]+)
+    |\.[0-9]+(?:_[0-9]+)*(?:[eE][-+][0-9]+)?
+    |[-+]?[0-9]+(?:_[0-9]+)*(?::[0-5]?[0-9])+\.[0-9_]*
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain scalars beside their text; keys are texts, each given once; dates are texts."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what the loader would read as something else than text."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Nothing is abbreviated."""
+        return True
+
+
+def read(text: str) -> Value:
+    """What a YAML document says; yaml.YAMLError where it is none, or holds what no setting can be."""
+    return _known(yaml.load(text, _Loader))
+
+
+def write(tree: Mapping[str, Value]) -> str:
+    """A tree as YAML that `read` reads back."""
+    text: str = yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _known(value: object) -> Value:
+    """A loaded value, if it is of the kinds that a configuration can hold."""
+    if isinstance(value, Plain | bool | int | float | str | None):
+        return value
+    if isinstance(value, list):
+        return [_known(item) for item in value]
+    if isinstance(value, dict):
+        tree: Tree = {str(key): _known(item) for key, item in value.items()}
+        # Nothing, in a key's place, is nothing; in a list it may be meant as a text
+        empty = [key for key, item in tree.items() if isinstance(item, Plain) and item.value is None]
+        return tree | dict.fromkeys(empty)
+    raise ConstructorError(None, None, f"a {type(value).__name__} cannot be a setting", None)
+
+
+def _scalar(loader: _Loader, node: yaml.ScalarNode) -> Plain:
+    kind = node.tag.removeprefix(_TAG)
+    value: bool | int | float | None = getattr(SafeConstructor, f"construct_yaml_{kind}")(loader, node)
+    return Plain(node.value, value)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, object]:
+    loader.flatten_mapping(node)  # <<: *anchor
+    found: dict[str, object] = {}
+    for key_node, value_node in node.value:
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise ConstructorError(None, None, "a key must be a word", key_node.start_mark)
+        if key_node.value in found:
+            raise ConstructorError(
+                None, None, f"the key {key_node.value!r} is given twice", key_node.start_mark
+            )
+        found[key_node.value] = loader.construct_object(value_node, deep=True)
+    return found
+
+
+_RESOLVERS = {
+    first: [(tag, pattern) for tag, pattern in rules if tag not in (f"{_TAG}timestamp", f"{_TAG}float")]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _class in (_Loader, _Dumper):
+    _class.yaml_implicit_resolvers = {first: list(rules) for first, rules in _RESOLVERS.items()}
+    _class.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+0123456789."))
+for _kind in ("null", "bool", "int", "float"):
+    _Loader.add_constructor(_TAG + _kind, _scalar)
+_Loader.add_constructor(f"{_TAG}map", _mapping)

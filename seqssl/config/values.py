@@ -1,0 +1,172 @@
+"""Values of a configuration: what they may be, whether one fits an annotation, and how messages name them."""
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from inspect import Parameter
+from typing import Annotated, Any, Literal, TypeAlias, Union
+
+from seqssl.model.bounds import Marker
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A scalar as it was written without quotes, beside what YAML makes of it: `010` is 8, `no` is false.
+
+    Which of the two is meant depends on what is asked for: a group named `010` is that text. `convert`
+    decides.
+    """
+
+    text: str
+    value: bool | int | float | None
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+# What YAML and JSON can say. A checked configuration holds no `Plain` any more.
+Value: TypeAlias = (
+    "bool | int | float | str | Plain | list[Value] | tuple[Value, ...] | dict[str, Value] | None"
+)
+Tree: TypeAlias = dict[str, Value]
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for a close match, else the list of what there is."""
+    known = sorted(options)
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; there is: {', '.join(known)}" if known else "; there is none"
+
+
+def resolved(value: Value) -> Value:
+    """A value as YAML reads it, where nothing says that text is asked for."""
+    if isinstance(value, Plain):
+        return value.value
+    if isinstance(value, Mapping):
+        return {key: resolved(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [resolved(item) for item in value]
+    return value
+
+
+def number(slot: Mapping[str, Value], name: str, default: float) -> float:
+    """A number that a slot has under a name; the default where it has none there."""
+    value = slot.get(name)
+    return value if isinstance(value, int | float) else default
+
+
+def fits(value: Value, annotation: object) -> bool:
+    """Whether a value may stand where `annotation` is asked; annotations of other kinds accept all."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return fits(value, arguments[0])
+    if origin in (Union, types.UnionType):
+        return any(fits(value, option) for option in arguments)
+    if origin is Literal:
+        return _choice(value, arguments) in arguments
+    if origin is dict:
+        return isinstance(value, Mapping) and all(fits(item, arguments[1]) for item in value.values())
+    if origin in (tuple, list):
+        return isinstance(value, list | tuple) and _items_fit(value, origin, arguments)
+    if annotation is str:
+        return isinstance(value, str | int | float | Plain) and not isinstance(value, bool)
+    return _is_a(resolved(value), annotation)
+
+
+def convert(value: Value, annotation: object) -> Value:
+    """A value that fits `annotation`, in that type: 1 becomes 1.0 for a float, `010` "010" for a text."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return convert(value, arguments[0])
+    if origin in (Union, types.UnionType):
+        plain = resolved(value)
+        exact = [option for option in arguments if type(plain) is _bare(option)]
+        fitting = exact or [option for option in arguments if fits(value, option)]
+        return convert(value, fitting[0]) if fitting else plain
+    if origin is Literal:
+        return _choice(value, arguments)
+    if origin is dict and isinstance(value, Mapping):
+        return {key: convert(item, arguments[1]) for key, item in value.items()}
+    if origin in (tuple, list) and isinstance(value, list | tuple):
+        items = [convert(item, hint) for item, hint in zip(value, _item_hints(value, arguments), strict=True)]
+        return tuple(items) if origin is tuple else items
+    if annotation is str and isinstance(value, int | float | Plain):
+        return str(value)
+    found = resolved(value)
+    return float(found) if annotation is float and isinstance(found, int) else found
+
+
+def describe(annotation: object) -> str:
+    """An annotation in words, for messages."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return describe(arguments[0])
+    if annotation in (Parameter.empty, Any):
+        return "a value"
+    if annotation in (None, type(None)):
+        return "null"
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(option) for option in arguments)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments))
+    if origin in (tuple, list):
+        item = f" of {describe(arguments[0]).split(' ')[-1]}s" if arguments else ""
+        return f"a list{item}, as in [a, b]"
+    words = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
+    return next((text for kind, text in words.items() if annotation is kind), str(annotation))
+
+
+def numbers(value: Value, annotation: object) -> Iterator[tuple[float, list[Marker]]]:
+    """Every number of a value that fits, with the markers that its annotation has for it."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (Union, types.UnionType):
+        annotation = next((option for option in arguments if fits(value, option)), None)
+        yield from numbers(value, annotation)
+    elif isinstance(value, Mapping):
+        inner = arguments[1] if origin is dict else None
+        yield from (found for item in value.values() for found in numbers(item, inner))
+    elif isinstance(value, list | tuple):
+        hints = _item_hints(value, arguments if origin in (tuple, list) else ())
+        yield from (found for item, hint in zip(value, hints, strict=True) for found in numbers(item, hint))
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        marked = arguments[1:] if origin is Annotated else ()
+        yield value, [marker for marker in marked if isinstance(marker, Marker)]
+
+
+def _is_a(value: Value, annotation: object) -> bool:
+    """Whether a value is of one of the types that need no arguments."""
+    if annotation is None or annotation is type(None):
+        return value is None
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, bool) if annotation is bool else True
+
+
+def _choice(value: Value, options: tuple[object, ...]) -> Value:
+    """A value as one of the options: its text if that is one, as `off` is, else what YAML reads."""
+    return value.text if isinstance(value, Plain) and value.text in options else resolved(value)
+
+
+def _bare(annotation: object) -> object:
+    """An annotation without its markers."""
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
+
+
+def _items_fit(value: list[Value] | tuple[Value, ...], origin: object, arguments: tuple[object, ...]) -> bool:
+    fixed = origin is tuple and arguments and arguments[-1] is not Ellipsis
+    if fixed and len(value) != len(arguments):
+        return False
+    return all(map(fits, value, _item_hints(value, arguments)))
+
+
+def _item_hints(value: list[Value] | tuple[Value, ...], arguments: tuple[object, ...]) -> list[object]:
+    """The annotation of each item of a list or tuple."""
+    if len(arguments) == len(value) and Ellipsis not in arguments:
+        return list(arguments)
+    return [arguments[0] if arguments else Parameter.empty] * len(value)

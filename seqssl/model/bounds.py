@@ -1,0 +1,92 @@
+"""What a number in a signature may be: markers that the configuration reads and checks.
+
+    def __init__(self, dim: int, *, num_heads: Annotated[int, POSITIVE, Divides("dim")] = 8) -> None:
+
+They are read from the source text, so that a wrong number is told before anything is imported. What they
+cannot say, a constructor says with a ValueError.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A number that is wired to a constructor, and the key of the configuration that says it."""
+
+    key: str
+    value: int
+
+
+class Marker(ABC):
+    """A rule that stands at a parameter: `Annotated[float, marker]`."""
+
+    @abstractmethod
+    def remedy(self, value: float, wires: Mapping[str, Wire]) -> str:
+        """What to do about a number that breaks the rule; "" where it keeps it.
+
+        `wires` holds by name the wiring that is known from the configuration alone.
+        """
+
+
+@dataclass(frozen=True)
+class Bound(Marker):
+    """A number lies between others. `infinite`: it may also be infinite; `advice`: what else to say."""
+
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    infinite: bool = False
+    advice: str = ""
+
+    def remedy(self, value: float, wires: Mapping[str, Wire]) -> str:
+        """The whole interval, as in "must be at least 0 and below 1"."""
+        limits = {
+            "above": (self.above, lambda limit: value > limit),
+            "at least": (self.at_least, lambda limit: value >= limit),
+            "below": (self.below, lambda limit: value < limit),
+            "at most": (self.at_most, lambda limit: value <= limit),
+        }
+        asked = {words: limit for words, (limit, _) in limits.items() if limit is not None}
+        if all(limits[words][1](limit) for words, limit in asked.items()):
+            return ""
+        interval = " and ".join(f"{words} {_written(limit)}" for words, limit in asked.items())
+        return f"must be {interval}" + (f"; {self.advice}" if self.advice else "")
+
+
+@dataclass(frozen=True)
+class Odd(Marker):
+    """A number is odd."""
+
+    def remedy(self, value: float, wires: Mapping[str, Wire]) -> str:
+        """Why it has to be."""
+        return "" if value % 2 else "must be odd, so that it has a middle"
+
+
+@dataclass(frozen=True)
+class Divides(Marker):
+    """A number divides another one, which is wired to the constructor under this name."""
+
+    name: str
+
+    def remedy(self, value: float, wires: Mapping[str, Wire]) -> str:
+        """The number that has to be a multiple; nothing where that is not known yet."""
+        wire = wires.get(self.name)
+        if wire is None or (value > 0 and wire.value % value == 0):
+            return ""
+        return f"must divide {wire.key} = {wire.value}"
+
+
+POSITIVE = Bound(above=0)
+NOT_NEGATIVE = Bound(at_least=0)
+SHARE = Bound(at_least=0, below=1)
+ODD = Odd()
+
+
+def _written(limit: float) -> str:
+    """A limit as people write it; large powers of two as such."""
+    power = int(math.log2(limit)) if limit > 2**20 else 0
+    return f"2**{power}" if power and limit == 2**power else f"{limit:g}"
