@@ -142,8 +142,8 @@ class _Builder:
         if not isinstance(slot, Mapping) or not isinstance(target, str):
             self.problem(key, slot, "expected a target: a name or pkg.mod:Class")
             return {}
-        if self.origins.get(f"{key}.target") == "default" and ":" not in target and target not in names(kind):
-            return dict(slot)  # a part that this installation does not have, and that nobody asked for
+        if slot == schema.default_slots().get(trees.split(key)) and target not in names(kind):
+            return dict(slot)  # a part that is not installed here and that nobody asked for
         try:
             found = signature(target, kind)
         except UserError as error:

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib import metadata
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -23,7 +24,8 @@ _WHERE = "Modules are looked for in the current folder and among the installed p
 
 def names(kind: str) -> dict[str, str]:
     """Bare names that a slot of this kind understands, each with its `pkg.mod:Class`."""
-    return {entry.name: entry.value for entry in metadata.entry_points(group=f"seqssl.{kind}")}
+    found = _installed(tuple(sys.path)).select(group=f"seqssl.{kind}")
+    return {entry.name: entry.value for entry in found}
 
 
 def locate(target: str, kind: str) -> str:
@@ -144,6 +146,12 @@ def construct(slot: Mapping[str, Value], kind: str, wiring: Mapping[str, object]
         return component(*positional, **keywords)
     except ValueError as error:
         raise UserError(f"{kind} '{target}' cannot be built: {error}") from error
+
+
+@lru_cache(maxsize=8)
+def _installed(path: tuple[str, ...]) -> metadata.EntryPoints:
+    """The entry points of every package on a search path; to look for them takes milliseconds."""
+    return metadata.entry_points()
 
 
 def _imported_signature(component: type) -> Signature:

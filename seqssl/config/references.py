@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from seqssl.config import tree as trees
+from seqssl.config.schema import hint_at, section_of
 from seqssl.config.tree import Path
 from seqssl.config.values import Plain, Tree, Value, did_you_mean
 
@@ -15,7 +16,7 @@ REFERENCE = re.compile(r"\$\{([^${}]*)\}")
 
 
 class _Bad(Exception):
-    """A reference that leads nowhere; the message says why."""
+    """A reference that leads nowhere; the message says why, unless something else does."""
 
 
 def interpolate(tree: Tree) -> tuple[Tree, list[tuple[str, Value, str]]]:
@@ -29,7 +30,7 @@ def interpolate(tree: Tree) -> tuple[Tree, list[tuple[str, Value, str]]]:
         try:
             trees.put(filled, path, _filled(tree, value, path, ()))
         except _Bad as error:
-            problems.append((trees.join(path), value, str(error)))
+            problems += [(trees.join(path), value, str(error))] if error.args else []
     return filled, problems
 
 
@@ -70,6 +71,10 @@ def _target(tree: Tree, text: str, path: Path, seen: tuple[Path, ...]) -> Value:
     missing = Plain("", None)
     there = trees.get(tree, wanted, missing)
     if there is missing:
+        for above in (wanted[:depth] for depth in range(1, len(wanted))):
+            found = trees.get(tree, above, {})
+            if section_of(hint_at(above)) and not isinstance(found, dict):
+                raise _Bad  # a section that is none: that is told where it stands
         hint = did_you_mean(trees.join(wanted), [key for key, _ in trees.leaves(tree)])
         raise _Bad(f"${{{text}}}: there is no such key{hint if hint.endswith('?') else ''}")
     return _filled(tree, there, wanted, (*seen, path))

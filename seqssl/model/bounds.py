@@ -7,9 +7,13 @@ cannot say, a constructor says with a ValueError.
 """
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+
+_HOLDS = {"above": operator.gt, "at least": operator.ge, "below": operator.lt, "at most": operator.le}
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Marker(ABC):
     """A rule that stands at a parameter: `Annotated[float, marker]`."""
 
     @abstractmethod
-    def remedy(self, value: float, wires: Mapping[str, Wire]) -> str:
+    def remedy(self, value: int | float, wires: Mapping[str, Wire]) -> str:
         """What to do about a number that breaks the rule; "" where it keeps it.
 
         `wires` holds by name the wiring that is known from the configuration alone.
@@ -35,23 +39,18 @@ class Marker(ABC):
 class Bound(Marker):
     """A number lies between others. `infinite`: it may also be infinite; `advice`: what else to say."""
 
-    above: float | None = None
-    at_least: float | None = None
-    below: float | None = None
-    at_most: float | None = None
+    above: int | float | None = None
+    at_least: int | float | None = None
+    below: int | float | None = None
+    at_most: int | float | None = None
     infinite: bool = False
     advice: str = ""
 
-    def remedy(self, value: float, wires: Mapping[str, Wire]) -> str:
+    def remedy(self, value: int | float, wires: Mapping[str, Wire]) -> str:
         """The whole interval, as in "must be at least 0 and below 1"."""
-        limits = {
-            "above": (self.above, lambda limit: value > limit),
-            "at least": (self.at_least, lambda limit: value >= limit),
-            "below": (self.below, lambda limit: value < limit),
-            "at most": (self.at_most, lambda limit: value <= limit),
-        }
-        asked = {words: limit for words, (limit, _) in limits.items() if limit is not None}
-        if all(limits[words][1](limit) for words, limit in asked.items()):
+        limits = zip(_HOLDS, (self.above, self.at_least, self.below, self.at_most), strict=True)
+        asked = {words: limit for words, limit in limits if limit is not None}
+        if all(_HOLDS[words](value, limit) for words, limit in asked.items()):
             return ""
         interval = " and ".join(f"{words} {_written(limit)}" for words, limit in asked.items())
         return f"must be {interval}" + (f"; {self.advice}" if self.advice else "")
@@ -61,7 +60,7 @@ class Bound(Marker):
 class Odd(Marker):
     """A number is odd."""
 
-    def remedy(self, value: float, wires: Mapping[str, Wire]) -> str:
+    def remedy(self, value: int | float, wires: Mapping[str, Wire]) -> str:
         """Why it has to be."""
         return "" if value % 2 else "must be odd, so that it has a middle"
 
@@ -72,7 +71,7 @@ class Divides(Marker):
 
     name: str
 
-    def remedy(self, value: float, wires: Mapping[str, Wire]) -> str:
+    def remedy(self, value: int | float, wires: Mapping[str, Wire]) -> str:
         """The number that has to be a multiple; nothing where that is not known yet."""
         wire = wires.get(self.name)
         if wire is None or (value > 0 and wire.value % value == 0):
@@ -86,7 +85,7 @@ SHARE = Bound(at_least=0, below=1)
 ODD = Odd()
 
 
-def _written(limit: float) -> str:
+def _written(limit: int | float) -> str:
     """A limit as people write it; large powers of two as such."""
     power = int(math.log2(limit)) if limit > 2**20 else 0
     return f"2**{power}" if power and limit == 2**power else f"{limit:g}"

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from seqssl import load_recipe
-from seqssl.config import compose
+from seqssl.config import files
 from seqssl.config.compose import to_yaml
 from seqssl.errors import UserError
 from seqssl.planning.plan import resolve
@@ -24,7 +24,7 @@ RECIPE = """
 extends: [base/first, base/second]
 modality: my_parts:Adapter
 data: {demo: none, batch_seconds: 10}
-encoder: {num_layers: 4, dim: 32, ffn_dim: 64, taps: {output: 4}}
+encoder: {num_layers: 4, dim: 32, block: {ffn_dim: 64}, taps: {output: 4}}
 sizes:
   big: {encoder: {dim: 64}}
   small: {encoder: {dim: 16}, quantizer: {codebook_size: 8}}
@@ -87,7 +87,7 @@ def test_every_value_has_an_origin(here: Path) -> None:
     assert origins["optim.lr"] == "recipes/base/second.yaml"
     assert origins["optim.clip_norm"] == "recipes/base/first.yaml"
     assert origins["encoder.dim"] == "recipes/mine.yaml, size=small"
-    assert origins["encoder.ffn_dim"] == "recipes/mine.yaml"
+    assert origins["encoder.block.ffn_dim"] == "recipes/mine.yaml"
     assert origins["quantizer.codebook_size"] == "recipes/mine.yaml, size=small"
     assert origins["masking.span"] == "default"
     assert origins["train.num_updates"] == "default"
@@ -205,7 +205,8 @@ def test_all_problems_at_once_each_with_key_value_remedy_and_origin(here: Path) 
         ("quantiser.dim=1", "did you mean 'quantizer'?"),
         ("modality.rate=1", "did you mean 'rate_hz'?"),
         ("optim.lr=-1", "must be above 0"),
-        ("encoder.dropout=1", "below 1"),
+        ("encoder.block.dropout=1", "below 1"),
+        ("encoder.stochastic_depth=1", "below 1"),
         ("data.valid_share=2", "below 1"),
         ("data.batch_seconds=null", "set data.batch_seconds"),
         ("data.demo=null", "nothing to train on"),
@@ -214,8 +215,8 @@ def test_all_problems_at_once_each_with_key_value_remedy_and_origin(here: Path) 
         ("quantizer=gumble", "did you mean 'gumbel'?"),
         ("modality=nobody.knows:Me", "there is no module"),
         ("objectives=null", "expected named slots"),
-        ("encoder.position_groups=7", "must divide"),
-        ("encoder.conv_kernel=4", "must be odd"),
+        ("encoder.position.groups=7", "must divide encoder.dim = 64"),
+        ("encoder.block.conv_kernel=4", "must be odd"),
         ("optim.name=sgd", "adam, adamw, adafactor"),
         ("foo", "expected key=value"),
         ("size=huge", "there is: auto, big, small"),
@@ -253,7 +254,7 @@ def test_recipes_are_found_by_path_in_the_folder_and_in_the_package(here: Path) 
     write(here, "elsewhere/sibling.yaml", "size: small")
     assert load_recipe(elsewhere).recipe == "own"
     assert load_recipe("elsewhere/own.yaml").size == "small"
-    assert "base/w2vbert" in compose.list_recipes()
+    assert "base/w2vbert" in files.list_recipes()
 
 
 def test_extends_goes_two_levels_deep(here: Path) -> None:
@@ -300,7 +301,7 @@ def test_auto_takes_a_small_size_on_a_cpu_and_says_so(monkeypatch: pytest.Monkey
 
 
 def test_header() -> None:
-    assert compose.header(Path("recipes/mine.yaml")) == {}, "a blank line comes first"
+    assert files.header(Path("recipes/mine.yaml")) == {}, "a blank line comes first"
     path = Path("recipes/headed.yaml")
     path.write_text(RECIPE.lstrip())
-    assert compose.header(path) == {"paper": "none", "expected": "nothing, really"}
+    assert files.header(path) == {"paper": "none", "expected": "nothing, really"}

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from seqssl import load_recipe
-from seqssl.config import compose
+from seqssl.config import compose, files
 from seqssl.config.schema import DataConfig, TrainConfig
+from seqssl.config.values import resolved
 from seqssl.planning import cost
 
-RECIPES = {name: path for name, path in compose.list_recipes().items() if not name.startswith("base/")}
+RECIPES = {name: path for name, path in files.list_recipes().items() if not name.startswith("base/")}
 SIZES = [(name, size) for name, path in RECIPES.items() for size in compose.sizes_of(path)]
 
 PAPER: dict[str, Any] = {
@@ -19,16 +20,17 @@ PAPER: dict[str, Any] = {
     "temperature": {"start": 2.0, "end": 0.1, "decay": 0.999995, "planned_updates": 400_000},
     "mixer": {"target": "attention", "num_heads": 8, "position": "none", "dropout": 0.0},
     "encoder": {
-        "block": "conformer",
+        "block": {
+            "target": "conformer",
+            "ffn_dim": 4096,
+            "conv_kernel": 5,
+            "conv_norm": "batch",
+            "dropout": 0.0,
+        },
         "dim": 1024,
-        "ffn_dim": 4096,
-        "conv_kernel": 5,
-        "conv_norm": "batch",
-        "dropout": 0.0,
         "stochastic_depth": 0.0,
-        "position": "conv",
-        "position_kernel": 128,
-        "position_groups": 16,
+        "feature_norm": None,
+        "position": {"target": "conv", "kernel": 128, "groups": 16},
     },
     "objectives": {
         "contrastive": {
@@ -102,14 +104,14 @@ def test_every_size_of_every_recipe_is_valid_and_trains_on_the_demo(recipe: str,
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_open_with_what_a_reader_asks_first(recipe: str) -> None:
-    header = compose.header(RECIPES[recipe])
+    header = files.header(RECIPES[recipe])
     assert set(header) >= {"paper", "command", "expected", "hardware", "time", "verified"}
     assert f"recipe={recipe}" in header["command"]
 
 
 def test_the_base_recipe_says_what_the_code_would_assume() -> None:
     """So that a run by Python without recipes and one by recipe do not differ."""
-    base = compose.read_recipe(compose.find_recipe("base/run"))
+    base = resolved(files.read_recipe(files.find_recipe("base/run")))
     holds(asdict(DataConfig()), base["data"], "data")
     holds(asdict(TrainConfig()), base["train"], "train")
 
