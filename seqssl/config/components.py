@@ -24,8 +24,7 @@ _WHERE = "Modules are looked for in the current folder and among the installed p
 
 def names(kind: str) -> dict[str, str]:
     """Bare names that a slot of this kind understands, each with its `pkg.mod:Class`."""
-    found = _installed(tuple(sys.path)).select(group=f"seqssl.{kind}")
-    return {entry.name: entry.value for entry in found}
+    return {entry.name: entry.value for entry in _installed(f"seqssl.{kind}", tuple(sys.path))}
 
 
 def locate(target: str, kind: str) -> str:
@@ -148,10 +147,10 @@ def construct(slot: Mapping[str, Value], kind: str, wiring: Mapping[str, object]
         raise UserError(f"{kind} '{target}' cannot be built: {error}") from error
 
 
-@lru_cache(maxsize=8)
-def _installed(path: tuple[str, ...]) -> metadata.EntryPoints:
-    """The entry points of every package on a search path; to look for them takes milliseconds."""
-    return metadata.entry_points()
+@lru_cache(maxsize=64)
+def _installed(group: str, path: tuple[str, ...]) -> metadata.EntryPoints:
+    """The entry points of a group on a search path; to look for them takes milliseconds."""
+    return metadata.entry_points(group=group)
 
 
 def _imported_signature(component: type) -> Signature:

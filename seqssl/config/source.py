@@ -25,6 +25,7 @@ _TYPES: dict[str, object] = {
     "List": list, "Tuple": tuple, "Dict": dict, "Literal": Literal, "Annotated": Annotated, "Union": Union,
     "Optional": Optional, "Any": Any, "Sequence": list, "Mapping": dict,
 }  # fmt: skip
+_TYPING = {"typing", "typing_extensions", "t"}  # where others write typing.Literal
 _EMPTY_BASES = {"object", "ABC", "Protocol", "Generic"}  # whose constructor takes nothing
 _OPERATIONS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
@@ -222,7 +223,9 @@ def _annotation(module: Module, node: ast.expr, level: int = 0) -> Any:  # typin
         return _annotation(module, node.left, level) | _annotation(module, node.right, level)
     if isinstance(node, ast.Subscript):
         return _subscript(module, node, level)
-    name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    name = node.id if isinstance(node, ast.Name) else ""
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in _TYPING:
+        name = node.attr
     if name in _TYPES:
         return _TYPES[name]
     if name in module.values and level < 10:

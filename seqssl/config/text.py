@@ -65,16 +65,15 @@ def _scalar(loader: _Loader, node: yaml.ScalarNode) -> Plain:
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, object]:
-    loader.flatten_mapping(node)  # <<: *anchor
-    found: dict[str, object] = {}
-    for key_node, value_node in node.value:
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise ConstructorError(None, None, "a key must be a word", key_node.start_mark)
-        if key_node.value in found:
-            raise ConstructorError(
-                None, None, f"the key {key_node.value!r} is given twice", key_node.start_mark
-            )
-        found[key_node.value] = loader.construct_object(value_node, deep=True)
+    given: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise ConstructorError(None, None, "a key must be a word", key.start_mark)
+        if key.value in given:
+            raise ConstructorError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
+        given.add(key.value)
+    loader.flatten_mapping(node)  # <<: *anchor, which may name the same keys again, in front
+    found = {key.value: loader.construct_object(value, deep=True) for key, value in node.value}
     return found
 
 

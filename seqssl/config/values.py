@@ -61,7 +61,7 @@ def number(slot: Mapping[str, Value], name: str, default: float) -> float:
 
 def fits(value: Value, annotation: object) -> bool:
     """Whether a value may stand where `annotation` is asked; annotations of other kinds accept all."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    origin, arguments = _parts(annotation)
     if origin is Annotated:
         return fits(value, arguments[0])
     if origin in (Union, types.UnionType):
@@ -69,7 +69,7 @@ def fits(value: Value, annotation: object) -> bool:
     if origin is Literal:
         return _choice(value, arguments) in arguments
     if origin is dict:
-        return isinstance(value, Mapping) and all(fits(item, arguments[1]) for item in value.values())
+        return isinstance(value, Mapping) and all(fits(item, _inner(arguments)) for item in value.values())
     if origin in (tuple, list):
         return isinstance(value, list | tuple) and _items_fit(value, origin, arguments)
     if annotation is str:
@@ -79,7 +79,7 @@ def fits(value: Value, annotation: object) -> bool:
 
 def convert(value: Value, annotation: object) -> Value:
     """A value that fits `annotation`, in that type: 1 becomes 1.0 for a float, `010` "010" for a text."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    origin, arguments = _parts(annotation)
     if origin is Annotated:
         return convert(value, arguments[0])
     if origin in (Union, types.UnionType):
@@ -90,7 +90,7 @@ def convert(value: Value, annotation: object) -> Value:
     if origin is Literal:
         return _choice(value, arguments)
     if origin is dict and isinstance(value, Mapping):
-        return {key: convert(item, arguments[1]) for key, item in value.items()}
+        return {key: convert(item, _inner(arguments)) for key, item in value.items()}
     if origin in (tuple, list) and isinstance(value, list | tuple):
         items = [convert(item, hint) for item, hint in zip(value, _item_hints(value, arguments), strict=True)]
         return tuple(items) if origin is tuple else items
@@ -102,7 +102,7 @@ def convert(value: Value, annotation: object) -> Value:
 
 def describe(annotation: object) -> str:
     """An annotation in words, for messages."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    origin, arguments = _parts(annotation)
     if origin is Annotated:
         return describe(arguments[0])
     if annotation in (Parameter.empty, Any):
@@ -122,12 +122,12 @@ def describe(annotation: object) -> str:
 
 def numbers(value: Value, annotation: object) -> Iterator[tuple[float, list[Marker]]]:
     """Every number of a value that fits, with the markers that its annotation has for it."""
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    origin, arguments = _parts(annotation)
     if origin in (Union, types.UnionType):
         annotation = next((option for option in arguments if fits(value, option)), None)
         yield from numbers(value, annotation)
     elif isinstance(value, Mapping):
-        inner = arguments[1] if origin is dict else None
+        inner = _inner(arguments) if origin is dict else Parameter.empty
         yield from (found for item in value.values() for found in numbers(item, inner))
     elif isinstance(value, list | tuple):
         hints = _item_hints(value, arguments if origin in (tuple, list) else ())
@@ -135,6 +135,17 @@ def numbers(value: Value, annotation: object) -> Iterator[tuple[float, list[Mark
     elif isinstance(value, int | float) and not isinstance(value, bool):
         marked = arguments[1:] if origin is Annotated else ()
         yield value, [marker for marker in marked if isinstance(marker, Marker)]
+
+
+def _parts(annotation: object) -> tuple[object, tuple[object, ...]]:
+    """`base[arguments]` as base and arguments; a bare list is one of anything."""
+    base = annotation if annotation in (list, tuple, dict) else typing.get_origin(annotation)
+    return base, typing.get_args(annotation)
+
+
+def _inner(arguments: tuple[object, ...]) -> object:
+    """What a mapping with these arguments maps to."""
+    return arguments[1] if arguments else Parameter.empty
 
 
 def _is_a(value: Value, annotation: object) -> bool:

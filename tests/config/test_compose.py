@@ -10,11 +10,22 @@ from seqssl.errors import UserError
 from seqssl.planning.plan import resolve
 
 PARTS = """
+from typing import Annotated
+from seqssl.model.bounds import SHARE, Divides
 class Adapter:
     def __init__(self, *, rate_hz: float = 50.0) -> None: ...
 
 class Quantizer:
     def __init__(self, input_dim: int, *, knob: int = 3) -> None: ...
+
+class Mixer:
+    def __init__(
+        self, dim: int, *, parts: Annotated[int, Divides("dim")] = 4, share: Annotated[float, SHARE] = 0.0,
+        names: list[str] = (), scale: float = 1.0,
+    ) -> None: ...
+
+class Open:
+    def __init__(self, dim: int, **settings: int) -> None: ...
 """
 
 RECIPE = """
@@ -220,7 +231,31 @@ def test_all_problems_at_once_each_with_key_value_remedy_and_origin(here: Path) 
         ("optim.name=sgd", "adam, adamw, adafactor"),
         ("foo", "expected key=value"),
         ("size=huge", "there is: auto, big, small"),
-        ("encoder=3", "encoder"),
+        ("encoder=3", "encoder = 3: expected keys and values"),
+        ("encoder.block=none", "there is no block named 'none'"),
+        ("encoder.block=null", "expected a target"),
+        ("encoder.block=transformer", "encoder.block.ffn_dim: missing; expected an integer"),
+        ("encoder.block.ffn=16", "did you mean 'ffn_dim'?"),
+        ("encoder.block.ffn_dim=0", "encoder.block.ffn_dim = 0: must be above 0"),
+        ("encoder.position=sinus", "there is no position named 'sinus'; there is: conv"),
+        ("ffn_dim=16", "did you mean 'encoder.block.ffn_dim'?"),
+        ("input_norm=layer", "there is no input_norm named 'layer'"),
+        ("mixer.dropout=-0.1", "must be at least 0 and below 1"),
+        ("mixer.position=sinus", "expected one of none, rotary, relative"),
+        ("mixer={target: 'my_parts:Mixer', parts: 3}", "mixer.parts = 3: must divide encoder.dim = 64"),
+        ("mixer={target: 'my_parts:Mixer', share: 1}", "must be at least 0 and below 1"),
+        ("mixer={target: 'my_parts:Mixer', scale: .inf}", "must be a finite number"),
+        ("mixer={target: 'my_parts:Open', anything: .nan}", "must be a finite number"),
+        ("optim.betas=[0.9, 1]", "optim.betas = (0.9, 1.0): each must be at least 0 and below 1"),
+        ("seed=-1", "must be at least 0 and below 2**63"),
+        ("temperature.decay=2", "the temperature must fall"),
+        ("temperature.end=3", "must be at most temperature.start = 2"),
+        ("train.eval_batches=0", "must be above 0"),
+        ("context=both", "expected one of features, quantized"),
+        ("init=[a]", "expected a text or null"),
+        ("task=pretrian", "there is no task named 'pretrian'"),
+        ("seed=${oc.env:HOME}", "only keys of the configuration can be named"),
+        ("quantizer.dim=${encoder.dims}", "did you mean 'encoder.dim'?"),
     ],
 )
 def test_a_problem_says_what_to_do(override: str, words: str) -> None:
@@ -305,3 +340,63 @@ def test_header() -> None:
     path = Path("recipes/headed.yaml")
     path.write_text(RECIPE.lstrip())
     assert files.header(path) == {"paper": "none", "expected": "nothing, really"}
+
+
+NAMES = ["010", "no", "1e3", "null", "3", "2024-01-02", "x"]
+
+
+def test_names_stay_the_text_that_was_written(here: Path) -> None:
+    """YAML would read 010 as 8, no as false, 1e3 as 1000.0."""
+    written = f"[{', '.join(NAMES)}]"
+    mixer = f"mixer={{target: 'my_parts:Mixer', names: {written}}}"
+    config = load_recipe("mine", "size=big", f"data.valid_groups={written}", "out=010", "data=1e3", mixer)
+    assert config.data.valid_groups == config.mixer["names"] == NAMES
+    assert (config.out, config.data.source) == ("010", "1e3")
+    write(
+        here, "recipes/named.yaml", f"extends: mine\ndata: {{valid_groups: {written}, demo: no}}\nseed: 010"
+    )
+    config = load_recipe("named", "size=small")
+    assert (config.data.valid_groups, config.data.demo, config.seed) == (NAMES, "no", 8)
+    write(here, "runs/named/config.yaml", to_yaml(config) + "provenance: {}\n")
+    assert load_recipe("runs/named") == config
+
+
+def test_a_reference_to_a_name_is_that_name() -> None:
+    config = load_recipe("mine", "size=big", "data.demo=010", "out=runs/${data.demo}", "init=${data.demo}")
+    assert (config.out, config.init) == ("runs/010", "010")
+
+
+def test_none_empties_a_slot_that_may_be_empty(here: Path) -> None:
+    for empty in ("none", "null"):
+        overrides = ("input_norm=channel", f"input_norm={empty}", f"encoder.position={empty}")
+        config = load_recipe("mine", "size=big", "encoder.feature_norm=layer", *overrides)
+        assert config.input_norm is None and config.encoder.position is None
+        assert config.encoder.feature_norm == {"target": "layer"}
+    write(here, "recipes/child.yaml", "extends: [base/run, base/w2vbert]\nencoder: {position: none}\n"
+          "modality: speech\ndata: {demo: x, batch_frames: 9}")  # fmt: skip
+    assert load_recipe("child", "size=tiny").encoder.position is None, "nor does a size bring it back"
+
+
+def test_a_block_is_exchanged_like_any_component() -> None:
+    block = "encoder.block={target: transformer, ffn_dim: 16}"
+    config = load_recipe("mine", "size=big", block)
+    assert config.encoder.block == {"target": "transformer", "ffn_dim": 16, "dropout": 0.0}
+    config = load_recipe("mine", "size=big", "encoder.block.conv_kernel=3")
+    assert config.encoder.block["conv_kernel"] == 3 and config.encoder.block["ffn_dim"] == 64
+
+
+def test_what_a_text_does_not_tell_is_checked_when_it_is_built() -> None:
+    config = load_recipe("mine", "size=big", "mixer={target: 'my_parts:Open', anything: 010}")
+    assert config.mixer == {"target": "my_parts:Open", "anything": 8}
+
+
+def test_a_run_has_a_task_without_a_word() -> None:
+    config = load_recipe("mine", "size=big")
+    assert config.task["target"] == "pretrain" and config.init is None and config.context == "features"
+    assert config.encoder.condition is None
+
+
+def test_the_problem_of_a_reference_is_one_of_all() -> None:
+    text = message("mine", "size=big", "seed=${nothing.there}", "optim.lr=-1")
+    assert text.startswith("2 problems")
+    assert "seed = ${nothing.there}: ${nothing.there}: there is no such key  [command line]" in text
