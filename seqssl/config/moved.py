@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from seqssl.config import tree as trees
-from seqssl.config.layers import as_slot
+from seqssl.config.layers import as_slot, is_slot
 from seqssl.config.problems import Problem
 from seqssl.config.references import REFERENCE
 from seqssl.config.tree import Path
@@ -24,6 +24,11 @@ RENAMED = {
     "encoder.dropout": "encoder.block.dropout",
     "encoder.position_kernel": "encoder.position.kernel",
     "encoder.position_groups": "encoder.position.groups",
+    "target": "targets",
+}
+# What old values are called under the new name of their key; others stay as they are.
+VALUES: dict[str, Tree] = {
+    "target": {"auto": None, "latent": "learned", "identity": "symbols", "both": "both"},
 }
 DROPPED = {"eval"}  # nothing ever read them
 REFUSED: dict[str, str] = {}  # key -> a sentence: why it cannot be translated, and what to say instead
@@ -57,7 +62,7 @@ class Translation:
                 self._tell(key, f"{key} is read no more: remove it", origin, silent)
             elif key in RENAMED:
                 trees.pop(new, path)
-                self._rename(new, (*size, *stream), RENAMED[key], value)
+                self._rename(new, (*size, *stream), RENAMED[key], VALUES.get(key, {}).get(str(value), value))
                 told = f"{key} is now {RENAMED[key]}; the old name works for one release"
                 self._tell(key, told, origin, silent)
             elif isinstance(value, str) and "${" in value:
@@ -69,12 +74,16 @@ class Translation:
             self.notes.setdefault(key, f"{text} ({origin}).")
 
     def _rename(self, tree: Tree, prefix: Path, key: str, value: Value) -> None:
-        """Put a value into its slot, unless the slot is empty or has it by the new name already."""
+        """Put a value under its new name, unless something is there or its slot is empty."""
         path = (*prefix, *trees.split(key))
-        slot, there = path[:-1], trees.get(tree, path[:-1], {})
-        there = as_slot(slot, there)
-        if isinstance(there, dict):
-            trees.put(tree, slot, {path[-1]: value} | there)
+        slot = path[:-1]
+        if is_slot(slot):
+            there = as_slot(slot, trees.get(tree, slot, {}))
+            if not isinstance(there, dict):
+                return
+            trees.put(tree, slot, there)
+        if path not in dict(trees.nodes(tree)):
+            trees.put(tree, path, value)
             self.renamed.add(key)
 
 

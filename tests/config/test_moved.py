@@ -121,6 +121,16 @@ def test_a_key_can_be_refused_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -
         load_recipe(*BASE, "encoder.width=3")
 
 
-def test_every_new_name_is_that_of_a_setting_in_a_slot() -> None:
-    assert all(kind_of(hint_at(split(new)[:-1])) for new in moved.RENAMED.values())
+@pytest.mark.parametrize(
+    ("old", "new"), [("auto", None), ("latent", "learned"), ("identity", "symbols"), ("both", "both")]
+)
+def test_old_values_have_new_names_too(old: str, new: str | None) -> None:
+    found = resolve(*BASE, f"target={old}")
+    assert (found.config.targets or {}).get("target") == new
+    assert found.note.startswith("target is now targets")
+
+
+def test_every_new_name_is_that_of_a_setting() -> None:
+    new_names = [split(new) for new in moved.RENAMED.values()]
+    assert all(hint_at(path) or kind_of(hint_at(path[:-1])) for path in new_names)
     assert all(hint_at(split(old)) is None for old in {*moved.RENAMED, *moved.DROPPED, *moved.REFUSED})

@@ -21,7 +21,8 @@ def test_which_may_be_empty() -> None:
         if schema.kind_of(hint_at(path)) and schema.is_nullable(hint_at(path))
     }
     assert empty == {
-        "feature_encoder", "input_norm", "encoder.feature_norm", "encoder.position", "encoder.condition"
+        "feature_encoder", "input_norm", "targets", "encoder.feature_norm", "encoder.position",
+        "encoder.condition",
     }  # fmt: skip
 
 
