@@ -1,22 +1,21 @@
-"""`${encoder.dim}`: a value that stands for another one of the same configuration.
+"""`${encoder.dim}`: a value that stands for another one of the same configuration, as OmegaConf resolves it.
 
-`${.dim}` is a neighbor, `${..dim}` one level up. Nothing else can be named: no environment variable, no
-function.
+`${.dim}` is a neighbor, `${..dim}` one level up, `${oc.env:NAME}` a variable of the environment.
 """
 
 import re
 from collections.abc import Iterator
 
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import GrammarParseError, InterpolationKeyError, OmegaConfBaseException
+
+from seqssl.config import text, values
 from seqssl.config import tree as trees
 from seqssl.config.schema import hint_at, section_of
 from seqssl.config.tree import Path
-from seqssl.config.values import Plain, Tree, Value, did_you_mean
+from seqssl.config.values import Tree, Value, did_you_mean
 
 REFERENCE = re.compile(r"\$\{([^${}]*)\}")
-
-
-class _Bad(Exception):
-    """A reference that leads nowhere; the message says why, unless something else does."""
 
 
 def interpolate(tree: Tree) -> tuple[Tree, list[tuple[str, Value, str]]]:
@@ -25,12 +24,23 @@ def interpolate(tree: Tree) -> tuple[Tree, list[tuple[str, Value, str]]]:
     A value whose reference is wrong is left out.
     """
     problems: list[tuple[str, Value, str]] = []
-    filled: Tree = {}
+    readable: Tree = {}
     for path, value in _leaves(tree):
         try:
-            trees.put(filled, path, _filled(tree, value, path, ()))
-        except _Bad as error:
-            problems += [(trees.join(path), value, str(error))] if error.args else []
+            OmegaConf.create({"": values.texts(value)})  # reads the references, follows none
+            trees.put(readable, path, value)
+        except GrammarParseError as error:
+            remedy = f"is no reference; write ${{section.key}} ({_first_line(error)})"
+            problems.append((trees.join(path), value, remedy))
+    written = values.texts(readable)
+    config = OmegaConf.create(written if isinstance(written, dict) else {})
+    filled: Tree = {}
+    for path, value in _leaves(readable):
+        try:
+            trees.put(filled, path, _found(config, path) if _refers(value) else value)
+        except OmegaConfBaseException as error:
+            if not _leads_into_no_section(value, tree):
+                problems.append((trees.join(path), value, _remedy(error, tree)))
     return filled, problems
 
 
@@ -38,43 +48,37 @@ def _leaves(tree: Tree) -> Iterator[tuple[Path, Value]]:
     return ((path, value) for path, value in trees.nodes(tree) if not (isinstance(value, dict) and value))
 
 
-def _filled(tree: Tree, value: Value, path: Path, seen: tuple[Path, ...]) -> Value:
-    """A value without references; `seen` are the paths on the way to it."""
-    if isinstance(value, dict):
-        return {key: _filled(tree, item, (*path, key), seen) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_filled(tree, item, path, seen) for item in value]
-    if not isinstance(value, str) or "${" not in value:
-        return value
-    while found := REFERENCE.search(value):  # the innermost first: ${streams.${name}.weight}
-        there = _target(tree, found[1], path, seen)
-        if found[0] == value:
-            return there
-        if isinstance(there, dict | list | tuple):
-            raise _Bad(f"{found[0]} is no single value that could stand within a text")
-        value = value[: found.start()] + ("null" if there is None else str(there)) + value[found.end() :]
-    if "${" in value:
-        raise _Bad("a reference that does not end: write ${section.key}")
-    return value
+def _refers(value: Value) -> bool:
+    """Whether there is a reference in a value."""
+    return isinstance(value, str | list | tuple) and "${" in str(value)
 
 
-def _target(tree: Tree, text: str, path: Path, seen: tuple[Path, ...]) -> Value:
-    """What a reference leads to."""
-    if ":" in text:
-        raise _Bad(f"${{{text}}} would call a function: only keys of the configuration can be named")
-    name = text.strip().replace("[", ".").replace("]", "")
-    level = len(name) - len(name.lstrip("."))
-    above = path[: max(0, len(path) - level)] if level else ()
-    wanted = (*above, *trees.split(name.lstrip(".")))
-    if wanted in seen or wanted == path:
-        raise _Bad(f"${{{text}}} leads back to itself")
-    missing = Plain("", None)
-    there = trees.get(tree, wanted, missing)
-    if there is missing:
-        for above in (wanted[:depth] for depth in range(1, len(wanted))):
-            found = trees.get(tree, above, {})
-            if section_of(hint_at(above)) and not isinstance(found, dict):
-                raise _Bad  # a section that is none: that is told where it stands
-        hint = did_you_mean(trees.join(wanted), [key for key, _ in trees.leaves(tree)])
-        raise _Bad(f"${{{text}}}: there is no such key{hint if hint.endswith('?') else ''}")
-    return _filled(tree, there, wanted, (*seen, path))
+def _found(config: DictConfig, path: Path) -> Value:
+    """What OmegaConf finds at a path; texts become again what they were before they went through it."""
+    node = config
+    for part in path:
+        node = node[part]
+    value = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    return text.reread(value)
+
+
+def _remedy(error: OmegaConfBaseException, tree: Tree) -> str:
+    """Where a reference leads that leads nowhere."""
+    told = _first_line(error)
+    missing = re.search(r"Interpolation key '([^']*)'", told)
+    if isinstance(error, InterpolationKeyError) and missing:
+        hint = did_you_mean(missing[1], [key for key, _ in trees.leaves(tree)])
+        return f"there is no key {missing[1]}{hint if hint.endswith('?') else ''}"
+    return "the reference leads back to itself" if "Recursive" in told else told
+
+
+def _leads_into_no_section(value: Value, tree: Tree) -> bool:
+    """Whether a section is none that a reference leads into: that is told where the section stands."""
+    wanted = [trees.split(name) for name in REFERENCE.findall(str(value))]
+    above = {path[:depth] for path in wanted for depth in range(1, len(path))}
+    sections = [path for path in above if section_of(hint_at(path))]
+    return any(not isinstance(trees.get(tree, path, {}), dict) for path in sections)
+
+
+def _first_line(error: OmegaConfBaseException) -> str:
+    return str(error).partition("\n")[0]

@@ -101,9 +101,7 @@ class EncoderConfig:
     """The context encoder: a stack of blocks with named taps."""
 
     # One layer, with a mixer in it.
-    block: Annotated[Slot, Kind("block")] = field(
-        default_factory=lambda: {"target": "conformer", "ffn_dim": 4096}
-    )
+    block: Annotated[Slot, Kind("block")] = field(default_factory=lambda: {"target": "conformer"})
     num_layers: Annotated[int, POSITIVE] = 24
     dim: Annotated[int, POSITIVE] = 1024
     # Drop probability of the last layer; linear from 0.

@@ -1,7 +1,7 @@
 """YAML to trees of values, and back. Scalars without quotes keep the text that was written (`Plain`)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import yaml
 from yaml.constructor import ConstructorError, SafeConstructor
@@ -36,6 +36,17 @@ class _Dumper(yaml.SafeDumper):
 def read(text: str) -> Value:
     """What a YAML document says; yaml.YAMLError where it is none, or holds what no setting can be."""
     return _known(yaml.load(text, _Loader))
+
+
+def reread(value: object) -> Value:
+    """A value of which only the texts are known, as if each were written without quotes."""
+    if isinstance(value, str):
+        resolve: Callable[..., str] = _Loader("").resolve
+        tag = resolve(yaml.ScalarNode, value, (True, False))
+        return _known(_Loader("").construct_object(yaml.ScalarNode(tag, value)))
+    if isinstance(value, dict):
+        return {str(key): reread(item) for key, item in value.items()}
+    return [reread(item) for item in value] if isinstance(value, list) else _known(value)
 
 
 def write(tree: Mapping[str, Value]) -> str:

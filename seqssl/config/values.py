@@ -53,6 +53,15 @@ def resolved(value: Value) -> Value:
     return value
 
 
+def texts(value: Value) -> Value:
+    """A value with the text of every scalar that was written without quotes."""
+    if isinstance(value, Plain):
+        return value.text
+    if isinstance(value, Mapping):
+        return {key: texts(item) for key, item in value.items()}
+    return [texts(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def number(slot: Mapping[str, Value], name: str, default: float) -> float:
     """A number that a slot has under a name; the default where it has none there."""
     value = slot.get(name)

@@ -29,14 +29,17 @@ class MixerBlock(nn.Module):
 
 
 class ConformerBlock(MixerBlock):
-    """Half feed-forward, mixer, convolution, half feed-forward, norm (Conformer, section 2)."""
+    """Half feed-forward, mixer, convolution, half feed-forward, norm (Conformer, section 2).
+
+    `ffn_dim` is the inner width of the feed-forward modules; None means 4 times the block's own.
+    """
 
     def __init__(
         self,
         mixer: Mixer,
         dim: int,
         *,
-        ffn_dim: Annotated[int, POSITIVE],
+        ffn_dim: Annotated[int, POSITIVE] | None = None,
         conv_kernel: Annotated[int, POSITIVE, ODD] = 5,
         conv_norm: Literal["batch", "layer"] = "batch",
         dropout: Annotated[float, SHARE] = 0.0,
@@ -60,14 +63,17 @@ class ConformerBlock(MixerBlock):
 
 
 class TransformerBlock(MixerBlock):
-    """Pre-norm mixer and feed-forward."""
+    """Pre-norm mixer and feed-forward.
+
+    `ffn_dim` is the inner width of the feed-forward module; None means 4 times the block's own.
+    """
 
     def __init__(
         self,
         mixer: Mixer,
         dim: int,
         *,
-        ffn_dim: Annotated[int, POSITIVE],
+        ffn_dim: Annotated[int, POSITIVE] | None = None,
         dropout: Annotated[float, SHARE] = 0.0,
     ) -> None:
         super().__init__()

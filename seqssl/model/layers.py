@@ -16,7 +16,8 @@ from seqssl.model.types import Frames
 class FeedForward(nn.Sequential):
     """Pre-norm feed-forward module with Swish (Conformer, section 2.3)."""
 
-    def __init__(self, dim: int, ffn_dim: int, dropout: float) -> None:
+    def __init__(self, dim: int, ffn_dim: int | None, dropout: float) -> None:
+        ffn_dim = 4 * dim if ffn_dim is None else ffn_dim
         super().__init__(
             nn.LayerNorm(dim),
             nn.Linear(dim, ffn_dim),

@@ -23,10 +23,12 @@ def found(value: Value) -> Value:
         ("${..encoder.dim}", Plain("64", 64)),
         ("runs/${name}-${seed}", "runs/x-7"),
         ("${encoder.taps}", {"output": 4}),
+        ("${oc.env:SEQSSL_DIM}", Plain("010", 8)),
         ("no reference", "no reference"),
     ],
 )
-def test_a_value_stands_for_another(text: str, value: Value) -> None:
+def test_a_value_stands_for_another(text: str, value: Value, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQSSL_DIM", "010")
     assert found(text) == value
 
 
@@ -38,14 +40,13 @@ def test_references_in_lists_and_of_references() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("${encoder.dims}", "no such key; did you mean 'encoder.dim'?"),
-        ("${nothing}", "there is no such key"),
-        ("${oc.env:HOME}", "only keys of the configuration can be named"),
-        ("${oc.env:HOME,x}", "only keys of the configuration can be named"),
-        ("a-${encoder.taps}", "no single value"),
+        ("${encoder.dims}", "there is no key encoder.dims; did you mean 'encoder.dim'?"),
+        ("${nothing}", "there is no key nothing"),
+        ("${shell:ls}", "Unsupported interpolation type shell"),
+        ("${oc.env:SEQSSL_NOT_THERE}", "'SEQSSL_NOT_THERE' not found"),
         ("${quantizer.dim}", "leads back to itself"),
-        ("${seed.more}", "there is no such key"),
-        ("${seed", "does not end"),
+        ("${seed.more}", "is not a container"),
+        ("${seed", "is no reference; write ${section.key}"),
     ],
 )
 def test_a_reference_that_leads_nowhere(text: str, words: str) -> None:

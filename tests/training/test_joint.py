@@ -67,7 +67,8 @@ def test_streams_take_what_is_theirs_and_share_the_rest(
     assert list(parts) == ["waves", "letters"]
     assert parts["waves"].masking["span"] == 4
     assert parts["letters"].masking["span"] == 3  # of its own tiny size
-    assert parts["letters"].targets["target"] == "both" and parts["waves"].input_norm == "channel"
+    assert parts["letters"].targets == {"target": "both"}
+    assert parts["waves"].input_norm == {"target": "channel"}
     assert parts["waves"].quantizer["dim"] == config.encoder.dim
     assert config.streams["waves"].weight == 2 and config.streams["letters"].weight == 1
     model = build_joint_model(config)
