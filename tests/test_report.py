@@ -13,7 +13,10 @@ from test_doctor import healthy, run_with
 
 from seqssl.errors import UserError
 from seqssl.report import figures
-from seqssl.report.page import Illustration, key_figures, training_time, write_report
+from seqssl.report.curves import MAX_POINTS, series
+from seqssl.report.page import key_figures, training_time, write_report
+from seqssl.report.types import Illustration
+from seqssl.training.catalogue import by_stream
 
 VOID = {"meta", "img", "br", "path", "use", "rect", "image", "circle", "line"}
 
@@ -131,7 +134,7 @@ def test_any_metric_may_be_missing(missing: str) -> None:
         {key: value for key, value in record.items() if not key.startswith(missing)}
         for record in run_with()[:5]
     ]
-    cards = key_figures(records)
+    cards = key_figures(records, {})
     assert parse(cards).wrong == []
     assert missing.replace("_", " ") not in cards
 
@@ -189,8 +192,9 @@ def test_odd_illustrations_are_drawn(changes: dict[str, Any]) -> None:
 
 def test_long_runs_are_thinned_and_keep_their_last_value() -> None:
     records = [{"kind": "train", "step": step, "loss": float(step)} for step in range(1, 100_001)]
-    steps, values = figures._series(records, "loss", "train")
-    assert len(steps) <= figures.MAX_POINTS
+    parts = [part for record in records for part in by_stream(record, {})]
+    steps, values = series(parts, "loss", "train")
+    assert len(steps) <= MAX_POINTS
     assert (steps[-1], values[-1]) == (100_000, 100_000.0)
 
 

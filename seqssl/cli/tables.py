@@ -12,17 +12,14 @@ from seqssl.config.schema import RunConfig, Slot
 from seqssl.planning.cost import Cost, parts_of
 from seqssl.planning.hardware import GPU_UTILIZATION, LOCAL_UTILIZATION
 from seqssl.planning.plan import Plan
+from seqssl.training import catalogue
+from seqssl.training.log import Record, number_of, read_records
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from seqssl.assembly import Stream
     from seqssl.model.pretraining import PretrainingModel
-
-METRICS = ("loss", "contrastive/accuracy", "contrastive/chance", "masked_prediction/accuracy",
-           "masked_prediction/trivial", "codes/accuracy", "codes/trivial", "symbols/accuracy",
-           "symbols/trivial", "symbols/bits", "symbols/entropy_bits", "symbols/markov_bits",
-           "perplexity/hard_0", "perplexity/size", "codes/dead_0")  # fmt: skip
 
 
 def plan_tables(plan: Plan) -> "RenderableType":
@@ -58,7 +55,7 @@ def plan_tables(plan: Plan) -> "RenderableType":
 def run_tables(out: Path, metrics: Mapping[str, float], report: Path, seconds: float) -> "RenderableType":
     """What a finished run reached, and what to do next."""
     table = _table(f"Held-out data after {_duration(seconds)}: {out}", "metric", "value")
-    _add_metrics(table, metrics)
+    _add_metrics(table, metrics, out)
     following = [
         f"open {report}",
         f"seqssl doctor {out}",
@@ -153,27 +150,31 @@ def _progress(config: RunConfig, run: Path) -> list[Any]:
     """Where a run stands; nothing for a recipe."""
     if not (run / "config.yaml").is_file():
         return []
-    from seqssl.doctor import read_records
-
     records = list(read_records(run / "metrics.jsonl"))
-    done = max((record["step"] for record in records), default=0)
+    done = int(max((number_of(record["step"]) or 0 for record in records), default=0))
     checkpoints = sorted(path.name for path in (run / "checkpoints").glob("*"))
     saved = f"Checkpoints: {', '.join(checkpoints) or 'none yet'}."
     lines = [f"{done:,} of {config.train.num_updates:,} updates done. {saved}"]
     valid = [record for record in records if record["kind"] == "valid"]
     if valid:
-        metrics = _table(f"Held-out data at update {valid[-1]['step']:,}", "metric", "value")
-        _add_metrics(metrics, valid[-1])
+        metrics = _table(
+            f"Held-out data at update {number_of(valid[-1]['step']) or 0:,.0f}", "metric", "value"
+        )
+        _add_metrics(metrics, valid[-1], run)
         return [*lines, metrics]
     return list(lines)
 
 
-def _add_metrics(table: Table, metrics: Mapping[str, Any]) -> None:
-    """The metrics that matter, those of a joint run by stream."""
+def _add_metrics(table: Table, metrics: Record, run: Path) -> None:
+    """The metrics that matter and what they are read against, those of a joint run by stream."""
+    names = set()
+    for part in catalogue.by_stream(metrics, catalogue.read(run)):
+        prefix = f"{part.stream}/" if part.stream else ""
+        for figure in part.figures("table"):
+            names |= {prefix + name for name in (figure.name, *(base.name for base, _ in figure.against))}
     for name, value in metrics.items():
-        stream, _, rest = name.partition("/")
-        if name in METRICS or (rest in METRICS and f"{stream}/loss" in metrics):
-            table.add_row(name, f"{value:.4g}")
+        if name in names:
+            table.add_row(name, f"{number_of(value):.4g}")
 
 
 def _steps_per_frame(feature_encoder: Any) -> float:

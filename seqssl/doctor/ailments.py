@@ -1,6 +1,12 @@
-"""What each kind of bad reading means: the likely cause, and the configuration key that helps."""
+"""What each kind of bad reading means: the likely cause, and the configuration key that helps.
 
-from dataclasses import dataclass
+Texts name the objectives of a run by what they do: `{objective}` is the one that the reading is about,
+`{words}` its name as words, `{evening}` the one that keeps codes in use, and `{discriminating}` the words of
+the first that tells targets apart.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,12 +20,17 @@ class Ailment:
     severity: str = "failure"  # failure: the run teaches nothing; warning: look at it
     patience: int = 2  # bad readings in a row before it is a finding
 
+    def about(self, names: Mapping[str, str]) -> "Ailment":
+        """The same, with the names of a run's objectives in its texts."""
+        cause, key, remedy = (text.format_map(names) for text in (self.cause, self.remedy_key, self.remedy))
+        return replace(self, cause=cause, remedy_key=key, remedy=remedy)
+
 
 COLLAPSE = Ailment(
     name="collapse",
     cause="the quantizer gives nearly all frames the same codes: the diversity term is off or too weak, the "
     "learning rate is too high, or the input hardly varies or is too little",
-    remedy_key="objectives.diversity.weight",
+    remedy_key="objectives.{evening}.weight",
     remedy="raise it (0 is off, the paper has 0.1); if that is not enough, set encoder.feature_norm=layer, "
     "lower optim.lr, and look at the input: minutes of data are few",
 )
@@ -27,7 +38,7 @@ DOMINANT_CODE = Ailment(
     name="dominant-code",
     cause="one code stands for most frames: much of the input is the same (silence, padding, a resting "
     "sensor), or a collapse begins",
-    remedy_key="objectives.diversity.weight",
+    remedy_key="objectives.{evening}.weight",
     remedy="raise it, or leave constant stretches out of data.source",
     severity="warning",
 )
@@ -35,14 +46,14 @@ DEAD_CODES = Ailment(
     name="dead-codes",
     cause="the codebook is far larger than what the data and the learning rate let it use",
     remedy_key="quantizer.codebook_size",
-    remedy="lower it, or raise objectives.diversity.weight",
+    remedy="lower it, or raise objectives.{evening}.weight",
     severity="warning",
 )
 EMPTY_TASK = Ailment(
     name="empty-task",
     cause="there are so few different codes that hardly a negative differs from the positive: nothing is "
     "left to discriminate, so success here means failure",
-    remedy_key="objectives.diversity.weight",
+    remedy_key="objectives.{evening}.weight",
     remedy="raise it, and start again: this state is rarely left by further training",
 )
 TOO_GOOD = Ailment(
@@ -50,12 +61,12 @@ TOO_GOOD = Ailment(
     cause="the answer can be had without understanding the input: masked spans are so short that neighbors "
     "give them away, or neighboring frames are nearly equal",
     remedy_key="masking.span",
-    remedy="raise it, and raise objectives.contrastive.num_negatives",
+    remedy="raise it, and raise objectives.{objective}.num_negatives",
     severity="warning",
 )
 AT_CHANCE = Ailment(
     name="at-chance",
-    cause="the contrastive task is not being learned: the learning rate does not fit the batch, or its "
+    cause="the {words} task is not being learned: the learning rate does not fit the batch, or its "
     "warm-up takes most of the run",
     remedy_key="optim.lr",
     remedy="lower it by 2 to 5 times for small batches; check that optim.warmup_updates is a small part of "
@@ -63,10 +74,10 @@ AT_CHANCE = Ailment(
 )
 TRIVIAL = Ailment(
     name="trivial-prediction",
-    cause="masked prediction knows the frequencies of the codes and nothing else: the upper layers have "
+    cause="{words} knows the frequencies of the codes and nothing else: the upper layers have "
     "not learned, or the codes carry no information",
     remedy_key="train.num_updates",
-    remedy="raise it; if the contrastive accuracy stands still too, change optim.lr first",
+    remedy="raise it; if the {discriminating} accuracy stands still too, change optim.lr first",
     severity="warning",
 )
 CONSTANT = Ailment(
@@ -94,7 +105,7 @@ VANISHING = Ailment(
     name="vanishing-gradient",
     cause="no objective asks the weights to change: the codebooks have collapsed, or an objective is "
     "saturated",
-    remedy_key="objectives.diversity.weight",
+    remedy_key="objectives.{evening}.weight",
     remedy="raise it, and start again with a lower optim.lr",
 )
 DIVERGING = Ailment(

@@ -2,14 +2,12 @@
 
 import math
 from collections import Counter, deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from seqssl.doctor.bars import HISTORY
 from seqssl.doctor.readings import RULES, Reading, Vitals
-
-REMEMBERED = ("loss", "grad_norm", "features/std", "context/std")
+from seqssl.training.catalogue import Catalogue, Catalogues, by_stream, in_words
+from seqssl.training.log import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,32 +35,36 @@ class Monitor:
     """Watches records as they come; it remembers what its rules need and nothing else."""
 
     num_updates: int
+    catalogues: Catalogues = field(default_factory=dict)  # what the metrics mean; empty: see CLASSIC
     readings: dict[str, Reading] = field(default_factory=dict)  # the last of each subject
     _streaks: Counter[tuple[str, str]] = field(default_factory=Counter)
     _past: dict[str, dict[str, deque[float]]] = field(default_factory=dict)  # of each stream
     _peaks: dict[str, dict[str, float]] = field(default_factory=dict)
     _suspects: tuple[str, ...] = ()  # batch keys named by events since the last training record
 
-    def observe(self, record: Mapping[str, Any]) -> list[Finding]:
+    def observe(self, record: Record) -> list[Finding]:
         """The findings that this record brings; a state that lasts is reported once."""
         if record["kind"] == "event":
-            self._suspects += tuple(record.get("keys", ()))
+            keys = record.get("keys")
+            self._suspects += tuple(keys) if isinstance(keys, list) else ()
             return []
         findings = []
-        for stream, part in by_stream(record).items():
-            past, peaks = self._past.setdefault(stream, {}), self._peaks.setdefault(stream, {})
+        for part in by_stream(record, self.catalogues):
+            past = self._past.setdefault(part.stream, {})
+            peaks = self._peaks.setdefault(part.stream, {})
             vitals = Vitals(part, self.num_updates, past, peaks, self._suspects)
-            for rule in RULES[record["kind"]]:
-                for reading in rule(vitals):
-                    named = f"{stream}: {reading.subject}" if stream else reading.subject
-                    findings += self._judge(replace(reading, subject=named), int(record["step"]))
-            if record["kind"] == "train":
+            for rule in RULES.get(part.kind, ()):
+                findings += [found for reading in rule(vitals) for found in self._judge(reading, vitals)]
+            if part.kind == "train":
                 remember(vitals)
         if record["kind"] == "train":
             self._suspects = ()
         return findings
 
-    def _judge(self, reading: Reading, step: int) -> list[Finding]:
+    def _judge(self, reading: Reading, now: Vitals) -> list[Finding]:
+        """A finding, where the reading has been bad for long enough; none or one."""
+        if now.part.stream:
+            reading = replace(reading, subject=f"{now.part.stream}: {reading.subject}")
         self.readings[reading.subject] = reading
         ailment = reading.ailment
         for subject, name in list(self._streaks):
@@ -73,11 +75,12 @@ class Monitor:
         self._streaks[reading.subject, ailment.name] += 1
         if self._streaks[reading.subject, ailment.name] != ailment.patience:
             return []
+        ailment = ailment.about(names_for(reading, now.part.catalogue))
         return [
             Finding(
                 rule=ailment.name,
                 subject=reading.subject,
-                step=step,
+                step=now.part.step,
                 severity=ailment.severity,
                 symptom=f"{reading.subject}: {reading.figure} (should be: {reading.bar})",
                 cause=ailment.cause,
@@ -87,25 +90,22 @@ class Monitor:
         ]
 
 
-def remember(vitals: Vitals) -> None:
+def names_for(reading: Reading, catalogue: Catalogue) -> dict[str, str]:
+    """What an ailment's texts call the objectives of this run; the base recipes' names where it has none."""
+    discriminating = catalogue.objective("discrimination") or "contrastive"
+    return {
+        "objective": reading.objective,
+        "words": in_words(reading.objective),
+        "discriminating": in_words(discriminating),
+        "evening": catalogue.objective("evenness") or "diversity",
+    }
+
+
+def remember(now: Vitals) -> None:
     """Keep what later records are compared with."""
-    for key in REMEMBERED:
-        value = vitals.get(key)
-        if value is not None and math.isfinite(value):
-            vitals.past.setdefault(key, deque(maxlen=HISTORY)).append(value)
-            vitals.peaks[key] = max(value, vitals.peaks.get(key, value))
-
-
-def by_stream(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The record of each kind of data; a joint run's metrics are named `<stream>/<metric>`.
-
-    What is common to all (loss, gradient norm, speed) stands under "".
-    """
-    streams = [key.removesuffix("/loss") for key in record if key.endswith("/loss")]
-    prefixes = tuple(f"{name}/" for name in streams)
-    common = {key: value for key, value in record.items() if not key.startswith(prefixes)}
-    parts: dict[str, Mapping[str, Any]] = {"": common}
-    for name, prefix in zip(streams, prefixes, strict=True):
-        own = {key.removeprefix(prefix): value for key, value in record.items() if key.startswith(prefix)}
-        parts[name] = {"kind": record["kind"], "step": record["step"], **own}
-    return parts
+    for rule in ("stability", "variance"):
+        for metric in now.part.catalogue.read_by(rule):
+            value = now.get(metric.name)
+            if value is not None and math.isfinite(value):
+                now.past.setdefault(metric.name, deque(maxlen=HISTORY)).append(value)
+                now.peaks[metric.name] = max(value, now.peaks.get(metric.name, value))

@@ -2,13 +2,14 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from seqssl.doctor import ailments, bars
 from seqssl.doctor.ailments import Ailment
+from seqssl.training.catalogue import Part, in_words
+from seqssl.training.metrics import Rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,32 +20,32 @@ class Reading:
     figure: str
     bar: str
     ailment: Ailment | None
+    objective: str = ""  # that it is about, if it is about one
 
 
 @dataclass(frozen=True)
 class Vitals:
-    """A record of numbers, how far the run is, and the training records before it."""
+    """What a record says of one kind of data, how far the run is, and the training records before it."""
 
-    record: Mapping[str, Any]
+    part: Part
     num_updates: int
     past: dict[str, deque[float]]
     peaks: dict[str, float]
     suspects: tuple[str, ...]
 
     def get(self, key: str) -> float | None:
-        """A metric; values that JSON cannot hold come as their names."""
-        value = self.record.get(key)
-        return None if value is None else float(value)
+        """A metric; None where it is not in the record."""
+        return self.part.metrics.get(key)
 
     @property
     def progress(self) -> float:
         """Share of the run that is done."""
-        return float(self.record["step"]) / self.num_updates
+        return self.part.step / self.num_updates
 
     @property
     def is_warm(self) -> bool:
         """Whether the codebooks had time to settle."""
-        return float(self.record["step"]) >= min(bars.WARM_UP_SHARE * self.num_updates, bars.WARM_UP_MAX)
+        return self.part.step >= min(bars.WARM_UP_SHARE * self.num_updates, bars.WARM_UP_MAX)
 
     def usual(self, key: str, num_records: int = bars.HISTORY) -> float | None:
         """The running median, once there is enough of it."""
@@ -62,9 +63,8 @@ def codebooks(now: Vitals) -> Iterator[Reading]:
     size = now.get("perplexity/size")
     if size is None or not now.is_warm:
         return
-    for key in sorted(key for key in now.record if key.startswith("perplexity/hard_")):
-        book = key.removeprefix("perplexity/hard_")
-        perplexity, bar = float(now.record[key]), perplexity_bar(size)
+    for book, perplexity in sorted(hard_perplexities(now).items()):
+        bar = perplexity_bar(size)
         top1, dead = now.get(f"codes/top1_{book}") or 0.0, now.get(f"codes/dead_{book}") or 0.0
         ailment = None
         if perplexity < bar:
@@ -83,61 +83,76 @@ def codebooks(now: Vitals) -> Iterator[Reading]:
         )
 
 
-def contrastive_task(now: Vitals) -> Iterator[Reading]:
-    """Whether the contrastive task is learned, and not too easily."""
-    accuracy, chance = now.get("contrastive/accuracy"), now.get("contrastive/chance")
-    if accuracy is None or chance is None:
-        return
-    loss, size = now.get("loss/contrastive"), now.get("perplexity/size")
-    perplexities = [float(now.record[key]) for key in now.record if key.startswith("perplexity/hard_")]
+def hard_perplexities(now: Vitals) -> dict[str, float]:
+    """That of the chosen codes, for each codebook by its number."""
+    found = {}
+    for metric in now.part.catalogue.read_by("codebook"):
+        for figure in now.part.figures_of(metric):
+            found[metric.star(figure.name) or ""] = figure.value
+    return found
+
+
+def accuracies(now: Vitals, rule: Rule) -> Iterator[tuple[str, float, float]]:
+    """Objective, accuracy and baseline of each metric that a rule reads and the record has both of."""
+    for metric in now.part.catalogue.read_by(rule):
+        for figure in now.part.figures_of(metric):
+            if figure.against:
+                yield metric.objective, figure.value, figure.against[0][1]
+
+
+def discrimination(now: Vitals) -> Iterator[Reading]:
+    """Whether each contrastive task is learned, and not too easily."""
+    size = now.get("perplexity/size")
+    perplexities = hard_perplexities(now).values()
     has_few_codes = size is not None and min(perplexities, default=size) < 2 * perplexity_bar(size)
-    is_solved = accuracy > bars.SOLVED_ACCURACY or (loss is not None and loss < bars.SOLVED_LOSS)
-    # Where chance is high, twice chance cannot be reached: half of the way to 1 is then enough.
-    bar = min(bars.CHANCE_FACTOR * chance, (1 + chance) / 2)
-    ailment = None
-    if is_solved and has_few_codes:
-        ailment = ailments.EMPTY_TASK
-    elif is_solved and now.progress <= bars.EARLY_SHARE:
-        ailment = ailments.TOO_GOOD
-    elif accuracy < bar and now.progress >= bars.LATE_SHARE:
-        ailment = ailments.AT_CHANCE
-    yield Reading(
-        subject="contrastive task",
-        figure=f"accuracy {accuracy:.1%} where chance is {chance:.1%}"
-        + ("" if loss is None else f", loss {loss:.3f}"),
-        bar=f"at least {bar:.1%} from half of the run on, not solved in its first {bars.EARLY_SHARE:.0%} or "
-        "by a codebook of few codes",
-        ailment=ailment,
-    )
+    for objective, accuracy, chance in accuracies(now, "discrimination"):
+        loss = now.get(f"loss/{objective}")
+        is_solved = accuracy > bars.SOLVED_ACCURACY or (loss is not None and loss < bars.SOLVED_LOSS)
+        # Where chance is high, twice chance cannot be reached: half of the way to 1 is then enough.
+        bar = min(bars.CHANCE_FACTOR * chance, (1 + chance) / 2)
+        ailment = None
+        if is_solved and has_few_codes:
+            ailment = ailments.EMPTY_TASK
+        elif is_solved and now.progress <= bars.EARLY_SHARE:
+            ailment = ailments.TOO_GOOD
+        elif accuracy < bar and now.progress >= bars.LATE_SHARE:
+            ailment = ailments.AT_CHANCE
+        yield Reading(
+            subject=f"{in_words(objective)} task",
+            figure=f"accuracy {accuracy:.1%} where chance is {chance:.1%}"
+            + ("" if loss is None else f", loss {loss:.3f}"),
+            bar=f"at least {bar:.1%} from half of the run on, not solved in its first {bars.EARLY_SHARE:.0%} "
+            "or by a codebook of few codes",
+            ailment=ailment,
+            objective=objective,
+        )
 
 
-def masked_prediction(now: Vitals) -> Iterator[Reading]:
+def prediction(now: Vitals) -> Iterator[Reading]:
     """Whether more than the frequencies of the codes is predicted."""
-    accuracy, trivial = now.get("masked_prediction/accuracy"), now.get("masked_prediction/trivial")
-    if accuracy is None or trivial is None:
-        return
-    is_late = now.progress >= bars.LATE_SHARE
-    bar = min(
-        bars.TRIVIAL_FACTOR * trivial, (1 + trivial) / 2
-    )  # where one code is nearly all, half of the rest
-    yield Reading(
-        subject="masked prediction",
-        figure=f"accuracy {accuracy:.1%}, the most frequent code alone gives {trivial:.1%}",
-        bar=f"at least {bar:.1%} from half of the run on",
-        ailment=ailments.TRIVIAL if is_late and accuracy < bar else None,
-    )
+    for objective, accuracy, trivial in accuracies(now, "prediction"):
+        is_late = now.progress >= bars.LATE_SHARE
+        # Where one code is nearly all, half of the rest is enough.
+        bar = min(bars.TRIVIAL_FACTOR * trivial, (1 + trivial) / 2)
+        yield Reading(
+            subject=in_words(objective),
+            figure=f"accuracy {accuracy:.1%}, the most frequent code alone gives {trivial:.1%}",
+            bar=f"at least {bar:.1%} from half of the run on",
+            ailment=ailments.TRIVIAL if is_late and accuracy < bar else None,
+            objective=objective,
+        )
 
 
 def variance(now: Vitals) -> Iterator[Reading]:
     """Whether frames still differ from one another."""
-    for key, subject in (("features/std", "feature encoder"), ("context/std", "context encoder")):
-        value = now.get(key)
+    for metric in now.part.catalogue.read_by("variance"):
+        key, value = metric.name, now.get(metric.name)
         if value is None or math.isnan(value):
             continue
         bar = max(bars.STD_MIN, now.peaks.get(key, 0.0) / bars.STD_FALL)
         was_ever_good = now.peaks.get(key, 0.0) >= bars.STD_MIN
         yield Reading(
-            subject=subject,
+            subject=metric.words,
             figure=f"standard deviation over frames {value:.3g}",
             bar=f"at least {bar:.3g}",
             ailment=None if value >= bar else ailments.SHRUNKEN if was_ever_good else ailments.CONSTANT,
@@ -169,12 +184,12 @@ def stability(now: Vitals) -> Iterator[Reading]:
 
 def numbers(now: Vitals) -> Iterator[Reading]:
     """Whether every loss and gradient is a finite number."""
-    names = [key for key in now.record if key.split("/")[0] == "loss"] + ["grad_norm"]
+    names = [key for key in now.part.metrics if key.split("/")[0] == "loss"] + ["grad_norm"]
     bad = [name for name in names if not math.isfinite(now.get(name) or 0.0)]
     skipped = now.get("skipped_updates") or 0.0
     figure = "all finite"
     if bad or skipped:
-        figure = ", ".join([*(f"{name} is {now.record[name]}" for name in bad)])
+        figure = ", ".join([*(f"{name} is {now.get(name)}" for name in bad)])
         figure += (", " if bad else "") + f"{skipped:.0f} updates dropped"
         if now.suspects:
             figure += f", batches with {', '.join(now.suspects[:8])}"
@@ -201,6 +216,6 @@ def generalization(now: Vitals) -> Iterator[Reading]:
 
 
 RULES = {
-    "train": (numbers, codebooks, contrastive_task, masked_prediction, variance, stability),
+    "train": (numbers, codebooks, discrimination, prediction, variance, stability),
     "valid": (generalization,),
 }

@@ -4,12 +4,14 @@
 and ranks add up to one big step.
 """
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from seqssl.model.types import Context, LossTerm, MaskedFrames, Quantized
+from seqssl.model.types import Context, LossTerm, MaskedFrames, Quantized, Stat
 
 
 class ContrastiveLoss(nn.Module):
@@ -21,6 +23,11 @@ class ContrastiveLoss(nn.Module):
     none, and loses nothing. `final_dim` projects both sides first (as wav2vec 2.0 does); None compares them
     as they are, which needs equal widths.
     """
+
+    stats: ClassVar[tuple[Stat, ...]] = (
+        Stat("accuracy", unit="share", against="chance", rule="discrimination", short="contrastive acc"),
+        Stat("num_negatives", "different negatives", is_key=False),
+    )
 
     def __init__(
         self,
@@ -110,6 +117,9 @@ class MaskedPredictionLoss(nn.Module):
     has none): it keeps in the context encoder's output what is at a frame.
     """
 
+    stats: ClassVar[tuple[Stat, ...]] = (
+        Stat("accuracy", unit="share", against="trivial", rule="prediction", short="prediction acc"),
+    )
     absent: Tensor | None
 
     def __init__(
@@ -159,6 +169,8 @@ class DiversityLoss(nn.Module):
     them. Codes that the data give have no part in it; where there are no others, it is 0.
     """
 
+    stats: ClassVar[tuple[Stat, ...]] = (Stat("loss", "unevenness of code use", rule="evenness"),)
+
     def __init__(self, *, tap: str = "", weight: float = 0.1) -> None:
         super().__init__()
         self.tap, self.weight = tap, weight
@@ -182,6 +194,8 @@ def perplexity(distribution: Float[Tensor, "g v"]) -> Float[Tensor, "g"]:
 
 class FeaturePenalty(nn.Module):
     """Mean square of the feature encoder's valid output (wav2vec 2.0 BASE): a mean over frames, not rows."""
+
+    stats: ClassVar[tuple[Stat, ...]] = ()
 
     def __init__(self, *, tap: str = "", weight: float = 10.0) -> None:
         super().__init__()

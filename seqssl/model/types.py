@@ -9,6 +9,7 @@ r distances between frames, p positions or columns of a picture, x width of what
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -214,6 +215,27 @@ class Draws:
         """A fresh generator with this seed."""
         state = np.random.SeedSequence(self.seed).generate_state(2, np.uint32)
         return Generator(device).manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What one statistic of an objective means to people; a class lists its own in the attribute `stats`.
+
+    The metric is called `<objective>/<name>`; the name "loss" stands for the loss itself. `against` names the
+    statistic of the same objective that says what no learning would give. A health rule reads it by `rule`:
+    "discrimination" is an accuracy beside the chance of guessing, "prediction" an accuracy of codes, beside
+    the share of the most frequent code (`trivial`, which pre-training adds), "evenness" the loss of the term
+    that keeps all codes in use.
+    """
+
+    name: str
+    words: str = ""  # "" = the name
+    unit: Literal["share", "nats", "bits", "number"] = "number"
+    against: str = ""  # "" = nothing
+    against_words: str = ""  # "" = the name
+    rule: Literal["", "discrimination", "prediction", "evenness"] = ""
+    short: str = ""  # in a line of progress, without the objective's name; "" = that name and the words
+    is_key: bool = True  # whether it is shown beside the losses, with curves of its own; else only recorded
 
 
 def length_mask(lengths: Int[Tensor, "b"], size: int) -> Bool[Tensor, "b size"]:

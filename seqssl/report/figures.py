@@ -1,19 +1,11 @@
 """The pictures of a report, as text that can stand inside one HTML page."""
 
-import base64
 import colorsys
-import io
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
+from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any
 
-import matplotlib
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -22,124 +14,19 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import PercentFormatter
 from matplotlib.transforms import Affine2D
 
-COLORS = ("#2563eb", "#d97706", "#0f9d76", "#9333ea", "#dc2626", "#64748b")
-REFERENCE = "#94a3b8"
-MAX_POINTS = 600  # of a curve; a page holds dozens
+from seqssl.report.drawing import COLORS, REFERENCE, cycle, new_axes, png, styled, svg
+from seqssl.report.types import Illustration, Logo, Numbers, Whole
+
 MAX_BOOKS = 4  # of an illustration
 MAX_FRAMES = 240  # of an illustration; more cannot be told apart
-STYLE: dict[Any, Any] = {
-    "font.size": 9.0,
-    "axes.edgecolor": "#cbd5e1",
-    "axes.grid": True,
-    "axes.labelcolor": "#475569",
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "grid.color": "#eef2f7",
-    "legend.fontsize": 8.0,
-    "legend.frameon": False,
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "seqssl",  # the same picture twice is the same text
-    "xtick.color": "#64748b",
-    "ytick.color": "#64748b",
-}
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One set of axes over updates: patterns of metric names, and dashed reference lines."""
-
-    title: str
-    keys: tuple[str, ...]
-    references: tuple[str, ...] = ()
-    is_share: bool = False
-    is_log: bool = False
-
-
-PANELS = (
-    Panel("Loss", ("loss", "loss/*")),
-    Panel("Contrastive accuracy", ("contrastive/accuracy",), ("contrastive/chance",), is_share=True),
-    Panel(
-        "Masked-prediction accuracy",
-        ("masked_prediction/accuracy",),
-        ("masked_prediction/trivial",),
-        is_share=True,
-    ),
-    Panel("Bits per symbol", ("symbols/bits",), ("symbols/entropy_bits", "symbols/markov_bits")),
-    Panel("Codebook perplexity", ("perplexity/hard_*", "perplexity/soft_*"), ("perplexity/size",)),
-    Panel("Unused entries, most used entry", ("codes/dead_*", "codes/top1_*"), is_share=True),
-    Panel("Variation over frames", ("features/std", "context/std"), is_log=True),
-    Panel("Gradient norm", ("grad_norm",), is_log=True),
-    Panel("Learning rate", ("lr",)),
-    Panel("Gumbel temperature", ("temperature",)),
-    Panel("Masked, padding", ("mask/share", "padding/share"), is_share=True),
-    Panel("Throughput", ("throughput/*",)),
-    Panel("FLOPs utilization", ("mfu",), is_share=True),
-)
-
-
-def curves(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One SVG per panel that has something to show; `records` are those of metrics.jsonl."""
-    names = sorted({key for record in records for key in record})
-    with matplotlib.rc_context(STYLE):
-        return [
-            _curve(panel, records, names)
-            for panel in PANELS
-            if any(fnmatch(name, pattern) for name in names for pattern in panel.keys)
-        ]
-
-
-def _curve(panel: Panel, records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
-    figure, axes = _axes(4.6, 2.5)
-    shown = [name for pattern in panel.keys for name in names if fnmatch(name, pattern)]
-    for color, name in zip(_cycle(COLORS, len(shown)), shown, strict=True):
-        steps, values = _series(records, name, "train")
-        axes.plot(steps, values, color=color, linewidth=1.3, label=_label(name))
-        steps, values = _series(records, name, "valid")
-        label = "" if _series(records, name, "train")[0] else _label(name)
-        axes.plot(steps, values, "o-", color=color, linewidth=0.8, markersize=2.6, alpha=0.85, label=label)
-    for name in panel.references:
-        steps, values = max((_series(records, name, kind) for kind in ("valid", "train")), key=_num_points)
-        axes.plot(steps, values, "--", color=REFERENCE, linewidth=1.2, label=_label(name))
-    if panel.is_log:
-        axes.set_yscale("log", nonpositive="clip")
-    else:
-        axes.set_ylim(bottom=0, top=1.25 * axes.get_ylim()[1])  # room for the legend
-    if panel.is_share:
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.set_title(panel.title, loc="left", fontsize=10, color="#0f172a", fontweight="bold")
-    axes.set_xlabel("updates")
-    if len(axes.get_legend_handles_labels()[0]) > 1:
-        axes.legend(loc="best", ncols=2 if len(shown) > 3 else 1)
-    return _svg(figure)
-
-
-def _series(records: Iterable[Mapping[str, Any]], name: str, kind: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a metric; a long series is thinned."""
-    points = [(record["step"], float(record[name])) for record in records
-              if record["kind"] == kind and name in record]  # fmt: skip
-    stride = max(1, -(-len(points) // MAX_POINTS))
-    kept = points[::-stride][::-1]  # the last one always
-    return [step for step, _ in kept], [value for _, value in kept]
-
-
-def _num_points(series: tuple[list[int], list[float]]) -> int:
-    return len(series[0])
-
-
-def _label(name: str) -> str:
-    """Words for a metric's name: "perplexity/hard_0" is "hard 0"."""
-    words = name.rpartition("/")[2] if name.split("/")[0] in ("perplexity", "codes", "loss") else name
-    if name == "loss":
-        return "total"
-    return words.removeprefix("throughput/").replace("/", " ").replace("_", " ")
-
-
-def codebook_use(usage: npt.NDArray[Any]) -> str:
+def codebook_use(usage: Whole) -> str:
     """How often each entry is used, most used first; `usage` is (g, v) counts."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _axes(9.6, 2.5)
+    with styled():
+        figure, axes = new_axes(9.6, 2.5)
         num_entries = usage.shape[1]
-        for color, book, counts in zip(_cycle(COLORS, len(usage)), range(len(usage)), usage, strict=True):
+        for color, book, counts in zip(cycle(COLORS, len(usage)), range(len(usage)), usage, strict=True):
             shares = np.sort(counts)[::-1] / max(counts.sum(), 1)
             axes.stairs(shares, np.arange(num_entries + 1) + 0.5, fill=True, alpha=0.35, color=color)
             used = np.count_nonzero(counts)
@@ -152,10 +39,10 @@ def codebook_use(usage: npt.NDArray[Any]) -> str:
         axes.set_xlabel("entries, most used first")
         axes.set_ylabel("share of frames")
         axes.legend(loc="upper right")
-        return _svg(figure)
+        return svg(figure)
 
 
-def code_sequence(shown: Any) -> str:
+def code_sequence(shown: Illustration) -> str:
     """The picture or lines of an `Illustration`'s input over its codes and mask, as the data URI of a PNG."""
     num_frames = min(len(shown.codes), MAX_FRAMES)
     if shown.names and _is_one_hot(shown.image):
@@ -165,7 +52,7 @@ def code_sequence(shown: Any) -> str:
     end = num_frames * (shown.seconds_per_frame or 1.0)
     num_books = codes.shape[1]
     heights = [2.6 if len(shown.names) < 6 else 3.4, *[0.5] * num_books, 0.16]
-    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
+    with styled(has_grid=False):
         figure = Figure(figsize=(11.0, sum(heights) + 0.9), layout="constrained")
         grid = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
         rows: list[Axes] = grid[:, 0].tolist()
@@ -186,10 +73,10 @@ def code_sequence(shown: Any) -> str:
             axes.set_yticks([])
             axes.tick_params(length=0)
         rows[-1].set_xlabel("frames" if shown.seconds_per_frame is None else _seconds(rows, end))
-        return _png(figure)
+        return png(figure)
 
 
-def _image(axes: Axes, image: npt.NDArray[Any], end: float) -> None:
+def _image(axes: Axes, image: Numbers, end: float) -> None:
     low, high = np.nanpercentile(image, (1, 99.5))
     axes.imshow(
         image, origin="lower", aspect="auto", extent=(0, end, 0, len(image)), cmap="magma",
@@ -198,7 +85,7 @@ def _image(axes: Axes, image: npt.NDArray[Any], end: float) -> None:
     axes.set_ylabel("bins")
 
 
-def _lines(axes: Axes, image: npt.NDArray[Any], end: float, names: Sequence[str]) -> None:
+def _lines(axes: Axes, image: Numbers, end: float, names: Sequence[str]) -> None:
     """One line a channel, each within a band of its own; gaps stay open. Bits (one-hot) become marks."""
     places = (np.arange(image.shape[1]) + 0.5) * end / image.shape[1]
     if _is_one_hot(image):
@@ -221,7 +108,7 @@ def _lines(axes: Axes, image: npt.NDArray[Any], end: float, names: Sequence[str]
     axes.set_ylim(0, len(names))
 
 
-def _is_one_hot(image: npt.NDArray[Any]) -> bool:
+def _is_one_hot(image: Numbers) -> bool:
     return bool(len(image) > 1 and np.isin(image, (0.0, 1.0)).all() and (image.sum(axis=0) == 1).all())
 
 
@@ -240,21 +127,21 @@ def _in_units(size: float, value: float, position: object) -> str:
     return f"{value / size:g}"
 
 
-def sequence_logos(logos: Sequence[Any]) -> str:
+def sequence_logos(logos: Sequence[Logo]) -> str:
     """Sequence logos (Schneider and Stephens 1990) of `Logo`s, as the data URI of a PNG."""
     num_columns = min(4, len(logos))
     num_rows = -(-len(logos) // num_columns)
-    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
+    with styled(has_grid=False):
         figure = Figure(figsize=(11.0, 1.5 * num_rows + 0.2), layout="constrained")
         grid = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
         for axes in grid[len(logos) :]:
             axes.set_axis_off()
         for axes, logo in zip(grid, logos, strict=False):
             _logo(axes, logo)
-        return _png(figure)
+        return png(figure)
 
 
-def _logo(axes: Axes, logo: Any) -> None:
+def _logo(axes: Axes, logo: Logo) -> None:
     shares = logo.frequencies / np.maximum(logo.frequencies.sum(axis=0), 1e-9)  # v w
     used = shares.max(axis=1) > 0
     top = np.log2(max(2, used.sum()))
@@ -283,7 +170,7 @@ def _logo(axes: Axes, logo: Any) -> None:
     axes.set_title(f"code {logo.code}, {logo.share:.1%} of frames", fontsize=8, loc="left")
 
 
-def _code_strip(axes: Axes, codes: npt.NDArray[Any], end: float) -> None:
+def _code_strip(axes: Axes, codes: Whole, end: float) -> None:
     """A colored cell per frame; runs of one code that are wide enough carry its number."""
     colors = [[_code_color(int(code)) if code >= 0 else (1.0, 1.0, 1.0) for code in codes]]
     axes.imshow(colors, aspect="auto", extent=(0, end, 0, 1), interpolation="nearest")
@@ -299,33 +186,3 @@ def _code_strip(axes: Axes, codes: npt.NDArray[Any], end: float) -> None:
 def _code_color(code: int) -> tuple[float, float, float]:
     """A light color of its own for each code; successive codes are far apart (golden-ratio steps)."""
     return colorsys.hls_to_rgb(code * 0.618034 % 1, 0.62 + 0.16 * (code % 3), 0.6)
-
-
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """Axes with fixed margins: a layout engine would draw everything several times."""
-    figure = Figure(figsize=(width, height))
-    axes = figure.subplots()
-    figure.subplots_adjust(
-        left=0.6 / width, right=1 - 0.12 / width, bottom=0.45 / height, top=1 - 0.3 / height
-    )
-    return figure, axes
-
-
-def _cycle(items: Sequence[str], count: int) -> list[str]:
-    return [items[index % len(items)] for index in range(count)]
-
-
-def _svg(figure: Figure) -> str:
-    """The figure as an <svg> element without the header, links and metadata that only files need."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
-    text = text[text.index("<svg") :]
-    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text, count=2)
-    return re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", text, count=2)
-
-
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, transparent=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -11,7 +11,7 @@ import torch
 from seqssl.data.adapters import HasPicture, ModalityAdapter, Sample
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch, Draws, MaskedFrames
-from seqssl.report.page import Illustration, Logo
+from seqssl.report.types import Illustration, Logo
 
 MAX_LINES = 12  # channels that are drawn as lines; more make a picture
 MAX_BATCHES = 8  # that the counts of codes come from

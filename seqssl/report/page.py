@@ -1,51 +1,26 @@
 """report.html: one page about one run, which needs no other file and no network."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import numpy.typing as npt
 import yaml
 
 from seqssl import doctor
 from seqssl.config.tree import flatten
+from seqssl.config.values import Value
+from seqssl.data.files import write_atomic
+from seqssl.report.types import Illustration
+from seqssl.training import catalogue
+from seqssl.training.catalogue import Catalogues, Figure, Part, by_stream
+from seqssl.training.log import Record, number_of, read_records
+from seqssl.training.metrics import Metric
 
-STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #1e293b;
-  background: #f8fafc; margin: 0; }
-main { max-width: 1180px; margin: 0 auto; padding: 28px 24px 60px; }
-h1 { font-size: 26px; margin: 0; color: #0f172a; }
-h2 { font-size: 17px; margin: 36px 0 12px; color: #0f172a; }
-p { margin: 4px 0 12px; color: #475569; }
-code, pre { font: 12.5px/1.45 ui-monospace, "DejaVu Sans Mono", Menlo, monospace; }
-pre { overflow-x: auto; margin: 10px 0 0; }
-summary { cursor: pointer; color: #475569; }
-.card { background: #fff; border: 1px solid #e2e8f0; border-radius: 10px; padding: 14px 16px; }
-.grid { display: grid; gap: 14px; }
-.figures { grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); margin-top: 18px; }
-.figures b { display: block; font-size: 22px; line-height: 1.25; color: #0f172a; font-weight: 650;
-             white-space: nowrap; }
-.figures span { color: #64748b; font-size: 13px; }
-.curves { grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); }
-.curves .card { padding: 8px; }
-svg, img { display: block; width: 100%; height: auto; }
-table { border-collapse: collapse; width: 100%; }
-td { padding: 3px 14px 3px 0; vertical-align: top; border-top: 1px solid #f1f5f9; }
-tr:first-child td { border-top: 0; }
-td:first-child { color: #64748b; white-space: nowrap; }
-.badge { display: inline-block; border-radius: 99px; padding: 2px 12px; font-size: 13px; font-weight: 600;
-  vertical-align: 4px; margin-left: 10px; }
-.ok { background: #dcfce7; color: #166534; }
-.warning { background: #fef3c7; color: #92400e; }
-.failure { background: #fee2e2; color: #991b1b; }
-.finding { border-left: 5px solid #f59e0b; margin-bottom: 10px; }
-.finding.is-failure { border-left-color: #dc2626; }
-.finding p { margin: 4px 0 0; }
-"""
+STYLE = Path(__file__).with_name("style.css")
 
 # What the header tells of a configuration: words, and where each value stands.
 SUMMARY = (
@@ -60,51 +35,25 @@ SUMMARY = (
 )
 
 
-@dataclass(frozen=True)
-class Logo:
-    """What a code stands for: how often each symbol occurs at each step around its frames."""
-
-    code: int
-    share: float  # of all frames
-    frequencies: npt.NDArray[Any]  # v w: of each symbol at each of w steps
-    symbols: str  # one character each
-    own_steps: int = 1  # in the middle: the frame's own
-
-
-@dataclass(frozen=True)
-class Illustration:
-    """One row as the model sees it; t and s span the same input."""
-
-    title: str
-    image: npt.NDArray[Any]  # bins t: a picture of the input; NaN is missing
-    codes: npt.NDArray[Any]  # s g; -1 = none
-    mask: npt.NDArray[Any]  # s, True = hidden from the encoder
-    usage: npt.NDArray[Any]  # g v: how often each entry was chosen
-    seconds_per_frame: float | None = None  # None: the frames have no rate
-    names: tuple[str, ...] = ()  # of the bins, which are then lines (or letters)
-    stream: str = ""
-    logos: tuple[Logo, ...] = ()
-
-
 def write_report(run: Path, illustrations: Sequence[Illustration] = ()) -> Path:
     """Write report.html into a run folder from its config.yaml and metrics.jsonl; returns its path.
 
     Raises UserError where the folder has no metrics.
     """
-    from seqssl.data.files import write_atomic
-
     health = doctor.examine(run)
-    records = list(doctor.read_records(run / "metrics.jsonl"))
+    meanings = catalogue.read(run)
+    records = list(read_records(run / "metrics.jsonl"))
     path = run / "config.yaml"
     source = path.read_text(encoding="utf-8") if path.exists() else ""
-    config = flatten(yaml.safe_load(source) or {})
+    tree = yaml.safe_load(source)
+    config = flatten(tree if isinstance(tree, dict) else {})
     sections = [
         header(run, config, health),
-        key_figures(records),
+        key_figures(records, meanings),
         findings(health),
         *map(example, illustrations),
         *map(logos, illustrations),
-        *(curves(part, name) for name, part in streams_of(records).items()),
+        *(curves(parts, name) for name, parts in streams_of(records, meanings).items()),
         *map(codebooks, illustrations),
         in_order(health),
         configuration(config, source),
@@ -114,13 +63,13 @@ def write_report(run: Path, illustrations: Sequence[Illustration] = ()) -> Path:
     page = (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
     write_atomic(run / "report.html", page)
     return run / "report.html"
 
 
-def header(run: Path, config: Mapping[str, Any], health: doctor.Report) -> str:
+def header(run: Path, config: Mapping[str, Value], health: doctor.Report) -> str:
     """Name, verdict, and how far the run is."""
     name = " · ".join(str(config[key]) for key in ("recipe", "size") if config.get(key)) or run.name
     severities = {finding.severity for finding in health.findings}
@@ -133,29 +82,28 @@ def header(run: Path, config: Mapping[str, Any], health: doctor.Report) -> str:
     )
 
 
-def streams_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """The records of each kind of data, named "" where there is one; what is common to all comes first."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+def streams_of(records: Sequence[Record], catalogues: Catalogues) -> dict[str, list[Part]]:
+    """The records of each kind of data; under "", first, all of a lone one, or what is common."""
+    found: dict[str, list[Part]] = {}
     for record in records:
-        for name, part in doctor.by_stream(record).items():
-            found.setdefault(name, []).append(part)
+        for part in by_stream(record, catalogues):
+            found.setdefault(part.stream, []).append(part)
     return found
 
 
-def key_figures(records: Sequence[Mapping[str, Any]]) -> str:
+def key_figures(records: Sequence[Record], catalogues: Catalogues) -> str:
     """The last figures that matter, held-out where there are any."""
     trained = [record for record in records if record["kind"] == "train"]
     held_out = [record for record in records if record["kind"] == "valid"]
     last, where = (held_out[-1], "held-out") if held_out else (trained[-1], "training")
-    cards = [
-        (value, f"{name}: {label}" if name else label)
-        for name, part in doctor.by_stream(last).items()
-        for value, label in _figures(part, where)
-    ]
-    for key, unit in (("input_s", "seconds of input per second"), ("inputs", "inputs per second")):
-        speeds = [record[name] for record in trained if (name := f"throughput/{key}_per_s") in record]
-        if speeds:
-            cards.append((f"{median(speeds):,.0f}", f"{unit} (median)"))
+    cards = []
+    for part in by_stream(last, catalogues):
+        found = groupby(part.figures("card"), key=attrgetter("metric"))
+        for metric, figures in found:
+            if metric.unit != "rate":
+                value, label = card(list(figures), where)
+                cards.append((value, f"{part.stream}: {label}" if part.stream else label))
+    cards += speeds(streams_of(trained, catalogues).get("", ()))
     minutes, seconds = divmod(round(training_time(trained)), 60)
     cards.append((f"{minutes} min {seconds:02} s", "training"))
     items = "".join(
@@ -165,36 +113,39 @@ def key_figures(records: Sequence[Mapping[str, Any]]) -> str:
     return f'<div class="grid figures">{items}</div>'
 
 
-def training_time(records: Iterable[Mapping[str, Any]]) -> float:
+def card(figures: Sequence[Figure], where: str) -> tuple[str, str]:
+    """A metric's value, or those of all codebooks, and words with the baseline that is hardest to beat."""
+    metric, against = figures[0].metric, figures[0].against
+    value, label = ", ".join(metric.print(figure.value) for figure in figures), f"{where} {metric.words}"
+    if not against:
+        return value, label
+    baseline, number = against[-1]
+    if metric.unit == "count":
+        return value, f"{label} of {metric.print(number)} {baseline.words}"
+    return value, f"{label} ({baseline.words} {metric.print(number)})"
+
+
+def speeds(trained: Sequence[Part]) -> list[tuple[str, str]]:
+    """What is so much a second, with its words: the median over all windows of training."""
+    found: dict[Metric, list[float]] = {}
+    for part in trained:
+        for figure in part.figures("card"):
+            if figure.metric.unit == "rate":
+                found.setdefault(figure.metric, []).append(figure.value)
+    return [(metric.print(median(values)), f"{metric.words} (median)") for metric, values in found.items()]
+
+
+def training_time(records: Iterable[Record]) -> float:
     """Seconds, over all the times that a run was taken up: each starts its clock anew."""
     total = latest = 0.0
     for record in records:
-        now = float(record.get("time_s", latest))
+        now = number_of(record.get("time_s"))
+        if now is None or not math.isfinite(now):
+            continue
         if now < latest:
             total += latest
         latest = now
     return total + latest
-
-
-def _figures(last: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
-    if "loss" in last:
-        yield f"{float(last['loss']):.3f}", f"{where} loss"
-    for task, reference in (("contrastive", "chance"), ("masked_prediction", "trivial")):
-        accuracy, base = last.get(f"{task}/accuracy"), last.get(f"{task}/{reference}")
-        if accuracy is not None and base is not None:
-            words = task.replace("_", " ")
-            yield f"{float(accuracy):.1%}", f"{where} {words} accuracy ({reference} {float(base):.1%})"
-    perplexities = [float(last[key]) for key in sorted(last) if key.startswith("perplexity/hard_")]
-    if perplexities and "perplexity/size" in last:
-        shown = ", ".join(f"{value:.0f}" for value in perplexities)
-        yield shown, f"{where} hard perplexity of {float(last['perplexity/size']):.0f} entries"
-    if "symbols/bits" in last:
-        key = "symbols/markov_bits" if "symbols/markov_bits" in last else "symbols/entropy_bits"
-        words = "best Markov chain" if "markov" in key else "entropy"
-        yield (
-            f"{float(last['symbols/bits']):.3f}",
-            f"{where} bits per symbol ({words} {float(last[key]):.3f})",
-        )
 
 
 def findings(health: doctor.Report) -> str:
@@ -213,11 +164,11 @@ def findings(health: doctor.Report) -> str:
     return "<h2>Health findings</h2>\n" + "\n".join(cards)
 
 
-def curves(records: Sequence[Mapping[str, Any]], stream: str = "") -> str:
+def curves(parts: Sequence[Part], stream: str = "") -> str:
     """Every metric over updates."""
-    from seqssl.report import figures
+    from seqssl.report.curves import curves as drawn
 
-    cards = "\n".join(f'<div class="card">{svg}</div>' for svg in figures.curves(records))
+    cards = "\n".join(f'<div class="card">{svg}</div>' for svg in drawn(parts))
     return (
         f"<h2>Curves{_of(stream)}</h2>\n"
         "<p>Lines are training windows; lines with dots are held-out rows, without noise; "
@@ -275,15 +226,17 @@ def in_order(health: doctor.Report) -> str:
     return f'<h2>In order</h2>\n<div class="card">{table(rows)}</div>' if rows else ""
 
 
-def configuration(config: Mapping[str, Any], source: str) -> str:
+def configuration(config: Mapping[str, Value], source: str) -> str:
     """A summary, and the whole file folded away."""
     rows = []
     for words, keys in SUMMARY:
         known = [f"{key.rpartition('.')[2]} {config[key]}" for key in keys if config.get(key) is not None]
         if known:
             rows.append((words, ", ".join(known)))
-    for name, slot in (config.get("objectives") or {}).items():
-        rows.append((f"objective {name}", ", ".join(f"{key} {value}" for key, value in slot.items())))
+    objectives = config.get("objectives")
+    for name, slot in objectives.items() if isinstance(objectives, Mapping) else ():
+        said = [f"{key} {value}" for key, value in slot.items()] if isinstance(slot, Mapping) else [str(slot)]
+        rows.append((f"objective {name}", ", ".join(said)))
     if not rows:
         return ""
     return (

@@ -18,10 +18,12 @@ from seqssl.model.protocols import Task
 from seqssl.planning import hardware
 from seqssl.planning.cost import Cost, cost_of
 from seqssl.report.illustration import illustrate
-from seqssl.report.page import Illustration, write_report
+from seqssl.report.page import write_report
+from seqssl.report.types import Illustration
 from seqssl.runs.folder import alone, check_same_run, starting_weights, write_config
 from seqssl.runs.streams import describe, held_out, opened, references, training_batches
 from seqssl.training import parallel as strategies
+from seqssl.training.catalogue import Catalogue, Catalogues, Explains
 from seqssl.training.loop import Settings, Trainer, Units
 from seqssl.training.parallel import Parallel
 from seqssl.training.tasks import PretrainTask
@@ -98,6 +100,7 @@ def trainer_of(
 ) -> Trainer:
     """The loop, with what it needs of the configuration and the data."""
     seed, train = config.seed, config.train
+    meanings = catalogues_of(task, streams)
     # One update's micro-batches on all ranks are of one kind, so that ranks can share its statistics.
     group = train.accumulate * parallel.size
     return Trainer(
@@ -113,8 +116,16 @@ def trainer_of(
         precision=precision,
         units=units,
         references=references(streams) if parallel.is_first else {},
-        observe=Monitor(train.num_updates).observe,
+        catalogues=meanings,
+        observe=Monitor(train.num_updates, meanings).observe,
     )
+
+
+def catalogues_of(task: Task, streams: Sequence[Stream]) -> Catalogues:
+    """What the metrics of each kind of data mean."""
+    if not isinstance(task, Explains):
+        return {stream.name: Catalogue.from_stats({}) for stream in streams}
+    return {stream.name: Catalogue.from_stats(task.stats(stream.name)) for stream in streams}
 
 
 def report_on(task: Task, streams: Sequence[OpenStream], seed: int, out: Path) -> None:

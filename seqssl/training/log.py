@@ -2,10 +2,43 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 Value = bool | int | float | str | list[str] | None  # what a record of metrics.jsonl holds
+Record = Mapping[str, Value]
+NOT_FINITE = ("nan", "inf", "-inf")  # how `write` spells what JSON cannot hold
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The records of a metrics file; what is none (a line cut by a kill) is left out."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        yield from (record for record in map(_parsed, lines) if record is not None)
+
+
+def _parsed(line: str) -> Record | None:
+    """The record of a line, which has a kind and a step; None for anything else."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+        return None
+    step = number_of(record.get("step"))
+    return record if step is not None and math.isfinite(step) else None
+
+
+def number_of(value: Value) -> float | None:
+    """A value of a record as a number, also one that stands there by its name; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and value not in NOT_FINITE:
+        return None
+    try:
+        return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
 
 
 class MetricsLog:
@@ -19,21 +52,19 @@ class MetricsLog:
 
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at + 1)
 
-    def _forget_after(self, step: int) -> list[dict[str, Value]]:
+    def _forget_after(self, step: int) -> list[Record]:
         """Drop records that a killed run wrote after its last checkpoint: they will come again."""
         if not self.path.exists():
             return []
-        kept = [
-            line
-            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-            if _step_of(line) <= step
-        ]
+        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        parsed = [(line, _parsed(line)) for line in lines]
+        kept = [(line, record) for line, record in parsed if record is not None and _step_of(record) <= step]
         partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(f"{line}\n" for line in kept))
+        partial.write_text("".join(f"{line}\n" for line, _ in kept), encoding="utf-8")
         partial.replace(self.path)
-        return [json.loads(line) for line in kept]
+        return [record for _, record in kept]
 
-    def write(self, record: Mapping[str, Value]) -> None:
+    def write(self, record: Record) -> None:
         """Append one record; floats that JSON cannot hold become their names."""
         safe = {
             key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
@@ -52,8 +83,5 @@ class MetricsLog:
         self._board.close()
 
 
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf  # a line cut by a kill
+def _step_of(record: Record) -> float:
+    return number_of(record.get("step")) or 0.0

@@ -19,6 +19,7 @@ from seqssl.errors import HealthHalt, Interrupted
 from seqssl.model.protocols import Summarizes, Task
 from seqssl.model.types import Batch, Draws, Plan
 from seqssl.training import checkpoint, optim
+from seqssl.training.catalogue import Catalogues, write
 from seqssl.training.log import MetricsLog, Value
 from seqssl.training.parallel import Alone, Parallel
 from seqssl.training.progress import Reporter, describe
@@ -76,6 +77,7 @@ class Trainer:
     precision: torch.dtype = torch.float32
     units: Units = field(default_factory=Units)
     references: Mapping[str, float] = field(default_factory=dict)  # figures of the held-out data alone
+    catalogues: Catalogues = field(default_factory=dict)  # what the metrics of each kind of data mean
     observe: Callable[[Mapping[str, Value]], Sequence[object]] = lambda record: ()
 
     def fit(self) -> dict[str, float]:
@@ -86,6 +88,8 @@ class Trainer:
         problems = self.resume()
         self.runner = self.parallel.wrap(StepModule(self.task))
         self.log = MetricsLog(self.run, resume_at=self.update) if self.parallel.is_first else None
+        if self.parallel.is_first and self.catalogues:
+            write(self.run, self.catalogues)
         self.reporter = Reporter(train.num_updates, self.update, quiet=not self.parallel.is_first)
         for record in self.log.kept if self.log else []:
             self.observe(record)  # the health rules remember what came before
@@ -233,7 +237,7 @@ class Trainer:
         record["time_s"] = round(time.monotonic() - self.started, 3)
         record |= metrics
         self.log.write(record)
-        self.reporter.say(describe(record))
+        self.reporter.say(describe(record, self.catalogues))
         self.check_health(record)
 
     def check_health(self, record: Mapping[str, Value]) -> None:

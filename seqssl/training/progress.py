@@ -1,51 +1,33 @@
 """What a person sees while training: a bar on a terminal, plain lines elsewhere."""
 
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from seqssl.training.catalogue import Catalogues, Figure, by_stream
+from seqssl.training.log import Record
 
-def describe(record: Mapping[str, Any]) -> str:
+
+def describe(record: Record, catalogues: Catalogues) -> str:
     """A line for a metrics record, with one more for each stream of a joint run."""
-    streams = [name.removesuffix("/loss") for name in record if name.endswith("/loss")]
-    head = f"{record['kind']:5} {record['step']:>6}"
-    if not streams:
-        return " | ".join([head, *_figures(record)])
-    lines = [" | ".join([head, f"loss {record['loss']:.3f}", *_speed(record)])]
-    for stream in streams:
-        part = {key.removeprefix(f"{stream}/"): value for key, value in record.items()}
-        speeds = ("throughput/input_s_per_s", "throughput/inputs_per_s")
-        lines.append(" | ".join([f"{'':6}{stream:10}", *_figures(part | dict.fromkeys(speeds))]))
+    common, *streams = by_stream(record, catalogues)
+    lines = [" | ".join([f"{common.kind:5} {common.step:>6}", *map(_words, common.figures("line"))])]
+    lines += [" | ".join([f"{'':6}{part.stream:10}", *map(_words, part.figures("line"))]) for part in streams]
     return "\n".join(lines)
 
 
-def _figures(record: Mapping[str, Any]) -> Iterator[str]:
-    """The loss, what it is made of, and how the codes are used."""
-    yield f"loss {record['loss']:.3f}"
-    yield from (f"{key[5:]} {value:.3f}" for key, value in record.items() if key[:5] == "loss/")
-    if "contrastive/accuracy" in record:
-        accuracy, chance = record["contrastive/accuracy"], record["contrastive/chance"]
-        yield f"contrastive acc {accuracy:.1%} (chance {chance:.1%})"
-    if "masked_prediction/accuracy" in record:
-        accuracy, trivial = record["masked_prediction/accuracy"], record["masked_prediction/trivial"]
-        yield f"prediction acc {accuracy:.1%} (trivial {trivial:.1%})"
-    if "symbols/bits" in record:
-        chain = f", Markov {record['symbols/markov_bits']:.3f}" if "symbols/markov_bits" in record else ""
-        entropy = f"entropy {record['symbols/entropy_bits']:.3f}"
-        yield f"bits/symbol {record['symbols/bits']:.3f} ({entropy}{chain})"
-    if "perplexity/hard_0" in record:
-        yield f"perplexity {record['perplexity/hard_0']:.0f}/{record['perplexity/size']:.0f}"
-    yield from _speed(record)
-
-
-def _speed(record: Mapping[str, Any]) -> Iterator[str]:
-    if record.get("throughput/input_s_per_s") is not None:
-        yield f"{record['throughput/input_s_per_s']:,.0f} s/s"
-    elif record.get("throughput/inputs_per_s") is not None:
-        yield f"{record['throughput/inputs_per_s']:,.0f} steps/s"
+def _words(figure: Figure) -> str:
+    """A metric as a line of progress has it: its words, its value, and what it is read against."""
+    metric, value = figure.metric, figure.metric.print(figure.value)
+    words = (metric.short or metric.words).replace("*", metric.star(figure.name) or "")
+    against = [(base.short or base.words, metric.print(number)) for base, number in figure.against]
+    if metric.unit == "rate":
+        return f"{value} {words}"
+    if metric.unit == "count":
+        return "/".join([f"{words} {value}", *(number for _, number in against)])
+    known = ", ".join(" ".join(pair) for pair in against)
+    return f"{words} {value} ({known})" if known else f"{words} {value}"
 
 
 class Reporter:

@@ -1,12 +1,10 @@
 """The tally: sums over a window of steps, turned into numbers once, at its end."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from seqssl.model.objectives import perplexity
 from seqssl.model.types import Batch, Output, Plan
 from seqssl.training.checkpoint import Sums
 from seqssl.training.parallel import Parallel
@@ -64,13 +62,14 @@ class Tally:
         """The window's metrics; the one place that waits for the device.
 
         With several streams they are named `<stream>/<metric>`, and `loss` is their mean, weighed by the
-        largest count among the terms of each. `summarize` makes metrics of what is no single number.
+        largest count among the terms of each. `summarize` makes metrics of what is no single number; it is
+        given all statistics, and as `<term>/count` what each term was summed over.
         """
         sums = {name: value.cpu() for name, value in self.sums.items()}
         found = {stream: _StreamSums.of(sums, stream) for stream in _streams_in(sums)}
         parts = {stream: own.metrics() for stream, own in found.items()}
         for stream, own in found.items():
-            parts[stream] |= summarize(own.statistics, stream) if summarize is not None else {}
+            parts[stream] |= summarize(own.statistics | own.counts(), stream) if summarize is not None else {}
         metrics: dict[str, float] = {}
         if parts and "" not in parts:
             sizes = {stream: own.size() for stream, own in found.items()}
@@ -121,6 +120,10 @@ class _StreamSums:
                 (found.statistics if kind == "sum" else found.data)[name] = value
         return found
 
+    def counts(self) -> dict[str, Tensor]:
+        """What each term was summed over, as `<term>/count`."""
+        return {f"{name}/count": term["count"] for name, term in self.terms.items()}
+
     def size(self) -> float:
         """The largest count among the terms: what this stream's loss is mostly a mean over."""
         return max(float(term["count"]) for term in self.terms.values())
@@ -145,31 +148,3 @@ class _StreamSums:
 def _streams_in(sums: Mapping[str, Tensor]) -> list[str]:
     """The kinds of data that were counted."""
     return sorted({key.partition("|")[0] for key in sums if "|" in key})
-
-
-def symbol_metrics(counts: Tensor, nats: Sequence[float | None], word: int) -> dict[str, float]:
-    """How well ids that the data give are predicted: bits for each, beside the entropy of their counts.
-
-    `word`: the ids that one code stands for.
-    """
-    known = [value for value in nats if value is not None]
-    if not known:
-        return {}
-    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    return {
-        "symbols/bits": sum(known) / len(known) / math.log(2) / word,
-        "symbols/entropy_bits": float(perplexity(shares).log2().mean()) / word,
-    }
-
-
-def code_metrics(codes: Tensor, usage: Tensor) -> dict[str, float]:
-    """How the codebooks are used, from the counts of chosen codes (g, v) and the mean soft use (g, v)."""
-    shares = codes / codes.sum(dim=1, keepdim=True).clamp(min=1)
-    hard, soft = perplexity(shares), perplexity(usage)
-    metrics = {"perplexity/size": float(codes.shape[1])}
-    for g in range(codes.shape[0]):
-        metrics[f"perplexity/hard_{g}"] = float(hard[g])
-        metrics[f"perplexity/soft_{g}"] = float(soft[g])
-        metrics[f"codes/dead_{g}"] = float((codes[g] == 0).double().mean())
-        metrics[f"codes/top1_{g}"] = float(shares[g].max())
-    return metrics

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from seqssl.model.joint import JointModel
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import HasWords, Summarizes, Task
-from seqssl.model.types import Batch, Draws, Output, Plan
-from seqssl.training.tally import Tally, code_metrics, symbol_metrics
+from seqssl.model.types import Batch, Draws, Output, Plan, Stat
+from seqssl.training.catalogue import stats_of
+from seqssl.training.codes import code_summary
+from seqssl.training.tally import Tally
 
 HELD_OUT = 2**31  # in the place of the update in seeds of evaluation: no update has this number
 
@@ -39,7 +41,13 @@ class PretrainTask:
         """How codes are used and predicted, from the counts of chosen codes."""
         targets = self.model.of(stream).targets
         word = targets.ids_per_code if isinstance(targets, HasWords) else 1
-        return summary(sums, word)
+        stats = self.stats(stream)
+        predicting = [name for name in stats if any(stat.rule == "prediction" for stat in stats[name])]
+        return code_summary(sums, predicting, word=word)
+
+    def stats(self, stream: str) -> dict[str, tuple[Stat, ...]]:
+        """What the objectives say that they report."""
+        return {name: stats_of(objective) for name, objective in self.model.of(stream).losses.items()}
 
 
 @torch.no_grad()
@@ -70,27 +78,3 @@ class StepModule(nn.Module):
     def forward(self, batch: Batch, plan: Plan, draws: Draws) -> Output:
         """The task's step."""
         return self._task.step(batch, plan, draws)
-
-
-def summary(sums: dict[str, Tensor], word: int) -> dict[str, float]:
-    """TO BE REPLACED."""
-    masked = sums["masked"].clamp(min=1)
-    num_learned = sums["usage"].shape[0]
-    metrics: dict[str, float] = {}
-    if num_learned:
-        counts = sums["codes"][:num_learned, : sums["usage"].shape[1]]
-        metrics |= code_metrics(counts, sums["usage"] / masked)
-    if "masked_prediction/accuracy" in sums:
-        tops = (sums["codes"].max(dim=1).values / masked).tolist()
-        metrics["masked_prediction/trivial"] = sum(tops) / len(tops)
-        if len(tops) > 1:
-            metrics |= {f"masked_prediction/trivial_{g}": top for g, top in enumerate(tops)}
-        nats = (sums["masked_prediction/nats"] / masked).tolist()
-        metrics |= symbol_metrics(sums["codes"][num_learned:], nats[num_learned:], word)
-        if 0 < num_learned < len(tops):
-            for kind, books in (("codes", range(num_learned)), ("symbols", range(num_learned, len(tops)))):
-                found = [float(sums[f"masked_prediction/accuracy_{g}"] / masked) for g in books]
-                metrics[f"{kind}/accuracy"] = sum(found) / len(found)
-                metrics[f"{kind}/trivial"] = sum(tops[g] for g in books) / len(books)
-    metrics["mask/share"] = float(sums["masked"] / sums["maskable"])
-    return metrics

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from seqssl import Batch, Output, Plan
+from seqssl.training.codes import code_summary
 from seqssl.training.parallel import Alone
 from seqssl.training.tally import Tally
-from seqssl.training.tasks import PretrainTask, summary
+from seqssl.training.tasks import PretrainTask
 
 
 def step(codes: Tensor, size: int = 5) -> tuple[Output, Plan, Batch]:
@@ -30,7 +31,7 @@ def step(codes: Tensor, size: int = 5) -> tuple[Output, Plan, Batch]:
 
 
 def summarize(sums: dict[str, Tensor], stream: str) -> dict[str, float]:
-    return summary(sums, 1)
+    return code_summary(sums, ["masked_prediction"])
 
 
 def test_codes_are_counted_in_their_own_codebook() -> None:

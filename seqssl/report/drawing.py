@@ -1,0 +1,69 @@
+"""How every picture of a report is drawn: colors, axes, and figures as text that can stand in a page."""
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLORS = ("#2563eb", "#d97706", "#0f9d76", "#9333ea", "#dc2626", "#64748b")
+REFERENCE = "#94a3b8"
+
+
+@contextmanager
+def styled(*, has_grid: bool = True) -> Iterator[None]:
+    """Within it, matplotlib draws as a report looks."""
+    with matplotlib.rc_context(
+        {
+            "font.size": 9.0,
+            "axes.edgecolor": "#cbd5e1",
+            "axes.grid": has_grid,
+            "axes.labelcolor": "#475569",
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "grid.color": "#eef2f7",
+            "legend.fontsize": 8.0,
+            "legend.frameon": False,
+            "svg.fonttype": "none",  # text stays text
+            "svg.hashsalt": "seqssl",  # the same picture twice is the same text
+            "xtick.color": "#64748b",
+            "ytick.color": "#64748b",
+        }
+    ):
+        yield
+
+
+def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """Axes with fixed margins: a layout engine would draw everything several times."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots()
+    figure.subplots_adjust(
+        left=0.6 / width, right=1 - 0.12 / width, bottom=0.45 / height, top=1 - 0.3 / height
+    )
+    return figure, axes
+
+
+def cycle(items: Sequence[str], count: int) -> list[str]:
+    """So many items, from the first on and around."""
+    return [items[index % len(items)] for index in range(count)]
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an <svg> element without the header, links and metadata that only files need."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
+    text = text[text.index("<svg") :]
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text, count=2)
+    return re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", text, count=2)
+
+
+def png(figure: Figure) -> str:
+    """The figure as the data URI of a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, transparent=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
