@@ -7,7 +7,7 @@ from seqssl import Frames
 
 
 class TimeMixer(nn.Module):
-    """A weighted mean over all frames; the weight falls with the distance in time, each half at its own rate."""
+    """A weighted mean over all frames; the weight falls with the distance in time."""
 
     def __init__(self, dim: int, *, num_rates: int = 4) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from seqssl import Batch, FixedCodes
 
 
 class HuBertTargets(FixedCodes):
-    """k-means ids of a teacher's frames; the teacher is a run, the clusters are those of some of its frames."""
+    """k-means ids of the frames of a teacher, which is a run; `clusters` are made of some of them."""
 
     def __init__(
         self, input_dim: int, vector_dim: int, *, run: str, tap: str = "output", num_clusters: int = 5
