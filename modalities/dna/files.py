@@ -117,7 +117,7 @@ def _genbank(path: Path) -> Iterator[Sequence]:
         warnings.simplefilter("ignore", BiopythonParserWarning)
         warnings.filterwarnings("error", "Premature end", BiopythonParserWarning)
         try:
-            records = list(SeqIO.parse(lines, "genbank"))  # type: ignore[no-untyped-call]
+            records = list(SeqIO.parse(lines, "genbank"))
         except BiopythonParserWarning as warning:
             raise ValueError(f"cut short: {warning}") from warning
     for record in records:

@@ -161,7 +161,7 @@ def two_bit(path: Path) -> Any:
 
     stream = path.open("rb")
     try:
-        reader = TwoBitIterator(stream)  # type: ignore[no-untyped-call]
+        reader = TwoBitIterator(stream)
     except Exception:
         stream.close()
         raise
@@ -174,7 +174,7 @@ def opened(path: Path) -> Any:
     if is_bgzf(path):
         from Bio.bgzf import BgzfReader
 
-        return BgzfReader(str(path), "rb")  # type: ignore[no-untyped-call]
+        return BgzfReader(str(path), "rb")
     return gzip.open(path) if is_gzip(path) else path.open("rb")
 
 

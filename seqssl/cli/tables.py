@@ -11,7 +11,7 @@ from rich.table import Table
 from seqssl.config.schema import RunConfig, Slot
 from seqssl.planning.cost import Cost, parts_of
 from seqssl.planning.hardware import GPU_UTILIZATION, LOCAL_UTILIZATION
-from seqssl.planning.plan import Plan
+from seqssl.planning.plan import Budget
 from seqssl.training import catalogue
 from seqssl.training.log import Record, number_of, read_records
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from seqssl.model.pretraining import PretrainingModel
 
 
-def plan_tables(plan: Plan) -> "RenderableType":
+def plan_tables(plan: Budget) -> "RenderableType":
     """Parameters, memory and time."""
     cost = plan.cost
     title = f"{plan.title}: {cost.parameters / 1e6:,.1f}M parameters"
@@ -49,6 +49,10 @@ def plan_tables(plan: Plan) -> "RenderableType":
         " of a matrix product\nmeasured just now. Accumulate: set train.accumulate so."
         " Checkpointing: train.checkpoint_activations."
     )
+    if cost.is_real:
+        notes += "\nA part of this model looks at values: one row was really run, and counts for all."
+    if plan.task != "pretrain":
+        notes += f"\nThis is the cost of pre-training; what task={plan.task} does beside it is not counted."
     return Group(parts, batch, memory, times, notes)
 
 

@@ -1,20 +1,24 @@
-"""What a micro-batch costs.
+"""What a micro-batch costs: time and memory, from a step that is run without values (`measure`).
 
-Parameters are counted on torch's meta device. FLOPs are 2 per multiply-add of matrix products and
-convolutions, backward twice the forward; norms, activations and data loading are left out. Activation
-memory is what autograd keeps for the backward pass, summed over the layers by the formulas below.
+FLOPs are 2 per multiply-add of matrix products and convolutions, forward and backward; norms, activations
+and data loading are left out. Activation memory is what autograd keeps for the backward pass.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
-from seqssl.config.schema import RunConfig, StreamConfig
-from seqssl.config.values import number
+from seqssl.config.schema import RunConfig
 from seqssl.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
+
+    from seqssl.assembly import Model, Stream
+    from seqssl.model.pretraining import PretrainingModel
+    from seqssl.model.types import Batch
+    from seqssl.planning.measure import Work
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Cost:
     row_input: float
     row_frames: int
     micro_flops: float  # forward and backward
+    is_real: bool = False  # one row was really run, because a part of the model looks at values
 
     @property
     def parameters(self) -> int:
@@ -67,88 +72,77 @@ class Cost:
         return self.memory.total(self.checkpointed)
 
 
-def cost_of(config: RunConfig) -> Cost:
-    """What a micro-batch of a run costs; the model is built on the meta device."""
-    if config.streams:
-        return _joint_cost(config)
-    from seqssl.assembly import build_model, streams_of
+def cost_of(config: RunConfig, streams: "Sequence[Stream] | None" = None) -> Cost:
+    """What a micro-batch of a run costs; of several kinds of data, the mean one by their weights.
 
-    model = build_model(config, device="meta")
-    (stream,) = streams_of(config)
-    shape = _Shape.of(config, stream.spec, model.feature_encoder)
-    feature_flops, feature_bytes = _feature_encoder_cost(config, shape)
-    parts = [
-        Part(
-            name,
-            _count(module),
-            feature_flops if name == "feature encoder" else _flops(name, module, config, shape),
+    `streams` are those of the configuration, where they are at hand already. Nothing of the model's size is
+    built, unless a part looks at values: then the weights are.
+    """
+    from seqssl.assembly import assemble, streams_of
+    from seqssl.planning.measure import measure
+
+    streams = streams or streams_of(config)
+    plain = replace(config, train=replace(config.train, checkpoint_activations=False))
+    taps, bfloat16 = config.encoder.taps, config.train.precision != "float32"
+    whole = assemble(plain, streams, "meta")
+    total = sum(stream.weight for stream in streams)
+    shapes: dict[str, _Shape] = {}
+    works: dict[str, Work] = {}
+    for stream in streams:
+        shapes[stream.name] = _Shape.of(stream, whole.of(stream.name))
+        works[stream.name] = measure(
+            lambda device, name=stream.name: assemble(plain, streams, device).of(name),  # type: ignore[misc]
+            shapes[stream.name].batch(stream, whole.of(stream.name)),
+            partial(parts_of, taps=taps),
+            bfloat16=bfloat16,
         )
-        for name, module in parts_of(model, config.encoder.taps).items()
-    ]
-    bfloat16 = config.train.precision != "float32"
+    shares = {stream.name: stream.weight / total for stream in streams}
     checkpointed = config.train.checkpoint_activations
-    repeated = sum(part.forward_flops for part in parts if "blocks" in part.name) if checkpointed else 0
+    repeated = {name: _blocks(work, "flops") if checkpointed else 0.0 for name, work in works.items()}
+    first = shapes[streams[0].name]
+    is_joint = len(streams) > 1
+    steps = sum(shares[name] * shape.rows * shape.row_steps for name, shape in shapes.items())
     return Cost(
-        parts=parts,
-        memory=_memory(config, model, shape, feature_bytes, bfloat16),
+        parts=_parts(whole, streams, works, shares, taps),
+        memory=_memory(config, whole, list(works.values())),
         checkpointed=checkpointed,
         precision="bfloat16" if bfloat16 else "float32",
-        unit=shape.unit,
-        rows=shape.rows,
-        row_input=shape.row_input,
-        row_frames=shape.frames,
-        micro_flops=3 * sum(part.forward_flops for part in parts) + repeated,
+        unit="input steps" if is_joint else first.unit,
+        rows=1 if is_joint else first.rows,
+        row_input=round(steps) if is_joint else first.row_input,
+        row_frames=max(shape.frames for shape in shapes.values()),
+        micro_flops=sum(shares[name] * (work.flops + repeated[name]) for name, work in works.items()),
+        is_real=any(work.is_real for work in works.values()),
     )
 
 
-def _joint_cost(config: RunConfig) -> Cost:
-    """The mean micro-batch of a joint run, by the weights of its streams; the encoder counts once."""
-    costs = {
-        name: cost_of(
-            replace(config, streams={}, **{f.name: getattr(part, f.name) for f in fields(StreamConfig)})
-        )
-        for name, part in config.parts().items()
-    }
-    first = next(iter(costs.values()))
-    parts = [part for part in first.parts if part.name.startswith("encoder")]
-    for name, cost in costs.items():
-        own = [part for part in cost.parts if not part.name.startswith("encoder")]
-        parts += [replace(part, name=f"{name}: {part.name}") for part in own]
-    number = sum(part.parameters for part in parts)
-    total = sum(stream.weight for stream in config.streams.values())
-    shares = {name: stream.weight / total for name, stream in config.streams.items()}
-    scale = number / first.parameters
-    memory = Memory(
-        weights=int(first.memory.weights * scale),
-        gradients=4 * number,
-        optimizer=int(first.memory.optimizer * scale),
-        activations=max(cost.memory.activations for cost in costs.values()),
-        activations_checkpointed=max(cost.memory.activations_checkpointed for cost in costs.values()),
-    )
-    rates = {name: _rate_of(part) for name, part in config.parts().items()}
-    steps = sum(shares[name] * cost.rows * cost.row_input * rates[name] for name, cost in costs.items())
-    return replace(
-        first,
-        parts=parts,
-        memory=memory,
-        unit="input steps",
-        rows=1,
-        row_input=round(steps),
-        row_frames=max(cost.row_frames for cost in costs.values()),
-        micro_flops=sum(shares[name] * cost.micro_flops for name, cost in costs.items()),
-    )
+def _parts(
+    whole: "Model",
+    streams: "Sequence[Stream]",
+    works: "Mapping[str, Work]",
+    shares: Mapping[str, float],
+    taps: Mapping[str, int],
+) -> list[Part]:
+    """The parts of the model with their work in the mean micro-batch; the context encoder is there once."""
+    parts: dict[str, Part] = {}
+    for stream in streams:
+        work, share = works[stream.name], shares[stream.name]
+        for name, module in parts_of(whole.of(stream.name), taps).items():
+            shown = name if name.startswith("encoder") or not stream.name else f"{stream.name}: {name}"
+            part = parts.get(shown) or Part(shown, _count(module), 0.0)
+            flops = share * work.parts[name].flops if name in work.parts else 0.0
+            parts[shown] = replace(part, forward_flops=part.forward_flops + flops)
+    rest = sum(share * works[name].forward.flops for name, share in shares.items())
+    rest -= sum(part.forward_flops for part in parts.values())
+    # What no module of the list does itself: a method that is called in the place of forward, for one.
+    return [*parts.values(), *([Part("everything else", 0, rest)] if rest > 1.0 else [])]
 
 
-def _rate_of(config: StreamConfig) -> float:
-    """Input steps in one unit of a stream's cost."""
-    from seqssl.assembly import build_adapter
-
-    return build_adapter(config.modality).spec.rate_hz or 1.0
-
-
-def parts_of(model: Any, taps: Mapping[str, int]) -> dict[str, "nn.Module"]:
+def parts_of(model: "PretrainingModel", taps: Mapping[str, int]) -> dict[str, "nn.Module"]:
     """The model's parts by name, those without parameters left out; blocks are grouped by tap."""
-    parts = {
+    from torch import nn
+
+    parts: dict[str, object] = {
         "feature encoder": model.feature_encoder,
         "masking": model.masking,
         "targets": model.targets,
@@ -162,7 +156,8 @@ def parts_of(model: Any, taps: Mapping[str, int]) -> dict[str, "nn.Module"]:
         below = layers
     parts["encoder: blocks above every tap, unused"] = model.encoder.blocks[below:]
     parts["objectives"] = model.objectives
-    return {name: part for name, part in parts.items() if [*part.parameters(), *part.buffers()]}
+    modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+    return {name: part for name, part in modules.items() if [*part.parameters(), *part.buffers()]}
 
 
 @dataclass(frozen=True)
@@ -173,33 +168,45 @@ class _Shape:
     row_steps: int
     row_input: float
     unit: str
-    channels: tuple[int, ...]
-    dtype: str
     frames: int  # per row
-    masked: float  # per row, expected
 
     @classmethod
-    def of(cls, config: RunConfig, spec: Any, feature_encoder: Any) -> "_Shape":
+    def of(cls, stream: "Stream", model: "PretrainingModel") -> "_Shape":
+        """As many rows as fit, all as long as rows may be."""
         import torch
 
-        data, rate = config.data, spec.rate_hz
+        data, rate = stream.config.data, stream.spec.rate_hz
         batch = _steps(data.batch_seconds, data.batch_frames, rate) or 1
         row_steps = min(batch, _steps(data.max_seconds, data.max_frames, rate) or batch)
-        frames = int(feature_encoder.output_lengths(torch.tensor([row_steps]))[0])
-        start, span = number(config.masking, "start_prob", 0.065), number(config.masking, "span", 10)
         return cls(
             rows=max(1, batch // row_steps),
             row_steps=row_steps,
             row_input=row_steps / (rate or 1),
             unit="s" if rate else "input steps",
-            channels=(spec.channels,) if spec.channels else (),
-            dtype=spec.dtype,
-            frames=frames,
-            masked=frames * (1 - (1 - start) ** span),
+            frames=int(model.feature_encoder.output_lengths(torch.tensor([row_steps]))[0]),
+        )
+
+    def batch(self, stream: "Stream", model: "PretrainingModel") -> "Batch":
+        """A made-up micro-batch; it has all that a part may read, whatever it is."""
+        import torch
+
+        from seqssl.model.types import Batch
+
+        spec, size = stream.spec, (self.rows, self.row_steps)
+        books = spec.codebook_sizes
+        return Batch(
+            torch.zeros(()).to(getattr(torch, spec.dtype)).expand(*size, *filter(None, [spec.channels])),
+            torch.full((self.rows,), self.row_steps),
+            times=(torch.arange(self.row_steps) / (spec.rate_hz or 1.0)).expand(size),
+            codes=None
+            if books is None
+            else torch.zeros(self.rows, self.frames, len(books), dtype=torch.long),
+            stream=stream.name,
         )
 
 
 def _steps(seconds: float | None, frames: int | None, rate_hz: float | None) -> int | None:
+    """Input steps of a setting that may be in seconds."""
     if seconds is None:
         return frames
     if rate_hz is None:
@@ -207,115 +214,39 @@ def _steps(seconds: float | None, frames: int | None, rate_hz: float | None) -> 
     return round(seconds * rate_hz)
 
 
-def _flops(name: str, module: "nn.Module", config: RunConfig, shape: _Shape) -> float:
-    """Forward FLOPs of a part above the feature encoder, for a micro-batch."""
-    weights = 2 * sum(p.numel() for p in module.parameters() if p.ndim > 1)  # one multiply-add per frame
-    frames, masked = shape.rows * shape.frames, shape.rows * shape.masked
-    width = config.encoder.dim
-    if "unused" in name:
-        return 0.0
-    if "blocks" in name:
-        attention = _attention_flops(config.mixer, width, shape.frames)
-        return float(frames * (weights + attention * len(list(module.children()))))
-    if name == "objectives":  # heads, and the similarities of each row's masked frames
-        similarities = 2 * shape.masked * int(number(config.quantizer, "dim", width))
-        seen = sum(_flops("heads", head, config, shape) for head in module.children() if _reads_seen(head))
-        return masked * (weights + similarities) + seen * (1 - masked / frames)
-    if name == "targets" and not any(slot.get("seen_weight") for slot in config.objectives.values()):
-        return weights * masked
-    return weights * frames
+def _blocks(work: "Work", figure: Literal["flops", "saved", "inputs"]) -> float:
+    """What all blocks of the context encoder do in a forward pass."""
+    return sum(float(getattr(part, figure)) for name, part in work.parts.items() if "blocks" in name)
 
 
-def _reads_seen(objective: object) -> bool:
-    return bool(getattr(objective, "seen_weight", 0))
-
-
-def _attention_flops(mixer: Mapping[str, Any], dim: int, frames: int) -> int:
-    """Scores and weighted sums of one layer, per frame; other mixers are counted by their weights alone."""
-    if "num_heads" not in mixer:
-        return 0
-    return (6 if mixer.get("position") == "relative" else 4) * frames * dim
-
-
-def _feature_encoder_cost(config: RunConfig, shape: _Shape) -> tuple[float, int]:
-    """FLOPs forward, and bytes kept for backward, by a run on fake tensors: shapes without data."""
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from seqssl.assembly import build_feature_encoder, streams_of
-
-    kept: dict[int, Tensor] = {}
-
-    def keep(x: "Tensor") -> "Tensor":
-        kept[id(x)] = x
-        return x
-
-    with FakeTensorMode():
-        encoder = build_feature_encoder(streams_of(config)[0], config.encoder.dim)
-        inputs = torch.zeros(1, shape.row_steps, *shape.channels, dtype=getattr(torch, shape.dtype))
-        lengths = torch.full((1,), shape.row_steps)
-        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x)
-        try:
-            with FlopCounterMode(display=False) as counter, hooks:
-                encoder(inputs, lengths)
-        except RuntimeError:  # it looks at values; what is left is one multiply-add per weight and frame
-            weights = sum(p.numel() for p in nn_parameters(encoder) if p.ndim > 1)
-            return 2.0 * weights * shape.rows * shape.frames, 0
-    return float(shape.rows * counter.get_total_flops()), shape.rows * sum(x.nbytes for x in kept.values())
-
-
-def _memory(config: RunConfig, model: Any, shape: _Shape, feature_bytes: int, bfloat16: bool) -> Memory:
+def _memory(config: RunConfig, whole: "Model", works: "Sequence[Work]") -> Memory:
     """Weights in float32 (and their bfloat16 copies under autocast), gradients, optimizer, activations."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = [p for p in whole.parameters() if p.requires_grad]
     number = sum(p.numel() for p in trained)
-    held = sum(p.nbytes for p in model.parameters()) + sum(b.nbytes for b in model.buffers())
+    held = sum(p.nbytes for p in whole.parameters()) + sum(b.nbytes for b in whole.buffers())
     if config.optim.name == "adafactor":  # rows and columns of the second moment
         states = sum(
             p.numel() // p.shape[-1] + p.numel() // p.shape[-2] if p.ndim > 1 else p.numel() for p in trained
         )
     else:
         states = 2 * number
-    frames = shape.rows * shape.frames
-    block = _block_bytes(config, shape.frames, bfloat16)
-    layers, width = config.encoder.num_layers, config.encoder.dim
-    masked = shape.rows * shape.masked
-    learned = sum(model.targets.codebook_sizes)
-    heads = [(o.head.out_features, _reads_seen(o)) for o in model.objectives.values() if hasattr(o, "head")]
-    predicted, seen = sum(size for size, _ in heads), sum(size for size, reads in heads if reads)
-    # In float32: logits and softmaxes of the quantizer and of the heads, similarities and their softmax.
-    numbers = masked * (4 * learned + 2 * predicted + 2 * shape.masked) + (frames - masked) * 2 * seen
-    rest = feature_bytes + int(4 * numbers)
     return Memory(
-        weights=held + (2 * number if bfloat16 else 0),
+        weights=held + max(work.copies for work in works),
         gradients=4 * number,
         optimizer=4 * states,
-        activations=frames * layers * block + rest,
-        activations_checkpointed=frames * (layers * 4 * width + block) + rest,
+        activations=max(work.forward.saved for work in works),
+        activations_checkpointed=max(
+            _checkpointed(work, max(config.encoder.taps.values())) for work in works
+        ),
     )
 
 
-def _block_bytes(config: RunConfig, frames: int, bfloat16: bool) -> int:
-    """What one block keeps for its backward pass, bytes per frame of a row with `frames` of them.
-
-    Counted as what autograd saves (tests/test_plan.py counts again): `residual` tensors stay in float32;
-    of the others `hidden` have the encoder's width, `inner` that of the feed-forward. Attention keeps no
-    scores, for it runs through torch's fused kernel; relative position keeps its bias.
-    """
-    encoder, item = config.encoder, 2 if bfloat16 else 4
-    residual, hidden, inner = (6, 14, 4) if encoder.block["target"] == "conformer" else (2, 6, 2)
-    position, ffn_dim = config.mixer.get("position"), int(number(encoder.block, "ffn_dim", 4 * encoder.dim))
-    bias = int(number(config.mixer, "num_heads", 0)) * frames if position == "relative" else 0
-    hidden += 2 if position == "rotary" else 0  # queries and keys before and after
-    return 4 * residual * encoder.dim + item * (hidden * encoder.dim + inner * ffn_dim + bias)
-
-
-def nn_parameters(part: object) -> "list[Tensor]":
-    """Parameters of a part that may be no module."""
-    from torch import nn
-
-    return [*part.parameters()] if isinstance(part, nn.Module) else []
+def _checkpointed(work: "Work", num_blocks: int) -> int:
+    """Bytes kept where blocks keep their inputs alone; one after the other is then run once more."""
+    blocks = _blocks(work, "saved")
+    return int(work.forward.saved - blocks + _blocks(work, "inputs") + blocks / num_blocks)
 
 
 def _count(module: "nn.Module") -> int:
+    """Weights that are trained."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -28,16 +28,17 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The cost of a run."""
+class Budget:
+    """What a run takes."""
 
     title: str
+    task: str  # the target of its slot
     cost: Cost
     num_updates: int
     estimates: list[Estimate]
 
 
-def plan(config: RunConfig, devices: int = 1, device: str | None = None) -> Plan:
+def plan(config: RunConfig, devices: int = 1, device: str | None = None) -> Budget:
     """Estimate a run on 1 to `devices` devices.
 
     `device` names a GPU of `GPUS`; None shows the default GPU. This machine, measured, is always shown.
@@ -47,7 +48,7 @@ def plan(config: RunConfig, devices: int = 1, device: str | None = None) -> Plan
     estimates = [_estimate(config, cost, gpu, number) for number in _counts(devices)]
     estimates += [_estimate(config, cost, speed, 1) for speed in local_speeds()]
     title = f"{config.recipe}, size {config.size}"
-    return Plan(title, cost, config.train.num_updates, estimates)
+    return Budget(title, str(config.task["target"]), cost, config.train.num_updates, estimates)
 
 
 def load_recipe(name: str | Path, *overrides: str) -> RunConfig:

@@ -64,13 +64,14 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
         task = build_task(config, model, streams)
         task.model.to(device)
         precision = resolve_precision(config.train, device)
-        units, machine = measure(cost_of(config), streams, device, precision)
+        cost = cost_of(config, kinds) if isinstance(task, PretrainTask) else None
+        units, machine = measure(cost, streams, device, precision)
         amount = f"{sum(p.numel() for p in task.model.parameters()) / 1e6:.1f} M parameters"
         say("\n".join([*map(describe, streams), f"run: {out} | {amount} | {machine}"]))
         trainer = trainer_of(config, task, streams, out, device, parallel, precision, units)
         metrics = trainer.fit()
         report = out / "report.html"
-        parallel.first(lambda: report_on(task, streams, config.seed, out), device)
+        parallel.first(lambda: report_on(task, model, streams, config.seed, out), device)
     if metrics and not math.isfinite(metrics.get("loss", 0.0)):
         raise HealthHalt(f"the held-out loss is not a number; `seqssl doctor {out}` says more.")
     return Run(out, metrics, report, time.monotonic() - began)
@@ -128,12 +129,12 @@ def catalogues_of(task: Task, streams: Sequence[Stream]) -> Catalogues:
     return {stream.name: Catalogue.from_stats(task.stats(stream.name)) for stream in streams}
 
 
-def report_on(task: Task, streams: Sequence[OpenStream], seed: int, out: Path) -> None:
+def report_on(task: Task, model: Model, streams: Sequence[OpenStream], seed: int, out: Path) -> None:
     """report.html, with a row of each kind of data where the task is pre-training."""
     shown: list[Illustration] = []
     if isinstance(task, PretrainTask):
         shown = [
-            illustrate(task.model.of(stream.name), held_out([stream], seed=seed), stream.adapter, seed)
+            illustrate(model.of(stream.name), held_out([stream], seed=seed), stream.adapter, seed)
             for stream in streams
         ]
     write_report(out, shown)
@@ -167,14 +168,17 @@ def resolve_precision(train: TrainConfig, device: torch.device) -> torch.dtype:
 
 
 def measure(
-    cost: Cost, streams: Sequence[Stream], device: torch.device, precision: torch.dtype
+    cost: Cost | None, streams: Sequence[Stream], device: torch.device, precision: torch.dtype
 ) -> tuple[Units, str]:
-    """What a unit of input costs, what the device can do, and a sentence about the machine."""
+    """What a unit of input costs, what the device can do, and a sentence about the machine.
+
+    `cost` None: the work of a step is not known.
+    """
     rates = {stream.spec.rate_hz for stream in streams}
     rate = rates.pop() if len(rates) == 1 else None
     if len(streams) > 1 or (rate is not None and rate < 1):
         rate = None  # steps per second say more than years per second
-    per_input = cost.micro_flops / (cost.rows * cost.row_input) / (rate or 1)
+    per_input = None if cost is None else cost.micro_flops / (cost.rows * cost.row_input) / (rate or 1)
     name = str(precision).removeprefix("torch.")
     if device.type == "cuda":
         kind = torch.cuda.get_device_name(device)

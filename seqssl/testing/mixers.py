@@ -102,7 +102,7 @@ def rows_may_be_permuted(factory: Factory) -> None:
 def gradient_reaches_every_parameter(factory: Factory) -> None:
     """In a row of many frames, every trainable parameter has a finite gradient."""
     mixer, x, valid = _made(factory)
-    mixer(x, valid)[valid].square().sum().backward()  # type: ignore[no-untyped-call]
+    mixer(x, valid)[valid].square().sum().backward()
     for name, parameter in mixer.named_parameters():
         if parameter.requires_grad:
             require(parameter.grad is not None, f"no gradient reaches {name}")

@@ -124,7 +124,7 @@ def gradient_reaches_every_parameter(factory: Factory) -> None:
     objective = _made(factory)
     trained = {n: p for n, p in getattr(objective, "named_parameters", dict)() if p.requires_grad}
     if trained:
-        _term(objective, *random_case()).total.backward()  # type: ignore[no-untyped-call]
+        _term(objective, *random_case()).total.backward()
     for name, parameter in trained.items():
         require(parameter.grad is not None, f"no gradient reaches {name}")
         require_finite(parameter.grad, f"the gradient of {name}")

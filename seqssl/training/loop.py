@@ -171,7 +171,7 @@ class Trainer:
                 mean = total / counts[name].clamp(min=1) * (counts[name] > 0)
                 loss = loss + output.weights[name] * mean
         # Ranks average their gradients, where the sum is wanted.
-        (loss * self.parallel.size).backward()  # type: ignore[no-untyped-call]
+        (loss * self.parallel.size).backward()
         self.tally.add(output, plan, batch)
 
     def write_training_record(self) -> None:

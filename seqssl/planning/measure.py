@@ -1,0 +1,241 @@
+"""The work of one step, measured on fake tensors: shapes go through the model, values do not.
+
+Whatever the parts are, a stranger's among them, they are run and counted: nothing is guessed from
+configuration keys. A part that looks at values cannot be run so; it is then run on one real row.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    conv_flop_count,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
+
+from seqssl.model.pretraining import PretrainingModel
+from seqssl.model.types import Batch, Draws, Plan
+
+aten = torch.ops.aten
+TEMPERATURE = 1.0  # any, so that noise is drawn as in training
+Shape = Sequence[int]
+Op = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one part of the model does in a forward pass."""
+
+    flops: float = 0.0  # 2 per multiply-add of matrix products and convolutions
+    saved: int = 0  # bytes that autograd keeps for the backward pass
+    inputs: int = 0  # bytes of the part's first argument
+
+    def __add__(self, other: "Share") -> "Share":
+        return Share(self.flops + other.flops, self.saved + other.saved, self.inputs + other.inputs)
+
+    def __mul__(self, factor: int) -> "Share":
+        return Share(self.flops * factor, self.saved * factor, self.inputs * factor)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a micro-batch takes."""
+
+    parts: Mapping[str, Share]  # of the parts asked for, by name
+    forward: Share  # all of the model
+    flops: float  # forward and backward
+    copies: int  # bytes of the weights' copies in bfloat16, which `saved` leaves out
+    is_real: bool = False  # one row was run on real tensors, because a part looks at values
+
+
+def measure(
+    build: Callable[[str], PretrainingModel],
+    batch: Batch,
+    parts_of: Callable[[PretrainingModel], Mapping[str, nn.Module]],
+    *,
+    bfloat16: bool,
+) -> Work:
+    """Run a training step of a full micro-batch without its values.
+
+    `build` makes the model on a device, "meta" or "cpu"; `parts_of` names the parts to tell apart. A part
+    within a part counts for the outer one.
+    """
+    model, draws = build("meta").train(), Draws((0,), TEMPERATURE)
+    plan = model.plan(batch, draws)  # where masks lie decides shapes, so that they are really drawn
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), _Undrawn():  # type: ignore[no-untyped-call]
+            model.to_empty(device="cpu")
+            return _step(model, batch, plan, draws, parts_of(model), bfloat16=bfloat16)
+    except Exception:  # asking for a value raises many kinds; what is wrong anyhow is raised again below
+        model, row, rows = build("cpu").train(), _first_row(batch), len(batch.lengths)
+        work = _step(model, row, model.plan(row, draws), draws, parts_of(model), bfloat16=bfloat16)
+    parts = {name: part * rows for name, part in work.parts.items()}
+    return Work(parts, work.forward * rows, work.flops * rows, work.copies, is_real=True)
+
+
+def _step(
+    model: PretrainingModel,
+    batch: Batch,
+    plan: Plan,
+    draws: Draws,
+    parts: Mapping[str, nn.Module],
+    *,
+    bfloat16: bool,
+) -> Work:
+    """One step forward and backward, counted."""
+    assert plan.frames is not None
+    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
+    meter = _Meter(counter, {_address(p) for p in model.parameters()})
+    with counter, meter.watching(parts):
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
+        with saved_tensors_hooks(meter.keep, lambda x: x), _Copies(meter), autocast:
+            output = model(batch, plan.frames, temperature=TEMPERATURE, generator=draws.generator())
+        forward = meter.reading()
+        torch.stack([*output.terms.values()]).sum().backward()
+    return Work(meter.parts, forward, float(counter.get_total_flops()), sum(meter.copies.values()))
+
+
+def _first_row(batch: Batch) -> Batch:
+    """A micro-batch of one row."""
+
+    def first(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[:1]
+
+    return replace(
+        batch,
+        inputs=batch.inputs[:1],
+        lengths=batch.lengths[:1],
+        observed=first(batch.observed),
+        times=first(batch.times),
+        codes=first(batch.codes),
+    )
+
+
+class _Meter:
+    """Counts what is computed and kept, for all and for each part."""
+
+    def __init__(self, counter: FlopCounterMode, weights: set[int]) -> None:
+        self.parts: dict[str, Share] = {}
+        self.copies: dict[int, int] = {}  # bytes of weights in another precision, by address
+        self._counter, self._weights = counter, weights
+        self._kept: dict[int, Tensor] = {}  # alive, so that no address comes twice
+        self._saved = 0
+        self._inside, self._before = "", Share()
+
+    def keep(self, x: Tensor) -> Tensor:
+        """Autograd keeps a tensor; views of the same memory count once, weights never."""
+        address = _address(x)
+        if address not in self._kept and address not in self._weights and address not in self.copies:
+            self._kept[address] = x
+            self._saved += x.untyped_storage().nbytes()
+        return x
+
+    def copied(self, source: Tensor, copy: Tensor) -> None:
+        """A tensor was cast; of weights this makes copies that are there once, however large the batch."""
+        if _address(source) in self._weights:
+            self.copies[_address(copy)] = copy.nbytes
+            self._kept.setdefault(_address(copy), copy)
+
+    def reading(self) -> Share:
+        """All so far."""
+        return Share(float(self._counter.get_total_flops()), self._saved)
+
+    @contextmanager
+    def watching(self, parts: Mapping[str, nn.Module]) -> Iterator[None]:
+        """Within it, the share of each part is counted, and that of a list of modules by its members."""
+        handles = []
+        for name, part in parts.items():
+            for module in part.children() if isinstance(part, nn.ModuleList | nn.ModuleDict) else [part]:
+                handles += [
+                    module.register_forward_pre_hook(partial(self._enter, name)),
+                    module.register_forward_hook(partial(self._leave, name)),
+                ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, name: str, module: nn.Module, inputs: tuple[object, ...]) -> None:
+        """A part begins, unless it is within another one."""
+        if not self._inside:
+            self._inside, self._before = name, self.reading()
+
+    def _leave(self, name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        """A part ends: what came since its beginning is its share."""
+        if self._inside == name:
+            now, before, first = self.reading(), self._before, next(iter(inputs), None)
+            size = first.nbytes if isinstance(first, Tensor) else 0
+            own = Share(now.flops - before.flops, now.saved - before.saved, size)
+            self.parts[name] = self.parts.get(name, Share()) + own
+            self._inside = ""
+
+
+class _Copies(TorchDispatchMode):
+    """Tells the meter of casts."""
+
+    def __init__(self, meter: _Meter) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._meter = meter
+
+    def __torch_dispatch__(
+        self, func: Op, types: object, args: tuple[Tensor, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> Tensor:
+        """Run any operation; of a cast, tell."""
+        result = func(*args, **(kwargs or {}))
+        if func is aten._to_copy.default:
+            self._meter.copied(args[0], result)
+        return result
+
+
+class _Undrawn(TorchDispatchMode):
+    """Takes generators away from draws: torch has no fake ones, and fake tensors no values to draw."""
+
+    def __torch_dispatch__(
+        self, func: Op, types: object, args: tuple[Tensor, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> Tensor:
+        """Run any operation, without a generator."""
+        kwargs = dict(kwargs or {})
+        if "generator" in kwargs:
+            kwargs["generator"] = None
+        return func(*args, **kwargs)
+
+
+def _address(x: Tensor) -> int:
+    """What two views of the same memory share."""
+    return int(x.untyped_storage()._cdata)
+
+
+def _conv_backward(
+    grad_out: Shape, x: Shape, w: Shape, bias: object, stride: object, padding: object, dilation: object,
+    transposed: bool, output_padding: object, groups: int, asked: Sequence[bool], out_shape: object = None,
+) -> int:  # fmt: skip
+    """As much as the forward pass for each gradient asked for; torch's own formula forgets the groups."""
+    return sum(asked[:2]) * conv_flop_count(list(x), list(w), list(grad_out), transposed=transposed)
+
+
+def _attention(q: Shape, k: Shape, v: Shape, *rest: object, out_shape: object = None, **more: object) -> int:
+    """The fused kernel of CPUs, which torch does not count."""
+    return int(sdpa_flop_count(q, k, v))
+
+
+def _attention_backward(
+    grad_out: Shape, q: Shape, k: Shape, v: Shape, *rest: object, out_shape: object = None, **more: object
+) -> int:
+    """Its backward pass."""
+    return int(sdpa_backward_flop_count(grad_out, q, k, v))
+
+
+FORMULAS = {
+    aten.convolution_backward: _conv_backward,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
