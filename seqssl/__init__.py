@@ -18,6 +18,7 @@ _HOMES = {
         "Output",
         "Plan",
         "Quantized",
+        "Segment",
         "Stat",
     ),
     "seqssl.data.adapters": ("ModalityAdapter", "Record", "Rejected", "Rows", "Sample", "SampleSpec"),
@@ -124,6 +125,7 @@ if TYPE_CHECKING:
     from seqssl.model.types import Output as Output
     from seqssl.model.types import Plan as Plan
     from seqssl.model.types import Quantized as Quantized
+    from seqssl.model.types import Segment as Segment
     from seqssl.model.types import Stat as Stat
     from seqssl.planning.plan import load_recipe as load_recipe
     from seqssl.runs.folder import load as load

@@ -330,13 +330,18 @@ def build_task(config: RunConfig, model: Model, streams: Sequence[OpenStream]) -
     wiring = Lazy(
         model=lambda: model,
         streams=lambda: streams,
-        labels=lambda: tuple(sorted({str(label) for s in streams for label in s.corpus.labels})),
-        groups=lambda: tuple(sorted({str(group) for s in streams for group in s.corpus.groups})),
+        labels=lambda: tuple(sorted({str(label) for s in streams for label in s.corpus.labels} - {""})),
+        groups=lambda: groups_of(streams),
         seed=lambda: config.seed,
     )
     with seeded(config.seed):
         task: Task = construct(config.task, "task", wiring)
     return task
+
+
+def groups_of(streams: Sequence[OpenStream]) -> tuple[str, ...]:
+    """All groups of a run, in the order of the numbers that `Batch.groups` has for them."""
+    return tuple(sorted({str(group) for stream in streams for group in stream.corpus.groups} - {""}))
 
 
 def set_scaling(model: PretrainingModel, statistics: Mapping[str, Sequence[float]] | None) -> None:

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from seqssl.model.protocols import FeatureEncoder
+from seqssl.model.types import Segment
+
+Row = dict[str, Any]  # the columns of a stored row: text, numbers, bytes, arrays of one or two dimensions
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,8 @@ class SampleSpec:
     @classmethod
     def restore(cls, values: Mapping[str, Any]) -> "SampleSpec":
         """A spec from JSON or YAML, which know lists only."""
-        names = values.get("channel_names")
-        return cls(**{**values, "channel_names": None if names is None else tuple(names)})
+        known: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return cls(**known)
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,12 @@ class Sample:
     """One row, ready to be batched."""
 
     values: Shaped[np.ndarray, "t *c"]
-    label: str = ""
+    label: object = ""  # of the whole row; a task knows what it is
     group: str = ""
     observed: Bool[np.ndarray, "t *c"] | None = None  # False = missing; of the values' shape
     times: Float[np.ndarray, "t"] | None = None  # seconds
+    codes: Int[np.ndarray, "s g"] | None = None  # one frame for each spec.code_stride steps; -1 = none
+    segments: Sequence[Segment] | None = None  # labelled stretches, in input steps
 
 
 @dataclass(frozen=True)

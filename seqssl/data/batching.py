@@ -1,18 +1,20 @@
 """Deterministic batches of like length: what is in batch number m is a function of the seed alone."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from seqssl.data.adapters import ModalityAdapter, Sample
+from seqssl.data.adapters import ModalityAdapter, Row, Sample
 from seqssl.data.epochs import Item, padding_share, plan_epoch
+from seqssl.data.joining import all_or_none, crop, join, where_given
 from seqssl.data.shards import Corpus
 from seqssl.data.workers import start_worker, worker_context
 from seqssl.errors import UserError
@@ -26,7 +28,8 @@ class BatchLoader:
 
     Lengths are in input steps. `shuffle` means training: rows move between batches from epoch to
     epoch, crops are random and the adapter may augment; else crops are from the middle. Samples
-    draw from (seed, epoch, row), so the batches do not depend on `workers`.
+    draw from (seed, epoch, row), so the batches do not depend on `workers`. `groups` are all of the run,
+    in the order of their numbers; None = those of the corpus.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class BatchLoader:
         seed: int = 0,
         workers: int = 0,
         shuffle: bool = True,
+        groups: Sequence[str] | None = None,
     ) -> None:
         self.rows = corpus.rows(split)
         if len(self.rows) == 0:
@@ -49,7 +53,9 @@ class BatchLoader:
         self.lengths = corpus.lengths[self.rows]
         self._weights = None if corpus.weights is None else corpus.weights[self.rows]
         self._groups = np.unique(corpus.groups[self.rows], return_inverse=True)[1]
-        self._builder = _BatchBuilder(corpus, adapter, max_length, seed, shuffle)
+        names = sorted(set(corpus.groups.tolist())) if groups is None else groups
+        numbers = {name: number for number, name in enumerate(filter(None, names))}
+        self._builder = _BatchBuilder(corpus, adapter, max_length, seed, shuffle, numbers)
         self._batch_length, self._join_length, self._workers = batch_length, join_length, workers
         self._starts = [0]  # number of the first batch of each epoch, as far as known
         self.plan = lru_cache(maxsize=2)(self._plan)
@@ -103,9 +109,11 @@ class BatchLoader:
             yield epoch, self._items(self.plan(epoch)[index])
 
     def _items(self, batch: Sequence[Item]) -> list[Item]:
+        """Row numbers of the corpus for positions within the split."""
         return [tuple(self.rows[list(item)].tolist()) for item in batch]
 
     def _load(self, work: Iterator[tuple[int, list[Item]]]) -> Iterator[Batch]:
+        """Build batches, in worker processes if there are any; they come in the order of `work`."""
         if self._workers == 0:
             yield from map(self._builder.build, work)
             return
@@ -125,17 +133,24 @@ class BatchLoader:
             yield batch
 
 
-class _BatchBuilder(Dataset[Any]):
+class _BatchBuilder(Dataset[Batch | UserError]):
     """Makes batches from row numbers, here or in a worker."""
 
     def __init__(
-        self, corpus: Corpus, adapter: ModalityAdapter, max_length: int | None, seed: int, training: bool
+        self,
+        corpus: Corpus,
+        adapter: ModalityAdapter,
+        max_length: int | None,
+        seed: int,
+        training: bool,
+        groups: Mapping[str, int],
     ) -> None:
         self.corpus = corpus
         self.adapter = adapter
         self.max_length = max_length
         self.seed = seed
         self.training = training
+        self.groups = groups
 
     def __getitem__(self, work: tuple[int, list[Item]]) -> Batch | UserError:
         """The batch, or the error to raise in the main process, which shows no worker's stack trace."""
@@ -145,73 +160,60 @@ class _BatchBuilder(Dataset[Any]):
             return error
 
     def build(self, work: tuple[int, list[Item]]) -> Batch:
+        """The batch of an epoch's items."""
         epoch, items = work
         samples, keys = [], []
         for item in items:
             rows = [self.corpus.row(number) for number in item]
-            samples.append(_joined([self._sample(row, epoch, n) for row, n in zip(rows, item, strict=True)]))
+            parts = [self._sample(row, epoch, n) for row, n in zip(rows, item, strict=True)]
+            samples.append(join(parts, self.adapter.spec.code_stride))
             keys.append(" + ".join(row["key"] for row in rows))
-        return collate(samples, keys)
+        return collate(samples, keys, self.groups)
 
-    def _sample(self, row: dict[str, Any], epoch: int, number: int) -> Sample:
+    def _sample(self, row: Row, epoch: int, number: int) -> Sample:
+        """A row as a sample that is not longer than it may be; in training, cut out at random."""
         rng = np.random.default_rng([self.seed, epoch, number]) if self.training else None
         sample = self.adapter.load(row, rng)
+        label = row["label"] if sample.label == "" else sample.label
+        sample = replace(sample, label=label, group=row["group"])  # an adapter need not repeat them
         excess = len(sample.values) - (self.max_length or len(sample.values))
         if excess <= 0:
             return sample
         start = int(rng.integers(excess + 1)) if rng else excess // 2
-        part = slice(start, start + len(sample.values) - excess)
-        return replace(
-            sample,
-            values=sample.values[part],
-            observed=None if sample.observed is None else sample.observed[part],
-            times=None if sample.times is None else sample.times[part],
-        )
+        stride = self.adapter.spec.code_stride if sample.codes is not None else 1
+        start -= start % (stride or 1)  # codes are cut between two frames
+        return crop(sample, start, len(sample.values) - excess, stride)
 
 
-def _joined(samples: Sequence[Sample]) -> Sample:
-    """Samples one after the other."""
-    if len(samples) == 1:
-        return samples[0]
-    return Sample(
-        values=np.concatenate([sample.values for sample in samples]),
-        observed=_all_or_none(np.concatenate, [sample.observed for sample in samples]),
-        times=_all_or_none(_joined_times, [sample.times for sample in samples]),
-    )
+def collate(samples: Sequence[Sample], keys: list[str], groups: Mapping[str, int] | None = None) -> Batch:
+    """Samples as one batch, padded with zeros (`observed` with False, codes with -1).
 
-
-def _joined_times(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Each part goes on one of its own steps after the end of the one before."""
-    joined = [parts[0]]
-    for part in parts[1:]:
-        step = part[1] - part[0] if len(part) > 1 else 1.0
-        joined.append(part - part[0] + joined[-1][-1] + step)
-    return np.concatenate(joined)
-
-
-def collate(samples: Sequence[Sample], keys: list[str]) -> Batch:
-    """Samples as one batch, padded with zeros (and `observed` with False)."""
+    `groups` numbers the groups by their names; None where there are none.
+    """
+    labels = tuple(sample.label for sample in samples)
+    segments = all_or_none([sample.segments for sample in samples])
     return Batch(
         inputs=_padded([sample.values for sample in samples]),
         lengths=torch.tensor([len(sample.values) for sample in samples]),
-        observed=_all_or_none(_padded, [sample.observed for sample in samples]),
-        times=_all_or_none(_padded, [sample.times for sample in samples]),
+        observed=where_given(_padded, [sample.observed for sample in samples]),
+        times=where_given(_padded, [sample.times for sample in samples]),
+        codes=where_given(partial(_padded, value=-1), [sample.codes for sample in samples]),
+        labels=labels if any(label not in ("", None) for label in labels) else None,
+        segments=None if segments is None else tuple(map(tuple, segments)),
+        groups=torch.tensor([groups.get(sample.group, -1) for sample in samples]) if groups else None,
         keys=keys,
     )
 
 
-def _all_or_none(combine: Callable[[Sequence[Any]], T], arrays: Sequence[np.ndarray | None]) -> T | None:
-    """What an adapter gives with one sample it gives with all."""
-    return None if arrays[0] is None else combine(arrays)
-
-
-def _padded(arrays: Sequence[np.ndarray]) -> Tensor:
+def _padded(arrays: Sequence[Shaped[np.ndarray, "t ..."]], value: int = 0) -> Tensor:
+    """Arrays as the rows of one tensor; `value` follows the shorter ones."""
     shape = (len(arrays), max(map(len, arrays)), *arrays[0].shape[1:])
-    out = np.zeros(shape, dtype=arrays[0].dtype)
+    out = np.full(shape, value, dtype=arrays[0].dtype)
     for row, array in zip(out, arrays, strict=True):
         row[: len(array)] = array
     return torch.from_numpy(out)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _as_it_is(batch: T) -> T:
+    """What a worker sends needs no collating."""
     return batch

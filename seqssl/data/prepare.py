@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqssl.config.schema import DataConfig
+from seqssl.config.values import Value
 from seqssl.data.adapters import ModalityAdapter, Record, Rejected, SampleSpec
 from seqssl.data.catalog import find_corpus, get
 from seqssl.data.files import (
@@ -35,6 +35,7 @@ from seqssl.errors import UserError
 
 REJECTED = "rejected.jsonl"
 QUALITY = "quality.jsonl"
+YOUNGER = ("code_stride", "codebook_sizes")  # fields of a spec that schema version 2 began without
 
 
 def prepare(
@@ -229,14 +230,14 @@ def _split_sizes(out: Path, shards: Sequence[Shard], rate_hz: float | None) -> d
     }
 
 
-def _describe(adapter: ModalityAdapter) -> dict[str, Any]:
+def _describe(adapter: ModalityAdapter) -> dict[str, object]:
     """The adapter's class, spec, and the settings that shape its rows: its plain public attributes."""
     plain = {
         name: value
         for name, value in vars(adapter).items()
         if isinstance(value, int | float | str | list | tuple | None) and not name.startswith("_")
     }
-    return {"class": type(adapter).__qualname__, "spec": asdict(adapter.spec), **plain}
+    return {"class": type(adapter).__qualname__, "spec": _plain(adapter.spec), **plain}
 
 
 def _listing(source: Path) -> list[tuple[str, int, int]]:
@@ -270,8 +271,9 @@ def _check_shares(split_by: str, valid_share: float) -> None:
 
 def _check_spec(corpus: Corpus, spec: SampleSpec) -> None:
     first = ("channel_names", "channels")  # which say more than the units that follow from them
-    for name, wanted in sorted(_plain(spec).items(), key=lambda item: item[0] not in first):
-        found = corpus.manifest.spec.get(name)
+    wanted_spec = _plain(spec)
+    for name in sorted({*wanted_spec, *corpus.manifest.spec}, key=lambda name: (name not in first, name)):
+        wanted, found = wanted_spec.get(name), corpus.manifest.spec.get(name)
         if found != wanted:
             raise UserError(
                 f"{corpus.folder} was prepared with {name}={found}, the modality wants {name}={wanted}: "
@@ -279,13 +281,13 @@ def _check_spec(corpus: Corpus, spec: SampleSpec) -> None:
             )
 
 
-def _plain(spec: SampleSpec) -> dict[str, Any]:
-    """A spec as JSON gives it back."""
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(spec)))
-    return plain
+def _plain(spec: SampleSpec) -> dict[str, Value]:
+    """A spec as JSON gives it back; what is younger than stored folders is left out where it says nothing."""
+    plain: dict[str, Value] = json.loads(json.dumps(asdict(spec)))
+    return {name: value for name, value in plain.items() if value is not None or name not in YOUNGER}
 
 
-def _lines(entries: Sequence[Mapping[str, Any]]) -> str:
+def _lines(entries: Sequence[Mapping[str, object]]) -> str:
     """JSON lines."""
     return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 

@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seqssl.config.values import Value
+from seqssl.data.adapters import Row
 from seqssl.errors import UserError
 
 SCHEMA_VERSION = 2
@@ -50,7 +52,7 @@ class Manifest:
     """What a prepared folder holds."""
 
     modality: str
-    spec: dict[str, Any]  # a SampleSpec
+    spec: dict[str, Value]  # a SampleSpec
     source: str
     plan: str  # digest of everything that decides the content
     splits: dict[str, Split]
@@ -95,7 +97,7 @@ class ShardWriter:
     path: Path
     num_bytes: int = 0  # of the rows added so far
     num_rows: int = 0
-    _rows: list[Mapping[str, Any]] = field(default_factory=list)
+    _rows: list[Row] = field(default_factory=list)
     _buffered: int = 0
     _writer: pq.ParquetWriter | None = None
 
@@ -103,7 +105,7 @@ class ShardWriter:
     def _temporary(self) -> Path:
         return self.path.with_suffix(".tmp")
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         """Append one row."""
         size = _num_bytes(row)
         self._rows.append(row)
@@ -157,7 +159,7 @@ class Corpus:
     def __len__(self) -> int:
         return sum(shard.num_rows for shard in self.manifest.shards)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Everything but open files and the columns, which a worker reads again when it needs them."""
         state = {**vars(self), "_files": Recent(32), "_groups": Recent(CACHED_GROUPS)}
         state.pop("_index", None)
@@ -202,7 +204,7 @@ class Corpus:
         """Row numbers of a split, ascending."""
         return np.flatnonzero(self.splits == split)
 
-    def row(self, number: int) -> dict[str, Any]:
+    def row(self, number: int) -> Row:
         """All columns of one row; lists come as numpy arrays."""
         group = int(np.searchsorted(self._group_starts, number, side="right")) - 1
         shard, index = self._group_places[group]
@@ -258,7 +260,7 @@ class Recent(Generic[T]):
         return self._values[key]
 
 
-def _num_bytes(value: Any) -> int:
+def _num_bytes(value: object) -> int:
     if isinstance(value, Mapping):
         return sum(map(_num_bytes, value.values()))
     if isinstance(value, np.ndarray):

@@ -7,20 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seqssl.data.adapters import ModalityAdapter, Record, Rows, Sample, SampleSpec
+from seqssl.data.adapters import ModalityAdapter, Record, Row, Rows
 from seqssl.data.files import Progress, sha256_file, sha256_json
+from seqssl.data.problems import problem_of
 from seqssl.data.shards import WEIGHT, Shard, ShardWriter
 from seqssl.data.statistics import Sums
 from seqssl.data.workers import map_ordered
 from seqssl.errors import UserError
 
-MAX_VALUE = 1e15  # whose square float32 can still hold
 SHARD_BYTES = 64 * 2**20
 FOOTER = "seqssl"  # key in a shard's Parquet metadata
 
@@ -33,9 +33,9 @@ class _Task(NamedTuple):
 class _Result(NamedTuple):
     """What became of one record."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     rejected: list[tuple[str, str]]  # key, reason
-    quality: list[dict[str, Any]]  # one entry, or none
+    quality: list[dict[str, object]]  # one entry, or none
     sums: Sums  # over the observed values of its rows
 
 
@@ -55,7 +55,7 @@ def _rows_of(
     adapter: ModalityAdapter, task: _Task, found: Mapping[str, object] | Rows, sums: Sums
 ) -> _Result:
     key, many = task.columns["key"], isinstance(found, Rows)
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Row] = {}
     rejected = []
     for number, columns in enumerate(found.rows if isinstance(found, Rows) else [found]):
         values = dict(columns)
@@ -73,7 +73,7 @@ def _rows_of(
     return _Result([*rows.values()], rejected, quality, sums)
 
 
-def _checked(adapter: ModalityAdapter, row: dict[str, Any], values: dict[str, Any], sums: Sums) -> str:
+def _checked(adapter: ModalityAdapter, row: Row, values: Row, sums: Sums) -> str:
     """Complete `row` by the values read; what is wrong with them, "" for nothing."""
     empty = sorted(name for name, value in values.items() if value is None)
     if empty:
@@ -83,7 +83,7 @@ def _checked(adapter: ModalityAdapter, row: dict[str, Any], values: dict[str, An
         sample = adapter.load(row, None)
     except (ValueError, OSError) as error:
         return str(error) or type(error).__name__
-    problem = _problem(sample, adapter.spec, row["length"])
+    problem = problem_of(sample, adapter.spec, row["length"])
     weight = float(row.get(WEIGHT, 1.0))
     if not problem and not 0 <= weight < math.inf:
         problem = f"the weight is {weight}; it must be finite and not negative"
@@ -102,35 +102,6 @@ def adapter_bug(adapter: ModalityAdapter, where: str, error: Exception) -> str:
     )
 
 
-def _problem(sample: Sample, spec: SampleSpec, length: Any) -> str:
-    values = sample.values
-    if len(values) != length or len(values) == 0:
-        return f"{len(values)} input steps where the row says {length}"
-    axes = (spec.channels,) if spec.channels else ()
-    if str(values.dtype) != spec.dtype or values.shape[1:] != axes:
-        found = f"{values.dtype}{list(values.shape[1:])}"
-        return f"a step is {found} where the spec says {spec.dtype}{list(axes)}"
-    if not np.isfinite(values).all():
-        return "not-a-number or infinite values"
-    if spec.vocab_size is not None and not 0 <= int(values.min()) <= int(values.max()) < spec.vocab_size:
-        return f"ids outside [0, {spec.vocab_size})"
-    if values.dtype.kind == "f" and np.abs(values).max() > MAX_VALUE:
-        return f"values beyond {MAX_VALUE:g}, too large to compute with"
-    if sample.times is not None and sample.times.shape != values.shape[:1]:
-        return f"{sample.times.shape} times for {len(values)} input steps"
-    if sample.observed is None:
-        return ""
-    if sample.observed.shape != values.shape or sample.observed.dtype != bool:
-        return (
-            f"`observed` is {sample.observed.dtype}{[*sample.observed.shape]}, the values {[*values.shape]}"
-        )
-    if not sample.observed.any():
-        return "nothing in it is observed"
-    if values.dtype.kind == "f" and values[~sample.observed].any():
-        return "a missing value is not 0: set it to 0 where `observed` is False"
-    return ""
-
-
 @dataclass(frozen=True)
 class _Footer:
     """What a shard knows about the run that made it, so that the run can go on after it."""
@@ -139,7 +110,7 @@ class _Footer:
     first: int  # records [first, last) are in it or were rejected
     last: int
     rejected: list[tuple[str, str]]
-    quality: list[dict[str, Any]]
+    quality: list[dict[str, object]]
     sums: list[list[float]]  # of the rows in "train"
 
 
@@ -148,7 +119,7 @@ class Written(NamedTuple):
 
     shards: list[Shard]
     rejected: list[tuple[str, str]]  # (key, reason)
-    quality: list[dict[str, Any]]
+    quality: list[dict[str, object]]
     statistics: dict[str, list[float]] | None  # mean and std of each channel over the rows in "train"
 
 

@@ -18,14 +18,29 @@ from torch import Generator, Tensor
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A labelled stretch of a row: a phone, a note, a gene, an activity."""
+
+    start: int  # its first input step
+    end: int  # the step after its last
+    label: object  # as the adapter gives it; the task knows what it is
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Padded inputs; `lengths` says how much of each row is real."""
+    """Padded inputs; `lengths` says how much of each row is real.
+
+    What else a row brings was cropped and joined with it, and is None where the adapter gives none.
+    """
 
     inputs: Shaped[Tensor, "b t *c"]
     lengths: Int[Tensor, "b"]
     observed: Bool[Tensor, "b t *c"] | None = None  # False = missing, never a target; of the inputs' shape
     times: Float[Tensor, "b t"] | None = None  # seconds; None = regular
-    codes: Int[Tensor, "b s g"] | None = None  # targets given from outside (HuBERT, DiscreteBERT)
+    codes: Int[Tensor, "b s g"] | None = None  # targets given from outside (HuBERT, DiscreteBERT); -1 = none
+    labels: tuple[object, ...] | None = None  # as the adapter gives them; "" and None = no label
+    segments: tuple[tuple[Segment, ...], ...] | None = None
+    groups: Int[Tensor, "b"] | None = None  # which of all groups of the run, in order; -1 = no group
     keys: list[str] = field(default_factory=list)
     stream: str = ""  # which of a joint run's kinds of data; "" where there is one
 
@@ -42,6 +57,7 @@ class Batch:
             observed=moved(self.observed),
             times=moved(self.times),
             codes=moved(self.codes),
+            groups=moved(self.groups),
         )
 
 

@@ -201,6 +201,9 @@ class _Shape:
             codes=None
             if books is None
             else torch.zeros(self.rows, self.frames, len(books), dtype=torch.long),
+            labels=("",) * self.rows,
+            segments=((),) * self.rows,
+            groups=torch.zeros(self.rows, dtype=torch.long),
             stream=stream.name,
         )
 

@@ -116,6 +116,9 @@ def _first_row(batch: Batch) -> Batch:
         observed=first(batch.observed),
         times=first(batch.times),
         codes=first(batch.codes),
+        groups=first(batch.groups),
+        labels=None if batch.labels is None else batch.labels[:1],
+        segments=None if batch.segments is None else batch.segments[:1],
     )
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from seqssl.assembly import OpenStream, Stream
+from seqssl.assembly import OpenStream, Stream, groups_of
 from seqssl.data.batching import BatchLoader
 from seqssl.data.files import Progress
 from seqssl.data.lengths import lengths_of
@@ -37,8 +37,11 @@ def opened(stream: Stream, parallel: Parallel, device: torch.device, progress: P
     return OpenStream(stream.name, config, adapter, stream.weight, corpus=corpus)
 
 
-def loader(stream: OpenStream, split: str, seed: int) -> BatchLoader:
-    """Batches of a split: of training, with workers and shuffled, or of held-out rows."""
+def loader(stream: OpenStream, split: str, seed: int, groups: Sequence[str] | None = None) -> BatchLoader:
+    """Batches of a split: of training, with workers and shuffled, or of held-out rows.
+
+    `groups` are those of all streams, in the order of their numbers.
+    """
     training, data = split == "train", stream.config.data
     return BatchLoader(
         stream.corpus,
@@ -48,19 +51,31 @@ def loader(stream: OpenStream, split: str, seed: int) -> BatchLoader:
         seed=seed,
         workers=data.workers if training else 0,
         shuffle=training,
+        groups=groups,
     )
 
 
 def training_batches(streams: Sequence[OpenStream], *, seed: int, group: int) -> MixedLoader:
     """The one sequence of batches that a run learns from; `group` in a row are of one kind."""
-    loaders = {stream.name: loader(stream, "train", seed) for stream in streams}
+    groups = groups_of(streams)
+    loaders = {stream.name: loader(stream, "train", seed, groups) for stream in streams}
     return MixedLoader(loaders, [stream.weight for stream in streams], seed=seed, group=group)
 
 
-def held_out(streams: Iterable[OpenStream], *, seed: int, limit: int | None = None) -> Iterator[Batch]:
-    """Every held-out batch once (or `limit` of each stream), the same in the same order each time."""
+def held_out(
+    streams: Sequence[OpenStream],
+    *,
+    seed: int,
+    limit: int | None = None,
+    groups: Sequence[str] | None = None,
+) -> Iterator[Batch]:
+    """Every held-out batch once (or `limit` of each stream), the same in the same order each time.
+
+    `groups` are those of the whole run; None = those of these streams.
+    """
+    groups = groups_of(streams) if groups is None else groups
     for stream in streams:
-        for batch in loader(stream, "valid", seed).batches(0, limit):
+        for batch in loader(stream, "valid", seed, groups).batches(0, limit):
             yield replace(batch, stream=stream.name)
 
 

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import torch
 
-from seqssl.assembly import Model, OpenStream, Stream, assemble, build_task, set_scaling, streams_of
+from seqssl.assembly import (
+    Model,
+    OpenStream,
+    Stream,
+    assemble,
+    build_task,
+    groups_of,
+    set_scaling,
+    streams_of,
+)
 from seqssl.config.schema import RunConfig, TrainConfig
 from seqssl.data.files import Progress, silent
 from seqssl.doctor import Monitor
@@ -132,11 +141,10 @@ def catalogues_of(task: Task, streams: Sequence[Stream]) -> Catalogues:
 def report_on(task: Task, model: Model, streams: Sequence[OpenStream], seed: int, out: Path) -> None:
     """report.html, with a row of each kind of data where the task is pre-training."""
     shown: list[Illustration] = []
-    if isinstance(task, PretrainTask):
-        shown = [
-            illustrate(model.of(stream.name), held_out([stream], seed=seed), stream.adapter, seed)
-            for stream in streams
-        ]
+    groups = groups_of(streams)
+    for stream in streams if isinstance(task, PretrainTask) else ():
+        batches = held_out([stream], seed=seed, groups=groups)
+        shown.append(illustrate(model.of(stream.name), batches, stream.adapter, seed))
     write_report(out, shown)
 
 

@@ -11,6 +11,11 @@ import numpy as np
 
 from seqssl.data.adapters import HasViews, Record, Rejected, Rows
 from seqssl.model.pretraining import EXTRA_INPUTS
+from seqssl.testing.annotations import (
+    codes_and_segments_are_given_always_or_never,
+    codes_fit_the_spec,
+    segments_lie_in_the_row,
+)
 from seqssl.testing.features import feature_encoder_checks, reads
 from seqssl.testing.harness import Check, named, require, run_checks
 from seqssl.testing.raw import (
@@ -57,6 +62,9 @@ def adapter_checks() -> list[Check]:
             load_draws_only_from_its_rng,
             load_never_changes_the_row,
             observed_and_times_are_given_always_or_never,
+            codes_fit_the_spec,
+            segments_lie_in_the_row,
+            codes_and_segments_are_given_always_or_never,
             views_are_samples_too,
             feature_encoder_reads_samples,
         ),

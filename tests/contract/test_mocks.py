@@ -10,6 +10,7 @@ import torch
 from seqssl import testing
 from seqssl.testing import mocks
 from seqssl.testing.mocks.adapters import InParts, NumberFiles
+from seqssl.testing.mocks.annotations import AnnotatedNumbers
 from seqssl.testing.mocks.features import SPEC, BrokenFeatures
 from seqssl.testing.mocks.masking import BrokenMasking
 from seqssl.testing.mocks.mixers import BrokenMixer
@@ -73,6 +74,7 @@ def test_sound_adapter_passes(numbers: Path) -> None:
     (numbers / "words.txt").write_text("not a number")
     testing.check_adapter(NumberFiles(), numbers)
     testing.check_adapter(InParts(), numbers)
+    testing.check_adapter(AnnotatedNumbers(), numbers)
 
 
 @pytest.mark.parametrize("mock", mocks.ADAPTERS)

@@ -5,6 +5,7 @@ pass all others.
 """
 
 from seqssl.testing.mocks.adapters import InParts, NumberFiles
+from seqssl.testing.mocks.annotations import AnnotatedNumbers
 from seqssl.testing.mocks.features import BrokenFeatures
 from seqssl.testing.mocks.masking import BrokenMasking
 from seqssl.testing.mocks.mixers import BrokenMixer
@@ -16,4 +17,9 @@ MASKINGS = BrokenMasking.__subclasses__()
 MIXERS = BrokenMixer.__subclasses__()
 FEATURE_ENCODERS = BrokenFeatures.__subclasses__()
 OBJECTIVES = BrokenObjective.__subclasses__()
-ADAPTERS = [mock for mock in (*NumberFiles.__subclasses__(), *InParts.__subclasses__()) if mock.fails]
+ADAPTERS = [
+    mock
+    for sound in (NumberFiles, InParts, AnnotatedNumbers)
+    for mock in sound.__subclasses__()
+    if mock.fails
+]

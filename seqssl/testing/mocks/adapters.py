@@ -109,6 +109,9 @@ class StoresObjects(NumberFiles):
         "load_draws_only_from_its_rng",
         "load_never_changes_the_row",
         "observed_and_times_are_given_always_or_never",
+        "codes_fit_the_spec",
+        "segments_lie_in_the_row",
+        "codes_and_segments_are_given_always_or_never",
         "feature_encoder_reads_samples",
     }
 
@@ -162,6 +165,8 @@ class ScalesInPlace(NumberFiles):
         "load_never_changes_the_row",
         "load_gives_what_the_spec_says",
         "load_draws_only_from_its_rng",
+        "codes_fit_the_spec",
+        "segments_lie_in_the_row",
     }
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
