@@ -80,7 +80,9 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
         trainer = trainer_of(config, task, streams, out, device, parallel, precision, units)
         metrics = trainer.fit()
         report = out / "report.html"
-        parallel.first(lambda: report_on(task, model, streams, config.seed, out), device)
+        # Where no rank has the whole model, all of them must call it; one alone would wait for ever.
+        shown = illustrations(task, model, streams, config.seed) if parallel.evaluates else []
+        parallel.first(lambda: write_report(out, shown), device)
     if metrics and not math.isfinite(metrics.get("loss", 0.0)):
         raise HealthHalt(f"the held-out loss is not a number; `seqssl doctor {out}` says more.")
     return Run(out, metrics, report, time.monotonic() - began)
@@ -138,14 +140,14 @@ def catalogues_of(task: Task, streams: Sequence[Stream]) -> Catalogues:
     return {stream.name: Catalogue.from_stats(task.stats(stream.name)) for stream in streams}
 
 
-def report_on(task: Task, model: Model, streams: Sequence[OpenStream], seed: int, out: Path) -> None:
-    """report.html, with a row of each kind of data where the task is pre-training."""
-    shown: list[Illustration] = []
+def illustrations(task: Task, model: Model, streams: Sequence[OpenStream], seed: int) -> list[Illustration]:
+    """A held-out row of each kind of data as the model sees it, where the task is pre-training."""
     groups = groups_of(streams)
-    for stream in streams if isinstance(task, PretrainTask) else ():
-        batches = held_out([stream], seed=seed, groups=groups)
-        shown.append(illustrate(model.of(stream.name), batches, stream.adapter, seed))
-    write_report(out, shown)
+    return [
+        illustrate(model.of(stream.name), held_out([stream], seed=seed, groups=groups), stream.adapter, seed)
+        for stream in streams
+        if isinstance(task, PretrainTask)
+    ]
 
 
 def run_folder(config: RunConfig) -> Path:

@@ -83,10 +83,11 @@ class Trainer:
     def fit(self) -> dict[str, float]:
         """Train until `train.num_updates` are done, from what the run folder holds; held-out metrics."""
         train = self.settings.train
+        # Wrapping comes first: where ranks share out the weights, an optimizer must know the shares.
+        self.runner = self.parallel.wrap(StepModule(self.task))
         self.optimizer = optim.make_optimizer(self.settings.optim, optim.trained_parameters(self.task))
         self.tally, self.update, self.cursor, self.best = Tally(), 0, 0, math.inf
         problems = self.resume()
-        self.runner = self.parallel.wrap(StepModule(self.task))
         self.log = MetricsLog(self.run, resume_at=self.update) if self.parallel.is_first else None
         if self.parallel.is_first and self.catalogues:
             write(self.run, self.catalogues)
@@ -295,9 +296,8 @@ class Trainer:
         saved, problems = checkpoint.latest(self.checkpoints)
         if saved is None:
             return problems
-        self.parallel.load_state(self.task.model, checkpoint.fitting(self.task.model, saved))
-        if saved.optimizer is not None:
-            checkpoint.load_optimizer(self.optimizer, saved.optimizer)
+        model = self.task.model
+        self.parallel.load_state(model, checkpoint.fitting(model, saved), self.optimizer, saved.optimizer)
         self.update, self.cursor = saved.state["update"], saved.state["cursor"]
         self.best = math.inf if saved.state["best"] is None else saved.state["best"]
         self.tally = Tally.restore(saved.state["tally"], self.device)

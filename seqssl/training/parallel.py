@@ -5,6 +5,7 @@ A strategy says how a model is spread over ranks. The loop, checkpoints and eval
 
 import atexit
 import gc
+import inspect
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +21,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from seqssl.errors import FirstRankFailed
-from seqssl.training.checkpoint import OptimizerState, state_of, weights_of
+from seqssl.training.checkpoint import OptimizerState, load_optimizer, state_of, weights_of
 
 if dist.is_available():  # imported later, its functions' defaults would keep the process group for ever
     import torch.distributed.nn
@@ -90,9 +91,17 @@ class Parallel(ABC):
         """The whole weights and the whole state of the optimizer, to be saved. Every rank must call it."""
         return weights_of(model), None if optimizer is None else state_of(optimizer)
 
-    def load_state(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-        """Load whole weights, which fit. Every rank must call it."""
+    def load_state(
+        self,
+        model: nn.Module,
+        weights: Mapping[str, Tensor],
+        optimizer: Optimizer,
+        state: OptimizerState | None,
+    ) -> None:
+        """Load what `gather_state` gave, which fits; None leaves the optimizer. Every rank must call it."""
         model.load_state_dict(weights, strict=False)  # what goes by a second name is not among them
+        if state is not None:
+            load_optimizer(optimizer, state)
 
     def norm(self, parameters: Iterable[Tensor]) -> Tensor:
         """The norm of the whole gradient. Every rank must call it."""
@@ -133,9 +142,10 @@ class Replicated(Parallel):
         for part in module.modules():
             if hasattr(part, "all_reduce"):
                 setattr(part, "all_reduce", sum_over_ranks)  # noqa: B010
-        return nn.parallel.DistributedDataParallel(
-            module, broadcast_buffers=False, find_unused_parameters=self.some_unused
-        )
+        distributed = nn.parallel.DistributedDataParallel
+        names = inspect.signature(distributed).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
+        return distributed(module, find_unused_parameters=self.some_unused, **{buffers: False})
 
     def micro_step(self, runner: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
         """Gradients stay here until the last micro-step: one exchange for an update."""

@@ -1,0 +1,68 @@
+"""The loop, checkpoints and evaluation hold where no rank has the whole model."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_ranks import LAUNCH
+from test_runs import comparable, environment
+from toy import toy_arguments, write_waves
+
+SETTINGS = ("train.num_updates=4", "train.eval_every=2", "train.save_every=2", "train.keep_last=4")
+
+
+def launch(folder: Path, *arguments: str) -> None:
+    done = subprocess.run(
+        [*LAUNCH, *arguments],
+        env=environment(folder) | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sharded")
+    waves = write_waves(folder / "waves")
+    os.environ["SEQSSL_CACHE"] = str(folder / "cache")
+    launch(folder, "-m", "seqssl", "train", *toy_arguments(waves, folder / "replicated", *SETTINGS))
+    script = str(Path(__file__).with_name("sharded.py"))
+    launch(folder, script, *toy_arguments(waves, folder / "sharded", *SETTINGS))
+    # Once more from the middle: the state that was gathered is what another run goes on from.
+    copy = folder / "resumed/checkpoints"
+    copy.mkdir(parents=True)
+    for name in ("checkpoints/step-00000002", "config.yaml"):
+        subprocess.run(["cp", "-r", folder / "sharded" / name, folder / "resumed" / name], check=True)
+    launch(folder, script, *toy_arguments(waves, folder / "resumed", *SETTINGS))
+    return folder
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints/step-00000004/model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["sharded", "resumed"])
+def test_a_sharded_run_has_the_weights_of_a_replicated_one(folder: Path, name: str) -> None:
+    expected, found = weights(folder / "replicated"), weights(folder / name)
+    assert expected.keys() == found.keys()
+    for key in expected:
+        torch.testing.assert_close(found[key], expected[key], rtol=1e-4, atol=1e-5)
+
+
+def test_a_sharded_run_reports_what_a_replicated_one_does(folder: Path) -> None:
+    replicated, sharded = comparable(folder / "replicated"), comparable(folder / "sharded")
+    assert len(replicated) == len(sharded) >= 4
+    for one, two in zip(replicated, sharded, strict=True):
+        assert one.pop("kind") == two.pop("kind")
+        assert two == pytest.approx(one, rel=1e-3, abs=1e-5)
+
+
+def test_the_best_weights_are_gathered_too(folder: Path) -> None:
+    best = load_file(folder / "sharded/checkpoints/best/model.safetensors")
+    assert all(torch.isfinite(x).all() for x in best.values() if x.is_floating_point())
