@@ -11,20 +11,22 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch._functorch import config as functorch_config
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import (
-    FlopCounterMode,
     conv_flop_count,
+    flop_registry,
     sdpa_backward_flop_count,
     sdpa_flop_count,
+    shape_wrapper,
 )
 
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch, Draws, Plan
 
-aten = torch.ops.aten
+aten, DEVICE = torch.ops.aten, torch.ops.prim.device.default
 TEMPERATURE = 1.0  # any, so that noise is drawn as in training
 Shape = Sequence[int]
 Op = Callable[..., Tensor]
@@ -71,7 +73,9 @@ def measure(
     model, draws = build("meta").train(), Draws((0,), TEMPERATURE)
     plan = model.plan(batch, draws)  # where masks lie decides shapes, so that they are really drawn
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), _Undrawn():  # type: ignore[no-untyped-call]
+        # Reading the memory of a fake tensor, as `numpy()` does, must be an error, not garbage.
+        strict = functorch_config.patch(fake_tensor_allow_unsafe_data_ptr_access=False)
+        with strict, FakeTensorMode(allow_non_fake_inputs=True), _Undrawn():  # type: ignore[no-untyped-call]
             model.to_empty(device="cpu")
             return _step(model, batch, plan, draws, parts_of(model), bfloat16=bfloat16)
     except Exception:  # asking for a value raises many kinds; what is wrong anyhow is raised again below
@@ -92,15 +96,14 @@ def _step(
 ) -> Work:
     """One step forward and backward, counted."""
     assert plan.frames is not None
-    counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
-    meter = _Meter(counter, {_address(p) for p in model.parameters()})
-    with counter, meter.watching(parts):
+    meter = _Meter({_address(p) for p in model.parameters()})
+    with meter, meter.watching(parts):
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
-        with saved_tensors_hooks(meter.keep, lambda x: x), _Copies(meter), autocast:
+        with saved_tensors_hooks(meter.keep, lambda x: x), autocast:
             output = model(batch, plan.frames, temperature=TEMPERATURE, generator=draws.generator())
         forward = meter.reading()
         torch.stack([*output.terms.values()]).sum().backward()
-    return Work(meter.parts, forward, float(counter.get_total_flops()), sum(meter.copies.values()))
+    return Work(meter.parts, forward, meter.flops, sum(meter.copies.values()))
 
 
 def _first_row(batch: Batch) -> Batch:
@@ -122,16 +125,41 @@ def _first_row(batch: Batch) -> Batch:
     )
 
 
-class _Meter:
-    """Counts what is computed and kept, for all and for each part."""
+class _Meter(TorchDispatchMode):
+    """Counts what is computed and kept, for all and for each part.
 
-    def __init__(self, counter: FlopCounterMode, weights: set[int]) -> None:
+    Torch's own FlopCounterMode would do for the FLOPs, but follows modules in a way that fails on weights
+    that are computed under `torch.inference_mode`: those of a teacher, for one.
+    """
+
+    def __init__(self, weights: set[int]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0.0
         self.parts: dict[str, Share] = {}
         self.copies: dict[int, int] = {}  # bytes of weights in another precision, by address
-        self._counter, self._weights = counter, weights
+        self._weights = weights
         self._kept: dict[int, Tensor] = {}  # alive, so that no address comes twice
         self._saved = 0
         self._inside, self._before = "", Share()
+
+    def __torch_dispatch__(
+        self, func: Op, types: object, args: tuple[Tensor, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> Tensor:
+        """Run any operation, count its FLOPs, and note the casts of weights."""
+        kwargs, packet = kwargs or {}, getattr(func, "_overloadpacket", None)
+        if packet not in FORMULAS and hasattr(func, "decompose") and func is not DEVICE:
+            with self:  # an operation that is made of others is counted by them
+                parts: Tensor = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **kwargs)
+        if packet in FORMULAS:
+            self.flops += FORMULAS[packet](*args, **kwargs, out_val=result)
+        # Copies of weights are there once, however large the batch.
+        if func is aten._to_copy.default and _address(args[0]) in self._weights:
+            self.copies[_address(result)] = result.nbytes
+            self._kept.setdefault(_address(result), result)
+        return result
 
     def keep(self, x: Tensor) -> Tensor:
         """Autograd keeps a tensor; views of the same memory count once, weights never."""
@@ -141,15 +169,9 @@ class _Meter:
             self._saved += x.untyped_storage().nbytes()
         return x
 
-    def copied(self, source: Tensor, copy: Tensor) -> None:
-        """A tensor was cast; of weights this makes copies that are there once, however large the batch."""
-        if _address(source) in self._weights:
-            self.copies[_address(copy)] = copy.nbytes
-            self._kept.setdefault(_address(copy), copy)
-
     def reading(self) -> Share:
         """All so far."""
-        return Share(float(self._counter.get_total_flops()), self._saved)
+        return Share(self.flops, self._saved)
 
     @contextmanager
     def watching(self, parts: Mapping[str, nn.Module]) -> Iterator[None]:
@@ -180,23 +202,6 @@ class _Meter:
             own = Share(now.flops - before.flops, now.saved - before.saved, size)
             self.parts[name] = self.parts.get(name, Share()) + own
             self._inside = ""
-
-
-class _Copies(TorchDispatchMode):
-    """Tells the meter of casts."""
-
-    def __init__(self, meter: _Meter) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._meter = meter
-
-    def __torch_dispatch__(
-        self, func: Op, types: object, args: tuple[Tensor, ...] = (), kwargs: dict[str, object] | None = None
-    ) -> Tensor:
-        """Run any operation; of a cast, tell."""
-        result = func(*args, **(kwargs or {}))
-        if func is aten._to_copy.default:
-            self._meter.copied(args[0], result)
-        return result
 
 
 class _Undrawn(TorchDispatchMode):
@@ -237,8 +242,8 @@ def _attention_backward(
     return int(sdpa_backward_flop_count(grad_out, q, k, v))
 
 
-FORMULAS = {
-    aten.convolution_backward: _conv_backward,
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+FORMULAS = flop_registry | {
+    aten.convolution_backward: shape_wrapper(_conv_backward),
+    aten._scaled_dot_product_flash_attention_for_cpu: shape_wrapper(_attention),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: shape_wrapper(_attention_backward),
 }

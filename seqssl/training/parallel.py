@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -142,10 +143,12 @@ class Replicated(Parallel):
         for part in module.modules():
             if hasattr(part, "all_reduce"):
                 setattr(part, "all_reduce", sum_over_ranks)  # noqa: B010
-        distributed = nn.parallel.DistributedDataParallel
-        names = inspect.signature(distributed).parameters
-        buffers = "forward_sync_buffers" if "forward_sync_buffers" in names else "broadcast_buffers"
-        return distributed(module, find_unused_parameters=self.some_unused, **{buffers: False})
+        replicate = partial(
+            nn.parallel.DistributedDataParallel, module, find_unused_parameters=self.some_unused
+        )
+        if "forward_sync_buffers" in inspect.signature(replicate).parameters:  # its name since torch 2.13
+            return replicate(forward_sync_buffers=False)
+        return replicate(broadcast_buffers=False)
 
     def micro_step(self, runner: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
         """Gradients stay here until the last micro-step: one exchange for an update."""

@@ -10,8 +10,14 @@ from seqssl.assembly import build_model, streams_of
 from seqssl.config.schema import RunConfig
 from seqssl.errors import UserError
 from seqssl.planning import cost
-from seqssl.planning.measure import FORMULAS
+from seqssl.planning.measure import _attention, _attention_backward, _conv_backward
 
+aten = torch.ops.aten
+FORMULAS = {  # what torch's own counter lacks, or has wrong
+    aten.convolution_backward: _conv_backward,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
 SHORT = ("data.batch_seconds=4", "data.max_seconds=2", "data.join_seconds=null", "train.precision=float32")
 
 

@@ -14,19 +14,20 @@ class WithCritic(nn.Module):
 
     def __init__(self, encoder: PretrainingModel, dim: int, num_groups: int) -> None:
         super().__init__()
-        self.encoder, self.critic = encoder, nn.Linear(dim, num_groups)
+        self.encoder = encoder
+        self.critic = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, 32), nn.ReLU(), nn.Linear(32, num_groups)
+        )
 
 
-class Fair(PretrainTask):
+class Fair:
     """The critic learns to tell groups; the encoder gets the reverse of its gradient, `strength` times."""
 
     def __init__(
         self, model: PretrainingModel, groups: tuple[str, ...], seed: int, *, strength: float = 1.0
     ) -> None:
-        super().__init__(model, seed)
-        self.strength = strength
+        self.pretrain, self.strength = PretrainTask(model, seed), strength
         self.model = WithCritic(model, model.input_projection.out_features, len(groups))
-        self.pretrain = PretrainTask(model, seed)
 
     def plan(self, batch: Batch, draws: Draws) -> Plan:
         plan = self.pretrain.plan(batch, draws)
