@@ -15,9 +15,12 @@ from seqssl.config.values import Value
 from seqssl.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from seqssl.data.adapters import ModalityAdapter
     from seqssl.data.files import Progress
     from seqssl.data.shards import Corpus
+    from seqssl.evaluation.frozen import Encoder
 
 HALTED = 3
 
@@ -150,11 +153,11 @@ def probe(arguments: Arguments) -> None:
 
 def _scores(
     arguments: Arguments,
-    encoders: tuple[Any, Any],
+    encoders: tuple["Encoder", "Encoder"],
     corpora: Mapping[str, "Corpus"],
     adapter: "ModalityAdapter",
     progress: "Progress",
-) -> tuple[Any, list[dict[str, Any]]]:
+) -> tuple["RenderableType", list[dict[str, Value]]]:
     """What a probe's task gives: a table, and plain values."""
     from seqssl.evaluation import forecast
     from seqssl.evaluation import probe as labels
@@ -276,8 +279,10 @@ def _run_to_continue(overrides: list[str]) -> str:
     return str(out)
 
 
-def _adapter(arguments: Arguments) -> Any:
-    return construct({"target": arguments["modality"], **_settings(arguments)}, "modality", {})
+def _adapter(arguments: Arguments) -> "ModalityAdapter":
+    slot = {"target": arguments["modality"], **_settings(arguments)}
+    adapter: ModalityAdapter = construct(slot, "modality", {})
+    return adapter
 
 
 def _settings(arguments: Arguments) -> Mapping[str, Value]:

@@ -18,6 +18,7 @@ from seqssl.config.schema import RunConfig
 from seqssl.config.values import did_you_mean
 from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted, UserError
 
+Typed = str | int | float | None  # the value of a key
 DONE, BUG, USER_ERROR, HALTED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -27,7 +28,7 @@ class Key:
 
     name: str
     help: str
-    default: object = None
+    default: Typed = None
     required: bool = False
     convert: type = str
     override: bool = False  # a setting of the recipe, listed because it is the one most asked for
@@ -329,9 +330,10 @@ def _is_override(command: Command, name: str, keys: list[str]) -> bool:
     return command.overrides == "recipe" and not misspelt
 
 
-def _converted(key: Key, text: str) -> object:
+def _converted(key: Key, text: str) -> Typed:
     try:
-        return key.convert(text)
+        value: Typed = key.convert(text)
+        return value
     except ValueError as error:
         kind = {int: "an integer", float: "a number"}[key.convert]
         raise UserError(f"{key.name} = {text}: expected {kind}") from error

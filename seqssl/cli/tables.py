@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -17,9 +17,11 @@ from seqssl.training.log import Record, number_of, read_records
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from torch import nn
 
     from seqssl.assembly import Stream
     from seqssl.model.pretraining import PretrainingModel
+    from seqssl.model.protocols import FeatureEncoder
 
 
 def plan_tables(plan: Budget) -> "RenderableType":
@@ -126,7 +128,7 @@ def rate_words(rate_hz: float) -> str:
     return f"a step every {_duration(1 / rate_hz)} ({rate_hz:.4g} Hz)"
 
 
-def _scaling(input_norm: Slot | None, statistics: Mapping[str, Any] | None) -> str:
+def _scaling(input_norm: Slot | None, statistics: Mapping[str, list[float]] | None) -> str:
     if input_norm is None:
         return "none: values as they are"
     name = str(input_norm["target"])
@@ -136,21 +138,21 @@ def _scaling(input_norm: Slot | None, statistics: Mapping[str, Any] | None) -> s
     return "each row and channel by its own" if name == "instance" else name
 
 
-def _of_channel(input_norm: Slot | None, statistics: Mapping[str, Any] | None, channel: int) -> str:
+def _of_channel(input_norm: Slot | None, statistics: Mapping[str, list[float]] | None, channel: int) -> str:
     if input_norm is None or input_norm["target"] != "channel" or not statistics:
         return ""
     mean, std = statistics["mean"][channel], statistics["std"][channel]
     return f", mean {mean:.4g}, deviation {std:.4g}"
 
 
-def _counts(module: Any) -> tuple[str, str]:
+def _counts(module: "nn.Module") -> tuple[str, str]:
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     fixed = sum(p.numel() for p in module.parameters() if not p.requires_grad)
     fixed += sum(b.numel() for b in module.buffers() if b.is_floating_point())
     return f"{trained:,}" if trained else "nothing", f"{fixed:,}" if fixed else ""
 
 
-def _progress(config: RunConfig, run: Path) -> list[Any]:
+def _progress(config: RunConfig, run: Path) -> list["RenderableType"]:
     """Where a run stands; nothing for a recipe."""
     if not (run / "config.yaml").is_file():
         return []
@@ -181,7 +183,7 @@ def _add_metrics(table: Table, metrics: Record, run: Path) -> None:
             table.add_row(name, f"{number_of(value):.4g}")
 
 
-def _steps_per_frame(feature_encoder: Any) -> float:
+def _steps_per_frame(feature_encoder: "FeatureEncoder") -> float:
     import torch
 
     steps = 1_000_000

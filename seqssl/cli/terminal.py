@@ -4,9 +4,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.progress import TaskID
 
     from seqssl.data.files import Progress
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 EVERY_S = 10.0  # between two lines about one thing, off a terminal
 
 
-def show(what: Any) -> None:
+def show(what: "RenderableType") -> None:
     """Print tables."""
     from rich.console import Console
 

@@ -17,7 +17,7 @@ from seqssl.config.components import defaults, locate, names, signature, slot_pr
 from seqssl.config.components import schema as parameters_of
 from seqssl.config.problems import Problem
 from seqssl.config.schema import EncoderConfig, MixedStream, RunConfig, Slot, StreamConfig
-from seqssl.config.values import Value, convert, describe, did_you_mean, fits, numbers, resolved
+from seqssl.config.values import Hint, Value, convert, describe, did_you_mean, fits, numbers, resolved
 from seqssl.errors import UserError
 from seqssl.model.bounds import Bound, Divides, Wire
 
@@ -61,7 +61,7 @@ class _Builder:
     problems: list[Problem]
 
     def __post_init__(self) -> None:
-        self.leaves: list[tuple[str, Value, object]] = []  # what fits: key, value, annotation
+        self.leaves: list[tuple[str, Value, Hint]] = []  # what fits: key, value, annotation
 
     def problem(self, key: str, value: Value, remedy: str) -> None:
         """Note what is wrong at a key, unless something is already."""
@@ -93,7 +93,7 @@ class _Builder:
         make: Callable[..., Section] = cls
         return make(**arguments)
 
-    def _field(self, hint: object, value: Value, path: trees.Path) -> object:
+    def _field(self, hint: Hint, value: Value, path: trees.Path) -> object:
         """What stands in a field: a section, a slot, several by name, or a value; _Unfit for what cannot."""
         key = trees.join(path)
         if section := schema.section_of(hint):
@@ -112,7 +112,7 @@ class _Builder:
         self.leaves.append((key, converted, hint))
         return converted
 
-    def _entries(self, hint: object, value: Value, path: trees.Path) -> dict[str, object]:
+    def _entries(self, hint: Hint, value: Value, path: trees.Path) -> dict[str, object]:
         """Named slots or streams; null removes one."""
         streams = schema.section_of(hint) is MixedStream
         if not isinstance(value, Mapping):
@@ -131,7 +131,7 @@ class _Builder:
                 found[name] = self._field(hint, entry, where)
         return found
 
-    def _slot(self, hint: object, slot: Value, key: str) -> Slot | None:
+    def _slot(self, hint: Hint, slot: Value, key: str) -> Slot | None:
         """A slot with the defaults of its component filled in, so that a saved run stays what it was."""
         kind = schema.kind_of(hint) or ""
         if schema.is_nullable(hint) and (slot is None or self._is_left_over(slot, key)):
@@ -175,7 +175,7 @@ class _Builder:
         return isinstance(slot, Mapping) and bool(slot) and all(self._is_renamed(f"{key}.{n}") for n in slot)
 
 
-def _number_rules(encoder: EncoderConfig, leaves: Sequence[tuple[str, Value, object]]) -> Iterator[Rule]:
+def _number_rules(encoder: EncoderConfig, leaves: Sequence[tuple[str, Value, Hint]]) -> Iterator[Rule]:
     """The rules that stand at the fields and parameters themselves."""
     width = Wire("encoder.dim", encoder.dim)
     wires = {"dim": width, "context_dim": width}
@@ -239,7 +239,7 @@ def _stream_rules(config: StreamConfig, taps: Mapping[str, int]) -> Iterator[Rul
         yield ("data.source", "data.demo"), "there is nothing to train on: say data=PATH"
 
 
-def _missing(key: str, hint: object) -> str:
+def _missing(key: str, hint: Hint) -> str:
     """What to tell where a field is empty."""
     kind = schema.kind_of(hint)
     there = (

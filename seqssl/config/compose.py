@@ -21,7 +21,7 @@ from seqssl.config.moved import Translation
 from seqssl.config.problems import Problem, report
 from seqssl.config.references import interpolate
 from seqssl.config.schema import STREAM_KEYS, RunConfig, default_slots
-from seqssl.config.values import Tree, did_you_mean
+from seqssl.config.values import Tree, Value, did_you_mean
 from seqssl.errors import UserError
 
 MAX_EXTENDS = 2  # levels below a recipe: deeper chains cannot be read
@@ -196,7 +196,7 @@ def _sizes(layers: Layers) -> Tree:
     return {name: entry for name, entry in sizes.items() if entry is not None}
 
 
-def _known_size(name: str | Path, sizes: Mapping[str, object], asked: str, only: str) -> str:
+def _known_size(name: str | Path, sizes: Mapping[str, Value], asked: str, only: str) -> str:
     """The size that is asked for, "" where it is to be chosen; UserError where there is no such size."""
     if not all(isinstance(entry, dict) for entry in sizes.values()):
         raise UserError(f"{name}: sizes must map each size's name to the keys that it changes")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Annotated, Literal, TypeAlias
 
 from seqssl.config.tree import Path
-from seqssl.config.values import Tree, Value
+from seqssl.config.values import Hint, Tree, Value
 from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE, SHARE, Bound
 
 Slot: TypeAlias = Tree
@@ -171,38 +171,38 @@ class RunConfig(StreamConfig):
 STREAM_KEYS = tuple(entry.name for entry in fields(StreamConfig))
 
 
-def kind_of(hint: object) -> str | None:
+def kind_of(hint: Hint) -> str | None:
     """The kind of component that a field takes; None for a field that is no slot."""
     found = [mark.name for option in _options(hint) for mark in _marks(option) if isinstance(mark, Kind)]
     return found[0] if found else None
 
 
-def is_nullable(hint: object) -> bool:
+def is_nullable(hint: Hint) -> bool:
     """Whether a field may be null."""
     return type(None) in _options(hint)
 
 
-def section_of(hint: object) -> type | None:
+def section_of(hint: Hint) -> type | None:
     """The dataclass of a field that is a section."""
     return hint if isinstance(hint, type) and is_dataclass(hint) else None
 
 
-def entries_of(hint: object) -> object:
+def entries_of(hint: Hint) -> Hint:
     """What stands under each name of a field that maps names to slots or sections; None for other fields."""
     inner = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
     return inner if kind_of(inner) or section_of(inner) else None
 
 
-def hint_at(path: Path, cls: type = RunConfig) -> object:
+def hint_at(path: Path, cls: type = RunConfig) -> Hint:
     """The annotation of the field at a path; None where there is no such field, as inside of a slot."""
-    hint: object = cls
+    hint: Hint = cls
     for part in path:
         section = section_of(hint)
         hint = hints(section).get(part) if section else entries_of(hint)
     return hint
 
 
-def hints(cls: type) -> dict[str, object]:
+def hints(cls: type) -> dict[str, Hint]:
     """The annotation of each field of a section."""
     return {entry.name: entry.type for entry in fields(cls)}
 
@@ -228,10 +228,10 @@ def default_slots() -> dict[Path, Slot]:
     return found
 
 
-def _options(hint: object) -> tuple[object, ...]:
+def _options(hint: Hint) -> tuple[Hint, ...]:
     """The annotations that a union allows; of anything else, that alone."""
     return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
 
 
-def _marks(hint: object) -> tuple[object, ...]:
+def _marks(hint: Hint) -> tuple[Hint, ...]:
     return typing.get_args(hint)[1:] if typing.get_origin(hint) is Annotated else ()

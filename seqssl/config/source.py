@@ -16,11 +16,12 @@ from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union
 
+from seqssl.config.values import Hint
 from seqssl.model import bounds
 
 NOT_TOLD = object()  # the default of a parameter whose text does not say what it is
 # What an annotation in source text may name; others are left to the constructor to check.
-_TYPES: dict[str, object] = {
+_TYPES: dict[str, Hint] = {
     "int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict,
     "List": list, "Tuple": tuple, "Dict": dict, "Literal": Literal, "Annotated": Annotated, "Union": Union,
     "Optional": Optional, "Any": Any, "Sequence": list, "Mapping": dict,
@@ -206,7 +207,7 @@ def _computed(operation: ast.operator, left: float, right: float) -> object:
         return NOT_TOLD
 
 
-def _hint(module: Module, node: ast.expr) -> object:
+def _hint(module: Module, node: ast.expr) -> Hint:
     """An annotation put together from the names that are known; empty where there is another."""
     try:
         return _annotation(module, node)

@@ -31,6 +31,7 @@ Value: TypeAlias = (
     "bool | int | float | str | Plain | list[Value] | tuple[Value, ...] | dict[str, Value] | None"
 )
 Tree: TypeAlias = dict[str, Value]
+Hint: TypeAlias = object  # what stands behind a colon: typing has no type for it
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
@@ -68,7 +69,7 @@ def number(slot: Mapping[str, Value], name: str, default: float) -> float:
     return value if isinstance(value, int | float) else default
 
 
-def fits(value: Value, annotation: object) -> bool:
+def fits(value: Value, annotation: Hint) -> bool:
     """Whether a value may stand where `annotation` is asked; annotations of other kinds accept all."""
     origin, arguments = _parts(annotation)
     if origin is Annotated:
@@ -86,7 +87,7 @@ def fits(value: Value, annotation: object) -> bool:
     return _is_a(resolved(value), annotation)
 
 
-def convert(value: Value, annotation: object) -> Value:
+def convert(value: Value, annotation: Hint) -> Value:
     """A value that fits `annotation`, in that type: 1 becomes 1.0 for a float, `010` "010" for a text."""
     origin, arguments = _parts(annotation)
     if origin is Annotated:
@@ -109,7 +110,7 @@ def convert(value: Value, annotation: object) -> Value:
     return float(found) if annotation is float and isinstance(found, int) else found
 
 
-def describe(annotation: object) -> str:
+def describe(annotation: Hint) -> str:
     """An annotation in words, for messages."""
     origin, arguments = _parts(annotation)
     if origin is Annotated:
@@ -129,7 +130,7 @@ def describe(annotation: object) -> str:
     return next((text for kind, text in words.items() if annotation is kind), str(annotation))
 
 
-def numbers(value: Value, annotation: object) -> Iterator[tuple[float, list[Marker]]]:
+def numbers(value: Value, annotation: Hint) -> Iterator[tuple[float, list[Marker]]]:
     """Every number of a value that fits, with the markers that its annotation has for it."""
     origin, arguments = _parts(annotation)
     if origin in (Union, types.UnionType):
@@ -146,18 +147,18 @@ def numbers(value: Value, annotation: object) -> Iterator[tuple[float, list[Mark
         yield value, [marker for marker in marked if isinstance(marker, Marker)]
 
 
-def _parts(annotation: object) -> tuple[object, tuple[object, ...]]:
+def _parts(annotation: Hint) -> tuple[Hint, tuple[Hint, ...]]:
     """`base[arguments]` as base and arguments; a bare list is one of anything."""
     base = annotation if annotation in (list, tuple, dict) else typing.get_origin(annotation)
     return base, typing.get_args(annotation)
 
 
-def _inner(arguments: tuple[object, ...]) -> object:
+def _inner(arguments: tuple[Hint, ...]) -> Hint:
     """What a mapping with these arguments maps to."""
     return arguments[1] if arguments else Parameter.empty
 
 
-def _is_a(value: Value, annotation: object) -> bool:
+def _is_a(value: Value, annotation: Hint) -> bool:
     """Whether a value is of one of the types that need no arguments."""
     if annotation is None or annotation is type(None):
         return value is None
@@ -168,24 +169,24 @@ def _is_a(value: Value, annotation: object) -> bool:
     return isinstance(value, bool) if annotation is bool else True
 
 
-def _choice(value: Value, options: tuple[object, ...]) -> Value:
+def _choice(value: Value, options: tuple[Hint, ...]) -> Value:
     """A value as one of the options: its text if that is one, as `off` is, else what YAML reads."""
     return value.text if isinstance(value, Plain) and value.text in options else resolved(value)
 
 
-def _bare(annotation: object) -> object:
+def _bare(annotation: Hint) -> Hint:
     """An annotation without its markers."""
     return typing.get_args(annotation)[0] if typing.get_origin(annotation) is Annotated else annotation
 
 
-def _items_fit(value: list[Value] | tuple[Value, ...], origin: object, arguments: tuple[object, ...]) -> bool:
+def _items_fit(value: list[Value] | tuple[Value, ...], origin: Hint, arguments: tuple[Hint, ...]) -> bool:
     fixed = origin is tuple and arguments and arguments[-1] is not Ellipsis
     if fixed and len(value) != len(arguments):
         return False
     return all(map(fits, value, _item_hints(value, arguments)))
 
 
-def _item_hints(value: list[Value] | tuple[Value, ...], arguments: tuple[object, ...]) -> list[object]:
+def _item_hints(value: list[Value] | tuple[Value, ...], arguments: tuple[Hint, ...]) -> list[Hint]:
     """The annotation of each item of a list or tuple."""
     if len(arguments) == len(value) and Ellipsis not in arguments:
         return list(arguments)

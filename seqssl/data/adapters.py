@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from seqssl.model.protocols import FeatureEncoder
 from seqssl.model.types import Segment
 
-Row = dict[str, Any]  # the columns of a stored row: text, numbers, bytes, arrays of one or two dimensions
+Row = Mapping[str, Any]  # the columns of a stored row: text, numbers, bytes, arrays of one or two dimensions
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Rows:
     is written to quality.jsonl: counts, errors before and after a correction, what was left out and why.
     """
 
-    rows: Sequence[Mapping[str, object]]
-    quality: Mapping[str, object] = field(default_factory=dict)  # plain JSON values
+    rows: Sequence[Row]
+    quality: Row = field(default_factory=dict)  # plain JSON values
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Record:
     """
 
     key: str  # unique in the source and stable: a relative path, with an offset where needed
-    read: Callable[[], Mapping[str, object] | Rows]
+    read: Callable[[], Row | Rows]
     group: str = ""  # speaker, subject, chromosome, piece, station
     label: str = ""
     split: str = ""  # a split that the source itself gives; "" = drawn by `prepare`
@@ -102,7 +102,7 @@ class ModalityAdapter(Protocol):
         """
         ...
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """A stored row as an array; `rng` drives augmentation, None means evaluation."""
         ...
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from seqssl.config.schema import DataConfig
 from seqssl.config.values import Value
-from seqssl.data.adapters import ModalityAdapter, Record, Rejected, SampleSpec
+from seqssl.data.adapters import ModalityAdapter, Record, Rejected, Row, SampleSpec
 from seqssl.data.catalog import find_corpus, get
 from seqssl.data.files import (
     Progress,
@@ -230,7 +230,7 @@ def _split_sizes(out: Path, shards: Sequence[Shard], rate_hz: float | None) -> d
     }
 
 
-def _describe(adapter: ModalityAdapter) -> dict[str, object]:
+def _describe(adapter: ModalityAdapter) -> dict[str, Value]:
     """The adapter's class, spec, and the settings that shape its rows: its plain public attributes."""
     plain = {
         name: value
@@ -287,7 +287,7 @@ def _plain(spec: SampleSpec) -> dict[str, Value]:
     return {name: value for name, value in plain.items() if value is not None or name not in YOUNGER}
 
 
-def _lines(entries: Sequence[Mapping[str, object]]) -> str:
+def _lines(entries: Sequence[Row]) -> str:
     """JSON lines."""
     return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 

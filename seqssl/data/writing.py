@@ -3,11 +3,11 @@
 import json
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,21 +21,22 @@ from seqssl.data.statistics import Sums
 from seqssl.data.workers import map_ordered
 from seqssl.errors import UserError
 
+Columns = dict[str, Any]  # of a row that is being made
 SHARD_BYTES = 64 * 2**20
 FOOTER = "seqssl"  # key in a shard's Parquet metadata
 
 
 class _Task(NamedTuple):
     columns: dict[str, str]
-    read: Callable[[], Mapping[str, object] | Rows]
+    read: Callable[[], Row | Rows]
 
 
 class _Result(NamedTuple):
     """What became of one record."""
 
-    rows: list[Row]
+    rows: list[Columns]
     rejected: list[tuple[str, str]]  # key, reason
-    quality: list[dict[str, object]]  # one entry, or none
+    quality: list[Columns]  # one entry, or none
     sums: Sums  # over the observed values of its rows
 
 
@@ -51,11 +52,9 @@ def _read_record(adapter: ModalityAdapter, task: _Task) -> _Result:
         raise UserError(adapter_bug(adapter, key, error)) from error
 
 
-def _rows_of(
-    adapter: ModalityAdapter, task: _Task, found: Mapping[str, object] | Rows, sums: Sums
-) -> _Result:
+def _rows_of(adapter: ModalityAdapter, task: _Task, found: Row | Rows, sums: Sums) -> _Result:
     key, many = task.columns["key"], isinstance(found, Rows)
-    rows: dict[str, Row] = {}
+    rows: dict[str, Columns] = {}
     rejected = []
     for number, columns in enumerate(found.rows if isinstance(found, Rows) else [found]):
         values = dict(columns)
@@ -73,7 +72,7 @@ def _rows_of(
     return _Result([*rows.values()], rejected, quality, sums)
 
 
-def _checked(adapter: ModalityAdapter, row: Row, values: Row, sums: Sums) -> str:
+def _checked(adapter: ModalityAdapter, row: Columns, values: Columns, sums: Sums) -> str:
     """Complete `row` by the values read; what is wrong with them, "" for nothing."""
     empty = sorted(name for name, value in values.items() if value is None)
     if empty:
@@ -110,7 +109,7 @@ class _Footer:
     first: int  # records [first, last) are in it or were rejected
     last: int
     rejected: list[tuple[str, str]]
-    quality: list[dict[str, object]]
+    quality: list[Columns]
     sums: list[list[float]]  # of the rows in "train"
 
 
@@ -119,7 +118,7 @@ class Written(NamedTuple):
 
     shards: list[Shard]
     rejected: list[tuple[str, str]]  # (key, reason)
-    quality: list[dict[str, object]]
+    quality: list[Columns]
     statistics: dict[str, list[float]] | None  # mean and std of each channel over the rows in "train"
 
 

@@ -4,7 +4,6 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ from seqssl.data.files import Progress, silent
 from seqssl.data.shards import Corpus
 from seqssl.evaluation.frozen import Array, Encoder
 
-Rows = npt.NDArray[np.integer[Any]]  # row numbers
+Rows = npt.NDArray[np.int64]  # row numbers
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MAX_CORRELATED = 16  # channels
 MAX_NGRAMS = 1024
@@ -126,7 +125,7 @@ def summary(sample: Sample) -> Array:
 def ngrams(samples: Sequence[Sample], vocab_size: int) -> Array:
     """Frequencies of runs of ids, of a length with at most `MAX_NGRAMS` kinds; of every channel."""
     size = max(1, int(np.log(MAX_NGRAMS) / np.log(max(2, vocab_size))))
-    counts: Any = 0
+    counts = np.zeros(())
     for sample in samples:
         ids = sample.values if sample.values.ndim > 1 else sample.values[:, None]
         known = np.ones(ids.shape, bool) if sample.observed is None else sample.observed.reshape(ids.shape)

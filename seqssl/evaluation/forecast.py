@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from seqssl.config.values import Value
 from seqssl.data.adapters import ModalityAdapter, Sample
 from seqssl.data.files import Progress, silent
 from seqssl.data.shards import Corpus
@@ -113,7 +114,7 @@ def _chosen(encoder: Encoder, patterns: Sequence[str]) -> npt.NDArray[np.intp]:
 def cut(
     corpus: Corpus,
     adapter: ModalityAdapter,
-    rows: npt.NDArray[np.integer[Any]],
+    rows: npt.NDArray[np.int64],
     protocol: Protocol,
     channels: npt.NDArray[np.intp],
     statistics: dict[str, list[float]],
@@ -245,6 +246,6 @@ def _score(weights: str, method: str, guess: Array, test: Windows) -> ForecastSc
     return ForecastScore(weights, method, mse, mae, len(test))
 
 
-def to_json(scores: Sequence[ForecastScore]) -> list[dict[str, Any]]:
+def to_json(scores: Sequence[ForecastScore]) -> list[dict[str, Value]]:
     """The scores as plain values."""
     return [asdict(score) for score in scores]

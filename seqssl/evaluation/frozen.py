@@ -17,7 +17,7 @@ from seqssl.model.types import Features
 
 POOLS = ("mean", "none")
 FEATURES = "features"  # the stage before the context encoder, beside the names of its taps
-Array = npt.NDArray[Any]
+Array = npt.NDArray[Any]  # values, ids or frames
 Input = Array | Sample
 Views = Callable[[Sample], list[Sample]]
 

@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from seqssl.config.values import Value
 from seqssl.data.adapters import ModalityAdapter
 from seqssl.data.files import Progress, silent
 from seqssl.data.shards import Corpus
@@ -18,7 +18,7 @@ from seqssl.errors import UserError
 from seqssl.evaluation.embedding import Rows, pooled_input, pooled_stages
 from seqssl.evaluation.frozen import Array, Encoder
 
-Names = npt.NDArray[Any]  # of str
+Names = npt.NDArray[np.str_]
 NUM_FOLDS = 5  # of held-out takes
 TRAINED, RANDOM, NO_WEIGHTS = "trained", "random", "none"
 
@@ -160,15 +160,25 @@ def matching(labels: Names, pattern: str) -> npt.NDArray[np.bool_]:
 def concatenate(tables: Sequence[Table]) -> Table:
     """All rows of all tables."""
     stages = {name: np.concatenate([table.stages[name] for table in tables]) for name in tables[0].stages}
-    columns = ("labels", "groups", "unheard", "held_out")
-    return Table(stages, *(np.concatenate([getattr(table, name) for table in tables]) for name in columns))
+    return Table(
+        stages,
+        labels=np.concatenate([table.labels for table in tables]),
+        groups=np.concatenate([table.groups for table in tables]),
+        unheard=np.concatenate([table.unheard for table in tables]),
+        held_out=np.concatenate([table.held_out for table in tables]),
+    )
 
 
 def select(table: Table, chosen: npt.NDArray[np.bool_]) -> Table:
     """Some rows of a table."""
     stages = {name: x[chosen] for name, x in table.stages.items()}
-    columns = (table.labels, table.groups, table.unheard, table.held_out)
-    return Table(stages, *(column[chosen] for column in columns))
+    return Table(
+        stages,
+        table.labels[chosen],
+        table.groups[chosen],
+        table.unheard[chosen],
+        table.held_out[chosen],
+    )
 
 
 def held_out_split(table: Table) -> Iterator[Fold]:
@@ -294,6 +304,6 @@ def majority(train: Names, test: Names) -> float:
     return float(np.mean(test == names[counts.argmax()]))
 
 
-def to_json(scores: Sequence[Score]) -> list[dict[str, Any]]:
+def to_json(scores: Sequence[Score]) -> list[dict[str, Value]]:
     """The scores as plain values."""
     return [{**asdict(score), "accuracy": score.accuracy, "num_rows": score.num_rows} for score in scores]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 from seqssl.model.types import Quantized
@@ -20,7 +21,7 @@ class StraightThroughLookup(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, probs: Tensor, codebook: Tensor, codes: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, probs: Tensor, codebook: Tensor, codes: Tensor) -> Tensor:
         """Look up (n, g) codes in a (g, v, e) codebook: (n, g, e)."""
         ctx.save_for_backward(codebook, codes)
         return codebook[torch.arange(codebook.shape[0], device=codes.device), codes]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch._functorch import config as functorch_config
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
@@ -30,6 +30,7 @@ aten, DEVICE = torch.ops.aten, torch.ops.prim.device.default
 TEMPERATURE = 1.0  # any, so that noise is drawn as in training
 Shape = Sequence[int]
 Op = Callable[..., Tensor]
+Keywords = dict[str, Tensor | Generator | float | None]
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class _Meter(TorchDispatchMode):
         self._inside, self._before = "", Share()
 
     def __torch_dispatch__(
-        self, func: Op, types: object, args: tuple[Tensor, ...] = (), kwargs: dict[str, object] | None = None
+        self, func: Op, types: Sequence[type], args: tuple[Tensor, ...] = (), kwargs: Keywords | None = None
     ) -> Tensor:
         """Run any operation, count its FLOPs, and note the casts of weights."""
         kwargs, packet = kwargs or {}, getattr(func, "_overloadpacket", None)
@@ -189,12 +190,12 @@ class _Meter(TorchDispatchMode):
             for handle in handles:
                 handle.remove()
 
-    def _enter(self, name: str, module: nn.Module, inputs: tuple[object, ...]) -> None:
+    def _enter(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """A part begins, unless it is within another one."""
         if not self._inside:
             self._inside, self._before = name, self.reading()
 
-    def _leave(self, name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+    def _leave(self, name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         """A part ends: what came since its beginning is its share."""
         if self._inside == name:
             now, before, first = self.reading(), self._before, next(iter(inputs), None)
@@ -208,7 +209,7 @@ class _Undrawn(TorchDispatchMode):
     """Takes generators away from draws: torch has no fake ones, and fake tensors no values to draw."""
 
     def __torch_dispatch__(
-        self, func: Op, types: object, args: tuple[Tensor, ...] = (), kwargs: dict[str, object] | None = None
+        self, func: Op, types: Sequence[type], args: tuple[Tensor, ...] = (), kwargs: Keywords | None = None
     ) -> Tensor:
         """Run any operation, without a generator."""
         kwargs = dict(kwargs or {})
@@ -223,20 +224,20 @@ def _address(x: Tensor) -> int:
 
 
 def _conv_backward(
-    grad_out: Shape, x: Shape, w: Shape, bias: object, stride: object, padding: object, dilation: object,
-    transposed: bool, output_padding: object, groups: int, asked: Sequence[bool], out_shape: object = None,
+    grad_out: Shape, x: Shape, w: Shape, bias: Shape, stride: Shape, padding: Shape, dilation: Shape,
+    transposed: bool, output_padding: Shape, groups: int, asked: Sequence[bool], out_shape: Shape = (),
 ) -> int:  # fmt: skip
     """As much as the forward pass for each gradient asked for; torch's own formula forgets the groups."""
     return sum(asked[:2]) * conv_flop_count(list(x), list(w), list(grad_out), transposed=transposed)
 
 
-def _attention(q: Shape, k: Shape, v: Shape, *rest: object, out_shape: object = None, **more: object) -> int:
+def _attention(q: Shape, k: Shape, v: Shape, *rest: float, out_shape: Shape = (), **more: float) -> int:
     """The fused kernel of CPUs, which torch does not count."""
     return int(sdpa_flop_count(q, k, v))
 
 
 def _attention_backward(
-    grad_out: Shape, q: Shape, k: Shape, v: Shape, *rest: object, out_shape: object = None, **more: object
+    grad_out: Shape, q: Shape, k: Shape, v: Shape, *rest: float, out_shape: Shape = (), **more: float
 ) -> int:
     """Its backward pass."""
     return int(sdpa_backward_flop_count(grad_out, q, k, v))

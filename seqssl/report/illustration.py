@@ -2,16 +2,14 @@
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from seqssl.data.adapters import HasPicture, ModalityAdapter, Sample
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch, Draws, MaskedFrames
-from seqssl.report.types import Illustration, Logo
+from seqssl.report.types import Illustration, Logo, Numbers
 
 MAX_LINES = 12  # channels that are drawn as lines; more make a picture
 MAX_BATCHES = 8  # that the counts of codes come from
@@ -80,7 +78,7 @@ def row_of(batch: Batch, row: int, length: int) -> Batch:
 
 def picture_of(
     model: PretrainingModel, row: Batch, adapter: ModalityAdapter
-) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+) -> tuple[Numbers, tuple[str, ...]]:
     """A row as a picture (t, bins), and names of the bins where they are to be drawn as lines or letters.
 
     The adapter's `picture(sample)`, or the feature encoder's `picture(inputs, lengths)`, or the channels.

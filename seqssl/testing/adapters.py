@@ -5,11 +5,10 @@ import json
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from seqssl.data.adapters import HasViews, Record, Rejected, Rows
+from seqssl.data.adapters import HasViews, ModalityAdapter, Record, Rejected, Row, Rows
 from seqssl.model.pretraining import EXTRA_INPUTS
 from seqssl.testing.annotations import (
     codes_and_segments_are_given_always_or_never,
@@ -34,7 +33,7 @@ from seqssl.testing.raw import (
 NUMPY_DTYPES = {"float32": np.float32, "int64": np.int64}
 
 
-def check_adapter(adapter: Any, source: Path) -> None:
+def check_adapter(adapter: ModalityAdapter, source: Path) -> None:
     """Run every check on the raw data at `source`; raises `ChecksFailed` naming all that failed."""
     run_checks("the adapter", adapter_checks(), adapter, source)
 
@@ -72,7 +71,7 @@ def adapter_checks() -> list[Check]:
     ]
 
 
-def spec_is_complete(adapter: Any, source: Path) -> None:
+def spec_is_complete(adapter: ModalityAdapter, source: Path) -> None:
     """dtype and units are given; vocab_size goes with int64; sizes and rates are positive."""
     spec = adapter.spec
     require(spec.dtype in NUMPY_DTYPES, f"spec.dtype is {spec.dtype!r}, not one of {[*NUMPY_DTYPES]}")
@@ -86,12 +85,12 @@ def spec_is_complete(adapter: Any, source: Path) -> None:
         require(value is None or value > 0, f"spec.{name} is {value}; it must be positive, or None")
 
 
-def adapter_is_picklable(adapter: Any, source: Path) -> None:
+def adapter_is_picklable(adapter: ModalityAdapter, source: Path) -> None:
     """Loader workers hold a copy, with the same spec."""
     require(pickle.loads(pickle.dumps(adapter)).spec == adapter.spec, "the copy has another spec")
 
 
-def source_has_records(adapter: Any, source: Path) -> None:
+def source_has_records(adapter: ModalityAdapter, source: Path) -> None:
     """At least one record is found and can be read."""
     found = scan(adapter, source)
     require(any(isinstance(item, Record) for item in found), f"no record in {source}")
@@ -100,7 +99,7 @@ def source_has_records(adapter: Any, source: Path) -> None:
     require(rows_of(adapter, source), f"none of the first {NUM_READ} records can be read")
 
 
-def records_come_in_one_order(adapter: Any, source: Path) -> None:
+def records_come_in_one_order(adapter: ModalityAdapter, source: Path) -> None:
     """Two scans give the same records, whatever order the file system lists them in."""
 
     def names() -> list[str]:
@@ -112,7 +111,7 @@ def records_come_in_one_order(adapter: Any, source: Path) -> None:
         require(names() == first, "the order depends on that of the file system: sort what you list")
 
 
-def keys_are_unique(adapter: Any, source: Path) -> None:
+def keys_are_unique(adapter: ModalityAdapter, source: Path) -> None:
     """A key names one record, and is never empty."""
     keys = [record.key for record in records_of(adapter, source)]
     require(all(keys), "a key is empty")
@@ -120,20 +119,20 @@ def keys_are_unique(adapter: Any, source: Path) -> None:
     require(not twice, f"keys come more than once: {', '.join(twice[:3])}")
 
 
-def records_are_picklable(adapter: Any, source: Path) -> None:
+def records_are_picklable(adapter: ModalityAdapter, source: Path) -> None:
     """`read` runs in another process."""
     for record in records_of(adapter, source)[:NUM_READ]:
         pickle.loads(pickle.dumps(record))
 
 
-def read_gives_a_length_and_storable_columns(adapter: Any, source: Path) -> None:
+def read_gives_a_length_and_storable_columns(adapter: ModalityAdapter, source: Path) -> None:
     """`read` returns a mapping with an int `length` of at least 1, and values that a shard can store."""
     for columns in rows_of(adapter, source):
         require(isinstance(columns, Mapping), f"read returns a {type(columns).__name__}, not a mapping")
         length = columns.get("length")
-        is_integer = isinstance(length, int | np.integer) and not isinstance(length, bool)
+        is_number = isinstance(length, int | np.integer) and not isinstance(length, bool)
         require(
-            is_integer and int(length or 0) >= 1,
+            is_number and int(length or 0) >= 1,
             f"`length` is {length!r}; it must be an integer of at least 1",
         )
         for name, value in columns.items():
@@ -143,13 +142,13 @@ def read_gives_a_length_and_storable_columns(adapter: Any, source: Path) -> None
                 raise AssertionError(f"column {name!r} cannot be stored: {error}") from error
 
 
-def read_is_deterministic(adapter: Any, source: Path) -> None:
+def read_is_deterministic(adapter: ModalityAdapter, source: Path) -> None:
     """Reading twice gives the same columns."""
     for first, second in zip(rows_of(adapter, source), rows_of(adapter, source), strict=True):
         require(equal(first, second), "reading a record twice gives different columns")
 
 
-def rows_have_the_same_columns(adapter: Any, source: Path) -> None:
+def rows_have_the_same_columns(adapter: ModalityAdapter, source: Path) -> None:
     """A shard is a table: every row has every column, and none of them is None."""
     rows = rows_of(adapter, source)
     for columns in rows:
@@ -159,7 +158,7 @@ def rows_have_the_same_columns(adapter: Any, source: Path) -> None:
         require(not empty, f"{', '.join(empty)} is None; use an empty text, or another value that says so")
 
 
-def parts_and_quality_can_be_stored(adapter: Any, source: Path) -> None:
+def parts_and_quality_can_be_stored(adapter: ModalityAdapter, source: Path) -> None:
     """Where a record gives `Rows`: parts tell its rows apart, weights are sane, and quality is plain JSON."""
     for record, found in [*found_in(adapter, source)]:
         require(isinstance(record.split, str), f"{record.key}: split is {record.split!r}, not a text")
@@ -175,14 +174,14 @@ def parts_and_quality_can_be_stored(adapter: Any, source: Path) -> None:
         _check_json(found.quality, record.key)
 
 
-def _check_json(quality: Mapping[str, object], key: str) -> None:
+def _check_json(quality: Row, key: str) -> None:
     try:
         json.dumps(quality, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise AssertionError(f"the quality of {key} is no plain JSON: {error}") from error
 
 
-def load_gives_what_the_spec_says(adapter: Any, source: Path) -> None:
+def load_gives_what_the_spec_says(adapter: ModalityAdapter, source: Path) -> None:
     """The spec's dtype and channels, ids below vocab_size, finite values, observed and times that fit."""
     spec = adapter.spec
     for row in stored_rows(adapter, source):
@@ -206,20 +205,20 @@ def load_gives_what_the_spec_says(adapter: Any, source: Path) -> None:
                 require(sample.times.shape == values.shape[:1], "times and values differ in length")
 
 
-def load_agrees_with_the_length(adapter: Any, source: Path) -> None:
+def load_agrees_with_the_length(adapter: ModalityAdapter, source: Path) -> None:
     """Without augmentation a sample has the row's `length`: batches are planned by it."""
     for row in stored_rows(adapter, source):
         size = len(adapter.load(row, None).values)
         require(size == row["length"], f"the row says {row['length']} input steps, load gives {size}")
 
 
-def load_without_rng_is_deterministic(adapter: Any, source: Path) -> None:
+def load_without_rng_is_deterministic(adapter: ModalityAdapter, source: Path) -> None:
     """rng None means evaluation: nothing is drawn, anywhere."""
     for row in stored_rows(adapter, source):
         require(equal(adapter.load(row, None), adapter.load(row, None)), "two loads without rng differ")
 
 
-def load_draws_only_from_its_rng(adapter: Any, source: Path) -> None:
+def load_draws_only_from_its_rng(adapter: ModalityAdapter, source: Path) -> None:
     """Equal generators give equal samples, whatever numpy's global state is."""
     for row in stored_rows(adapter, source):
         np.random.seed(0)
@@ -229,7 +228,7 @@ def load_draws_only_from_its_rng(adapter: Any, source: Path) -> None:
         require(equal(one, two), "two loads with equal generators differ")
 
 
-def load_never_changes_the_row(adapter: Any, source: Path) -> None:
+def load_never_changes_the_row(adapter: ModalityAdapter, source: Path) -> None:
     """Rows are shared by epochs: augmentation works on a copy."""
     for row in stored_rows(adapter, source):
         row = copy.deepcopy(row)  # deep copies of arrays may be written to
@@ -238,7 +237,7 @@ def load_never_changes_the_row(adapter: Any, source: Path) -> None:
             require(equal(row, original), "load changed the row")
 
 
-def observed_and_times_are_given_always_or_never(adapter: Any, source: Path) -> None:
+def observed_and_times_are_given_always_or_never(adapter: ModalityAdapter, source: Path) -> None:
     """A batch is made of rows alike: what one sample has, all have; and something in each is observed."""
     samples = [adapter.load(row, None) for row in stored_rows(adapter, source)]
     for name in ("observed", "times"):
@@ -255,7 +254,7 @@ def observed_and_times_are_given_always_or_never(adapter: Any, source: Path) -> 
             )
 
 
-def views_are_samples_too(adapter: Any, source: Path) -> None:
+def views_are_samples_too(adapter: ModalityAdapter, source: Path) -> None:
     """Where there are `views`: the sample is among them, and all are as long and as the spec says."""
     views_of = adapter.views if isinstance(adapter, HasViews) else None
     if views_of is None:
@@ -275,11 +274,13 @@ def views_are_samples_too(adapter: Any, source: Path) -> None:
             )
 
 
-def feature_encoder_reads_samples(adapter: Any, source: Path) -> None:
+def feature_encoder_reads_samples(adapter: ModalityAdapter, source: Path) -> None:
     """The adapter's own feature encoder reads the adapter's own samples."""
     import torch
 
-    encoder = adapter.feature_encoder(16).eval()
+    encoder = adapter.feature_encoder(16)
+    if isinstance(encoder, torch.nn.Module):
+        encoder.eval()
     for row in stored_rows(adapter, source)[:2]:
         sample = adapter.load(row, None)
         values = torch.from_numpy(sample.values.copy())[None]
@@ -292,8 +293,8 @@ def feature_encoder_reads_samples(adapter: Any, source: Path) -> None:
         require(features.x.isfinite().all(), "frames hold NaN or infinity")
 
 
-def _on_encoder(check: Callable[..., None]) -> Callable[[Any, Path], None]:
-    def on_encoder(adapter: Any, source: Path) -> None:
+def _on_encoder(check: Callable[..., None]) -> Callable[[ModalityAdapter, Path], None]:
+    def on_encoder(adapter: ModalityAdapter, source: Path) -> None:
         check(adapter.feature_encoder(16), adapter.spec)
 
     return on_encoder

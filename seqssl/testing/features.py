@@ -2,12 +2,13 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from seqssl.data.adapters import SampleSpec
+from seqssl.model.protocols import FeatureEncoder
+from seqssl.model.types import Features
 from seqssl.testing.harness import (
     Check,
     keeps_global_random_state,
@@ -20,7 +21,7 @@ from seqssl.testing.harness import (
 )
 
 
-def check_feature_encoder(encoder: Any, spec: SampleSpec) -> None:
+def check_feature_encoder(encoder: FeatureEncoder, spec: SampleSpec) -> None:
     """Run every check; raises `ChecksFailed` (an AssertionError) naming all that failed."""
     run_checks("the feature encoder", feature_encoder_checks(), encoder, spec)
 
@@ -39,7 +40,7 @@ def feature_encoder_checks() -> list[Check]:
     )
 
 
-def output_lengths_are_real(encoder: Any, spec: SampleSpec) -> None:
+def output_lengths_are_real(encoder: FeatureEncoder, spec: SampleSpec) -> None:
     """For every length from 1: frames promised = frames made, and at least one."""
     for length in _lengths(spec):
         lengths = torch.tensor([length])
@@ -52,7 +53,7 @@ def output_lengths_are_real(encoder: Any, spec: SampleSpec) -> None:
         require(features.lengths.tolist() == [promised], f"{where}, lengths says {features.lengths.tolist()}")
 
 
-def output_lengths_take_any_shape(encoder: Any, spec: SampleSpec) -> None:
+def output_lengths_take_any_shape(encoder: FeatureEncoder, spec: SampleSpec) -> None:
     """A table of lengths gives a table of integers, that never fall as rows grow."""
     table = torch.arange(1, 1201).view(3, 400)
     frames = encoder.output_lengths(table)
@@ -61,7 +62,7 @@ def output_lengths_take_any_shape(encoder: Any, spec: SampleSpec) -> None:
     require((frames.flatten().diff() >= 0).all(), "a longer row gives fewer frames")
 
 
-def frames_are_finite_and_dim_wide(encoder: Any, spec: SampleSpec) -> None:
+def frames_are_finite_and_dim_wide(encoder: FeatureEncoder, spec: SampleSpec) -> None:
     """x is a float (b, s, encoder.dim) and finite; s is that of the longest row."""
     inputs, lengths = _batch(encoder, spec)
     x = _encode(encoder, inputs, lengths).x
@@ -71,7 +72,7 @@ def frames_are_finite_and_dim_wide(encoder: Any, spec: SampleSpec) -> None:
     require_finite(x, "the output")
 
 
-def padding_never_changes_a_frame(encoder: Any, spec: SampleSpec) -> None:
+def padding_never_changes_a_frame(encoder: FeatureEncoder, spec: SampleSpec) -> None:
     """A row alone and the same row with garbage behind it give the same valid frames."""
     inputs, lengths = _batch(encoder, spec)
     padded = _encode(encoder, inputs, lengths)
@@ -83,7 +84,7 @@ def padding_never_changes_a_frame(encoder: Any, spec: SampleSpec) -> None:
         require_close(padded.x[row, :frames], alone.x[0, :frames], message, tolerance=1e-4)
 
 
-def batch_mates_never_change_a_frame(encoder: Any, spec: SampleSpec) -> None:
+def batch_mates_never_change_a_frame(encoder: FeatureEncoder, spec: SampleSpec) -> None:
     """Other rows do not matter."""
     inputs, lengths = _batch(encoder, spec)
     other = inputs.clone()
@@ -93,23 +94,23 @@ def batch_mates_never_change_a_frame(encoder: Any, spec: SampleSpec) -> None:
     require_close(one.x[0, :frames], two.x[0, :frames], "batch mates change a row", tolerance=1e-4)
 
 
-def missing_values_never_change_a_frame(encoder: Any, spec: SampleSpec) -> None:
+def missing_values_never_change_a_frame(encoder: FeatureEncoder, spec: SampleSpec) -> None:
     """Where the encoder reads `observed`: what stands in the place of a missing value does not matter."""
     if not reads(encoder, "observed"):
         return
     inputs, lengths = _batch(encoder, spec)
     observed = torch.rand(inputs.shape, generator=seeded(3)) < 0.7
     other = torch.where(observed, inputs, random_inputs(spec, inputs.shape[1], num_rows=4, seed=9))
-    one, two = (encoder(values, lengths, observed=observed).x for values in (inputs, other))
+    one, two = (_encode(encoder, values, lengths, observed).x for values in (inputs, other))
     require_close(one, two, "a missing value changes a frame")
-    whole = encoder(inputs, lengths, observed=torch.ones_like(observed)).x
+    whole = _encode(encoder, inputs, lengths, torch.ones_like(observed)).x
     require(not torch.equal(whole, one), "`observed` changes nothing")
     plain = _encode(encoder, inputs, lengths)
     for row, frames in enumerate(plain.lengths.tolist()):
         require_close(plain.x[row, :frames], whole[row, :frames], "observed=None is not all observed")
 
 
-def gradient_reaches_every_parameter(encoder: Any, spec: SampleSpec) -> None:
+def gradient_reaches_every_parameter(encoder: FeatureEncoder, spec: SampleSpec) -> None:
     """Every trainable parameter has a finite gradient."""
     inputs, lengths = _batch(encoder, spec)
     trained = {n: p for n, p in getattr(encoder, "named_parameters", dict)() if p.requires_grad}
@@ -118,7 +119,7 @@ def gradient_reaches_every_parameter(encoder: Any, spec: SampleSpec) -> None:
     x = _encode(encoder, inputs, lengths).x
     if reads(encoder, "observed"):  # a vector for what is missing wants something missing
         observed = torch.rand(inputs.shape, generator=seeded(3)) < 0.7
-        x = encoder(inputs, lengths, observed=observed).x
+        x = _encode(encoder, inputs, lengths, observed).x
     require(x.requires_grad, "the output carries no gradient")
     grads = torch.autograd.grad(x.square().sum(), [*trained.values()], allow_unused=True)
     for name, grad in zip(trained, grads, strict=True):
@@ -126,7 +127,7 @@ def gradient_reaches_every_parameter(encoder: Any, spec: SampleSpec) -> None:
         require_finite(grad, f"the gradient of {name}")
 
 
-def is_deterministic(encoder: Any, spec: SampleSpec) -> None:
+def is_deterministic(encoder: FeatureEncoder, spec: SampleSpec) -> None:
     """In evaluation nothing is drawn, and inputs are not changed in place."""
     inputs, lengths = _batch(encoder, spec)
     original = inputs.clone()
@@ -152,19 +153,25 @@ def _lengths(spec: SampleSpec) -> Iterator[int]:
         length = max(length + 1, int(length * 1.12)) if length >= 40 else length + 1
 
 
-def _batch(encoder: Any, spec: SampleSpec) -> tuple[Tensor, Tensor]:
+def _batch(encoder: FeatureEncoder, spec: SampleSpec) -> tuple[Tensor, Tensor]:
     """Rows of very different length; the first is short, so that it has much padding."""
     longest = min(spec.max_len or 1_700, 1_700)
     lengths = torch.tensor([max(1, longest // 3), longest, 1, max(1, longest // 2)])
     return random_inputs(spec, longest, num_rows=4), lengths
 
 
-def _encode(encoder: Any, inputs: Tensor, lengths: Tensor) -> Any:
+def _encode(
+    encoder: FeatureEncoder, inputs: Tensor, lengths: Tensor, observed: Tensor | None = None
+) -> Features:
+    """Encode for evaluation; `observed` only for those who read it."""
     if isinstance(encoder, nn.Module):
         encoder.eval()
-    return encoder(inputs, lengths)
+    extra = {} if observed is None else {"observed": observed}
+    return encoder(inputs, lengths, **extra)
 
 
-def reads(encoder: Any, name: str) -> bool:
+def reads(encoder: FeatureEncoder, name: str) -> bool:
     """Whether a feature encoder asks for `observed` or `times`."""
-    return name in inspect.signature(getattr(encoder, "forward", encoder)).parameters
+    return (
+        name in inspect.signature(encoder.forward if isinstance(encoder, nn.Module) else encoder).parameters
+    )

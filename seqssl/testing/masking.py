@@ -1,14 +1,14 @@
 """What every masking must do. A factory takes the width of a frame and gives a masking."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from seqssl.model.protocols import Masking
 from seqssl.testing.harness import Check, keeps_global_random_state, named, require, run_checks, seeded
 
-Factory = Callable[[int], Any]
+Factory = Callable[[int], Masking]
 INPUT_DIM = 6
 LENGTHS = (1, 2, 7, 40, 150, 150, 150)
 
@@ -130,11 +130,11 @@ def gradient_reaches_every_parameter(factory: Factory) -> None:
             require(parameter.grad is not None and parameter.grad.any(), f"no gradient reaches {name}")
 
 
-def _samples(masking: Any) -> list[Tensor]:
+def _samples(masking: Masking) -> list[Tensor]:
     return [masking.sample(torch.tensor(LENGTHS), seeded(seed)) for seed in range(20)]
 
 
-def _applied(factory: Factory) -> tuple[Any, Tensor, Tensor]:
+def _applied(factory: Factory) -> tuple[Masking, Tensor, Tensor]:
     x = torch.randn(3, 8, INPUT_DIM, generator=seeded(1))
     mask = torch.rand(3, 8, generator=seeded(2)) < 0.5
     return factory(INPUT_DIM), x, mask

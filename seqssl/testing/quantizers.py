@@ -23,7 +23,7 @@ from seqssl.testing.harness import (
     seeded,
 )
 
-Factory = Callable[[int], Any]
+Factory = Callable[[int], Any]  # a Quantizer; many have more than that
 INPUT_DIM = 6
 TEMPERATURES = (None, 1e-3, 1.0, 1e3)
 

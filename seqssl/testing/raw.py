@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 
-from seqssl.data.adapters import Record, Rows, Sample
+from seqssl.data.adapters import ModalityAdapter, Record, Rejected, Row, Rows, Sample
 from seqssl.testing.harness import require
 
 NUM_READ = 8  # records that are read; all are scanned
@@ -18,19 +18,19 @@ NUM_READ = 8  # records that are read; all are scanned
 class _Reversed:
     """What `os.scandir` returns, back to front."""
 
-    def __init__(self, entries: Iterator[Any]) -> None:
+    def __init__(self, entries: Iterator[os.DirEntry[str]]) -> None:
         self.entries = iter([*entries][::-1])
 
-    def __enter__(self) -> Iterator[Any]:
+    def __enter__(self) -> Iterator[os.DirEntry[str]]:
         return self.entries
 
     def __exit__(self, *error: object) -> None:
         pass
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[os.DirEntry[str]]:
         return self.entries
 
-    def __next__(self) -> Any:
+    def __next__(self) -> os.DirEntry[str]:
         return next(self.entries)
 
     def close(self) -> None:
@@ -48,22 +48,22 @@ def reversed_listings() -> Iterator[None]:
         yield
 
 
-def scan(adapter: Any, source: Path) -> list[Any]:
+def scan(adapter: ModalityAdapter, source: Path) -> list[Record | Rejected]:
     """Everything that the adapter finds."""
     return [*adapter.records(source, "all")]
 
 
-def records_of(adapter: Any, source: Path) -> list[Record]:
+def records_of(adapter: ModalityAdapter, source: Path) -> list[Record]:
     """What is not rejected."""
     return [item for item in scan(adapter, source) if isinstance(item, Record)]
 
 
-def rows_of(adapter: Any, source: Path) -> list[Mapping[str, Any]]:
+def rows_of(adapter: ModalityAdapter, source: Path) -> list[Row]:
     """Columns of the first records; one that raises ValueError is bad data, which is allowed."""
     return [columns for _, parts in read_records(adapter, source) for columns in parts]
 
 
-def found_in(adapter: Any, source: Path) -> Iterator[tuple[Record, Any]]:
+def found_in(adapter: ModalityAdapter, source: Path) -> Iterator[tuple[Record, Row | Rows]]:
     """The first records with what `read` returns; one that raises ValueError is bad data: allowed."""
     for record in records_of(adapter, source)[:NUM_READ]:
         with suppress(ValueError):
@@ -71,7 +71,7 @@ def found_in(adapter: Any, source: Path) -> Iterator[tuple[Record, Any]]:
             yield record, found
 
 
-def read_records(adapter: Any, source: Path) -> Iterator[tuple[Record, Sequence[Mapping[str, Any]]]]:
+def read_records(adapter: ModalityAdapter, source: Path) -> Iterator[tuple[Record, Sequence[Row]]]:
     """The first records, each with its rows."""
     for record in records_of(adapter, source)[:NUM_READ]:
         with suppress(ValueError):
@@ -79,9 +79,9 @@ def read_records(adapter: Any, source: Path) -> Iterator[tuple[Record, Sequence[
             yield record, found.rows[:NUM_READ] if isinstance(found, Rows) else [found]
 
 
-def stored_rows(adapter: Any, source: Path) -> list[dict[str, Any]]:
+def stored_rows(adapter: ModalityAdapter, source: Path) -> list[Row]:
     """Rows as they come back from a shard."""
-    rows = []
+    rows: list[Row] = []
     for record, parts in read_records(adapter, source):
         own = {"key": record.key, "group": record.group, "label": record.label}
         for columns in parts:
@@ -104,18 +104,19 @@ def stored(value: Any) -> Any:
     return array
 
 
-def loads(adapter: Any, row: Mapping[str, Any]) -> Iterator[Sample]:
+def loads(adapter: ModalityAdapter, row: Row) -> Iterator[Sample]:
     """A row in evaluation and in training."""
     yield adapter.load(row, None)
     yield adapter.load(row, np.random.default_rng(7))
 
 
-def equal(a: Any, b: Any) -> bool:
+def equal(a: object, b: object) -> bool:
     """Equality that looks into arrays, mappings and samples."""
     if isinstance(a, Sample) and isinstance(b, Sample):
         return equal(vars(a), vars(b))
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return np.array_equal(a, b, equal_nan=np.asarray(a).dtype.kind == np.asarray(b).dtype.kind == "f")
+        x, y = np.asarray(a), np.asarray(b)
+        return np.array_equal(x, y, equal_nan=x.dtype.kind == y.dtype.kind == "f")
     return bool(a == b)

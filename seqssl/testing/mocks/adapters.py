@@ -1,19 +1,19 @@
 """A tiny adapter for text files of numbers, and versions of it with one mistake each."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from torch import nn
 
-from seqssl.data.adapters import Record, Rejected, Rows, Sample, SampleSpec
+from seqssl.data.adapters import Record, Rejected, Row, Rows, Sample, SampleSpec
 from seqssl.model.features import Conv1dStack
 
 
-def read_numbers(path: Path) -> dict[str, object]:
+def read_numbers(path: Path) -> Row:
     """One number a line; `ValueError` where a line is something else."""
     values = np.array(path.read_text().split(), dtype=np.float32)
     return {"length": len(values), "values": values}
@@ -33,7 +33,7 @@ class NumberFiles:
             else:
                 yield Rejected(path.name, "the file is empty")
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """The numbers; in training with a sign drawn at random."""
         sign = np.float32(1 if rng is None else rng.choice([-1, 1]))
         return Sample(row["values"] * sign)
@@ -92,7 +92,7 @@ class SameKey(NumberFiles):
             yield Record(source.name, partial(read_numbers, path))
 
 
-def read_objects(path: Path) -> dict[str, object]:
+def read_objects(path: Path) -> Row:
     """A column that no file can hold."""
     return {**read_numbers(path), "path": object()}
 
@@ -121,7 +121,7 @@ class StoresObjects(NumberFiles):
             yield Record(path.name, partial(read_objects, path))
 
 
-def read_one_too_many(path: Path) -> dict[str, object]:
+def read_one_too_many(path: Path) -> Row:
     """The length of the text, not of the numbers."""
     return {**read_numbers(path), "length": len(path.read_text())}
 
@@ -142,7 +142,7 @@ class DoublePrecision(NumberFiles):
 
     fails: ClassVar = {"load_gives_what_the_spec_says", "feature_encoder_reads_samples"}
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """numpy's default type."""
         return Sample(np.array(row["values"], dtype=np.float64))
 
@@ -152,7 +152,7 @@ class MissingIsNan(NumberFiles):
 
     fails: ClassVar = {"load_gives_what_the_spec_says", "feature_encoder_reads_samples"}
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """Small values count as missing."""
         values = row["values"]
         return Sample(np.where(values < values.mean(), np.float32("nan"), values), label="nan")
@@ -169,7 +169,7 @@ class ScalesInPlace(NumberFiles):
         "segments_lie_in_the_row",
     }
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """Louder each epoch."""
         values = row["values"]
         if rng is not None:
@@ -182,7 +182,7 @@ class GlobalAugmentation(NumberFiles):
 
     fails: ClassVar = {"load_draws_only_from_its_rng"}
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """`rng` only says whether."""
         values = row["values"]
         return Sample(values if rng is None else values * np.float32(np.random.rand()))
@@ -193,10 +193,10 @@ class AugmentsEvaluation(NumberFiles):
 
     fails: ClassVar = {"load_without_rng_is_deterministic"}
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """Makes a generator of its own."""
         rng = rng or np.random.default_rng()
-        return Sample(row["values"] + rng.standard_normal(row["length"]).astype(np.float32))
+        return Sample(row["values"] + rng.standard_normal(row["length"], np.float32))
 
 
 class ReadsChannels(NumberFiles):
@@ -215,17 +215,15 @@ def read_parts(path: Path, mistake: str) -> Rows:
     values = columns["values"]
     assert isinstance(values, np.ndarray)
     middle = max(1, len(values) // 2)
-    rows: list[dict[str, object]] = [
-        {"length": len(half), "values": half, "part": place}
+    mistakes: dict[str, Row] = {"twice": {"part": "same"}, "weight": {"weight": -1.0}}
+    mistaken = mistakes.get(mistake, {})
+    rows = [
+        {"length": len(half), "values": half, "part": place, **mistaken}
         for half, place in ((values[:middle], "first"), (values[middle:], "second"))
         if len(half)
     ]
-    quality: dict[str, object] = {"num_values": len(values)}
-    if mistake == "twice":
-        rows = [row | {"part": "same"} for row in rows]
-    elif mistake == "weight":
-        rows = [row | {"weight": -1.0} for row in rows]
-    elif mistake == "quality":
+    quality: dict[str, float] = {"num_values": len(values)}
+    if mistake == "quality":
         quality["mean"] = float("nan")
     elif mistake == "column":
         rows[0]["loud"] = 1
@@ -276,7 +274,7 @@ class ObservedSometimes(NumberFiles):
 
     fails: ClassVar = {"observed_and_times_are_given_always_or_never"}
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """Rows with a negative number have gaps."""
         values = row["values"]
         seen = values > np.min(values)
@@ -288,7 +286,7 @@ class GapsKeepTheirValues(NumberFiles):
 
     fails: ClassVar = {"observed_and_times_are_given_always_or_never"}
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """-999 where the number is the smallest of several."""
         values = row["values"]
         seen = (values > np.min(values)) | (len(values) == 1)

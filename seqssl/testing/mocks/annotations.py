@@ -1,12 +1,11 @@
 """An adapter that gives codes and segments rightly, and versions of it with one mistake each."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from seqssl.data.adapters import Sample, SampleSpec
+from seqssl.data.adapters import Row, Sample, SampleSpec
 from seqssl.model.types import Segment
 from seqssl.testing.mocks.adapters import NumberFiles
 
@@ -18,7 +17,7 @@ class AnnotatedNumbers(NumberFiles):
 
     spec = SampleSpec(dtype="float32", units="numbers", rate_hz=1.0, code_stride=STRIDE, codebook_sizes=SIZES)
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """The codes count up, each modulo the size of its codebook."""
         sample = super().load(row, rng)
         frames = np.arange(-(-len(sample.values) // STRIDE))
@@ -31,7 +30,7 @@ class CodesOutOfRange(AnnotatedNumbers):
 
     fails: ClassVar = {"codes_fit_the_spec"}
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """One more than there are."""
         sample = super().load(row, rng)
         return replace(sample, codes=np.full_like(sample.codes, SIZES[0]))
@@ -42,7 +41,7 @@ class CodesAtAnotherRate(AnnotatedNumbers):
 
     fails: ClassVar = {"codes_fit_the_spec"}
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """Twice as many codes, and one more."""
         sample = super().load(row, rng)
         return replace(sample, codes=np.zeros((len(sample.values) + 1, len(SIZES)), int))
@@ -60,7 +59,7 @@ class CodesNowAndThen(AnnotatedNumbers):
 
     fails: ClassVar = {"codes_and_segments_are_given_always_or_never"}
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """None below 20 steps."""
         sample = super().load(row, rng)
         return sample if len(sample.values) > 20 else replace(sample, codes=None)
@@ -71,7 +70,7 @@ class SegmentsBeyondTheEnd(AnnotatedNumbers):
 
     fails: ClassVar = {"segments_lie_in_the_row"}
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """One step too late."""
         sample = super().load(row, rng)
         return replace(sample, segments=(Segment(0, len(sample.values) + 1, "row"),))
@@ -82,6 +81,6 @@ class EmptySegments(AnnotatedNumbers):
 
     fails: ClassVar = {"segments_lie_in_the_row"}
 
-    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+    def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """Its end is its start."""
         return replace(super().load(row, rng), segments=(Segment(0, 0, "nothing"),))
