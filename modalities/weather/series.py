@@ -83,9 +83,9 @@ def to_grid(times_s: np.ndarray, values: np.ndarray, step_s: float, utc_offset_s
         origin_s = -utc_offset_s
         cells = np.ceil((times_s - origin_s) / step_s - 1e-6).astype(np.int64)
     found, places = np.unique(cells, return_inverse=True)
-    seen = np.isfinite(values)
-    counts = np.stack([np.bincount(places, channel, len(found)) for channel in seen.T], axis=1)
-    sums = [np.bincount(places, channel, len(found)) for channel in np.where(seen, values, 0.0).T]
+    present = np.isfinite(values)
+    counts = np.stack([np.bincount(places, channel, len(found)) for channel in present.T], axis=1)
+    sums = [np.bincount(places, channel, len(found)) for channel in np.where(present, values, 0.0).T]
     means = np.stack(sums, axis=1) / np.maximum(counts, 1)
     return Grid(found, means, counts > 0, origin_s, step_s, source_step_s)
 

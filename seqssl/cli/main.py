@@ -136,7 +136,7 @@ COMMANDS = (
             Key("task", "labels, or forecast (of series of numbers)", "labels"),
             Key("max_rows", "embed at most so many rows; all if not given", convert=int),
             Key("horizon", "forecast: steps ahead", 24, convert=int),
-            Key("lookback", "forecast: steps that are seen", 168, convert=int),
+            Key("lookback", "forecast: steps that are given", 168, convert=int),
             Key("season", "forecast: steps after which the seasonal-naive baseline repeats", 24, convert=int),
             TAP,
             WEIGHTS,

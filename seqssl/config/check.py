@@ -22,7 +22,7 @@ from seqssl.errors import UserError
 from seqssl.model.bounds import Bound, Divides, Wire
 
 Section = TypeVar("Section")
-Rule = tuple[tuple[str, ...], str]  # the keys involved, the one to blame first, and the remedy
+Broken = tuple[tuple[str, ...], str]  # a rule: the keys involved, the one to blame first, and the remedy
 
 
 def build(
@@ -175,7 +175,7 @@ class _Builder:
         return isinstance(slot, Mapping) and bool(slot) and all(self._is_renamed(f"{key}.{n}") for n in slot)
 
 
-def _number_rules(encoder: EncoderConfig, leaves: Sequence[tuple[str, Value, Hint]]) -> Iterator[Rule]:
+def _number_rules(encoder: EncoderConfig, leaves: Sequence[tuple[str, Value, Hint]]) -> Iterator[Broken]:
     """The rules that stand at the fields and parameters themselves."""
     width = Wire("encoder.dim", encoder.dim)
     wires = {"dim": width, "context_dim": width}
@@ -192,7 +192,7 @@ def _number_rules(encoder: EncoderConfig, leaves: Sequence[tuple[str, Value, Hin
                     yield (key, *([wired.key] if wired else [])), each + remedy
 
 
-def _rules(config: RunConfig) -> Iterator[Rule]:
+def _rules(config: RunConfig) -> Iterator[Broken]:
     """Rules across fields."""
     encoder = config.encoder
     for tap, layers in encoder.taps.items():
@@ -211,7 +211,7 @@ def _rules(config: RunConfig) -> Iterator[Rule]:
             yield tuple(own), remedy
 
 
-def _stream_rules(config: StreamConfig, taps: Mapping[str, int]) -> Iterator[Rule]:
+def _stream_rules(config: StreamConfig, taps: Mapping[str, int]) -> Iterator[Broken]:
     """Rules about one kind of data."""
     for name, hint in schema.hints(StreamConfig).items():
         if schema.kind_of(hint) and not schema.is_nullable(hint) and not getattr(config, name):

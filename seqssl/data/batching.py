@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from seqssl.data.adapters import ModalityAdapter, Row, Sample
-from seqssl.data.epochs import Item, padding_share, plan_epoch
+from seqssl.data.epochs import Item, padding_share, epoch_batches
 from seqssl.data.joining import all_or_none, crop, join, where_given
 from seqssl.data.shards import Corpus
 from seqssl.data.workers import start_worker, worker_context
@@ -58,11 +58,11 @@ class BatchLoader:
         self._builder = _BatchBuilder(corpus, adapter, max_length, seed, shuffle, numbers)
         self._batch_length, self._join_length, self._workers = batch_length, join_length, workers
         self._starts = [0]  # number of the first batch of each epoch, as far as known
-        self.plan = lru_cache(maxsize=2)(self._plan)
+        self.epoch = lru_cache(maxsize=2)(self._epoch)
 
-    def _plan(self, epoch: int) -> list[list[Item]]:
+    def _epoch(self, epoch: int) -> list[list[Item]]:
         """The batches of an epoch; an item holds positions in `rows`."""
-        return plan_epoch(
+        return epoch_batches(
             self.lengths,
             self._groups,
             batch_length=self._batch_length,
@@ -76,23 +76,23 @@ class BatchLoader:
 
     def padding_share(self, epoch: int = 0) -> float:
         """Share of padding in an epoch's batches."""
-        return padding_share(self.plan(epoch), self.lengths, self._builder.max_length)
+        return padding_share(self.epoch(epoch), self.lengths, self._builder.max_length)
 
     def epoch_of(self, cursor: int) -> tuple[int, int]:
         """The epoch of batch number `cursor`, and its place in it."""
         while self._starts[-1] <= cursor:
-            self._starts.append(self._starts[-1] + len(self.plan(len(self._starts) - 1)))
+            self._starts.append(self._starts[-1] + len(self.epoch(len(self._starts) - 1)))
         epoch = int(np.searchsorted(self._starts, cursor, side="right")) - 1
         return epoch, cursor - self._starts[epoch]
 
     def batches(self, epoch: int = 0, limit: int | None = None) -> Iterator[Batch]:
         """One epoch, or `limit` of its batches, evenly spread over it."""
-        plan = self.plan(epoch)
-        if limit is not None and limit < len(plan):
-            plan = [plan[(2 * index + 1) * len(plan) // (2 * limit)] for index in range(limit)]
-        yield from self._load((epoch, self._items(batch)) for batch in plan)
+        chosen = self.epoch(epoch)
+        if limit is not None and limit < len(chosen):
+            chosen = [chosen[(2 * index + 1) * len(chosen) // (2 * limit)] for index in range(limit)]
+        yield from self._load((epoch, self._items(batch)) for batch in chosen)
 
-    def stream(self, cursor: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+    def endless(self, cursor: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Endless batches for one rank, from batch number `cursor` of the one sequence that all ranks share.
 
         Rank r takes the numbers m with m % world_size == r, across the borders of epochs.
@@ -106,7 +106,7 @@ class BatchLoader:
     def _planned(self, numbers: Iterable[int]) -> Iterator[tuple[int, list[Item]]]:
         for number in numbers:
             epoch, index = self.epoch_of(number)
-            yield epoch, self._items(self.plan(epoch)[index])
+            yield epoch, self._items(self.epoch(epoch)[index])
 
     def _items(self, batch: Sequence[Item]) -> list[Item]:
         """Row numbers of the corpus for positions within the split."""

@@ -9,7 +9,7 @@ MAX_PADDING = 0.05  # share of an epoch's batches
 LENGTH_NOISE = 0.02  # relative; lets rows of like length meet other batch mates in each epoch
 
 
-def plan_epoch(
+def epoch_batches(
     lengths: np.ndarray,
     groups: np.ndarray,
     *,
@@ -121,6 +121,6 @@ def _padding(batches: Iterable[Sequence[int]]) -> float:
 def padding_share(
     batches: Iterable[Sequence[Item]], lengths: np.ndarray, max_length: int | None = None
 ) -> float:
-    """Share of padding in a plan's batches."""
+    """Share of padding in some batches."""
     lengths = np.minimum(lengths, max_length) if max_length else lengths
     return _padding([[int(sum(lengths[row] for row in item)) for item in batch] for batch in batches])

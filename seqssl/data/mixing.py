@@ -33,8 +33,8 @@ class MixedLoader:
         self._streams = lru_cache(maxsize=4)(self._draw_streams)
         self._counts = [np.zeros(len(self.names), np.int64)]  # of each stream before each block
 
-    def stream(self, cursor: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """Endless batches for one rank, from batch number `cursor`: see `BatchLoader.stream`."""
+    def endless(self, cursor: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """Endless batches for one rank, from batch number `cursor`: see `BatchLoader.endless`."""
         first = cursor + (rank - cursor) % world_size
         parts = {
             name: loader.at(self._numbers_of(index, first, world_size))

@@ -23,12 +23,12 @@ class Sums:
         if sample.values.dtype.kind != "f":
             return
         values = sample.values.reshape(len(sample.values), -1).astype(np.float64)
-        seen = (
+        present = (
             np.ones(values.shape, bool) if sample.observed is None else sample.observed.reshape(values.shape)
         )
-        count = seen.sum(axis=0).astype(np.float64)
-        mean = np.where(seen, values, 0.0).sum(axis=0) / np.maximum(count, 1)
-        squares = np.where(seen, values - mean, 0.0)
+        count = present.sum(axis=0).astype(np.float64)
+        mean = np.where(present, values, 0.0).sum(axis=0) / np.maximum(count, 1)
+        squares = np.where(present, values - mean, 0.0)
         self.merge(Sums(count, mean, np.square(squares).sum(axis=0)))
 
     def merge(self, other: "Sums") -> None:

@@ -178,13 +178,13 @@ def baselines(train: Windows, test: Windows, protocol: Protocol) -> dict[str, Ar
 
 def _dlinear(train: Windows, test: Windows) -> Array:
     """DLinear (Zeng et al., AAAI 2023): linear in trend and remainder, one map for all channels, by ridge."""
-    target = np.nan_to_num(train.future).transpose(0, 2, 1)  # n c horizon
-    target = target.reshape(-1, target.shape[-1])
+    future = np.nan_to_num(train.future).transpose(0, 2, 1)  # n c horizon
+    future = future.reshape(-1, future.shape[-1])
     series = _series(train.past)
     if len(series) > MAX_FITTED:
         chosen = np.random.default_rng(0).choice(len(series), MAX_FITTED, replace=False)
-        series, target = series[chosen], target[chosen]
-    model = _ridge(_decomposed(series), target)
+        series, future = series[chosen], future[chosen]
+    model = _ridge(_decomposed(series), future)
     guess = model.predict(_decomposed(_series(test.past)))
     shape = (len(test), test.past.shape[2], test.future.shape[1])
     return np.asarray(guess.reshape(shape).transpose(0, 2, 1))
@@ -226,15 +226,16 @@ def _features(
 ) -> dict[str, Array]:
     """Of each window, for every stage: mean over frames, last frame, and what the taps expect to follow."""
     lengths = torch.tensor([protocol.lookback])
-    seen = int(encoder.model.feature_encoder.output_lengths(lengths))
+    num_past = int(encoder.model.feature_encoder.output_lengths(lengths))
     found: dict[str, list[Array]] = {stage: [] for stage in encoder.stages}
     for start in range(0, len(samples), WINDOWS_AT_ONCE):
         progress(start, len(samples), "embedding")
         part = samples[start : start + WINDOWS_AT_ONCE]
         for stage, frames in encoder.frames(part, ahead=protocol.horizon).items():
-            ahead = slice(seen, seen if stage == FEATURES else None)
+            ahead = slice(num_past, num_past if stage == FEATURES else None)
             found[stage] += [
-                np.concatenate([x[:seen].mean(axis=0), x[seen - 1], x[ahead].reshape(-1)]) for x in frames
+                np.concatenate([x[:num_past].mean(axis=0), x[num_past - 1], x[ahead].reshape(-1)])
+                for x in frames
             ]
     progress(len(samples), len(samples), "embedding")
     return {stage: np.stack(vectors) for stage, vectors in found.items()}

@@ -101,10 +101,10 @@ class Conv1dStack(nn.Module):
         """Encode raw samples; `observed` None means that every valid value is."""
         x = inputs[..., None] if inputs.dim() == 2 else inputs
         valid = length_mask(lengths, x.shape[1])[..., None]
-        seen = valid if observed is None else valid & observed.reshape(x.shape)
-        x = x * seen
+        present = valid if observed is None else valid & observed.reshape(x.shape)
+        x = x * present
         if self.mark_missing:
-            x = torch.cat([x, (valid & ~seen).expand_as(x).to(x.dtype)], dim=-1)
+            x = torch.cat([x, (valid & ~present).expand_as(x).to(x.dtype)], dim=-1)
         x = F.pad(x, (0, 0, 0, max(0, self.receptive_field - x.shape[1])))
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.gelu(norm(convolve(conv, x)))
@@ -139,11 +139,11 @@ class PatchEncoder(nn.Module):
     ) -> Features:
         """Encode; `observed` None means that every valid step is."""
         tail = (0, 0, 0, -inputs.shape[1] % self.patch)  # its steps are missing, as those of shorter rows are
-        seen = length_mask(lengths, inputs.shape[1] + tail[-1])[..., None].expand(-1, -1, inputs.shape[2])
+        present = length_mask(lengths, inputs.shape[1] + tail[-1])[..., None].expand(-1, -1, inputs.shape[2])
         if observed is not None:
-            seen = seen & F.pad(observed, tail)
+            present = present & F.pad(observed, tail)
         inputs = F.pad(inputs, tail)
-        x = torch.cat([inputs * seen, (~seen).to(inputs.dtype)], dim=-1)
+        x = torch.cat([inputs * present, (~present).to(inputs.dtype)], dim=-1)
         return Features(self.norm(self.project(fold(x, self.patch))), self.output_lengths(lengths))
 
 

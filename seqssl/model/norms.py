@@ -35,10 +35,10 @@ class ChannelNorm(nn.Module):
             self.std.copy_(torch.tensor([value if value > MIN_STD else 1.0 for value in std]))
 
     def forward(
-        self, inputs: Float[Tensor, "b t *c"], seen: Bool[Tensor, "b t *c"]
+        self, inputs: Float[Tensor, "b t *c"], present: Bool[Tensor, "b t *c"]
     ) -> Float[Tensor, "b t *c"]:
         """Scale."""
-        return (inputs - self.mean) / self.std * seen
+        return (inputs - self.mean) / self.std * present
 
 
 class InstanceNorm(nn.Module):
@@ -49,12 +49,12 @@ class InstanceNorm(nn.Module):
         super().__init__()
 
     def forward(
-        self, inputs: Float[Tensor, "b t *c"], seen: Bool[Tensor, "b t *c"]
+        self, inputs: Float[Tensor, "b t *c"], present: Bool[Tensor, "b t *c"]
     ) -> Float[Tensor, "b t *c"]:
         """Scale; a channel that does not change within the row becomes 0."""
-        count = seen.sum(1, keepdim=True).clamp(min=1)
-        mean = (inputs * seen).sum(1, keepdim=True) / count
-        centered = (inputs - mean) * seen
+        count = present.sum(1, keepdim=True).clamp(min=1)
+        mean = (inputs * present).sum(1, keepdim=True) / count
+        centered = (inputs - mean) * present
         std = (centered.square().sum(1, keepdim=True) / count).sqrt()
         return centered / std.clamp(min=MIN_STD)
 

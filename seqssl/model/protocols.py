@@ -227,7 +227,7 @@ class Summarizes(Protocol):
     """What a task may offer beside `Task`: metrics made of statistics that are no single numbers."""
 
     def summarize(self, sums: dict[str, Tensor], stream: str) -> dict[str, float]:
-        """Metrics of one kind of data, from the sums over a window of steps."""
+        """Metrics of one kind of data, from the sums over some steps."""
         ...
 
 

@@ -53,7 +53,7 @@ def write_report(run: Path, illustrations: Sequence[Illustration] = ()) -> Path:
         findings(health),
         *map(example, illustrations),
         *map(logos, illustrations),
-        *(curves(parts, name) for name, parts in streams_of(records, meanings).items()),
+        *(curves(parts, name) for name, parts in parts_by_stream(records, meanings).items()),
         *map(codebooks, illustrations),
         in_order(health),
         configuration(config, source),
@@ -82,7 +82,7 @@ def header(run: Path, config: Mapping[str, Value], health: doctor.Report) -> str
     )
 
 
-def streams_of(records: Sequence[Record], catalogues: Catalogues) -> dict[str, list[Part]]:
+def parts_by_stream(records: Sequence[Record], catalogues: Catalogues) -> dict[str, list[Part]]:
     """The records of each kind of data; under "", first, all of a lone one, or what is common."""
     found: dict[str, list[Part]] = {}
     for record in records:
@@ -103,7 +103,7 @@ def key_figures(records: Sequence[Record], catalogues: Catalogues) -> str:
             if metric.unit != "rate":
                 value, label = card(list(figures), where)
                 cards.append((value, f"{part.stream}: {label}" if part.stream else label))
-    cards += speeds(streams_of(trained, catalogues).get("", ()))
+    cards += speeds(parts_by_stream(trained, catalogues).get("", ()))
     minutes, seconds = divmod(round(training_time(trained)), 60)
     cards.append((f"{minutes} min {seconds:02} s", "training"))
     items = "".join(
@@ -126,7 +126,7 @@ def card(figures: Sequence[Figure], where: str) -> tuple[str, str]:
 
 
 def speeds(trained: Sequence[Part]) -> list[tuple[str, str]]:
-    """What is so much a second, with its words: the median over all windows of training."""
+    """What is so much a second, with its words: the median over all training records."""
     found: dict[Metric, list[float]] = {}
     for part in trained:
         for figure in part.figures("card"):
@@ -171,7 +171,7 @@ def curves(parts: Sequence[Part], stream: str = "") -> str:
     cards = "\n".join(f'<div class="card">{svg}</div>' for svg in drawn(parts))
     return (
         f"<h2>Curves{_of(stream)}</h2>\n"
-        "<p>Lines are training windows; lines with dots are held-out rows, without noise; "
+        "<p>Lines are means over the updates between two records; lines with dots are held-out rows, without noise; "
         "dashed gray is what no learning would give, or the size of a codebook.</p>\n"
         f'<div class="grid curves">{cards}</div>'
     )

@@ -188,11 +188,11 @@ def load_weights(model: nn.Module, saved: Checkpoint) -> None:
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers, each under its first name: parts may share them."""
-    seen: dict[int, str] = {}
+    first: dict[int, str] = {}
     return {
         name: tensor
         for name, tensor in model.state_dict(keep_vars=True).items()
-        if seen.setdefault(id(tensor), name) == name
+        if first.setdefault(id(tensor), name) == name
     }
 
 

@@ -1,4 +1,4 @@
-"""How codes are used and predicted, from sums over a window of steps."""
+"""How codes are used and predicted, from sums over steps."""
 
 import math
 from collections.abc import Mapping, Sequence

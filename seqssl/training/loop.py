@@ -30,7 +30,7 @@ from seqssl.training.tasks import StepModule
 class Batches(Protocol):
     """An endless, deterministic sequence of micro-batches that can be entered anywhere."""
 
-    def stream(self, cursor: int, rank: int, world_size: int) -> Iterator[Batch]:
+    def endless(self, cursor: int, rank: int, world_size: int) -> Iterator[Batch]:
         """This rank's share of the micro-batches from number `cursor` on."""
         ...
 
@@ -97,13 +97,13 @@ class Trainer:
         for text in problems:
             self.event("resume", text)
         self.recent: list[tuple[int, Tensor, list[str]]] = []  # gradient norms since the last log, with keys
-        self.started = self.window_started = time.monotonic()
-        stream = self.data.stream(self.cursor, self.parallel.rank, self.parallel.size)
+        self.started = self.interval_started = time.monotonic()
+        batches = self.data.endless(self.cursor, self.parallel.rank, self.parallel.size)
         latest: dict[str, float] = {}
         try:
             with interruptible() as interrupted:
                 while self.update < train.num_updates:
-                    self.step([next(stream) for _ in range(train.accumulate)])
+                    self.step([next(batches) for _ in range(train.accumulate)])
                     last = self.update == train.num_updates
                     if last or self.update % train.log_every == 0:
                         self.write_training_record()
@@ -176,7 +176,7 @@ class Trainer:
         self.tally.add(output, plan, batch)
 
     def write_training_record(self) -> None:
-        """Close the window: the loop's one wait for the device."""
+        """Turn the sums since the last record into metrics: the loop's one wait for the device."""
         settings, train = self.settings, self.settings.train
         self.tally.merge(self.parallel, self.device)
         num_inputs = self.tally.num_inputs()
@@ -185,8 +185,8 @@ class Trainer:
         done = self.update - 1
         metrics["lr"] = optim.learning_rate(settings.optim, done, train.num_updates)
         metrics["temperature"] = optim.temperature(settings.temperature, done, train.num_updates)
-        metrics |= self.speed(num_inputs / (now - self.window_started))
-        self.tally, self.window_started = Tally(), now
+        metrics |= self.speed(num_inputs / (now - self.interval_started))
+        self.tally, self.interval_started = Tally(), now
         bad = [(step, keys) for step, norm, keys in self.recent if not math.isfinite(norm)]
         self.recent.clear()
         for step, keys in bad:
@@ -219,7 +219,7 @@ class Trainer:
         if self.parallel.is_first:
             self.record("valid", metrics)
         self.parallel.barrier()
-        self.window_started += time.monotonic() - began  # no part of the throughput
+        self.interval_started += time.monotonic() - began  # no part of the throughput
         return metrics
 
     def evaluate_quietly(self) -> dict[str, float]:

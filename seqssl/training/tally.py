@@ -1,4 +1,4 @@
-"""The tally: sums over a window of steps, turned into numbers once, at its end."""
+"""The tally: sums over the steps between two records, turned into numbers once."""
 
 from collections.abc import Callable, Mapping
 
@@ -23,7 +23,7 @@ class Tally:
         self.sums: dict[str, Tensor] = {}
 
     def _add(self, name: str, value: Tensor | float) -> None:
-        """Add to a sum; float64, so that windows of any length stay exact."""
+        """Add to a sum; float64, so that sums over any number of steps stay exact."""
         tensor = torch.as_tensor(value).detach().double()
         self.sums[name] = self.sums[name] + tensor if name in self.sums else tensor
 
@@ -59,7 +59,7 @@ class Tally:
         self.sums = {name: parallel.sum(value.to(device)) for name, value in self.sums.items()}
 
     def close(self, summarize: Summarize | None = None) -> dict[str, float]:
-        """The window's metrics; the one place that waits for the device.
+        """The metrics of these steps; the one place that waits for the device.
 
         With several streams they are named `<stream>/<metric>`, and `loss` is their mean, weighed by the
         largest count among the terms of each. `summarize` makes metrics of what is no single number; it is

@@ -50,7 +50,7 @@ def test_rows_are_padded_with_zeros(corpus):
 
 def test_joined_rows_follow_one_another(corpus):
     by_key = {key: number for number, key in enumerate(corpus.keys)}
-    batch = next(make_loader(corpus, join_length=60).stream())
+    batch = next(make_loader(corpus, join_length=60).endless())
     joined = batch.keys[0].split(" + ")
     assert len(joined) > 1
     expected = np.concatenate([corpus.row(by_key[key])["values"] for key in joined])
@@ -86,14 +86,14 @@ def test_crops_are_random_in_training_and_from_the_middle_in_evaluation(corpus):
 
 def test_the_stream_crosses_epochs_and_resumes_anywhere(corpus):
     loader = make_loader(corpus, Numbers(scale=2.0), join_length=30, max_length=9)
-    size = len(loader.plan(0))
-    whole = list(itertools.islice(loader.stream(), 3 * size))
+    size = len(loader.epoch(0))
+    whole = list(itertools.islice(loader.endless(), 3 * size))
     assert loader.epoch_of(0) == (0, 0)
     assert loader.epoch_of(size) == (1, 0)
     assert loader.epoch_of(size - 1) == (0, size - 1)
     for cursor in (1, size - 1, size, 2 * size + 1):
         fresh = make_loader(corpus, Numbers(scale=2.0), join_length=30, max_length=9)
-        for batch, other in zip(whole[cursor:], fresh.stream(cursor), strict=False):
+        for batch, other in zip(whole[cursor:], fresh.endless(cursor), strict=False):
             assert_equal(batch, other)
 
 
@@ -101,11 +101,11 @@ def test_the_stream_crosses_epochs_and_resumes_anywhere(corpus):
 @pytest.mark.parametrize("cursor", [0, 1, 7])
 def test_ranks_share_one_sequence(corpus, world_size, cursor):
     loader = make_loader(corpus, join_length=30)
-    whole = dict(zip(range(cursor, cursor + 12), loader.stream(cursor), strict=False))
+    whole = dict(zip(range(cursor, cursor + 12), loader.endless(cursor), strict=False))
     seen = {}
     for rank in range(world_size):
         numbers = [m for m in whole if m % world_size == rank]
-        seen |= dict(zip(numbers, loader.stream(cursor, rank, world_size), strict=False))
+        seen |= dict(zip(numbers, loader.endless(cursor, rank, world_size), strict=False))
     assert seen.keys() == whole.keys()
     for number, batch in whole.items():
         assert_equal(batch, seen[number])
@@ -117,8 +117,8 @@ def test_workers_change_no_bit_and_two_streams_are_independent(corpus):
     alone = make_loader(corpus, adapter, **options)
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    size = len(alone.plan(0))
-    streams = [make_loader(corpus, adapter, workers=workers, **options).stream(2) for workers in (0, 2)]
+    size = len(alone.epoch(0))
+    streams = [make_loader(corpus, adapter, workers=workers, **options).endless(2) for workers in (0, 2)]
     held_out = make_loader(corpus, adapter, split="valid", shuffle=False, workers=1, **options).batches()
     for batch, other in itertools.islice(zip(*streams, strict=True), size + 2):
         assert_equal(batch, other)
@@ -130,7 +130,7 @@ def test_an_error_in_a_worker_has_no_stack_trace(corpus, tmp_path):
     loader = make_loader(pickle.loads(pickle.dumps(corpus)), workers=1)
     loader._builder.corpus.folder = tmp_path  # as if the folder were removed
     with pytest.raises(UserError) as caught:
-        next(loader.stream())
+        next(loader.endless())
     assert "Traceback" not in str(caught.value)
 
 

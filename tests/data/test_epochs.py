@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssl.data.epochs import MAX_PADDING, Item, padding_share, plan_epoch
+from seqssl.data.epochs import MAX_PADDING, Item, padding_share, epoch_batches
 
 lengths_lists = st.lists(st.integers(1, 400), min_size=1, max_size=60)
 
@@ -11,7 +11,7 @@ lengths_lists = st.lists(st.integers(1, 400), min_size=1, max_size=60)
 def plan(lengths, groups=None, **options) -> list[list[Item]]:
     defaults = {"batch_length": 500, "max_length": None, "join_length": None, "seed": 0, "epoch": 0}
     groups = np.zeros(len(lengths), dtype=int) if groups is None else np.asarray(groups)
-    return plan_epoch(np.asarray(lengths), groups, **{**defaults, "shuffle": True, **options})
+    return epoch_batches(np.asarray(lengths), groups, **{**defaults, "shuffle": True, **options})
 
 
 @given(

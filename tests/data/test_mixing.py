@@ -52,8 +52,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_cursor_goes_on_where_the_sequence_is(
     given_weights: Any, seed: int, cursor: int, group: int
 ) -> None:
-    whole = names_and_numbers(mixed(given_weights, seed, group).stream(), cursor + 20)
-    assert names_and_numbers(mixed(given_weights, seed, group).stream(cursor), 20) == whole[cursor:]
+    whole = names_and_numbers(mixed(given_weights, seed, group).endless(), cursor + 20)
+    assert names_and_numbers(mixed(given_weights, seed, group).endless(cursor), 20) == whole[cursor:]
     for start in range(0, len(whole), group):  # an update's batches are of one kind
         assert len({name for name, _ in whole[start : start + group]}) == 1
     for name in given_weights:
@@ -63,16 +63,16 @@ def test_any_cursor_goes_on_where_the_sequence_is(
 
 @given(weights, st.integers(1, 4), st.integers(0, 10))
 def test_ranks_share_the_sequence(given_weights: Any, world_size: int, cursor: int) -> None:
-    whole = names_and_numbers(mixed(given_weights).stream(), cursor + 24)
+    whole = names_and_numbers(mixed(given_weights).endless(), cursor + 24)
     for rank in range(world_size):
-        own = names_and_numbers(mixed(given_weights).stream(cursor, rank, world_size), 5)
+        own = names_and_numbers(mixed(given_weights).endless(cursor, rank, world_size), 5)
         places = islice((m for m in count(cursor) if m % world_size == rank), 5)
         assert own == [whole[m] for m in places if m < len(whole)][: len(own)]
 
 
 @given(weights, st.integers(0, 100), st.integers(0, 5))
 def test_every_stretch_is_mixed_by_weight(given_weights: Any, cursor: int, seed: int) -> None:
-    stretch = names_and_numbers(mixed(given_weights, seed).stream(cursor), 60)
+    stretch = names_and_numbers(mixed(given_weights, seed).endless(cursor), 60)
     counts = Counter(name for name, _ in stretch)
     for name, weight in given_weights.items():
         assert abs(counts[name] - 60 * weight / sum(given_weights.values())) <= 5
@@ -81,7 +81,7 @@ def test_every_stretch_is_mixed_by_weight(given_weights: Any, cursor: int, seed:
 @pytest.mark.parametrize("group", [1, 3])
 def test_epochs_are_those_of_the_slowest_stream(group: int) -> None:
     loader = mixed({"a": 1.0, "b": 1.0}, group=group)
-    seen = names_and_numbers(loader.stream(), 40)
+    seen = names_and_numbers(loader.endless(), 40)
     for cursor in range(40):
         done = Counter(name for name, _ in seen[:cursor])
         assert loader.epoch_of(cursor)[0] == min(done["a"] // 3, done["b"] // 4)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from seqssl import Record, Rows, Sample, SampleSpec, UserError
 from seqssl.data import writing
 from seqssl.data.batching import BatchLoader
-from seqssl.data.epochs import plan_epoch
+from seqssl.data.epochs import epoch_batches
 from seqssl.data.prepare import prepare
 from seqssl.data.shards import Corpus, Manifest
 from seqssl.data.statistics import Sums
@@ -187,7 +187,7 @@ def test_an_adapters_own_mistake_is_named_with_its_place(
 )
 def test_weighted_epochs_draw_each_row_as_often_as_it_weighs(weights: list[float], epoch: int) -> None:
     count, total = len(weights), sum(weights)
-    batches = plan_epoch(
+    batches = epoch_batches(
         np.full(count, 5), np.zeros(count), batch_length=20, max_length=None, join_length=None,
         seed=0, epoch=epoch, shuffle=True, weights=np.array(weights),
     )  # fmt: skip

@@ -69,7 +69,7 @@ class Again:
 
     batches: Sequence[Batch]
 
-    def stream(self, cursor: int, rank: int, world_size: int) -> Iterable[Batch]:
+    def endless(self, cursor: int, rank: int, world_size: int) -> Iterable[Batch]:
         while True:
             yield self.batches[cursor % len(self.batches)]
             cursor += 1

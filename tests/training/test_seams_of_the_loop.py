@@ -60,7 +60,7 @@ class Rows:
         places = torch.arange(6).split(sizes)
         self.batches = [Batch(x[rows], lengths[rows], keys=[str(int(r)) for r in rows]) for rows in places]
 
-    def stream(self, cursor: int, rank: int, world_size: int) -> Iterable[Batch]:
+    def endless(self, cursor: int, rank: int, world_size: int) -> Iterable[Batch]:
         while True:
             yield self.batches[cursor % len(self.batches)]
             cursor += 1

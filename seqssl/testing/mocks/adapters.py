@@ -277,8 +277,8 @@ class ObservedSometimes(NumberFiles):
     def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """Rows with a negative number have gaps."""
         values = row["values"]
-        seen = values > np.min(values)
-        return Sample(values * seen, observed=seen) if len(values) > 20 else Sample(values)
+        present = values > np.min(values)
+        return Sample(values * present, observed=present) if len(values) > 20 else Sample(values)
 
 
 class GapsKeepTheirValues(NumberFiles):
@@ -289,8 +289,8 @@ class GapsKeepTheirValues(NumberFiles):
     def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
         """-999 where the number is the smallest of several."""
         values = row["values"]
-        seen = (values > np.min(values)) | (len(values) == 1)
-        return Sample(np.where(seen, values, np.float32(-999)).astype(np.float32), observed=seen)
+        present = (values > np.min(values)) | (len(values) == 1)
+        return Sample(np.where(present, values, np.float32(-999)).astype(np.float32), observed=present)
 
 
 class ShorterView(NumberFiles):

@@ -130,8 +130,8 @@ class PeeksAtTheMissing(BrokenFeatures):
 
     def forward(self, inputs: Tensor, lengths: Tensor, observed: Tensor | None = None) -> Features:
         """Missing values count half."""
-        seen = torch.ones_like(inputs) if observed is None else 0.5 + 0.5 * observed
-        return super().forward(inputs * seen, lengths)
+        present = torch.ones_like(inputs) if observed is None else 0.5 + 0.5 * observed
+        return super().forward(inputs * present, lengths)
 
 
 class NotesNoGap(BrokenFeatures):
