@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from seqssl.data.adapters import ModalityAdapter, Row, Sample
-from seqssl.data.epochs import Item, padding_share, epoch_batches
+from seqssl.data.epochs import Item, epoch_batches, padding_share
 from seqssl.data.joining import all_or_none, crop, join, where_given
 from seqssl.data.shards import Corpus
 from seqssl.data.workers import start_worker, worker_context

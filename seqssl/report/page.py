@@ -171,8 +171,8 @@ def curves(parts: Sequence[Part], stream: str = "") -> str:
     cards = "\n".join(f'<div class="card">{svg}</div>' for svg in drawn(parts))
     return (
         f"<h2>Curves{_of(stream)}</h2>\n"
-        "<p>Lines are means over the updates between two records; lines with dots are held-out rows, without noise; "
-        "dashed gray is what no learning would give, or the size of a codebook.</p>\n"
+        "<p>Lines are means over the updates between two records; lines with dots are held-out rows, without "
+        "noise; dashed gray is what no learning would give, or the size of a codebook.</p>\n"
         f'<div class="grid curves">{cards}</div>'
     )
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssl.data.epochs import MAX_PADDING, Item, padding_share, epoch_batches
+from seqssl.data.epochs import MAX_PADDING, Item, epoch_batches, padding_share
 
 lengths_lists = st.lists(st.integers(1, 400), min_size=1, max_size=60)
 

@@ -1,16 +1,5 @@
-"""A corpus and a cache of its own for every plug-in."""
+"""A cache and a corpus of its own for every test here."""
 
-from pathlib import Path
+from fixtures import cache, waves
 
-import pytest
-from toy import write_waves
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEQSSL_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def waves(tmp_path: Path) -> Path:
-    return write_waves(tmp_path / "waves")
+__all__ = ["cache", "waves"]

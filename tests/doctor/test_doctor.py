@@ -9,56 +9,15 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from records import NUM_UPDATES, healthy, run_with
 
 from seqssl.doctor import Finding, Monitor, ailments, examine
 from seqssl.errors import UserError
-
-NUM_UPDATES = 1_000
-
-
-def healthy(step: int, **changes: Any) -> dict[str, Any]:
-    """A training record of a run that goes well."""
-    done = step / NUM_UPDATES
-    record = {
-        "kind": "train",
-        "step": step,
-        "epoch": 0,
-        "time_s": step * 0.1,
-        "loss": 9.0 - 4 * done,
-        "loss/contrastive": 4.6 - 2.5 * done,
-        "loss/masked_prediction": 4.3 - 1.5 * done,
-        "loss/diversity": 0.6 - 0.2 * done,
-        "contrastive/accuracy": 0.02 + 0.5 * done,
-        "contrastive/chance": 0.02,
-        "contrastive/num_negatives": 60.0,
-        "masked_prediction/accuracy": 0.05 + 0.4 * done,
-        "masked_prediction/trivial": 0.06,
-        "perplexity/size": 320.0,
-        "features/std": 0.8,
-        "context/std": 1.1,
-        "grad_norm": 2.0 - done,
-        "skipped_updates": 0.0,
-    }
-    for book in range(2):
-        record |= {
-            f"perplexity/hard_{book}": 60.0 + 100 * done,
-            f"perplexity/soft_{book}": 200.0,
-            f"codes/dead_{book}": 0.3,
-            f"codes/top1_{book}": 0.06,
-        }
-    return record | changes
 
 
 def observe(*records: dict[str, Any]) -> list[Finding]:
     monitor = Monitor(NUM_UPDATES)
     return [finding for record in records for finding in monitor.observe(record)]
-
-
-def run_with(start: int = 0, end: int = NUM_UPDATES, **changes: Any) -> list[dict[str, Any]]:
-    """A whole run that is ill between two updates."""
-    return [
-        healthy(step, **(changes if start < step <= end else {})) for step in range(20, NUM_UPDATES + 1, 20)
-    ]
 
 
 def test_healthy_run_gives_no_finding() -> None:
@@ -267,7 +226,7 @@ def test_examine_names_a_folder_without_metrics(tmp_path: Path) -> None:
 def test_docs_name_every_rule_and_bar() -> None:
     from seqssl.doctor import bars
 
-    text = (Path(__file__).parents[1] / "docs/health.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/health.md").read_text()
     for name, ailment in vars(ailments).items():
         if isinstance(ailment, ailments.Ailment):
             assert f"`{ailment.name}`" in text, name

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from test_doctor import healthy, run_with
+from records import healthy, run_with
 
 from seqssl.errors import UserError
 from seqssl.report import figures
