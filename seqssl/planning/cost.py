@@ -86,10 +86,10 @@ def cost_of(config: RunConfig, streams: "Sequence[Stream] | None" = None) -> Cos
     taps, bfloat16 = config.encoder.taps, config.train.precision != "float32"
     whole = assemble(plain, streams, "meta")
     total = sum(stream.weight for stream in streams)
-    shapes: dict[str, _Shape] = {}
+    shapes: dict[str, Shape] = {}
     works: dict[str, Work] = {}
     for stream in streams:
-        shapes[stream.name] = _Shape.of(stream, whole.of(stream.name))
+        shapes[stream.name] = Shape.of(stream, whole.of(stream.name))
         works[stream.name] = measure(
             lambda device, name=stream.name: assemble(plain, streams, device).of(name),  # type: ignore[misc]
             shapes[stream.name].batch(stream, whole.of(stream.name)),
@@ -161,7 +161,7 @@ def parts_of(model: "PretrainingModel", taps: Mapping[str, int]) -> dict[str, "n
 
 
 @dataclass(frozen=True)
-class _Shape:
+class Shape:
     """A full micro-batch."""
 
     rows: int
@@ -171,7 +171,7 @@ class _Shape:
     frames: int  # per row
 
     @classmethod
-    def of(cls, stream: "Stream", model: "PretrainingModel") -> "_Shape":
+    def of(cls, stream: "Stream", model: "PretrainingModel") -> "Shape":
         """As many rows as fit, all as long as rows may be."""
         import torch
 

@@ -33,7 +33,7 @@ def really(config: RunConfig) -> tuple[float, int]:
     """FLOPs of a step on real tensors, and bytes that autograd keeps, weights and their copies left out."""
     (stream,) = streams_of(config)
     model = build_model(config).train()
-    batch = cost._Shape.of(stream, model).batch(stream, model)
+    batch = cost.Shape.of(stream, model).batch(stream, model)
     draws = Draws((0,), 1.0)
     plan = model.plan(batch, draws)
     assert plan.frames is not None

