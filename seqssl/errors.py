@@ -6,7 +6,7 @@ class UserError(ValueError):
 
 
 class FirstRankFailed(UserError):
-    """The first rank has met an error and says which; the others only end. Exit code 2."""
+    """Raised on the other ranks when the first fails, which reports the error itself. Exit code 2."""
 
 
 class HealthHalt(RuntimeError):

@@ -22,7 +22,9 @@ from seqssl.errors import UserError
 from seqssl.model.bounds import Bound, Divides, Wire
 
 Section = TypeVar("Section")
-Broken = tuple[tuple[str, ...], str]  # a rule: the keys involved, the one to blame first, and the remedy
+Broken = tuple[
+    tuple[str, ...], str
+]  # a broken rule: the keys involved (the one to blame first), and the remedy
 
 
 def build(
@@ -32,10 +34,11 @@ def build(
     problems: Sequence[Problem] = (),
     renamed: Collection[str] = (),
 ) -> tuple[RunConfig, list[Problem]]:
-    """The configuration and all that is wrong with it.
+    """Build the configuration, and list everything that is wrong with it.
 
-    `recipe` stands in where a value has no origin. `problems` are those known before. `renamed` are keys that
-    were written by old names: where the component of a slot does not take one, it goes.
+    `recipe` is the origin to report for a value that has none. `problems` are those found earlier; they come
+    first in the list. `renamed` holds keys that were written under an old name: such a key is dropped without
+    a word where the component in its slot has no parameter of the new name.
     """
     builder = _Builder(origins, recipe, renamed, list(problems))
     config = builder.section(RunConfig, values, ())
@@ -48,12 +51,12 @@ def build(
 
 
 class _Unfit(Exception):
-    """A value that cannot stand; the field's default keeps its place until the report."""
+    """Raised for a value that does not fit; the field's default is used until problems are reported."""
 
 
 @dataclass
 class _Builder:
-    """Fills the dataclasses from a tree of values and notes what does not fit."""
+    """Fills the dataclasses of the schema from a tree of values, and collects the problems on the way."""
 
     origins: Mapping[str, str]
     recipe: str
@@ -64,7 +67,7 @@ class _Builder:
         self.leaves: list[tuple[str, Value, Hint]] = []  # what fits: key, value, annotation
 
     def problem(self, key: str, value: Value, remedy: str) -> None:
-        """Note what is wrong at a key, unless something is already."""
+        """Add a problem at a key, unless that key has one already."""
         if any(known.key == key for known in self.problems):
             return
         origin = self.origins.get(key)
@@ -74,6 +77,7 @@ class _Builder:
         self.problems.append(Problem(key, value, remedy, origin))
 
     def section(self, cls: type[Section], values: Mapping[str, Value], path: trees.Path) -> Section:
+        """An instance of a section's dataclass; unknown keys and missing values become problems."""
         hints = schema.hints(cls)
         for name, value in values.items():
             if name not in hints:
@@ -94,7 +98,7 @@ class _Builder:
         return make(**arguments)
 
     def _field(self, hint: Hint, value: Value, path: trees.Path) -> object:
-        """What stands in a field: a section, a slot, several by name, or a value; _Unfit for what cannot."""
+        """The value of a field: a section, a slot, named entries, or a value that fits (else _Unfit)."""
         key = trees.join(path)
         if section := schema.section_of(hint):
             if not isinstance(value, Mapping):
@@ -113,7 +117,7 @@ class _Builder:
         return converted
 
     def _entries(self, hint: Hint, value: Value, path: trees.Path) -> dict[str, object]:
-        """Named slots or streams; null removes one."""
+        """The slots or streams of a field that maps names to them; an entry that is null is left out."""
         streams = schema.section_of(hint) is MixedStream
         if not isinstance(value, Mapping):
             expected = "named streams, each with recipe: NAME" if streams else "named slots"
@@ -132,7 +136,10 @@ class _Builder:
         return found
 
     def _slot(self, hint: Hint, slot: Value, key: str) -> Slot | None:
-        """A slot with the defaults of its component filled in, so that a saved run stays what it was."""
+        """A slot with the defaults of its component filled in, so that other defaults change no saved run.
+
+        None for a slot that is empty on purpose; {} for one that is missing or unusable.
+        """
         kind = schema.kind_of(hint) or ""
         if schema.is_nullable(hint) and (slot is None or self._is_left_over(slot, key)):
             return None
@@ -149,7 +156,7 @@ class _Builder:
         except UserError as error:
             self.problem(f"{key}.target", target, str(error))
             return {}
-        if found is None:  # its text does not tell: what stands there is checked when it is constructed
+        if found is None:  # the source text does not tell: it is checked when it is constructed
             given = {name: resolved(value) for name, value in slot.items()}
             self.leaves += [(f"{key}.{name}", value, Parameter.empty) for name, value in given.items()]
             return given
@@ -171,12 +178,12 @@ class _Builder:
         return trees.within_stream(key) in self.renamed
 
     def _is_left_over(self, slot: Value, key: str) -> bool:
-        """Whether nothing stands in a slot but what old names of keys have put there."""
+        """Whether a slot holds nothing but keys that were written under old names."""
         return isinstance(slot, Mapping) and bool(slot) and all(self._is_renamed(f"{key}.{n}") for n in slot)
 
 
 def _number_rules(encoder: EncoderConfig, leaves: Sequence[tuple[str, Value, Hint]]) -> Iterator[Broken]:
-    """The rules that stand at the fields and parameters themselves."""
+    """Each marker in the annotation of a field or parameter that the number there breaks."""
     width = Wire("encoder.dim", encoder.dim)
     wires = {"dim": width, "context_dim": width}
     for key, value, hint in leaves:
@@ -193,7 +200,7 @@ def _number_rules(encoder: EncoderConfig, leaves: Sequence[tuple[str, Value, Hin
 
 
 def _rules(config: RunConfig) -> Iterator[Broken]:
-    """Rules across fields."""
+    """Each broken rule that involves several fields."""
     encoder = config.encoder
     for tap, layers in encoder.taps.items():
         if not 1 <= layers <= encoder.num_layers:
@@ -212,7 +219,7 @@ def _rules(config: RunConfig) -> Iterator[Broken]:
 
 
 def _stream_rules(config: StreamConfig, taps: Mapping[str, int]) -> Iterator[Broken]:
-    """Rules about one kind of data."""
+    """Each broken rule about the settings of one stream, with keys as they are inside the stream."""
     for name, hint in schema.hints(StreamConfig).items():
         if schema.kind_of(hint) and not schema.is_nullable(hint) and not getattr(config, name):
             yield (name, f"{name}.target"), _missing(name, hint)
@@ -240,7 +247,7 @@ def _stream_rules(config: StreamConfig, taps: Mapping[str, int]) -> Iterator[Bro
 
 
 def _missing(key: str, hint: Hint) -> str:
-    """What to tell where a field is empty."""
+    """The message for a field that is empty; for a slot, it lists the components that could be there."""
     kind = schema.kind_of(hint)
     there = (
         f"; say {key}=NAME (there is: {', '.join(sorted(names(kind)))}) or {key}=pkg.mod:Class"
@@ -256,7 +263,7 @@ def _class_of(slot: Slot, kind: str) -> str:
 
 
 def _suggest(name: str, here: Collection[str]) -> str:
-    """A close key of the same section, else one of the same name elsewhere."""
+    """A hint for an unknown key: a similar one of its section or of another, else all of its section."""
     if not difflib.get_close_matches(name, here, n=1):
         known = [*map(trees.join, schema.keys()), *moved.RENAMED.values()]
         elsewhere = {key.rpartition(".")[2]: key for key in known}

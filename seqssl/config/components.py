@@ -1,8 +1,8 @@
 """From a slot (`{target: ..., keywords}`) to an object: find the class, check the keywords, construct.
 
-A component's constructor is its schema: positional parameters are wiring, looked up by name among the
-parts that exist already, and keyword-only parameters are configuration. Shipped components are found
-through the same entry points (`seqssl.<kind>`) as a stranger's.
+A component's constructor is its schema. Positional parameters are wiring, looked up by name among the parts
+that exist already; keyword-only parameters are configuration. Shipped components are found through the same
+entry points (`seqssl.<kind>`) as anybody else's.
 """
 
 import importlib
@@ -23,7 +23,7 @@ _WHERE = "Modules are looked for in the current folder and among the installed p
 
 
 def names(kind: str) -> dict[str, str]:
-    """Bare names that a slot of this kind understands, each with its `pkg.mod:Class`."""
+    """The bare names that a slot of this kind understands, each with its `pkg.mod:Class`."""
     return {entry.name: entry.value for entry in _installed(f"seqssl.{kind}", tuple(sys.path))}
 
 
@@ -106,17 +106,17 @@ def slot_problems(slot: Mapping[str, Value], parameters: Mapping[str, Parameter]
 
 
 def defaults(parameters: Mapping[str, Parameter]) -> Tree:
-    """The values that parameters have where a slot does not say any, as far as they are written out."""
+    """The default of each parameter that has one which can be read from the source text."""
     said = {name: p.default for name, p in parameters.items() if p.default is not Parameter.empty}
     return {name: value for name, value in said.items() if value is not source.NOT_TOLD}
 
 
-# What is imported by name has no type that could be written here: the caller says what it takes it for.
+# Any: the class is found by name at run time, so the caller annotates what it expects to get.
 def construct(slot: Mapping[str, Value], kind: str, wiring: Mapping[str, object]) -> Any:
     """Build a slot's component; `wiring` holds by name what its positional parameters may ask for.
 
-    UserError where its keywords do not fit, and where its constructor refuses them with a ValueError: a
-    range, a multiple, whatever neither YAML nor a type can say.
+    UserError where a keyword does not fit, where a positional parameter is not wired, and where the
+    constructor raises a ValueError: for a range, say, that no annotation can express.
     """
     target = str(slot.get("target", ""))
     component = load(target, kind)
@@ -149,15 +149,15 @@ def construct(slot: Mapping[str, Value], kind: str, wiring: Mapping[str, object]
 
 @lru_cache(maxsize=64)
 def _installed(group: str, path: tuple[str, ...]) -> metadata.EntryPoints:
-    """The entry points of a group on a search path; to look for them takes milliseconds."""
+    """The entry points of a group, cached for each search path: looking them up takes milliseconds."""
     return metadata.entry_points(group=group)
 
 
 def _imported_signature(component: type) -> Signature:
-    """The signature of a class; annotations that are texts are read if they can be."""
+    """The signature of a class; annotations that are text are evaluated where that is possible."""
     try:
         return inspect.signature(component, eval_str=True)
-    except Exception:  # such a text may be anything: a name of a type checker's world, a shape
+    except Exception:  # the text may be a shape, or name what exists for type checkers only
         return inspect.signature(component)
 
 

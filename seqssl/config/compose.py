@@ -1,8 +1,8 @@
 """From a recipe's name and overrides to a checked `RunConfig`.
 
-Layers, each over the one before: the slots that a run has anyway, the recipes named by `extends` (left to
-right), the recipe's own keys, the chosen entry of its `sizes`, the command line. Every value remembers where
-it came from.
+Settings come in layers, and each overrides those before it: the default slots, the recipes named by `extends`
+(left to right), the recipe's own keys, the chosen entry of its `sizes`, the command line. Every value
+remembers where it came from.
 """
 
 import copy
@@ -24,7 +24,7 @@ from seqssl.config.schema import STREAM_KEYS, RunConfig, default_slots
 from seqssl.config.values import Tree, Value, did_you_mean
 from seqssl.errors import UserError
 
-MAX_EXTENDS = 2  # levels below a recipe: deeper chains cannot be read
+MAX_EXTENDS = 2  # levels below a recipe; longer chains are hard for people to follow
 COMMAND_LINE = "command line"
 DEFAULT = "default"
 # Names of sizes, and the configuration at each -> the one to take, and a sentence for the user.
@@ -33,7 +33,7 @@ ChooseSize = Callable[[Sequence[str], Callable[[str], RunConfig]], tuple[str, st
 
 @dataclass(frozen=True)
 class Resolved:
-    """A checked configuration and how it came about."""
+    """A checked configuration, and where its values came from."""
 
     config: RunConfig
     origins: dict[str, str]  # dotted key -> the file it came from, "command line" or "default"
@@ -42,7 +42,7 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Layer:
-    """One recipe file. A saved run's is complete: it was written by seqssl, not by a person."""
+    """One recipe file. That of a saved run is complete: seqssl wrote it, not a person."""
 
     origin: str
     content: Tree
@@ -61,19 +61,20 @@ def resolve(name: str | Path, *overrides: str, choose_size: ChooseSize) -> Resol
     for slot, default in default_slots().items():
         layers.merge(trees.nested(slot, default), DEFAULT)
     complete = _merge_files(layers, path, translation)
-    layers.values.setdefault("recipe", path.stem)
+    layers.values.setdefault("recipe", path.stem)  # a saved run has the name already; its file says "config"
     sizes = _sizes(layers)
     asked = str(given.pop("size", layers.values.get("size", "auto")))
     only = str(layers.values.get("size", "default"))  # of a recipe without sizes
     size, note = _known_size(name, sizes, asked, only), ""
     if not size:
-
+        # A size is judged by what the whole run costs at it, so all layers are laid anew for each one.
         def at(size: str) -> RunConfig:
             return resolve(name, *overrides, f"size={size}", choose_size=choose_size).config
 
         size, note = choose_size(list(sizes), at)
     if size in sizes:
         layers.choose_size(size, sizes)
+    # Before the recipes of the streams are read: the command line may add a stream, or remove one.
     if "streams" in given:
         layers.merge({"streams": given["streams"]}, COMMAND_LINE)
     _add_streams(layers, size, complete, translation)
@@ -89,7 +90,7 @@ def resolve(name: str | Path, *overrides: str, choose_size: ChooseSize) -> Resol
 
 
 def _checked(layers: Layers, recipe: str, translation: Translation, problems: Sequence[Problem]) -> RunConfig:
-    """The configuration that the layers make; all that is wrong with it in one UserError."""
+    """The configuration that the layers make; raises one UserError that lists everything wrong with it."""
     values, unresolved = interpolate(layers.values)
     before = [
         *problems,
@@ -103,7 +104,7 @@ def _checked(layers: Layers, recipe: str, translation: Translation, problems: Se
 
 
 def _merge_files(layers: Layers, path: Path, translation: Translation) -> set[str]:
-    """Lay a recipe's files over what is there; the names of the streams that a saved run has."""
+    """Lay a recipe's files over the layers; returns the streams that a saved run among them has in full."""
     complete: set[str] = set()
     for layer in _read_layers(path, translation):
         layers.merge(layer.content, layer.origin)
@@ -113,10 +114,10 @@ def _merge_files(layers: Layers, path: Path, translation: Translation) -> set[st
 
 
 def _add_streams(layers: Layers, size: str, complete: set[str], translation: Translation) -> None:
-    """Lay the recipes that the streams of a joint run name under what the run itself says of them.
+    """For each stream of a joint run, lay the settings of its recipe under what the run itself says of it.
 
-    Of those recipes only what is particular to their data counts; the rest is the joint run's own. The
-    streams of a saved run are complete.
+    Of that recipe only what is particular to its data is taken (`STREAM_KEYS`); the rest is the joint run's
+    own. The streams in `complete`, those of a saved run, are left alone.
     """
     streams = layers.values.get("streams")
     for name, stream in (streams if isinstance(streams, dict) else {}).items():
@@ -132,6 +133,8 @@ def _add_streams(layers: Layers, size: str, complete: set[str], translation: Tra
         if size in sizes:
             below.choose_size(size, sizes)
         own = copy.deepcopy({key: below.values[key] for key in STREAM_KEYS if key in below.values})
+        # Layers go on top only: so the recipe goes over the run's own words, then these go over it again.
+        # The copy is needed because the first merge changes `stream` itself.
         above, origins = copy.deepcopy(stream), dict(layers.origins)
         layers.merge({"streams": {name: own}}, "")
         layers.merge({"streams": {name: above}}, "")
@@ -154,7 +157,7 @@ def sizes_of(path: Path) -> list[str]:
 def parse_overrides(
     overrides: Sequence[str], translation: Translation | None = None
 ) -> tuple[Tree, list[Problem]]:
-    """`a.b=value` texts as one tree, and those that cannot be read."""
+    """Overrides such as `a.b=value` as one tree, and a problem for each that cannot be read."""
     translation = translation or Translation()
     layers, problems = Layers(), []
     for override in overrides:
@@ -164,7 +167,7 @@ def parse_overrides(
             problems.append(Problem(override, None, "expected key=value", COMMAND_LINE))
             continue
         try:
-            read = text.read(f"value: {written}")
+            read = text.read(f"value: {written}")  # as if it stood in a recipe; nothing after = is null
         except yaml.YAMLError:
             read = None
         if not isinstance(read, dict) or [*read] != ["value"]:
@@ -176,12 +179,13 @@ def parse_overrides(
 
 
 def _read_layers(path: Path, translation: Translation, level: int = 0) -> Iterator[Layer]:
+    """One layer for each file: what the recipe extends comes first, the recipe itself last."""
     if level > MAX_EXTENDS:
         raise UserError(
             f"{display(path)} is extended through more than {MAX_EXTENDS} levels; name it directly"
         )
     content = read_recipe(path)
-    is_saved = content.pop("provenance", None) is not None  # where a saved run came from: no setting
+    is_saved = content.pop("provenance", None) is not None  # only saved runs have it; it is no setting
     parents = content.pop("extends", None) or []
     for parent in parents if isinstance(parents, list) else [parents]:
         yield from _read_layers(find_recipe(str(parent), beside=path.parent), translation, level + 1)
@@ -189,7 +193,7 @@ def _read_layers(path: Path, translation: Translation, level: int = 0) -> Iterat
 
 
 def _sizes(layers: Layers) -> Tree:
-    """The sizes of a recipe, taken out of its values; null removes one that it inherits."""
+    """The sizes of a recipe, removed from its values; a size that is null is left out."""
     sizes = layers.values.pop("sizes", None) or {}
     if not isinstance(sizes, dict):
         return {"": sizes}  # refused where a size is asked for
@@ -197,7 +201,7 @@ def _sizes(layers: Layers) -> Tree:
 
 
 def _known_size(name: str | Path, sizes: Mapping[str, Value], asked: str, only: str) -> str:
-    """The size that is asked for, "" where it is to be chosen; UserError where there is no such size."""
+    """The size to use, "" where one is still to be chosen; UserError where there is no size of that name."""
     if not all(isinstance(entry, dict) for entry in sizes.values()):
         raise UserError(f"{name}: sizes must map each size's name to the keys that it changes")
     if asked in sizes or (not sizes and asked == only):

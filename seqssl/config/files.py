@@ -1,4 +1,4 @@
-"""Recipe files: where they are, what they say of themselves, what is in them."""
+"""Recipe files: where they are, what their headers say, and what is in them."""
 
 from pathlib import Path
 
@@ -10,7 +10,10 @@ from seqssl.errors import UserError
 
 
 def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
-    """A recipe's file: a path (or a run's folder), ./recipes, or the copy shipped with seqssl."""
+    """The file of a recipe: `name` is a path, a run's folder, or a name to look for in several folders.
+
+    These are `beside`, ./recipes and the recipes shipped with seqssl. UserError where there is no such file.
+    """
     given = Path(name).expanduser()
     if given.is_file():
         return given
@@ -27,7 +30,7 @@ def find_recipe(name: str | Path, beside: Path | None = None) -> Path:
 
 
 def list_recipes() -> dict[str, Path]:
-    """Every recipe that can be named, with its file; ./recipes goes before the shipped ones."""
+    """Every recipe that has a name, with its file; one in ./recipes hides a shipped one of that name."""
     found: dict[str, Path] = {}
     for folder in _folders():
         for path in sorted(folder.rglob("*.yaml")):
@@ -52,7 +55,7 @@ def header(path: Path) -> dict[str, str]:
 
 
 def read_recipe(path: Path) -> Tree:
-    """One file, as it stands."""
+    """The content of one file, as written; UserError where it is not a YAML mapping."""
     try:
         content = text.read(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
@@ -63,7 +66,7 @@ def read_recipe(path: Path) -> Tree:
 
 
 def display(path: Path) -> str:
-    """A file as messages name it."""
+    """A path as messages show it: relative to the current folder, if it lies there."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
@@ -71,6 +74,7 @@ def display(path: Path) -> str:
 
 
 def _folders() -> list[Path]:
+    """Where recipes are looked for: in ./recipes, then among those shipped with seqssl."""
     package = Path(__file__).parents[1]
     shipped = package / "_recipes"  # in a wheel; an editable install has them beside the package
     return [Path("recipes"), shipped if shipped.is_dir() else package.parent / "recipes"]

@@ -1,7 +1,6 @@
-"""Keys that have a new name: for one release what stands under the old one is put under the new one.
+"""Keys that were renamed: for one release, a value under the old name is moved to the new one.
 
-Recipes and overrides get a note that says the new name; runs that older versions saved are read without a
-word.
+Recipes and overrides get a note that says the new name; runs that older versions saved get none.
 """
 
 import copy
@@ -44,11 +43,11 @@ class Translation:
 
     @property
     def note(self) -> str:
-        """What to tell, a line for each old key."""
+        """The notes for the user, one line for each old key."""
         return "\n".join(self.notes.values())
 
     def translate(self, tree: Mapping[str, Value], origin: str, *, silent: bool = False) -> Tree:
-        """The tree with new names for old ones; `silent` leaves no notes."""
+        """A copy of the tree with new names in place of old ones; `silent` leaves no notes."""
         new = copy.deepcopy(dict(tree))
         for path, value in list(trees.nodes(new)):
             size, inner = trees.split_size(path)
@@ -74,7 +73,7 @@ class Translation:
             self.notes.setdefault(key, f"{text} ({origin}).")
 
     def _rename(self, tree: Tree, prefix: Path, key: str, value: Value) -> None:
-        """Put a value under its new name, unless something is there or its slot is empty."""
+        """Put a value under its new name, unless a value is there already or its slot is empty."""
         path = (*prefix, *trees.split(key))
         slot = path[:-1]
         if is_slot(slot):

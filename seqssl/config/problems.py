@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, said all at once."""
+"""The problems of a configuration, reported all at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

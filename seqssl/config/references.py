@@ -1,4 +1,4 @@
-"""`${encoder.dim}`: a value that stands for another one of the same configuration, as OmegaConf resolves it.
+"""`${encoder.dim}`: a value taken from another place of the same configuration, as OmegaConf resolves it.
 
 `${.dim}` is a neighbor, `${..dim}` one level up, `${oc.env:NAME}` a variable of the environment.
 """
@@ -19,9 +19,9 @@ REFERENCE = re.compile(r"\$\{([^${}]*)\}")
 
 
 def interpolate(tree: Tree) -> tuple[Tree, list[tuple[str, Value, str]]]:
-    """The tree with every reference replaced, and what is wrong with others: key, text, remedy.
+    """The tree with every reference replaced by its value, and the problems: key, text, remedy.
 
-    A value whose reference is wrong is left out.
+    A value with a wrong reference is left out of the tree.
     """
     problems: list[tuple[str, Value, str]] = []
     readable: Tree = {}
@@ -49,12 +49,12 @@ def _leaves(tree: Tree) -> Iterator[tuple[Path, Value]]:
 
 
 def _refers(value: Value) -> bool:
-    """Whether there is a reference in a value."""
+    """Whether a value contains a reference."""
     return isinstance(value, str | list | tuple) and "${" in str(value)
 
 
 def _found(config: DictConfig, path: Path) -> Value:
-    """What OmegaConf finds at a path; texts become again what they were before they went through it."""
+    """The value that OmegaConf resolves a path to; it was given texts only, so they are read as YAML."""
     node = config
     for part in path:
         node = node[part]
@@ -63,7 +63,7 @@ def _found(config: DictConfig, path: Path) -> Value:
 
 
 def _remedy(error: OmegaConfBaseException, tree: Tree) -> str:
-    """Where a reference leads that leads nowhere."""
+    """Why a reference cannot be resolved: there is no such key, it is a loop, or OmegaConf's own words."""
     told = _first_line(error)
     missing = re.search(r"Interpolation key '([^']*)'", told)
     if isinstance(error, InterpolationKeyError) and missing:
@@ -73,7 +73,7 @@ def _remedy(error: OmegaConfBaseException, tree: Tree) -> str:
 
 
 def _leads_into_no_section(value: Value, tree: Tree) -> bool:
-    """Whether a section is none that a reference leads into: that is told where the section stands."""
+    """Whether a reference goes into a section that is no mapping; that is reported at the section itself."""
     wanted = [trees.split(name) for name in REFERENCE.findall(str(value))]
     above = {path[:depth] for path in wanted for depth in range(1, len(path))}
     sections = [path for path in above if section_of(hint_at(path))]

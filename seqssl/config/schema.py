@@ -1,4 +1,4 @@
-"""The fixed sections of a run's configuration, each rule at the field it is about.
+"""The fixed sections of a run's configuration, with each rule at the field that it is about.
 
 `Literal` lists the choices, a marker of `seqssl.model.bounds` says what a number may be, `Kind` makes a slot.
 Slots (`{target: ..., keywords}`) stay open: a component's keyword-only constructor parameters are its schema.
@@ -21,7 +21,7 @@ _CONV: Slot = {"target": "conv", "kernel": 128, "groups": 16}  # the positions o
 
 @dataclass(frozen=True)
 class Kind:
-    """Makes a field a slot: which components it takes, those of the entry-point group `seqssl.<name>`."""
+    """Makes a field a slot for the components of the entry-point group `seqssl.<name>`."""
 
     name: str
 
@@ -31,14 +31,14 @@ class DataConfig:
     """Where rows come from and how they become batches.
 
     Lengths have one unit per modality: seconds where the adapter's spec has a rate, else input steps
-    (`*_frames`). Exactly one of each pair is set.
+    (`*_frames`). At most one of each pair is set, and of `batch_*` exactly one.
     """
 
     source: str | None = None  # prepared folder, raw folder, or a Parquet file; None = the demo corpus
     demo: str | None = None  # catalog name used when `source` is None
     batch_seconds: Annotated[float, POSITIVE] | None = None  # real input per micro-batch and rank
     batch_frames: Annotated[int, POSITIVE] | None = None
-    # Longer rows are cropped: at random in training, at the middle else.
+    # Longer rows are cropped: at random in training, around the middle otherwise.
     max_seconds: Annotated[float, POSITIVE] | None = None
     max_frames: Annotated[int, POSITIVE] | None = None
     # Rows of one group are joined, in an order drawn anew each epoch, up to this.
@@ -80,7 +80,7 @@ class OptimConfig:
 
 @dataclass(kw_only=True)
 class TrainConfig:
-    """The loop."""
+    """The training loop: how long it runs, on what, and what it does how often."""
 
     num_updates: Annotated[int, POSITIVE] = 400_000  # optimizer updates
     accumulate: Annotated[int, POSITIVE] = 1  # micro-batches per update and rank
@@ -117,7 +117,7 @@ class EncoderConfig:
 
 @dataclass(kw_only=True)
 class StreamConfig:
-    """What is particular to one kind of data: how it is read, hidden, quantized and scored."""
+    """The settings of one stream (a kind of data): how it is read, masked, quantized and scored."""
 
     recipe: str = ""
     modality: Annotated[Slot, Kind("modality")] = field(default_factory=dict)
@@ -139,7 +139,7 @@ class StreamConfig:
 
 @dataclass(kw_only=True)
 class MixedStream(StreamConfig):
-    """One of the kinds of data of a joint run."""
+    """One stream of a joint run."""
 
     # Share of the micro-batches, relative to the other streams.
     weight: Annotated[float, Bound(above=0, advice="null in the stream's place removes it")] = 1.0
@@ -147,7 +147,7 @@ class MixedStream(StreamConfig):
 
 @dataclass(kw_only=True)
 class RunConfig(StreamConfig):
-    """A whole run, resolved. One with `streams` learns from all of them; its own modality is then unused."""
+    """A whole run, resolved. With `streams` it learns from all of them, and its own modality is not used."""
 
     size: str = "auto"
     seed: Annotated[int, Bound(at_least=0, below=2**63)] = 0
@@ -183,7 +183,7 @@ def is_nullable(hint: Hint) -> bool:
 
 
 def section_of(hint: Hint) -> type | None:
-    """The dataclass of a field that is a section."""
+    """The dataclass of a field that is a section; None for other fields."""
     return hint if isinstance(hint, type) and is_dataclass(hint) else None
 
 
@@ -208,14 +208,14 @@ def hints(cls: type) -> dict[str, Hint]:
 
 
 def keys(cls: type = RunConfig, path: Path = ()) -> Iterator[Path]:
-    """Every field that is no section, by its path; those of streams stand for themselves."""
+    """The path of every field that is not a section; `streams` counts as one field."""
     for name, hint in hints(cls).items():
         section = section_of(hint)
         yield from keys(section, (*path, name)) if section else [(*path, name)]
 
 
 def default_slots() -> dict[Path, Slot]:
-    """The slots that hold something where a recipe says nothing of them."""
+    """The slots that hold a component by default, by path."""
     found = {}
     for path in keys():
         owner = hint_at(path[:-1])
@@ -229,7 +229,7 @@ def default_slots() -> dict[Path, Slot]:
 
 
 def _options(hint: Hint) -> tuple[Hint, ...]:
-    """The annotations that a union allows; of anything else, that alone."""
+    """The members of a union; for any other annotation, that alone."""
     return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
 
 

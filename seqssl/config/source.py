@@ -1,7 +1,7 @@
-"""The signature of a class, read from its source text: nothing of the class or its module is run.
+"""The signature of a class, read from its source text: no code of the class or its module is run.
 
-A recipe may name a stranger's code, and to read or show a recipe must not run it. Importing torch, besides,
-can take many seconds, and a misspelt key should be answered at once.
+A recipe may name other people's code, and reading or showing a recipe must not run it. Besides, importing
+torch can take many seconds, and a misspelled key should be reported at once.
 """
 
 import ast
@@ -27,7 +27,7 @@ _TYPES: dict[str, Hint] = {
     "Optional": Optional, "Any": Any, "Sequence": list, "Mapping": dict,
 }  # fmt: skip
 _TYPING = {"typing", "typing_extensions", "t"}  # where others write typing.Literal
-_EMPTY_BASES = {"object", "ABC", "Protocol", "Generic"}  # whose constructor takes nothing
+_EMPTY_BASES = {"object", "ABC", "Protocol", "Generic"}  # their constructor takes nothing
 _OPERATIONS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
@@ -35,7 +35,7 @@ _OPERATIONS: dict[type[ast.operator], Callable[[float, float], float]] = {
 
 
 class _NotTold(Exception):
-    """The text does not say it."""
+    """Raised where the source text does not say what is asked."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Module:
 
     @property
     def names(self) -> set[str]:
-        """All of them."""
+        """All names that are defined."""
         return {*self.classes, *self.values, *self.imports}
 
 
@@ -67,7 +67,7 @@ def find(name: str) -> ModuleSpec | None:
 
 
 def read(name: str) -> Module | None:
-    """A module's text; None where there is none to read. SyntaxError, UnicodeDecodeError for bad text."""
+    """What a module's text defines; None where it has none. SyntaxError, UnicodeDecodeError for bad text."""
     spec = find(name)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
@@ -77,7 +77,7 @@ def read(name: str) -> Module | None:
 
 
 def signature(module: Module, class_name: str) -> Signature | None:
-    """What a class is constructed with; None where the text does not tell."""
+    """The signature of a class's constructor; None where the text does not tell."""
     try:
         found = _class(module, class_name)
         constructor = _constructor(*found)
@@ -88,7 +88,7 @@ def signature(module: Module, class_name: str) -> Signature | None:
 
 @lru_cache(maxsize=256)
 def _parsed(path: Path, package: str, changed: int) -> Module:
-    """The text of a file; `changed` only keeps an older text from being taken for it."""
+    """What a file defines; `changed` is its modification time, so the cache never answers for older text."""
     classes: dict[str, ast.ClassDef] = {}
     values: dict[str, ast.expr] = {}
     imports: dict[str, tuple[str, str]] = {}
@@ -110,7 +110,7 @@ def _parsed(path: Path, package: str, changed: int) -> Module:
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of a module, those of `if` and `try` at its top level among them."""
+    """The statements of a module, with those inside of `if` and `try` at its top level."""
     for node in body:
         yield node
         for inner in ("body", "orelse", "handlers", "finalbody"):
@@ -119,13 +119,13 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _absolute(node: ast.ImportFrom, package: str) -> str:
-    """The module that a `from ... import` names."""
+    """The full name of the module that a `from ... import` names."""
     above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
     return ".".join([*above, *([node.module] if node.module else [])])
 
 
 def _class(module: Module, name: str, level: int = 0) -> tuple[Module, ast.ClassDef]:
-    """The definition of a class, in the module or where the module has it from."""
+    """The definition of a class and the module that it stands in, through imports; else _NotTold."""
     if name in module.classes:
         return module, module.classes[name]
     origin, inner = module.imports.get(name, ("", ""))
@@ -136,7 +136,7 @@ def _class(module: Module, name: str, level: int = 0) -> tuple[Module, ast.Class
 
 
 def _constructor(module: Module, node: ast.ClassDef, level: int = 0) -> tuple[Module, ast.arguments] | None:
-    """The arguments of `__init__`, its own or that of a class above; None where there is no such method."""
+    """Module and arguments of `__init__`, own or inherited; None without one, _NotTold where unclear."""
     methods = {inner.name: inner for inner in node.body if isinstance(inner, ast.FunctionDef)}
     if node.decorator_list or node.keywords or "__new__" in methods or level > 10:
         raise _NotTold
@@ -157,6 +157,7 @@ def _constructor(module: Module, node: ast.ClassDef, level: int = 0) -> tuple[Mo
 
 
 def _signature(module: Module, arguments: ast.arguments) -> Signature:
+    """The signature that these arguments of a constructor make, without `self`."""
     positional = [*arguments.posonlyargs, *arguments.args][1:]  # without self
     missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     defaults = [*missing, *arguments.defaults]
@@ -172,6 +173,7 @@ def _signature(module: Module, arguments: ast.arguments) -> Signature:
 
 
 def _parameter(module: Module, argument: ast.arg, default: ast.expr | None, *, keyword: bool) -> Parameter:
+    """One parameter of a signature, with its default and annotation as far as the text tells them."""
     return Parameter(
         argument.arg,
         Parameter.KEYWORD_ONLY if keyword else Parameter.POSITIONAL_OR_KEYWORD,
@@ -181,7 +183,7 @@ def _parameter(module: Module, argument: ast.arg, default: ast.expr | None, *, k
 
 
 def _default(module: Module, node: ast.expr) -> object:
-    """A default that is written out: a literal, a name of one, a sum or product of some."""
+    """The value of a default that is a literal, the name of one, or computed from some; else NOT_TOLD."""
     try:
         return ast.literal_eval(node)
     except ValueError:
@@ -199,6 +201,7 @@ def _default(module: Module, node: ast.expr) -> object:
 
 
 def _computed(operation: ast.operator, left: float, right: float) -> object:
+    """The result of an arithmetic operator; NOT_TOLD for others, very large powers and division by zero."""
     if isinstance(operation, ast.Pow) and abs(left) <= 1e3 and abs(right) <= 64:
         return left**right
     try:
@@ -208,7 +211,7 @@ def _computed(operation: ast.operator, left: float, right: float) -> object:
 
 
 def _hint(module: Module, node: ast.expr) -> Hint:
-    """An annotation put together from the names that are known; empty where there is another."""
+    """The annotation that an expression stands for; Parameter.empty where it uses other names."""
     try:
         return _annotation(module, node)
     except (_NotTold, TypeError, ValueError, SyntaxError):
@@ -216,6 +219,7 @@ def _hint(module: Module, node: ast.expr) -> Hint:
 
 
 def _annotation(module: Module, node: ast.expr, level: int = 0) -> Any:  # typing has no type for annotations
+    """The annotation that an expression stands for; _NotTold where it uses names not known here."""
     if isinstance(node, ast.Constant) and node.value is None:
         return None
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -235,7 +239,7 @@ def _annotation(module: Module, node: ast.expr, level: int = 0) -> Any:  # typin
 
 
 def _subscript(module: Module, node: ast.Subscript, level: int) -> Any:
-    """`base[arguments]`."""
+    """The annotation that `base[arguments]` stands for."""
     base = _annotation(module, node.value, level)
     items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
     if base is Literal:
@@ -253,7 +257,7 @@ def _subscript(module: Module, node: ast.Subscript, level: int) -> Any:
 
 
 def _marker(node: ast.expr) -> bounds.Marker | None:
-    """A marker of `seqssl.model.bounds`, by its name or by a call with written-out arguments."""
+    """A marker of `seqssl.model.bounds`, given by name or by a call with literals; else None."""
     call = node if isinstance(node, ast.Call) else None
     name = call.func if call else node
     found = vars(bounds).get(name.attr if isinstance(name, ast.Attribute) else getattr(name, "id", ""))

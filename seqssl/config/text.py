@@ -22,24 +22,24 @@ _FLOAT = re.compile(
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain scalars beside their text; keys are texts, each given once; dates are texts."""
+    """Loads scalars without quotes as `Plain`, keys and dates as text; refuses a key that is given twice."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what the loader would read as something else than text."""
+    """Quotes text that the loader would read as something else."""
 
     def ignore_aliases(self, data: object) -> bool:
-        """Nothing is abbreviated."""
+        """Values that occur twice are written out twice."""
         return True
 
 
 def read(text: str) -> Value:
-    """What a YAML document says; yaml.YAMLError where it is none, or holds what no setting can be."""
+    """The value of a YAML document; yaml.YAMLError for bad YAML, or for a value that no setting can have."""
     return _known(yaml.load(text, _Loader))
 
 
 def reread(value: object) -> Value:
-    """A value of which only the texts are known, as if each were written without quotes."""
+    """A value with each of its texts read as if it stood in YAML without quotes."""
     if isinstance(value, str):
         resolve: Callable[..., str] = _Loader("").resolve
         tag = resolve(yaml.ScalarNode, value, (True, False))
@@ -56,26 +56,28 @@ def write(tree: Mapping[str, Value]) -> str:
 
 
 def _known(value: object) -> Value:
-    """A loaded value, if it is of the kinds that a configuration can hold."""
+    """A loaded value as it is, if a configuration can hold its type; ConstructorError for others."""
     if isinstance(value, Plain | bool | int | float | str | None):
         return value
     if isinstance(value, list):
         return [_known(item) for item in value]
     if isinstance(value, dict):
         tree: Tree = {str(key): _known(item) for key, item in value.items()}
-        # Nothing, in a key's place, is nothing; in a list it may be meant as a text
+        # An unquoted null under a key is None. In a list it stays `Plain`: it may be meant as a text.
         empty = [key for key, item in tree.items() if isinstance(item, Plain) and item.value is None]
         return tree | dict.fromkeys(empty)
     raise ConstructorError(None, None, f"a {type(value).__name__} cannot be a setting", None)
 
 
 def _scalar(loader: _Loader, node: yaml.ScalarNode) -> Plain:
+    """A scalar without quotes, as its text and the value that YAML makes of it."""
     kind = node.tag.removeprefix(_TAG)
     value: bool | int | float | None = getattr(SafeConstructor, f"construct_yaml_{kind}")(loader, node)
     return Plain(node.value, value)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, object]:
+    """A mapping with text keys; ConstructorError for a key that is no scalar, or that is given twice."""
     given: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):

@@ -1,4 +1,4 @@
-"""The one walker of dotted keys: "a.b" names what stands at tree["a"]["b"], a path is its parts."""
+"""Dotted keys of nested mappings: "a.b" names the value at tree["a"]["b"]; a path is ("a", "b")."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,7 +8,7 @@ Path = tuple[str, ...]
 
 
 def split(key: str) -> Path:
-    """A dotted key in its parts."""
+    """The parts of a dotted key."""
     return tuple(key.split("."))
 
 
@@ -18,7 +18,7 @@ def join(path: Path) -> str:
 
 
 def nodes(tree: Mapping[str, Value], path: Path = ()) -> Iterator[tuple[Path, Value]]:
-    """Everything in a tree with its path, mappings before what is in them."""
+    """Every value of a tree with its path; a mapping comes before what is in it."""
     for key, value in tree.items():
         yield (*path, str(key)), value
         if isinstance(value, Mapping):
@@ -26,7 +26,7 @@ def nodes(tree: Mapping[str, Value], path: Path = ()) -> Iterator[tuple[Path, Va
 
 
 def leaves(tree: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:
-    """What holds nothing further, by its dotted key; an empty mapping is a leaf too."""
+    """Every value that is no mapping, by its dotted key; an empty mapping counts as one."""
     for path, value in nodes(tree):
         if not (isinstance(value, Mapping) and value):
             yield join(path), value
@@ -38,7 +38,7 @@ def flatten(tree: Mapping[str, Value]) -> Tree:
 
 
 def get(tree: Mapping[str, Value], path: Path, default: Value = None) -> Value:
-    """What stands at a path, the default where nothing does."""
+    """The value at a path; the default where there is none."""
     for part in path[:-1]:
         inner = tree.get(part)
         if not isinstance(inner, Mapping):
@@ -48,7 +48,7 @@ def get(tree: Mapping[str, Value], path: Path, default: Value = None) -> Value:
 
 
 def put(tree: Tree, path: Path, value: Value) -> None:
-    """Put a value at a path; what is on the way and holds nothing is replaced."""
+    """Put a value at a path; whatever is on the way and is no mapping is replaced by one."""
     for part in path[:-1]:
         inner = tree.get(part)
         if not isinstance(inner, dict):
@@ -58,7 +58,7 @@ def put(tree: Tree, path: Path, value: Value) -> None:
 
 
 def pop(tree: Tree, path: Path) -> Value:
-    """Take out what stands at a path, where something does."""
+    """Take out the value at a path and return it; None where there is none."""
     above = get(tree, path[:-1]) if len(path) > 1 else tree
     return above.pop(path[-1]) if isinstance(above, dict) else None
 
@@ -76,17 +76,17 @@ def is_within(key: str, above: str) -> bool:
 
 
 def below(keys: Mapping[str, str], above: str) -> dict[str, str]:
-    """The entries whose dotted keys stand below `above`, by the rest of their keys."""
+    """The entries with dotted keys below `above`, by the rest of their keys."""
     return {key[len(above) + 1 :]: value for key, value in keys.items() if key.startswith(f"{above}.")}
 
 
 def split_size(path: Path) -> tuple[Path, Path]:
-    """`sizes.NAME` in front of a path, and the rest: settings of a size stand where they would without."""
+    """A path as `sizes.NAME`, if it begins so, and the rest: the path that it would have without a size."""
     return (path[:2], path[2:]) if path[:1] == ("sizes",) else ((), path)
 
 
 def split_stream(path: Path) -> tuple[Path, Path]:
-    """`streams.NAME` in front of a path, and the rest, if the path is that of a setting in a stream."""
+    """A path as `streams.NAME` and the rest, if it is that of a setting in a stream; else () and the path."""
     return (path[:2], path[2:]) if path[:1] == ("streams",) and len(path) > 2 else ((), path)
 
 

@@ -13,10 +13,10 @@ from seqssl.model.bounds import Marker
 
 @dataclass(frozen=True)
 class Plain:
-    """A scalar as it was written without quotes, beside what YAML makes of it: `010` is 8, `no` is false.
+    """A scalar that was written without quotes: its text, and the value that YAML reads (8 for `010`).
 
-    Which of the two is meant depends on what is asked for: a group named `010` is that text. `convert`
-    decides.
+    Which of the two is meant depends on the annotation of the field: a group named `010` is that text.
+    `convert` decides.
     """
 
     text: str
@@ -31,11 +31,11 @@ Value: TypeAlias = (
     "bool | int | float | str | Plain | list[Value] | tuple[Value, ...] | dict[str, Value] | None"
 )
 Tree: TypeAlias = dict[str, Value]
-Hint: TypeAlias = object  # what stands behind a colon: typing has no type for it
+Hint: TypeAlias = object  # a type annotation: typing has no type for these
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for a close match, else the list of what there is."""
+    """`; did you mean 'x'?` for a close match, else the list of all options."""
     known = sorted(options)
     close = difflib.get_close_matches(word, known, n=1)
     if close:
@@ -44,7 +44,7 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
 
 
 def resolved(value: Value) -> Value:
-    """A value as YAML reads it, where nothing says that text is asked for."""
+    """A value with what YAML reads in the place of each `Plain`, for where no annotation asks for text."""
     if isinstance(value, Plain):
         return value.value
     if isinstance(value, Mapping):
@@ -55,7 +55,7 @@ def resolved(value: Value) -> Value:
 
 
 def texts(value: Value) -> Value:
-    """A value with the text of every scalar that was written without quotes."""
+    """A value with the text in the place of each `Plain`."""
     if isinstance(value, Plain):
         return value.text
     if isinstance(value, Mapping):
@@ -64,13 +64,13 @@ def texts(value: Value) -> Value:
 
 
 def number(slot: Mapping[str, Value], name: str, default: float) -> float:
-    """A number that a slot has under a name; the default where it has none there."""
+    """The number that a slot has under a name; the default where it has none there."""
     value = slot.get(name)
     return value if isinstance(value, int | float) else default
 
 
 def fits(value: Value, annotation: Hint) -> bool:
-    """Whether a value may stand where `annotation` is asked; annotations of other kinds accept all."""
+    """Whether a value fits an annotation; an annotation of an unknown kind accepts every value."""
     origin, arguments = _parts(annotation)
     if origin is Annotated:
         return fits(value, arguments[0])
@@ -88,7 +88,7 @@ def fits(value: Value, annotation: Hint) -> bool:
 
 
 def convert(value: Value, annotation: Hint) -> Value:
-    """A value that fits `annotation`, in that type: 1 becomes 1.0 for a float, `010` "010" for a text."""
+    """A fitting value as the annotated type: 1 becomes 1.0 for a float, `010` becomes "010" for a text."""
     origin, arguments = _parts(annotation)
     if origin is Annotated:
         return convert(value, arguments[0])
@@ -131,7 +131,7 @@ def describe(annotation: Hint) -> str:
 
 
 def numbers(value: Value, annotation: Hint) -> Iterator[tuple[float, list[Marker]]]:
-    """Every number of a value that fits, with the markers that its annotation has for it."""
+    """Every number in a value that fits, with the markers that its annotation has for it."""
     origin, arguments = _parts(annotation)
     if origin in (Union, types.UnionType):
         annotation = next((option for option in arguments if fits(value, option)), None)
@@ -148,7 +148,7 @@ def numbers(value: Value, annotation: Hint) -> Iterator[tuple[float, list[Marker
 
 
 def _parts(annotation: Hint) -> tuple[Hint, tuple[Hint, ...]]:
-    """`base[arguments]` as base and arguments; a bare list is one of anything."""
+    """`base[arguments]` as base and arguments; a bare list, tuple or dict has items of any kind."""
     base = annotation if annotation in (list, tuple, dict) else typing.get_origin(annotation)
     return base, typing.get_args(annotation)
 
@@ -159,7 +159,7 @@ def _inner(arguments: tuple[Hint, ...]) -> Hint:
 
 
 def _is_a(value: Value, annotation: Hint) -> bool:
-    """Whether a value is of one of the types that need no arguments."""
+    """Whether a value is of a type that takes no arguments; for an unknown type, always."""
     if annotation is None or annotation is type(None):
         return value is None
     if annotation is float:
@@ -170,7 +170,7 @@ def _is_a(value: Value, annotation: Hint) -> bool:
 
 
 def _choice(value: Value, options: tuple[Hint, ...]) -> Value:
-    """A value as one of the options: its text if that is one, as `off` is, else what YAML reads."""
+    """The text of a value without quotes, if it is one of the options (as `off` is), else what YAML reads."""
     return value.text if isinstance(value, Plain) and value.text in options else resolved(value)
 
 
@@ -180,6 +180,7 @@ def _bare(annotation: Hint) -> Hint:
 
 
 def _items_fit(value: list[Value] | tuple[Value, ...], origin: Hint, arguments: tuple[Hint, ...]) -> bool:
+    """Whether a list or tuple has as many items as its annotation wants, and each of them fits."""
     fixed = origin is tuple and arguments and arguments[-1] is not Ellipsis
     if fixed and len(value) != len(arguments):
         return False
