@@ -1,4 +1,4 @@
-"""The one place where parts meet: a configuration becomes adapters, a model, a task."""
+"""The one place where parts meet: from a configuration to adapters, a model and a task."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,7 +41,7 @@ Model = PretrainingModel | JointModel
 
 @dataclass(frozen=True)
 class Stream:
-    """A kind of data: its name ("" where it is the only one), its settings, and the adapter that reads it."""
+    """A kind of data: its name ("" where there is only one), its settings, and the adapter that reads it."""
 
     name: str
     config: StreamConfig
@@ -56,13 +56,13 @@ class Stream:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenStream(Stream):
-    """A kind of data whose prepared rows are at hand."""
+    """A stream with its prepared rows."""
 
     corpus: Corpus
 
 
 def streams_of(config: RunConfig) -> tuple[Stream, ...]:
-    """The kinds of data of a run, each with its adapter; the one place where adapters are built."""
+    """The streams of a run, each with its adapter."""
     weights = {name: stream.weight for name, stream in config.streams.items()}
     return tuple(
         Stream(name, part, build_adapter(part.modality), weights.get(name, 1.0))
@@ -94,11 +94,12 @@ def build_joint_model(config: RunConfig, device: torch.device | str = "cpu") -> 
 
 
 def assemble(config: RunConfig, streams: Sequence[Stream], device: torch.device | str = "cpu") -> Model:
-    """The model of a run: its streams over one context encoder; a lone stream's is the whole model."""
+    """The model of a run: its streams over one context encoder; for a lone stream, that stream's model."""
     with seeded(config.seed, device):
         encoder: ContextEncoder | None = None
         models: dict[str, PretrainingModel] = {}
-        if len(streams) > 1 or streams[0].name:  # weights are drawn in this order: the shared part first
+        # Parts draw their weights as they are made: in another order, a seed would give another model.
+        if len(streams) > 1 or streams[0].name:
             encoder = _encoder_of(config)
         for stream in streams:
             models[stream.name] = _assemble(stream, config, encoder)
@@ -107,7 +108,7 @@ def assemble(config: RunConfig, streams: Sequence[Stream], device: torch.device 
 
 @contextmanager
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Weights that are drawn inside depend on the seed alone; the random state outside is left as it was."""
+    """A context where weights are drawn from the seed alone; the random state outside stays as it was."""
     with torch.random.fork_rng(devices=[]), torch.device(device):
         torch.manual_seed(seed)
         yield
@@ -118,12 +119,13 @@ def _encoder_of(config: RunConfig) -> ContextEncoder:
 
 
 def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) -> PretrainingModel:
-    """The model of a stream; `shared` None gives it a context encoder of its own."""
+    """The model of a stream; where `shared` is None it gets a context encoder of its own."""
     own, spec, dim = stream.config, stream.spec, config.encoder.dim
     mask_input = masks_input(own, spec)
     feature_encoder = build_feature_encoder(stream, dim)
     targets: Targets | None = None
-    if own.context == "quantized":  # what is masked is then as wide as the vectors of the targets
+    # Here masking needs the width of the vectors that it masks. Elsewhere it is built first: order matters.
+    if own.context == "quantized":
         targets = _build_targets(stream, feature_encoder, dim)
     width = feature_encoder.dim if targets is None else targets.dim
     masking = construct(own.masking, "masking", vars(FrameWiring(width, dim, context_dim=dim)))
@@ -140,17 +142,10 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
     )
     objectives = {name: construct(slot, "objective", vars(wiring)) for name, slot in own.objectives.items()}
     model = PretrainingModel(
-        feature_encoder,
-        masking,
-        targets,
-        encoder,
-        objectives,
-        dim,
-        _feature_norm(config.encoder, feature_encoder.dim),
-        _input_norm(own, spec),
-        mask_input=mask_input,
-        context=own.context,
-    )
+        feature_encoder, masking, targets, encoder, objectives, dim,
+        _feature_norm(config.encoder, feature_encoder.dim), _input_norm(own, spec),
+        mask_input=mask_input, context=own.context,
+    )  # fmt: skip
     if mask_input and "observed" not in model.extra_inputs:
         raise UserError(
             f"mask_at=input: {type(feature_encoder).__name__} does not read `observed`, so nothing can be "
@@ -165,12 +160,12 @@ def masks_input(config: StreamConfig, spec: SampleSpec) -> bool:
 
 
 def targets_slot(config: StreamConfig, spec: SampleSpec) -> Slot:
-    """The slot of the targets; where it is empty, a frame's ids if inputs are ids, else learned codes."""
+    """The slot of the targets; the default is a frame's own ids where inputs are ids, else learned codes."""
     return config.targets or {"target": "learned" if spec.vocab_size is None else "symbols"}
 
 
 def _build_targets(stream: Stream, feature_encoder: FeatureEncoder, dim: int) -> Targets:
-    """What is predicted, from the slots `targets` and `quantizer`."""
+    """What is predicted, built from the slots `targets` and `quantizer`."""
     spec, input_dim = stream.spec, feature_encoder.dim
 
     def make_quantizer(width: int) -> Quantizer:
@@ -178,6 +173,7 @@ def _build_targets(stream: Stream, feature_encoder: FeatureEncoder, dim: int) ->
         quantizer: Quantizer = construct(stream.config.quantizer, "quantizer", wiring)
         return quantizer
 
+    # Lazy, because making a part draws weights or refuses data: only what these targets ask for may be made.
     wiring = Lazy(
         quantizer=partial(make_quantizer, input_dim),
         learned=lambda: LearnedCodes(make_quantizer(input_dim)),
@@ -198,7 +194,7 @@ def _build_targets(stream: Stream, feature_encoder: FeatureEncoder, dim: int) ->
 
 
 class Lazy(Mapping[str, object]):
-    """Wiring of which only what is asked for is made: a quantizer that nobody asks for draws no weights."""
+    """Wiring that makes a part only when it is asked for."""
 
     def __init__(self, **makers: Callable[[], object]) -> None:
         self._makers = makers
@@ -207,7 +203,7 @@ class Lazy(Mapping[str, object]):
         return self._makers[name]()
 
     def __contains__(self, name: object) -> bool:
-        return name in self._makers  # without making it
+        return name in self._makers  # Mapping's own would make the part to find out
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._makers)
@@ -217,7 +213,7 @@ class Lazy(Mapping[str, object]):
 
 
 def _alphabet(stream: Stream, feature_encoder: FeatureEncoder) -> Alphabet:
-    """How the ids of a frame are codes."""
+    """How the ids of a frame become codes; UserError where inputs are no ids, or frames overlap."""
     spec, stride = stream.spec, tiles(feature_encoder)
     if spec.vocab_size is None:
         target = targets_slot(stream.config, spec)["target"]
@@ -227,12 +223,12 @@ def _alphabet(stream: Stream, feature_encoder: FeatureEncoder) -> Alphabet:
             f"the frames of {type(feature_encoder).__name__} overlap, so that a frame has no ids of its own: "
             "use targets=learned, or one with output_lengths(t) = ceil(t / stride) (token, patch)."
         )
-    last = spec.vocab_size - 1
+    last = spec.vocab_size - 1  # "unknown" is no target; it can be left out of the codes if it is the last id
     return Alphabet(last if spec.missing_id == last else spec.vocab_size, stride, spec.channels or 1)
 
 
 def _given_sizes(spec: SampleSpec) -> tuple[int, ...]:
-    """Entries of each codebook of the codes that an adapter gives."""
+    """The sizes of the codebooks of the codes that an adapter gives; UserError where it gives none."""
     if spec.codebook_sizes is None:
         raise UserError("targets=given needs an adapter that gives codes and says spec.codebook_sizes.")
     return spec.codebook_sizes
@@ -265,7 +261,7 @@ def read_array(path: str) -> Tensor:
 
 
 def _input_norm(config: StreamConfig, spec: SampleSpec) -> nn.Module | None:
-    """What scales inputs before the feature encoder."""
+    """The module that scales inputs before the feature encoder; None for none, UserError for ids."""
     if config.input_norm is None:
         return None
     if spec.vocab_size is not None:
@@ -281,7 +277,7 @@ def _input_wiring(spec: SampleSpec) -> InputWiring:
 
 
 def _feature_norm(config: EncoderConfig, input_dim: int) -> nn.Module | None:
-    """What scales frames before masking and quantizing."""
+    """The module that scales frames before masking and quantizing; None for none."""
     if config.feature_norm is None:
         return None
     norm: nn.Module = construct(
@@ -291,7 +287,7 @@ def _feature_norm(config: EncoderConfig, input_dim: int) -> nn.Module | None:
 
 
 def build_feature_encoder(stream: Stream, dim: int) -> FeatureEncoder:
-    """The slot's feature encoder where the recipe names one, else the adapter's own."""
+    """The feature encoder of the slot, else the adapter's own."""
     if stream.config.feature_encoder is None:
         return stream.adapter.feature_encoder(dim)
     wiring = vars(_input_wiring(stream.spec))
@@ -300,7 +296,7 @@ def build_feature_encoder(stream: Stream, dim: int) -> FeatureEncoder:
 
 
 def build_encoder(config: EncoderConfig, mixer: Slot, checkpoint_activations: bool) -> ContextEncoder:
-    """The stack of blocks, each with a mixer of its own."""
+    """The context encoder: a stack of blocks, each with a mixer of its own."""
     wiring = FrameWiring(config.dim, config.dim, context_dim=config.dim)
     condition: Condition | None = None
     if config.condition is not None:
@@ -340,11 +336,11 @@ def build_task(config: RunConfig, model: Model, streams: Sequence[OpenStream]) -
 
 
 def groups_of(streams: Sequence[OpenStream]) -> tuple[str, ...]:
-    """All groups of a run, in the order of the numbers that `Batch.groups` has for them."""
+    """The groups of all streams; the place of a group in it is its number in `Batch.groups`."""
     return tuple(sorted({str(group) for stream in streams for group in stream.corpus.groups} - {""}))
 
 
 def set_scaling(model: PretrainingModel, statistics: Mapping[str, Sequence[float]] | None) -> None:
-    """Hand the training data's statistics to a model that scales by them."""
+    """Give a model that scales by the training data's statistics those statistics."""
     if isinstance(model.input_norm, ChannelNorm) and statistics is not None:
         model.input_norm.set(statistics["mean"], statistics["std"])

@@ -36,7 +36,7 @@ class Arguments(Protocol):
 
 
 def train(arguments: Arguments) -> None:
-    """Pre-train, or go on."""
+    """Pre-train, or go on with a run."""
     name = arguments["recipe"] or _run_to_continue(arguments.overrides)
     config = _resolve(name, arguments.overrides).config
     from seqssl.cli.tables import run_tables
@@ -49,7 +49,7 @@ def train(arguments: Arguments) -> None:
 
 
 def prepare(arguments: Arguments) -> None:
-    """Raw files to shards."""
+    """Turn raw files into shards."""
     adapter = _adapter(arguments)
     from seqssl.data.prepare import prepare as write_shards
 
@@ -96,7 +96,7 @@ def data(arguments: Arguments) -> None:
 
 
 def embed(arguments: Arguments) -> None:
-    """Frozen features."""
+    """Write frozen features to a file."""
     pool, out = arguments["pool"], Path(arguments["out"]).expanduser()
     if pool not in ("mean", "none"):
         raise UserError(f"pool = {pool}: expected mean or none")
@@ -119,7 +119,7 @@ def embed(arguments: Arguments) -> None:
 
 
 def probe(arguments: Arguments) -> None:
-    """A linear probe with baselines beside."""
+    """Run a linear probe, with baselines beside."""
     run, task = _existing(arguments["run"]), arguments["task"]
     if task not in ("labels", "forecast"):
         raise UserError(f"task = {task}: expected labels or forecast")
@@ -158,7 +158,7 @@ def _scores(
     adapter: "ModalityAdapter",
     progress: "Progress",
 ) -> tuple["RenderableType", list[dict[str, Value]]]:
-    """What a probe's task gives: a table, and plain values."""
+    """The scores of a probe's task, as a table and as plain values."""
     from seqssl.evaluation import forecast
     from seqssl.evaluation import probe as labels
     from seqssl.evaluation.scores import forecast_table, probe_tables
@@ -194,7 +194,7 @@ def _scores(
 
 
 def info(arguments: Arguments) -> None:
-    """What a run or recipe expects and holds."""
+    """Show what a run or recipe expects and holds."""
     resolved = _resolve(arguments["subject"], arguments.overrides)
     from seqssl.cli.tables import info_tables
 
@@ -202,7 +202,7 @@ def info(arguments: Arguments) -> None:
 
 
 def plan(arguments: Arguments) -> None:
-    """Cost of a run."""
+    """Show what a run will cost."""
     if arguments["devices"] < 1:
         raise UserError(f"devices = {arguments['devices']}: must be at least 1")
     config = _resolve(arguments["recipe"], arguments.overrides).config
@@ -213,7 +213,7 @@ def plan(arguments: Arguments) -> None:
 
 
 def doctor(arguments: Arguments) -> int:
-    """Health of a run."""
+    """Show the health of a run; returns an exit code."""
     run = _existing(arguments["run"])
     from seqssl.doctor import examine
 
@@ -223,7 +223,7 @@ def doctor(arguments: Arguments) -> int:
 
 
 def check(arguments: Arguments) -> int:
-    """Contract checks of an adapter."""
+    """Run the contract checks on an adapter; returns an exit code."""
     source = _existing(arguments["source"])
     adapter = _adapter(arguments)
     from seqssl.testing import ChecksFailed, adapter_checks, check_adapter
@@ -238,7 +238,7 @@ def check(arguments: Arguments) -> int:
 
 
 def config(arguments: Arguments) -> None:
-    """The resolved recipe."""
+    """Print the resolved recipe."""
     resolved = _resolve(arguments["recipe"], arguments.overrides)
     if not arguments["--origin"]:
         print(compose.to_yaml(resolved.config), end="")
@@ -248,7 +248,7 @@ def config(arguments: Arguments) -> None:
 
 
 def recipes(arguments: Arguments) -> None:
-    """What there is."""
+    """Print the recipes that there are."""
     for name, path in files.list_recipes().items():
         fields = files.header(path)
         if not fields:
@@ -263,6 +263,7 @@ def recipes(arguments: Arguments) -> None:
 
 
 def _resolve(name: str, overrides: list[str]) -> compose.Resolved:
+    """The configuration of a recipe or run with its overrides; notes for the user go to stderr."""
     from seqssl.planning.plan import resolve
 
     resolved = resolve(name, *overrides)
@@ -272,6 +273,7 @@ def _resolve(name: str, overrides: list[str]) -> compose.Resolved:
 
 
 def _run_to_continue(overrides: list[str]) -> str:
+    """The folder `out`, which holds a run to go on with; UserError where it is not given or holds none."""
     given, _ = compose.parse_overrides(overrides)
     out = given.get("out")
     if out is None or not (Path(str(out)).expanduser() / "config.yaml").is_file():
@@ -280,13 +282,14 @@ def _run_to_continue(overrides: list[str]) -> str:
 
 
 def _adapter(arguments: Arguments) -> "ModalityAdapter":
+    """The adapter of a command's `modality`, with the settings that were given."""
     slot = {"target": arguments["modality"], **_settings(arguments)}
     adapter: ModalityAdapter = construct(slot, "modality", {})
     return adapter
 
 
 def _settings(arguments: Arguments) -> Mapping[str, Value]:
-    """The `modality.KEY=value` of a command."""
+    """The `modality.KEY=value` arguments of a command, as keys and values."""
     given, problems = compose.parse_overrides(arguments.overrides)
     if problems:
         raise UserError("; ".join(f"{problem.key}: {problem.remedy}" for problem in problems))
@@ -297,7 +300,7 @@ def _settings(arguments: Arguments) -> Mapping[str, Value]:
 def _open_source(
     run: Path, source: str | None, arguments: Arguments, progress: "Progress"
 ) -> tuple["Corpus", "ModalityAdapter"]:
-    """A folder, file or demo corpus, else the run's own; read by the run's adapter.
+    """A folder, file or demo corpus, else the run's own data; read by the run's adapter.
 
     Settings of the modality may differ from the run's as long as a row means the same.
     """
@@ -323,6 +326,7 @@ def _open_source(
 
 
 def _existing(text: str) -> Path:
+    """A path, if something is there; else UserError."""
     path = Path(text).expanduser()
     if not path.exists():
         raise UserError(f"there is no file or folder {path}")

@@ -1,6 +1,6 @@
 """The command line: `seqssl COMMAND key=value ...`.
 
-`COMMANDS` is the whole surface. What a command does stands in `seqssl.cli.commands`, imported once the
+`COMMANDS` is the whole surface. What a command does is in `seqssl.cli.commands`, which is imported once the
 arguments are known to be good, so that help and mistakes cost no heavy import.
 """
 
@@ -36,7 +36,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its function in `seqssl.cli.commands` has its name."""
+    """One command; its function in `seqssl.cli.commands` has the same name."""
 
     name: str
     help: str
@@ -49,7 +49,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What was typed, checked."""
+    """The arguments that were typed, checked."""
 
     values: dict[str, Any]
     overrides: list[str] = field(default_factory=list)
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except FirstRankFailed:
-        time.sleep(2)  # a launcher ends all ranks when one ends, and the first has something to say
+        time.sleep(2)  # a launcher ends all ranks when one ends; the first must report its error before
         return USER_ERROR
     except UserError as error:
         print(f"seqssl: {error}", file=sys.stderr)
@@ -225,6 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    """Run the command that the arguments name; returns an exit code, or raises what `main` reports."""
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(overview())
         return DONE
@@ -311,7 +312,7 @@ def usage(command: Command) -> str:
 
 
 def _example(command: Command) -> str:
-    """An example with names that exist here."""
+    """The example of a command, with names that exist here."""
     if "{" not in command.example:
         return command.example
     from seqssl.config.components import names
@@ -323,6 +324,7 @@ def _example(command: Command) -> str:
 
 
 def _is_override(command: Command, name: str, keys: list[str]) -> bool:
+    """Whether a key is meant for the recipe or the adapter, and is no misspelled key of the command."""
     if command.overrides == "modality":
         return name.startswith("modality.")
     settings = {setting.name for setting in fields(RunConfig)}
@@ -331,6 +333,7 @@ def _is_override(command: Command, name: str, keys: list[str]) -> bool:
 
 
 def _converted(key: Key, text: str) -> Typed:
+    """The text of a key as its type; UserError where it cannot be."""
     try:
         value: Typed = key.convert(text)
         return value

@@ -1,4 +1,4 @@
-"""What the terminal shows of a plan, and of a run or recipe."""
+"""Tables for the terminal: of a plan, and of a run or recipe."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -93,7 +93,7 @@ def info_tables(config: RunConfig, subject: Path) -> "RenderableType":
 
 
 def contract_table(stream: "Stream", model: "PretrainingModel", subject: Path) -> Table:
-    """What an input must be; of a run, what is stored with it."""
+    """What an input must be; for a run, as it is stored with it."""
     from seqssl.assembly import masks_input, targets_slot
     from seqssl.data.adapters import SampleSpec
     from seqssl.runs.folder import read_provenance
@@ -122,13 +122,14 @@ def contract_table(stream: "Stream", model: "PretrainingModel", subject: Path) -
 
 
 def rate_words(rate_hz: float) -> str:
-    """A rate as a person would say it."""
+    """A rate in words."""
     if rate_hz >= 0.5:
         return f"{rate_hz:g} Hz"
     return f"a step every {_duration(1 / rate_hz)} ({rate_hz:.4g} Hz)"
 
 
 def _scaling(input_norm: Slot | None, statistics: Mapping[str, list[float]] | None) -> str:
+    """How inputs are scaled, in words."""
     if input_norm is None:
         return "none: values as they are"
     name = str(input_norm["target"])
@@ -139,6 +140,7 @@ def _scaling(input_norm: Slot | None, statistics: Mapping[str, list[float]] | No
 
 
 def _of_channel(input_norm: Slot | None, statistics: Mapping[str, list[float]] | None, channel: int) -> str:
+    """The statistics that a channel is scaled by, in words; "" where there are none."""
     if input_norm is None or input_norm["target"] != "channel" or not statistics:
         return ""
     mean, std = statistics["mean"][channel], statistics["std"][channel]
@@ -146,6 +148,7 @@ def _of_channel(input_norm: Slot | None, statistics: Mapping[str, list[float]] |
 
 
 def _counts(module: "nn.Module") -> tuple[str, str]:
+    """How many weights of a part are trained, and how many numbers are fixed, as text."""
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     fixed = sum(p.numel() for p in module.parameters() if not p.requires_grad)
     fixed += sum(b.numel() for b in module.buffers() if b.is_floating_point())
@@ -153,7 +156,7 @@ def _counts(module: "nn.Module") -> tuple[str, str]:
 
 
 def _progress(config: RunConfig, run: Path) -> list["RenderableType"]:
-    """Where a run stands; nothing for a recipe."""
+    """How far a run is; nothing for a recipe."""
     if not (run / "config.yaml").is_file():
         return []
     records = list(read_records(run / "metrics.jsonl"))
@@ -172,7 +175,7 @@ def _progress(config: RunConfig, run: Path) -> list["RenderableType"]:
 
 
 def _add_metrics(table: Table, metrics: Record, run: Path) -> None:
-    """The metrics that matter and what they are read against, those of a joint run by stream."""
+    """Add rows for the metrics that matter and their baselines; those of a joint run come by stream."""
     names = set()
     for part in catalogue.by_stream(metrics, catalogue.read(run)):
         prefix = f"{part.stream}/" if part.stream else ""
@@ -184,6 +187,7 @@ def _add_metrics(table: Table, metrics: Record, run: Path) -> None:
 
 
 def _steps_per_frame(feature_encoder: "FeatureEncoder") -> float:
+    """Input steps per frame, measured on one very long row."""
     import torch
 
     steps = 1_000_000
@@ -191,6 +195,7 @@ def _steps_per_frame(feature_encoder: "FeatureEncoder") -> float:
 
 
 def _table(title: str, *columns: str) -> Table:
+    """An empty table: the first column is aligned left, the others right."""
     table = Table(
         title=title, title_justify="left", show_header=any(columns), box=SIMPLE_HEAD, pad_edge=False
     )
@@ -200,6 +205,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _memory_row(cost: Cost, checkpointed: bool) -> list[str]:
+    """The row of a plan's table of memory, with or without checkpointing, in GiB."""
     memory = cost.memory
     activations = memory.activations_checkpointed if checkpointed else memory.activations
     numbers = (memory.weights, memory.gradients, memory.optimizer, activations, memory.total(checkpointed))
@@ -208,6 +214,7 @@ def _memory_row(cost: Cost, checkpointed: bool) -> list[str]:
 
 
 def _duration(seconds: float) -> str:
+    """A duration in a readable unit."""
     for size, unit in ((365 * 86_400, "years"), (86_400, "days"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
             amount = seconds / size

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from seqssl.data.files import Progress
 
-EVERY_S = 10.0  # between two lines about one thing, off a terminal
+EVERY_S = 10.0  # between two lines about one thing, where there is no terminal
 
 
 def show(what: "RenderableType") -> None:
@@ -49,7 +49,7 @@ def show_progress() -> Iterator["Progress"]:
 
 
 def _lines() -> "Progress":
-    """What begins, and every few seconds how far it is."""
+    """A progress callback that prints what begins and, every few seconds, how far it is."""
     shown: dict[str, float] = {}
 
     def show(done: int, total: int, what: str) -> None:

@@ -22,9 +22,7 @@ from seqssl.errors import UserError
 from seqssl.model.bounds import Bound, Divides, Wire
 
 Section = TypeVar("Section")
-Broken = tuple[
-    tuple[str, ...], str
-]  # a broken rule: the keys involved (the one to blame first), and the remedy
+Broken = tuple[tuple[str, ...], str]  # a broken rule: its keys, the one to blame first, and the remedy
 
 
 def build(
@@ -37,8 +35,8 @@ def build(
     """Build the configuration, and list everything that is wrong with it.
 
     `recipe` is the origin to report for a value that has none. `problems` are those found earlier; they come
-    first in the list. `renamed` holds keys that were written under an old name: such a key is dropped without
-    a word where the component in its slot has no parameter of the new name.
+    first in the list. `renamed` holds the new names of keys that were written under old ones: such a key is
+    dropped without a word where the component in its slot has no such parameter.
     """
     builder = _Builder(origins, recipe, renamed, list(problems))
     config = builder.section(RunConfig, values, ())
@@ -183,7 +181,7 @@ class _Builder:
 
 
 def _number_rules(encoder: EncoderConfig, leaves: Sequence[tuple[str, Value, Hint]]) -> Iterator[Broken]:
-    """Each marker in the annotation of a field or parameter that the number there breaks."""
+    """Each number that is not finite, or breaks a marker in the annotation of its field or parameter."""
     width = Wire("encoder.dim", encoder.dim)
     wires = {"dim": width, "context_dim": width}
     for key, value, hint in leaves:

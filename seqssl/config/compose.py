@@ -167,7 +167,7 @@ def parse_overrides(
             problems.append(Problem(override, None, "expected key=value", COMMAND_LINE))
             continue
         try:
-            read = text.read(f"value: {written}")  # as if it stood in a recipe; nothing after = is null
+            read = text.read(f"value: {written}")  # as if it stood in a recipe; `key=` is null
         except yaml.YAMLError:
             read = None
         if not isinstance(read, dict) or [*read] != ["value"]:

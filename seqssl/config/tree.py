@@ -26,7 +26,7 @@ def nodes(tree: Mapping[str, Value], path: Path = ()) -> Iterator[tuple[Path, Va
 
 
 def leaves(tree: Mapping[str, Value]) -> Iterator[tuple[str, Value]]:
-    """Every value that is no mapping, by its dotted key; an empty mapping counts as one."""
+    """Every value that is no mapping, by its dotted key; an empty mapping counts as a value, too."""
     for path, value in nodes(tree):
         if not (isinstance(value, Mapping) and value):
             yield join(path), value

@@ -1,4 +1,4 @@
-"""What an adapter speaks: all that seqssl knows about a kind of data."""
+"""The interface of an adapter: everything that seqssl knows about a kind of data."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ Row = Mapping[str, Any]  # the columns of a stored row: text, numbers, bytes, ar
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """The input contract of a modality; it is stored in every checkpoint."""
+    """The input contract of a modality; it is stored with every prepared folder and every run."""
 
     dtype: str  # "float32" or "int64"
     units: str  # what one value means: "amplitude in [-1, 1]", "g", "token id", ...
@@ -32,7 +32,7 @@ class SampleSpec:
 
     @classmethod
     def restore(cls, values: Mapping[str, Any]) -> "SampleSpec":
-        """A spec from JSON or YAML, which know lists only."""
+        """A spec from JSON or YAML, which have lists in the place of tuples."""
         known: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
         return cls(**known)
 
@@ -54,9 +54,10 @@ class Sample:
 class Rows:
     """Many rows from one read (the windows of a long recording), with what was noticed on the way.
 
-    Each row is a mapping like the one of a `Record` that gives a single row. A text `part` in it makes the
-    row's key `<record's key>#<part>` (its number where there is none, nothing where it is empty). `quality`
-    is written to quality.jsonl: counts, errors before and after a correction, what was left out and why.
+    Each row is a mapping, like the one of a `Record` that gives a single row. Its key is `<record's
+    key>#<part>`, where `part` is a text in the row; without one it is the row's number, and an empty one adds
+    nothing to the record's key. `quality` is written to quality.jsonl: counts, errors before and after a
+    correction, what was left out and why.
     """
 
     rows: Sequence[Row]
@@ -113,17 +114,17 @@ class ModalityAdapter(Protocol):
 
 @runtime_checkable
 class HasViews(Protocol):
-    """What an adapter may offer beside `ModalityAdapter`."""
+    """What an adapter may offer beside `ModalityAdapter`: several samples that mean the same."""
 
     def views(self, sample: Sample) -> list[Sample]:
-        """Samples that mean the same, the given one among them; pooled embeddings are averaged over them."""
+        """Samples that mean the same, with the given one; pooled embeddings are averaged over them."""
         ...
 
 
 @runtime_checkable
 class HasPicture(Protocol):
-    """What an adapter may offer beside `ModalityAdapter`."""
+    """What an adapter may offer beside `ModalityAdapter`: a picture of a sample."""
 
     def picture(self, sample: Sample) -> Float[np.ndarray, "t bins"]:
-        """A sample as a person wants to see it, where its channels are not that."""
+        """A sample as people want to see it, where its channels do not show that."""
         ...

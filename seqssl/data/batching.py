@@ -1,4 +1,4 @@
-"""Deterministic batches of like length: what is in batch number m is a function of the seed alone."""
+"""Deterministic batches of rows of like length: batch number m depends on the seed and on m alone."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -26,10 +26,10 @@ T = TypeVar("T")
 class BatchLoader:
     """Batches of one split, forever and resumable for training, or one epoch for evaluation.
 
-    Lengths are in input steps. `shuffle` means training: rows move between batches from epoch to
-    epoch, crops are random and the adapter may augment; else crops are from the middle. Samples
-    draw from (seed, epoch, row), so the batches do not depend on `workers`. `groups` are all of the run,
-    in the order of their numbers; None = those of the corpus.
+    Lengths are in input steps. `shuffle` means training: rows move between batches from epoch to epoch, crops
+    are random and the adapter may augment; else crops are from the middle. Samples draw from (seed, epoch,
+    row), so the batches do not depend on `workers`. `groups` lists all groups of the run, numbered in this
+    order; None = those of the corpus.
     """
 
     def __init__(
@@ -104,12 +104,13 @@ class BatchLoader:
         yield from self._load(self._planned(numbers))
 
     def _planned(self, numbers: Iterable[int]) -> Iterator[tuple[int, list[Item]]]:
+        """The epoch of each batch number, and the rows of the batch."""
         for number in numbers:
             epoch, index = self.epoch_of(number)
             yield epoch, self._items(self.epoch(epoch)[index])
 
     def _items(self, batch: Sequence[Item]) -> list[Item]:
-        """Row numbers of the corpus for positions within the split."""
+        """The row numbers in the corpus of a batch that holds positions within the split."""
         return [tuple(self.rows[list(item)].tolist()) for item in batch]
 
     def _load(self, work: Iterator[tuple[int, list[Item]]]) -> Iterator[Batch]:
@@ -171,7 +172,7 @@ class _BatchBuilder(Dataset[Batch | UserError]):
         return collate(samples, keys, self.groups)
 
     def _sample(self, row: Row, epoch: int, number: int) -> Sample:
-        """A row as a sample that is not longer than it may be; in training, cut out at random."""
+        """A row as a sample of at most `max_length` steps; in training, a random part of a longer row."""
         rng = np.random.default_rng([self.seed, epoch, number]) if self.training else None
         sample = self.adapter.load(row, rng)
         label = row["label"] if sample.label == "" else sample.label
@@ -188,7 +189,7 @@ class _BatchBuilder(Dataset[Batch | UserError]):
 def collate(samples: Sequence[Sample], keys: list[str], groups: Mapping[str, int] | None = None) -> Batch:
     """Samples as one batch, padded with zeros (`observed` with False, codes with -1).
 
-    `groups` numbers the groups by their names; None where there are none.
+    `groups` maps the name of each group to its number; None where there are none.
     """
     labels = tuple(sample.label for sample in samples)
     segments = all_or_none([sample.segments for sample in samples])
@@ -206,7 +207,7 @@ def collate(samples: Sequence[Sample], keys: list[str], groups: Mapping[str, int
 
 
 def _padded(arrays: Sequence[Shaped[np.ndarray, "t ..."]], value: int = 0) -> Tensor:
-    """Arrays as the rows of one tensor; `value` follows the shorter ones."""
+    """Arrays as the rows of one tensor; `value` fills up the shorter ones."""
     shape = (len(arrays), max(map(len, arrays)), *arrays[0].shape[1:])
     out = np.full(shape, value, dtype=arrays[0].dtype)
     for row, array in zip(out, arrays, strict=True):
@@ -215,5 +216,5 @@ def _padded(arrays: Sequence[Shaped[np.ndarray, "t ..."]], value: int = 0) -> Te
 
 
 def _as_it_is(batch: T) -> T:
-    """What a worker sends needs no collating."""
+    """The batch itself: what a worker sends needs no collating."""
     return batch

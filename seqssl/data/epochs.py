@@ -21,14 +21,14 @@ def epoch_batches(
     shuffle: bool,
     weights: np.ndarray | None = None,
 ) -> list[list[Item]]:
-    """All rows of one epoch, each exactly once, in batches of like length.
+    """All rows of one epoch, each exactly once, in batches of like length and in random order.
+
+    A batch holds at most `batch_length` input steps, padding included (a longer row is a batch of its own). A
+    row counts as at most `max_length` steps. With `join_length`, rows of one group are joined up to that
+    length. Padding stays under 5 % of the epoch.
 
     With `weights`, a shuffled epoch has as many rows, but row i comes n w_i / sum(w) times, rounded up or
     down at random.
-
-    A batch holds at most `batch_length` input steps, padding included (a longer row is a batch of
-    its own). Rows count with at most `max_length`. With `join_length`, rows of one group are
-    joined up to that length. Padding stays under 5 % of the epoch.
     """
     rng = np.random.default_rng([seed, epoch])
     lengths = np.minimum(lengths, max_length) if max_length else np.asarray(lengths)
@@ -39,16 +39,20 @@ def epoch_batches(
         items = _join(lengths, groups, order, min(join_length, max_length or join_length))
     sizes = np.array([sum(lengths[row] for row in item) for item in items], dtype=np.int64)
     noise = rng.uniform(1 - LENGTH_NOISE, 1 + LENGTH_NOISE, len(items)) if shuffle else 1.0
+    # Neighbors in length are batched, which leaves little padding; noise makes other neighbors each epoch.
     by_length = np.argsort(sizes * noise, kind="stable")
     batches = _cut(by_length.tolist(), sizes.tolist(), batch_length)
+    # An epoch must not go from short rows to long ones.
     turns = rng.permutation(len(batches)) if shuffle else np.arange(len(batches))
     return [[items[index] for index in batches[turn]] for turn in turns]
 
 
 def _drawn(num_rows: int, weights: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
-    """Rows in random order; where they have weights, by systematic resampling: one draw for an epoch."""
+    """All rows in random order; with weights, as many, each as often as its weight says."""
     if weights is None:
         return rng.permutation(num_rows)
+    # Systematic resampling: even steps along the summed weights, from one random offset, meet row i as often
+    # as its share says, but for rounding. Independent draws would leave many rows out of an epoch.
     edges = np.cumsum(weights, dtype=np.float64)
     points = (np.arange(num_rows) + rng.random()) * (edges[-1] / num_rows)
     return rng.permutation(np.minimum(np.searchsorted(edges, points, side="right"), num_rows - 1))
@@ -67,16 +71,16 @@ def _join(lengths: np.ndarray, groups: np.ndarray, order: np.ndarray, join_lengt
 
 
 def _fill(rows: Sequence[int], lengths: np.ndarray, join_length: int) -> list[Item]:
-    """Greedy runs of rows; the last two share their rows evenly, or the last would often be very short."""
+    """Rows joined one after the other while they fit; the last two items share their rows evenly."""
     items: list[list[int]] = []
-    total = join_length
+    total = join_length  # full, so that the first row opens an item
     for row, length in zip(rows, lengths[rows].tolist(), strict=True):
         total += length
         if total > join_length:
             items.append([])
             total = length
         items[-1].append(row)
-    if len(items) > 1:
+    if len(items) > 1:  # the last item has what is left, which is often very short
         tail = items[-2] + items[-1]
         sums = np.cumsum(lengths[tail])
         half = int(np.searchsorted(sums, sums[-1] / 2, side="right"))
@@ -87,6 +91,7 @@ def _fill(rows: Sequence[int], lengths: np.ndarray, join_length: int) -> list[It
 
 def _cut(order: Sequence[int], sizes: Sequence[int], batch_length: int) -> list[list[int]]:
     """Batches of neighbors in `order`, as large as they may be while the epoch's padding stays small."""
+    # Loose limits make large batches, so they are tried first. The last one always keeps the epoch's bound.
     for limit in (1.0, 0.5, 0.25, 0.1, MAX_PADDING):
         batches = _cut_within(order, sizes, batch_length, limit)
         if _padding([[sizes[index] for index in batch] for batch in batches]) <= MAX_PADDING:
@@ -97,7 +102,7 @@ def _cut(order: Sequence[int], sizes: Sequence[int], batch_length: int) -> list[
 def _cut_within(
     order: Sequence[int], sizes: Sequence[int], batch_length: int, limit: float
 ) -> list[list[int]]:
-    """No batch is longer than `batch_length` nor has a larger share of padding than `limit`."""
+    """Batches of neighbors, none longer than `batch_length` or with a share of padding above `limit`."""
     batches: list[list[int]] = []
     longest = real = 0
     for index in order:
@@ -111,6 +116,7 @@ def _cut_within(
 
 
 def _padding(batches: Iterable[Sequence[int]]) -> float:
+    """The share of padding in batches that are given by the lengths of their items."""
     real, padded = 0, 0
     for sizes in batches:
         real += sum(sizes)
@@ -121,6 +127,6 @@ def _padding(batches: Iterable[Sequence[int]]) -> float:
 def padding_share(
     batches: Iterable[Sequence[Item]], lengths: np.ndarray, max_length: int | None = None
 ) -> float:
-    """Share of padding in some batches."""
+    """The share of padding in batches of rows."""
     lengths = np.minimum(lengths, max_length) if max_length else lengths
     return _padding([[int(sum(lengths[row] for row in item)) for item in batch] for batch in batches])

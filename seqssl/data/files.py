@@ -28,16 +28,16 @@ def list_files(source: Path) -> list[Path]:
 
 
 def lies_inside(path: Path, source: Path) -> bool:
-    """Whether a path, which need not exist, lies in a folder of the source or of one linked there."""
+    """Whether a path, which need not exist, is in a folder of the source or of one linked there."""
     real = Path(os.path.realpath(path))
     return not _walk(source)[1].isdisjoint(str(folder) for folder in (real, *real.parents))
 
 
 def _walk(source: Path) -> tuple[list[Path], set[str]]:
-    """The files, and the real paths of the folders that they are in."""
+    """All files in a folder and below it, and the real paths of the folders that they are in."""
     files: list[Path] = []
     folders: set[str] = set()
-    links = [source]  # followed after all that lies in the source itself
+    links = [source]  # followed last, so that a folder counts under its name in the source
 
     def below(folder: Path) -> None:
         real = os.path.realpath(folder)
@@ -68,12 +68,12 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(value: object) -> str:
-    """Hex digest of a value of plain types."""
+    """Hex digest of a value that JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a text file that is never seen half-written."""
+    """Write a text file that nobody ever sees half-written."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
@@ -81,9 +81,9 @@ def write_atomic(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold an exclusive lock on `path`: of several processes that need a folder, one makes it.
+    """Hold an exclusive lock on `path`, so that one of several processes makes what all of them need.
 
-    The others wait, or with `wait` off get a BlockingIOError.
+    The others wait; with `wait` off, they get a BlockingIOError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:

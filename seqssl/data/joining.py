@@ -1,4 +1,4 @@
-"""Samples cut and joined in time: whatever belongs to a step moves with it."""
+"""Samples cropped and joined in time: whatever belongs to a step moves with it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ U = TypeVar("U")
 def crop(sample: Sample, start: int, length: int, code_stride: int | None = None) -> Sample:
     """`length` steps from `start` on; where samples have codes, `start` is a multiple of their stride.
 
-    The label stays. Of a segment that reaches over an end, the part within stays.
+    The label stays. A segment that crosses an end is cut there.
     """
     steps = slice(start, start + length)
     codes = sample.codes
@@ -37,7 +37,7 @@ def crop(sample: Sample, start: int, length: int, code_stride: int | None = None
 def join(samples: Sequence[Sample], code_stride: int | None = None) -> Sample:
     """Samples of one group, one after the other.
 
-    The label is the one that all of them have, else None: no label is true of the whole.
+    The label is the one that all of them share, else None: no label is true of the whole.
     """
     if len(samples) == 1:
         return samples[0]
@@ -66,13 +66,13 @@ def join(samples: Sequence[Sample], code_stride: int | None = None) -> Sample:
 
 
 def all_or_none(parts: Sequence[T | None]) -> list[T] | None:
-    """What an adapter gives with one sample it gives with all."""
+    """The parts, if all of them are there; else None, because an adapter gives a thing always or never."""
     known = [part for part in parts if part is not None]
     return known if len(known) == len(parts) else None
 
 
 def where_given(combine: Callable[[Sequence[T]], U], parts: Sequence[T | None]) -> U | None:
-    """The parts combined, where all of them are there."""
+    """The parts combined, if all of them are there; else None."""
     known = all_or_none(parts)
     return None if known is None else combine(known)
 
@@ -87,7 +87,7 @@ def _within(segments: Sequence[Segment], start: int, end: int) -> tuple[Segment,
 
 
 def _joined_times(parts: Sequence[Float[np.ndarray, "t"]]) -> Float[np.ndarray, "t"]:
-    """Each part goes on one of its own steps after the end of the one before."""
+    """Times one after the other; a part begins one of its own steps after the end of the part before."""
     joined = [parts[0]]
     for part in parts[1:]:
         step = part[1] - part[0] if len(part) > 1 else 1.0
@@ -98,7 +98,7 @@ def _joined_times(parts: Sequence[Float[np.ndarray, "t"]]) -> Float[np.ndarray, 
 def _joined_codes(
     parts: Sequence[Int[np.ndarray, "s g"]], lengths: Sequence[int], stride: int
 ) -> Int[np.ndarray, "s g"]:
-    """The codes of the joined steps: a frame has that of the step in its middle.
+    """The codes of the joined steps: a frame has the code of the step in its middle.
 
     Frames of the whole begin at multiples of the stride, wherever the parts begin:
 

@@ -16,7 +16,7 @@ class Lengths(TypedDict):
 
 
 def length_of(config: DataConfig, name: str, spec: SampleSpec) -> int | None:
-    """`data.<name>_seconds` or `data.<name>_frames` in input steps."""
+    """`data.<name>_seconds` or `data.<name>_frames` in input steps; None where neither is set."""
     seconds, frames = getattr(config, f"{name}_seconds"), getattr(config, f"{name}_frames")
     if seconds is None:
         return None if frames is None else int(frames)

@@ -10,16 +10,27 @@ import numpy as np
 from seqssl.data.batching import BatchLoader
 from seqssl.model.types import Batch
 
-BLOCK = 4096  # groups whose streams are found at once
+BLOCK = 4096  # groups that get their streams in one go
 
 
 class MixedLoader:
-    """Batches of named loaders, mixed by weight; `group` batches in a row, one update's, are of one kind.
+    """Batches of named loaders, mixed by weight; `group` batches in a row, one update's, are of one stream.
 
-    So all ranks work on one kind at a time and can share its statistics. Group number m is of the stream
-    whose share of the unit interval holds the m-th multiple of the golden ratio, so any stretch is mixed
-    evenly; which batches of its stream they are, is how often that stream came before. Everything is a
-    function of (seed, batch number), as with one loader.
+    So all ranks work on one stream at a time and can share its statistics. Everything is a function of (seed,
+    batch number), as with one loader. An example: streams a (weight 2) and b (weight 1), groups of two
+    batches, two ranks, and an offset of 0 (it is drawn from the seed):
+
+        unit interval       0 [---------- a ----------) 0.67 [---- b ----) 1
+        group m             0      1      2      3      4      5      6
+        m x 0.618 modulo 1  0.00   0.62   0.24   0.85   0.47   0.09   0.71
+        its stream          a      a      a      b      a      a      b
+        batch numbers n     0  1   2  3   4  5   6  7   8  9   10 11  12 13
+        rank n modulo 2     0  1   0  1   0  1   0  1   0  1   0  1   0  1
+        batch of stream     a0 a1  a2 a3  a4 a5  b0 b1  a6 a7  a8 a9  b2 b3
+
+    Multiples of the golden ratio fill the interval evenly, so every stretch of groups is mixed by weight. A
+    batch's number within its stream is `group` times the number of earlier groups of that stream, plus its
+    place in the group.
     """
 
     def __init__(
@@ -36,6 +47,7 @@ class MixedLoader:
     def endless(self, cursor: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Endless batches for one rank, from batch number `cursor`: see `BatchLoader.endless`."""
         first = cursor + (rank - cursor) % world_size
+        # Each loader is told which of its batches will be asked for, so that its workers can read ahead.
         parts = {
             name: loader.at(self._numbers_of(index, first, world_size))
             for index, (name, loader) in enumerate(self.loaders.items())
@@ -45,13 +57,13 @@ class MixedLoader:
             yield replace(next(parts[name]), stream=name)
 
     def place(self, number: int) -> tuple[int, int]:
-        """The stream of a batch number, and the number within it."""
+        """The stream of a batch number, as an index, and the number within that stream."""
         turn, micro = divmod(number, self.group)
         stream = int(self._streams(turn // BLOCK)[turn % BLOCK])
         return stream, self._before(stream, turn) * self.group + micro
 
     def epoch_of(self, cursor: int) -> tuple[int, int]:
-        """The epoch of the stream that has gone around least, and the place in it."""
+        """The epoch of the stream that is furthest behind, and the place in it."""
         turn, micro = divmod(cursor, self.group)
         before = [self._before(index, turn) * self.group for index in range(len(self.names))]
         before[self.place(cursor)[0]] += micro
@@ -59,9 +71,11 @@ class MixedLoader:
         return min(loader.epoch_of(number) for loader, number in places)
 
     def _draw_streams(self, block: int) -> np.ndarray:
-        """The stream of each group of a block."""
-        golden = 0.6180339887498949  # multiples of it, modulo 1, fill the interval evenly
+        """The stream of each of the `BLOCK` groups of a block, as an index."""
+        golden = 0.6180339887498949
+        # From the group's number, not by adding up: so a resumed run finds the same streams.
         points = (self._offset + golden * np.arange(block * BLOCK, (block + 1) * BLOCK)) % 1.0
+        # The last edge may be a little below 1 by rounding.
         return np.minimum(np.searchsorted(self._edges, points, side="right"), len(self.names) - 1)
 
     def _before(self, stream: int, turn: int) -> int:
@@ -74,7 +88,7 @@ class MixedLoader:
         return int(self._counts[block][stream] + np.count_nonzero(self._streams(block)[:index] == stream))
 
     def _numbers_of(self, stream: int, first: int, step: int) -> Iterator[int]:
-        """The numbers within its stream of those of a rank's batches that are of this stream."""
+        """Of a rank's batches (`first`, `first + step`, ...), those of a stream: their numbers within it."""
         for number in count(first, step):
             found, within = self.place(number)
             if found == stream:

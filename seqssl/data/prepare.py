@@ -1,4 +1,4 @@
-"""Raw files to a prepared folder: Parquet shards, manifest.json and rejected.jsonl."""
+"""From raw files to a prepared folder: Parquet shards, manifest.json and rejected.jsonl."""
 
 import errno
 import hashlib
@@ -35,7 +35,7 @@ from seqssl.errors import UserError
 
 REJECTED = "rejected.jsonl"
 QUALITY = "quality.jsonl"
-YOUNGER = ("code_stride", "codebook_sizes")  # fields of a spec that schema version 2 began without
+YOUNGER = ("code_stride", "codebook_sizes")  # fields of a spec that were added within schema version 2
 
 
 def prepare(
@@ -102,7 +102,7 @@ def _write(
     records: Sequence[Record],
     rejected: list[Rejected],
 ) -> Written:
-    """All shards; where all that was held out proves unusable, splits are drawn again among what is left."""
+    """All shards; where everything held out proves unusable, splits are drawn again among the rest."""
     splits = assign(records)
     written = write(records, splits)
     if not written.rejected or "valid" not in splits or "valid" in _split_sizes(out, written.shards, None):
@@ -161,8 +161,8 @@ def assign_splits(
 ) -> list[str]:
     """A split for each record: the source's own, else by `valid_groups`, else by a hash of (seed, unit).
 
-    The unit is the group or the key. Adding records never moves the others. Of two or more units at least
-    one is held out and one is not; where there are no two groups to keep apart, records are the units.
+    The unit is the group or the key. Adding records never moves the others. Of two or more units at least one
+    is held out and one is not. Where there are no two groups to keep apart, records are the units.
     """
     groups = {record.group for record in records if record.group}
     if set(valid_groups) - groups:
@@ -197,7 +197,7 @@ def _fraction(seed: int, unit: str) -> float:
 
 
 def _scan(adapter: ModalityAdapter, source: Path) -> tuple[list[Record], list[Rejected]]:
-    """What the adapter finds, with keys that are unique."""
+    """The records that an adapter finds, each key once, and what is rejected."""
     records: dict[str, Record] = {}
     rejected = []
     try:
@@ -216,6 +216,7 @@ def _scan(adapter: ModalityAdapter, source: Path) -> tuple[list[Record], list[Re
 
 
 def _split_sizes(out: Path, shards: Sequence[Shard], rate_hz: float | None) -> dict[str, Split]:
+    """How much each split holds, read from the shards; `rate_hz` gives hours, None none."""
     tables = [pq.read_table(out / shard.name, columns=["split", "length"]) for shard in shards]
     if not tables:
         return {}
@@ -231,7 +232,7 @@ def _split_sizes(out: Path, shards: Sequence[Shard], rate_hz: float | None) -> d
 
 
 def _describe(adapter: ModalityAdapter) -> dict[str, Value]:
-    """The adapter's class, spec, and the settings that shape its rows: its plain public attributes."""
+    """The adapter's class and spec, and the settings that shape its rows: its plain public attributes."""
     plain = {
         name: value
         for name, value in vars(adapter).items()
@@ -241,7 +242,7 @@ def _describe(adapter: ModalityAdapter) -> dict[str, Value]:
 
 
 def _listing(source: Path) -> list[tuple[str, int, int]]:
-    """Name, size and change time of every file: another listing is another corpus."""
+    """Name, size and change time of every file; a source with another listing is another corpus."""
     stats = [(path.relative_to(source).as_posix(), path.stat()) for path in list_files(source)]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
@@ -252,6 +253,7 @@ def _check_exists(source: Path) -> None:
 
 
 def _check_paths(source: Path, out: Path) -> None:
+    """UserError where the source is missing, or `out` lies in it or holds files of something else."""
     _check_exists(source)
     if source.is_dir() and lies_inside(out, source):
         raise UserError(f"The prepared folder {out} lies inside the raw data {source}: choose another.")
@@ -263,6 +265,7 @@ def _check_paths(source: Path, out: Path) -> None:
 
 
 def _check_shares(split_by: str, valid_share: float) -> None:
+    """UserError for an unknown `split_by`, or a share outside of [0, 1)."""
     if split_by not in ("group", "record") or not 0 <= valid_share < 1:
         raise UserError(
             f"split_by must be group or record and valid_share in [0, 1), not {split_by} and {valid_share}."
@@ -270,7 +273,8 @@ def _check_shares(split_by: str, valid_share: float) -> None:
 
 
 def _check_spec(corpus: Corpus, spec: SampleSpec) -> None:
-    first = ("channel_names", "channels")  # which say more than the units that follow from them
+    """UserError where a corpus was prepared for another spec."""
+    first = ("channel_names", "channels")  # compared first: they say more than the units that follow
     wanted_spec = _plain(spec)
     for name in sorted({*wanted_spec, *corpus.manifest.spec}, key=lambda name: (name not in first, name)):
         wanted, found = wanted_spec.get(name), corpus.manifest.spec.get(name)
@@ -282,17 +286,18 @@ def _check_spec(corpus: Corpus, spec: SampleSpec) -> None:
 
 
 def _plain(spec: SampleSpec) -> dict[str, Value]:
-    """A spec as JSON gives it back; what is younger than stored folders is left out where it says nothing."""
+    """A spec as JSON gives it back; younger fields that are None are left out, as old folders lack them."""
     plain: dict[str, Value] = json.loads(json.dumps(asdict(spec)))
     return {name: value for name, value in plain.items() if value is not None or name not in YOUNGER}
 
 
 def _lines(entries: Sequence[Row]) -> str:
-    """JSON lines."""
+    """The entries as JSON lines."""
     return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
 
 
 def _finished(out: Path, plan: str) -> Manifest:
+    """The manifest of a folder that is prepared already; UserError where it holds another corpus."""
     manifest = Manifest.read(out)
     if manifest.plan != plan:
         raise UserError(
@@ -304,6 +309,7 @@ def _finished(out: Path, plan: str) -> Manifest:
 
 
 def _nothing_usable(source: Path, rejected: Sequence[Rejected]) -> str:
+    """The message for a source without usable rows, with the most frequent reasons."""
     if not rejected:
         return f"Nothing in {source} looks like data of this modality."
     # Reasons that differ in a number only are one reason; the first of them is shown.
@@ -315,6 +321,7 @@ def _nothing_usable(source: Path, rejected: Sequence[Rejected]) -> str:
 
 @contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
+    """A context that turns a full disk or a missing permission into a UserError."""
     try:
         yield
     except PermissionError as error:

@@ -1,10 +1,10 @@
-"""What is wrong with a sample: a row that breaks the contract of its spec is left out, with the reason."""
+"""What can be wrong with a sample: a row that breaks its spec's contract is left out, with the reason."""
 
 import numpy as np
 
 from seqssl.data.adapters import Sample, SampleSpec
 
-MAX_VALUE = 1e15  # whose square float32 can still hold
+MAX_VALUE = 1e15  # float32 can still hold its square
 
 
 def problem_of(sample: Sample, spec: SampleSpec, length: int) -> str:
@@ -18,7 +18,7 @@ def problem_of(sample: Sample, spec: SampleSpec, length: int) -> str:
 
 
 def _of_values(sample: Sample, spec: SampleSpec, length: int) -> str:
-    """Values, and the times that stand beside them."""
+    """What is wrong with the values or their times; "" for nothing."""
     values = sample.values
     if len(values) != length or len(values) == 0:
         return f"{len(values)} input steps where the row says {length}"
@@ -38,7 +38,7 @@ def _of_values(sample: Sample, spec: SampleSpec, length: int) -> str:
 
 
 def _of_observed(sample: Sample) -> str:
-    """What is said to be missing."""
+    """What is wrong with `observed`; "" for nothing."""
     values, observed = sample.values, sample.observed
     if observed is None:
         return ""
@@ -52,7 +52,7 @@ def _of_observed(sample: Sample) -> str:
 
 
 def codes_problem(sample: Sample, spec: SampleSpec) -> str:
-    """Codes given from outside."""
+    """What is wrong with the codes that a sample comes with; "" for nothing."""
     codes, sizes = sample.codes, spec.codebook_sizes
     if codes is None:
         return ""
@@ -69,7 +69,7 @@ def codes_problem(sample: Sample, spec: SampleSpec) -> str:
 
 
 def segments_problem(sample: Sample) -> str:
-    """Labelled stretches."""
+    """What is wrong with the labelled stretches of a sample; "" for nothing."""
     for segment in sample.segments or ():
         if not 0 <= segment.start < segment.end <= len(sample.values):
             where = f"[{segment.start}, {segment.end})"

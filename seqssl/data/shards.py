@@ -131,6 +131,7 @@ class ShardWriter:
         self._temporary.unlink(missing_ok=True)
 
     def _flush(self) -> None:
+        """Write the rows that are buffered as one row group."""
         if not self._rows:
             return
         names = list(self._rows[0])
@@ -160,7 +161,7 @@ class Corpus:
         return sum(shard.num_rows for shard in self.manifest.shards)
 
     def __getstate__(self) -> dict[str, object]:
-        """Everything but open files and the columns, which a worker reads again when it needs them."""
+        """Everything but open files and the columns; a worker reads these again when it needs them."""
         state = {**vars(self), "_files": Recent(32), "_groups": Recent(CACHED_GROUPS)}
         state.pop("_index", None)
         return state
@@ -216,6 +217,7 @@ class Corpus:
         return self._files.get(shard, lambda: self._open(shard))
 
     def _open(self, shard: int) -> pq.ParquetFile:
+        """The Parquet file of a shard, memory-mapped; UserError where it is damaged."""
         path = self.folder / self.manifest.shards[shard].name
         try:
             return pq.ParquetFile(path, memory_map=True)
@@ -227,6 +229,7 @@ class Corpus:
 
     @cached_property
     def _index(self) -> dict[str, np.ndarray]:
+        """The small columns of all rows, by name; with weights, where the shards have them."""
         files = [self._file(shard) for shard in range(len(self.manifest.shards))]
         names = [*INDEX_COLUMNS, *([WEIGHT] if WEIGHT in files[0].schema_arrow.names else [])]
         table = pa.concat_tables([file.read(names) for file in files])
@@ -244,14 +247,14 @@ class Corpus:
 
 
 class Recent(Generic[T]):
-    """The few values used last."""
+    """A cache of the values used last."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self._values: OrderedDict[Hashable, T] = OrderedDict()
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of `key`, made when it is not here."""
+        """The value of `key`, made if it is not in the cache."""
         if key not in self._values:
             self._values[key] = make()
             if len(self._values) > self.capacity:
@@ -261,6 +264,7 @@ class Recent(Generic[T]):
 
 
 def _num_bytes(value: object) -> int:
+    """About how many bytes a row, or a value of one, takes in a shard."""
     if isinstance(value, Mapping):
         return sum(map(_num_bytes, value.values()))
     if isinstance(value, np.ndarray):
@@ -269,7 +273,7 @@ def _num_bytes(value: object) -> int:
 
 
 def _to_arrow(values: list[Any]) -> pa.Array:
-    """A column; arrays of shape t become list<x>, of shape t c list<fixed_size_list<x>[c]>."""
+    """Values as a column; arrays (t) become list<x>, arrays (t, c) list<fixed_size_list<x>[c]>."""
     if not isinstance(values[0], np.ndarray):
         return pa.array(values)
     flat = pa.array(np.concatenate([value.reshape(-1) for value in values]))
@@ -280,6 +284,7 @@ def _to_arrow(values: list[Any]) -> pa.Array:
 
 
 def _from_arrow(column: pa.Array, offset: int) -> Any:
+    """The value at a place of a column; lists come as numpy arrays (t) or (t, c)."""
     if not pa.types.is_list(column.type):
         return column[offset].as_py()
     values = column[offset].values

@@ -19,7 +19,7 @@ class Sums:
     squares: Vector = field(default_factory=lambda: np.zeros(0))
 
     def add(self, sample: Sample) -> None:
-        """Count a sample's observed values in; samples of ids hold nothing to average."""
+        """Add a sample's observed values; samples of ids are left out."""
         if sample.values.dtype.kind != "f":
             return
         values = sample.values.reshape(len(sample.values), -1).astype(np.float64)
@@ -32,7 +32,7 @@ class Sums:
         self.merge(Sums(count, mean, np.square(squares).sum(axis=0)))
 
     def merge(self, other: "Sums") -> None:
-        """Count another set of sums in."""
+        """Add another set of sums."""
         if len(other.count) == 0:
             return
         if len(self.count) == 0:
@@ -46,7 +46,7 @@ class Sums:
         self.count = total
 
     def tolist(self) -> list[list[float]]:
-        """Plain values."""
+        """Count, mean and squared deviations as lists."""
         return [self.count.tolist(), self.mean.tolist(), self.squares.tolist()]
 
     def statistics(self) -> dict[str, list[float]] | None:

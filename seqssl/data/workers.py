@@ -1,4 +1,4 @@
-"""Worker processes that start cheaply: forked from a server that has done the slow imports."""
+"""Worker processes that start fast: they are forked from a server that has done the slow imports."""
 
 import multiprocessing
 import os
@@ -42,9 +42,9 @@ def worker_context(*preload: str) -> BaseContext:
 def map_ordered(
     function: Callable[[T], R], tasks: Sequence[T], *, num_workers: int | None, preload: str
 ) -> Iterator[R]:
-    """Results in the order of the tasks, the first seconds' worth made here and the rest by a pool.
+    """Results in the order of the tasks; those of the first seconds are made here, the rest by a pool.
 
-    `num_workers` None means one per CPU; 1 means no pool. What comes out does not depend on it.
+    `num_workers` None means one per CPU; 1 means no pool. The results do not depend on it.
     """
     num_workers = num_workers or os.cpu_count() or 1
     start = time.monotonic()
@@ -60,6 +60,7 @@ def map_ordered(
 def _map_pool(
     function: Callable[[T], R], chunks: Sequence[Sequence[T]], num_workers: int, preload: str
 ) -> Iterator[R]:
+    """Results in the order of the chunks, from a pool of workers; UserError where a worker dies."""
     pending: deque[Future[list[R]]] = deque()
     with ProcessPoolExecutor(num_workers, worker_context(preload), start_worker) as pool:
         try:
@@ -84,7 +85,7 @@ def _map_chunk(function: Callable[[T], R], chunk: Sequence[T]) -> list[R]:
 
 
 def start_worker(number: int = 0) -> None:
-    """What every worker does first: one thread, and interrupts are left to the main process."""
+    """What every worker does first: it takes one thread, and leaves interrupts to the main process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

@@ -27,6 +27,8 @@ FOOTER = "seqssl"  # key in a shard's Parquet metadata
 
 
 class _Task(NamedTuple):
+    """A record to read: the columns that are known of it, and the function that reads the others."""
+
     columns: dict[str, str]
     read: Callable[[], Row | Rows]
 
@@ -53,6 +55,7 @@ def _read_record(adapter: ModalityAdapter, task: _Task) -> _Result:
 
 
 def _rows_of(adapter: ModalityAdapter, task: _Task, found: Row | Rows, sums: Sums) -> _Result:
+    """The rows of what was read, each checked; where none can be used, one reason."""
     key, many = task.columns["key"], isinstance(found, Rows)
     rows: dict[str, Columns] = {}
     rejected = []
@@ -73,7 +76,7 @@ def _rows_of(adapter: ModalityAdapter, task: _Task, found: Row | Rows, sums: Sum
 
 
 def _checked(adapter: ModalityAdapter, row: Columns, values: Columns, sums: Sums) -> str:
-    """Complete `row` by the values read; what is wrong with them, "" for nothing."""
+    """Add the values read to `row`, and its sums if it is good; what is wrong with it, "" for nothing."""
     empty = sorted(name for name, value in values.items() if value is None)
     if empty:
         return f"{', '.join(empty)} is None, which cannot be stored"
@@ -92,7 +95,7 @@ def _checked(adapter: ModalityAdapter, row: Columns, values: Columns, sums: Sums
 
 
 def adapter_bug(adapter: ModalityAdapter, where: str, error: Exception) -> str:
-    """What to tell of an error that is no ValueError: the adapter's own mistake, with its place."""
+    """The message for an error other than ValueError: a mistake in the adapter, with its place."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f"{type(adapter).__name__} failed on {where}: {type(error).__name__}: {error} "
@@ -103,7 +106,7 @@ def adapter_bug(adapter: ModalityAdapter, where: str, error: Exception) -> str:
 
 @dataclass(frozen=True)
 class _Footer:
-    """What a shard knows about the run that made it, so that the run can go on after it."""
+    """What a shard stores about the run that made it, so that the run can go on after it."""
 
     plan: str
     first: int  # records [first, last) are in it or were rejected
@@ -114,7 +117,7 @@ class _Footer:
 
 
 class Written(NamedTuple):
-    """All shards of a folder, and what their records gave beside rows."""
+    """All shards of a folder, and what their records gave apart from rows."""
 
     shards: list[Shard]
     rejected: list[tuple[str, str]]  # (key, reason)
@@ -196,6 +199,7 @@ def _resume(out: Path, plan: str) -> tuple[list[Shard], list[_Footer]]:
 
 
 def _read_footer(path: Path) -> _Footer | None:
+    """The footer of a shard; None where the file is damaged, or not of this kind."""
     try:
         return _Footer(**json.loads((pq.read_metadata(path).metadata or {})[FOOTER.encode()]))
     except (pa.ArrowInvalid, OSError, KeyError, TypeError):

@@ -1,8 +1,8 @@
 """What each kind of bad reading means: the likely cause, and the configuration key that helps.
 
-Texts name the objectives of a run by what they do: `{objective}` is the one that the reading is about,
-`{words}` its name as words, `{evening}` the one that keeps codes in use, and `{discriminating}` the words of
-the first that tells targets apart.
+Texts name the objectives of a run by what they do. `{objective}` is the one that the reading is about, and
+`{words}` its name as words. `{evening}` is the one that keeps codes in use, and `{discriminating}` the name,
+as words, of the first that tells targets apart.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class Ailment:
     patience: int = 2  # bad readings in a row before it is a finding
 
     def about(self, names: Mapping[str, str]) -> "Ailment":
-        """The same, with the names of a run's objectives in its texts."""
+        """The same ailment, with the names of a run's objectives in its texts."""
         cause, key, remedy = (text.format_map(names) for text in (self.cause, self.remedy_key, self.remedy))
         return replace(self, cause=cause, remedy_key=key, remedy=remedy)
 

@@ -30,7 +30,7 @@ class Report:
         return not self.findings
 
     def has_recovered(self, finding: Finding) -> bool:
-        """Whether what was found is in order at the end."""
+        """Whether what a finding is about is in order at the end."""
         return any(reading.subject == finding.subject for reading in self.healthy)
 
     def render(self) -> str:

@@ -12,7 +12,7 @@ from seqssl.training.log import Record
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Something is wrong: what is seen, why it probably is so, and which key to change in which direction."""
+    """Something that is wrong: what is seen, its probable cause, and which key to change, and how."""
 
     rule: str
     subject: str
@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass
 class Monitor:
-    """Watches records as they come; it remembers what its rules need and nothing else."""
+    """Watches records as they come, and remembers what its rules need and nothing else."""
 
     num_updates: int
     catalogues: Catalogues = field(default_factory=dict)  # what the metrics mean; empty: see CLASSIC
@@ -44,6 +44,7 @@ class Monitor:
 
     def observe(self, record: Record) -> list[Finding]:
         """The findings that this record brings; a state that lasts is reported once."""
+        # Events come before the training record that they explain, so their batch keys wait for it.
         if record["kind"] == "event":
             keys = record.get("keys")
             self._suspects += tuple(keys) if isinstance(keys, list) else ()
@@ -55,6 +56,8 @@ class Monitor:
             vitals = Vitals(part, self.num_updates, past, peaks, self._suspects)
             for rule in RULES.get(part.kind, ()):
                 findings += [found for reading in rule(vitals) for found in self._judge(reading, vitals)]
+            # Only now, so that a record is not compared with itself. Held-out losses have another level, and
+            # would shift the medians.
             if part.kind == "train":
                 remember(vitals)
         if record["kind"] == "train":
@@ -62,17 +65,19 @@ class Monitor:
         return findings
 
     def _judge(self, reading: Reading, now: Vitals) -> list[Finding]:
-        """A finding, where the reading has been bad for long enough; none or one."""
-        if now.part.stream:
+        """One finding, if this reading completes a row of bad ones; else none."""
+        if now.part.stream:  # else the codebooks of two streams would be one subject
             reading = replace(reading, subject=f"{now.part.stream}: {reading.subject}")
         self.readings[reading.subject] = reading
         ailment = reading.ailment
+        # Patience counts readings in a row: a good one, or another ailment, starts it again.
         for subject, name in list(self._streaks):
             if subject == reading.subject and (ailment is None or name != ailment.name):
                 del self._streaks[subject, name]
         if ailment is None:
             return []
         self._streaks[reading.subject, ailment.name] += 1
+        # Equal, not at least: a state that lasts is reported once.
         if self._streaks[reading.subject, ailment.name] != ailment.patience:
             return []
         ailment = ailment.about(names_for(reading, now.part.catalogue))
@@ -91,7 +96,7 @@ class Monitor:
 
 
 def names_for(reading: Reading, catalogue: Catalogue) -> dict[str, str]:
-    """What an ailment's texts call the objectives of this run; the base recipes' names where it has none."""
+    """The names for an ailment's texts: of this run's objectives, else those of the base recipes."""
     discriminating = catalogue.objective("discrimination") or "contrastive"
     return {
         "objective": reading.objective,
@@ -102,10 +107,10 @@ def names_for(reading: Reading, catalogue: Catalogue) -> dict[str, str]:
 
 
 def remember(now: Vitals) -> None:
-    """Keep what later records are compared with."""
+    """Keep the values that later records are compared with."""
     for rule in ("stability", "variance"):
         for metric in now.part.catalogue.read_by(rule):
             value = now.get(metric.name)
-            if value is not None and math.isfinite(value):
+            if value is not None and math.isfinite(value):  # others have a rule of their own
                 now.past.setdefault(metric.name, deque(maxlen=HISTORY)).append(value)
                 now.peaks[metric.name] = max(value, now.peaks.get(metric.name, value))

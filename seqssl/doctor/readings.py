@@ -1,4 +1,4 @@
-"""The health rules: each reads one record, and what came before it, and says what it saw, good or bad."""
+"""The health rules: each reads a record and what came before it, and says what it saw, good or bad."""
 
 import math
 from collections import deque
@@ -14,18 +14,18 @@ from seqssl.training.metrics import Rule
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """One thing a rule looked at; `ailment` None is good."""
+    """One thing that a rule looked at; with `ailment` None it is in order."""
 
     subject: str
     figure: str
     bar: str
     ailment: Ailment | None
-    objective: str = ""  # that it is about, if it is about one
+    objective: str = ""  # the one that the reading is about; "" = none
 
 
 @dataclass(frozen=True)
 class Vitals:
-    """What a record says of one kind of data, how far the run is, and the training records before it."""
+    """What a record says of one stream, how far the run is, and the training records before it."""
 
     part: Part
     num_updates: int
@@ -48,13 +48,13 @@ class Vitals:
         return self.part.step >= min(bars.WARM_UP_SHARE * self.num_updates, bars.WARM_UP_MAX)
 
     def usual(self, key: str, num_records: int = bars.HISTORY) -> float | None:
-        """The running median, once there is enough of it."""
+        """The median of the last records; None while there are too few of them."""
         values = list(self.past.get(key, ()))[-num_records:]
         return median(values) if len(values) >= bars.HISTORY_MIN else None
 
 
 def perplexity_bar(num_entries: float) -> float:
-    """Below this hard perplexity a codebook counts as collapsed."""
+    """The hard perplexity below which a codebook counts as collapsed."""
     return min(max(bars.PERPLEXITY_MIN, bars.PERPLEXITY_SHARE * num_entries), num_entries / 2)
 
 
@@ -84,7 +84,7 @@ def codebooks(now: Vitals) -> Iterator[Reading]:
 
 
 def hard_perplexities(now: Vitals) -> dict[str, float]:
-    """That of the chosen codes, for each codebook by its number."""
+    """The perplexity of the codes that were chosen, for each codebook by its number."""
     found = {}
     for metric in now.part.catalogue.read_by("codebook"):
         for figure in now.part.figures_of(metric):
@@ -93,7 +93,7 @@ def hard_perplexities(now: Vitals) -> dict[str, float]:
 
 
 def accuracies(now: Vitals, rule: Rule) -> Iterator[tuple[str, float, float]]:
-    """Objective, accuracy and baseline of each metric that a rule reads and the record has both of."""
+    """Objective, accuracy and baseline of each metric that a rule reads, if the record has both."""
     for metric in now.part.catalogue.read_by(rule):
         for figure in now.part.figures_of(metric):
             if figure.against:

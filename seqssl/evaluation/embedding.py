@@ -70,10 +70,10 @@ def pooled_stages(
 def pooled_input(encoder: Encoder, corpus: Corpus, adapter: ModalityAdapter, rows: Rows) -> dict[str, Array]:
     """Representations without any weights, by name: what a cheap classical method would use.
 
-    `n-grams`: frequencies of short runs of ids. `input`: mean and standard deviation over time of the
-    input's channels, or of the feature encoder's `picture(inputs, lengths) -> (b, t, f)`,
-    a spectrogram say. `summary`: more of the channels' distribution, their changes and correlations. None of
-    them for what has no channels.
+    `n-grams`: frequencies of short runs of ids. `input`: mean and standard deviation over time of the input's
+    channels, or of the feature encoder's `picture(inputs, lengths) -> (b, t, f)`, a spectrogram say.
+    `summary`: more about the distributions of the channels, their changes and correlations. Numbers without
+    channels and without a picture have none of them.
     """
     picture = getattr(encoder.model.feature_encoder, "picture", None)
     samples = (sample for _, chunk in _chunks(corpus, adapter, rows, silent) for sample in chunk)
@@ -102,7 +102,7 @@ def pooled_input(encoder: Encoder, corpus: Corpus, adapter: ModalityAdapter, row
 
 
 def summary(sample: Sample) -> Array:
-    """Of each channel's observed values: mean, deviation, quantiles, mean change; and all correlations."""
+    """Mean, deviation, quantiles and mean change of each channel's observed values, and all correlations."""
     values = sample.values.astype(np.float64)
     if sample.observed is not None:
         values = np.where(sample.observed, values, np.nan)
@@ -123,7 +123,7 @@ def summary(sample: Sample) -> Array:
 
 
 def ngrams(samples: Sequence[Sample], vocab_size: int) -> Array:
-    """Frequencies of runs of ids, of a length with at most `MAX_NGRAMS` kinds; of every channel."""
+    """Frequencies of runs of ids in every channel; a run is as long as `MAX_NGRAMS` kinds of it allow."""
     size = max(1, int(np.log(MAX_NGRAMS) / np.log(max(2, vocab_size))))
     counts = np.zeros(())
     for sample in samples:
@@ -145,7 +145,7 @@ def ngrams(samples: Sequence[Sample], vocab_size: int) -> Array:
 def _chunks(
     corpus: Corpus, adapter: ModalityAdapter, rows: Rows, progress: Progress
 ) -> Iterator[tuple[Rows, list[Sample]]]:
-    """Row numbers, and the samples that they hold."""
+    """The samples of some rows, `ROWS_AT_ONCE` at a time, with their row numbers."""
     for start in range(0, len(rows), ROWS_AT_ONCE):
         progress(start, len(rows), "embedding")
         chunk = rows[start : start + ROWS_AT_ONCE]

@@ -56,7 +56,7 @@ class Windows:
     """Look-backs and what followed, scaled to zero mean and unit variance by the training rows."""
 
     inputs: list[Sample]  # as the encoder reads them: lookback steps each
-    past: Array  # n lookback c, the last value before a gap goes on through it
+    past: Array  # n lookback c; a gap is filled with the last value before it
     future: Array  # n horizon c, NaN where missing
 
     def __len__(self) -> int:
@@ -104,6 +104,7 @@ def probe_forecast(
 
 
 def _chosen(encoder: Encoder, patterns: Sequence[str]) -> npt.NDArray[np.intp]:
+    """The channels with a name that matches a pattern, as numbers; UserError where none does."""
     names = encoder.spec.channel_names or [str(c) for c in range(encoder.spec.channels or 1)]
     found = [c for c, name in enumerate(names) if any(fnmatchcase(name, pattern) for pattern in patterns)]
     if not found:
@@ -119,7 +120,7 @@ def cut(
     channels: npt.NDArray[np.intp],
     statistics: dict[str, list[float]],
 ) -> Windows:
-    """All windows of some rows."""
+    """All windows of some rows; UserError where they are too many to hold."""
     mean = np.array(statistics["mean"])[channels]
     std = np.maximum(np.array(statistics["std"])[channels], 1e-6)
     lengths = corpus.lengths[rows] - protocol.lookback - protocol.horizon
@@ -144,19 +145,21 @@ def cut(
 
 
 def _places(length: int, protocol: Protocol) -> Iterator[tuple[int, int, int]]:
+    """Start, middle and end of every window in a row: the look-back is [start, middle)."""
     for start in range(0, length - protocol.lookback - protocol.horizon + 1, protocol.every):
         middle = start + protocol.lookback
         yield start, middle, middle + protocol.horizon
 
 
 def _part(sample: Sample, start: int, end: int) -> Sample:
+    """The steps [start, end) of a sample, without its label, codes and segments."""
     observed = None if sample.observed is None else sample.observed[start:end]
     times = None if sample.times is None else sample.times[start:end]
     return Sample(sample.values[start:end], observed=observed, times=times)
 
 
 def _filled(values: Array) -> Array:
-    """Missing values are the last one before them, or the mean (0) where there is none."""
+    """Values with each missing one replaced by the last before it, or by the mean (0) where there is none."""
     places = np.where(np.isnan(values), -1, np.arange(len(values))[:, None])
     places = np.maximum.accumulate(places, axis=0)
     filled = np.take_along_axis(values, np.maximum(places, 0), axis=0)
@@ -214,6 +217,7 @@ def head(x: Array, train: Windows, x_test: Array, test: Windows) -> Array:
 
 
 def _ridge(x: Array, y: Array) -> Any:
+    """A fitted ridge regression from x to y; its penalty is the best of `ALPHAS` by leave-one-out."""
     from sklearn.linear_model import RidgeCV
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
 
@@ -224,7 +228,7 @@ def _ridge(x: Array, y: Array) -> Any:
 def _features(
     encoder: Encoder, samples: Sequence[Sample], protocol: Protocol, progress: Progress
 ) -> dict[str, Array]:
-    """Of each window, for every stage: mean over frames, last frame, and what the taps expect to follow."""
+    """For every stage, a vector per window: mean over frames, last frame, and the frames predicted ahead."""
     lengths = torch.tensor([protocol.lookback])
     num_past = int(encoder.model.feature_encoder.output_lengths(lengths))
     found: dict[str, list[Array]] = {stage: [] for stage in encoder.stages}
@@ -242,6 +246,7 @@ def _features(
 
 
 def _score(weights: str, method: str, guess: Array, test: Windows) -> ForecastScore:
+    """The errors of one method's forecasts; missing values do not count."""
     error = guess - test.future
     mse, mae = float(np.nanmean(np.square(error))), float(np.nanmean(np.abs(error)))
     return ForecastScore(weights, method, mse, mae, len(test))

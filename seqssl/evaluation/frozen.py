@@ -26,7 +26,7 @@ Views = Callable[[Sample], list[Sample]]
 class Encoded:
     """Every stage of some rows, and which of their frames hold enough to be pooled."""
 
-    places: list[int]  # of the rows among all that were asked for
+    places: list[int]  # of these rows among all rows that were asked for
     stages: Mapping[str, Features]
     pooled: torch.Tensor  # b s
 
@@ -106,8 +106,8 @@ class Encoder:
     ) -> dict[str, list[Array]]:
         """All frames, an array (s, d) for each row, of every stage or of those named; one pass, no views.
 
-        `ahead`: so many steps more are hidden behind each row, as masked frames are in training. The frames
-        of a tap there are what the model expects; in "features" they hold nothing.
+        `ahead` adds so many steps behind each row, masked as in training. The frames of a tap there are what
+        the model expects; those of "features" hold nothing.
         """
         names = stages or self.stages
         found: dict[str, list[Array]] = {name: [np.empty(0)] * len(arrays) for name in names}
@@ -123,7 +123,7 @@ class Encoder:
         return self._pooled(arrays, self.stages)
 
     def _pooled(self, arrays: Sequence[Input], stages: Sequence[str]) -> dict[str, Array]:
-        """The mean over frames, then over views."""
+        """The mean over frames, then over views, of each array: (len(arrays), d) for every stage."""
         views = [self.views(self._checked(array, index)) for index, array in enumerate(arrays)]
         owners = np.repeat(np.arange(len(views)), [len(samples) for samples in views])
         widths = {
@@ -137,7 +137,7 @@ class Encoder:
         return {name: total / numbers for name, total in sums.items()}
 
     def fit(self, arrays: Sequence[Array], labels: object = None) -> "Encoder":
-        """Nothing to fit: the encoder is frozen."""
+        """Returns the encoder itself: it is frozen, so nothing is fitted."""
         return self
 
     def transform(self, arrays: Sequence[Array]) -> Array:
@@ -150,7 +150,7 @@ class Encoder:
         return self  # nothing that fitting could change
 
     def _checked(self, array: Input, index: int) -> Sample:
-        """The array as the model wants it, or the reason why it cannot be."""
+        """The array as a sample that the model can read; UserError with the reason where it cannot be."""
         given = array if isinstance(array, Sample) else None
         values, spec = np.asarray(array if given is None else given.values), self.spec
         shape = () if spec.channels is None else (spec.channels,)
@@ -191,7 +191,7 @@ class Encoder:
             yield self._encode(places, [samples[place] for place in places], hidden)
 
     def _batches(self, lengths: list[int]) -> Iterator[list[int]]:
-        """Indices by length, so that little is padding."""
+        """The places of samples in batches of like length, so that little is padding."""
         batch: list[int] = []
         for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
             if batch and lengths[index] * (len(batch) + 1) > self.batch_inputs:
@@ -203,6 +203,7 @@ class Encoder:
 
     @torch.inference_mode()
     def _encode(self, places: list[int], samples: list[Sample], hidden: int) -> Encoded:
+        """Every stage of one batch, without gradient; UserError where an embedding is not finite."""
         if any(sample.observed is not None for sample in samples):
             samples = [
                 sample
@@ -236,7 +237,7 @@ class Encoder:
 
 
 def longer(sample: Sample, steps: int) -> Sample:
-    """A sample with so many missing steps behind it."""
+    """A sample with `steps` missing steps after its own."""
     if not steps:
         return sample
     shape = (steps, *sample.values.shape[1:])

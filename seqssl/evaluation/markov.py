@@ -1,4 +1,4 @@
-"""A Markov chain of the ids: what a model of symbols has to beat."""
+"""A Markov chain of the ids: the baseline for models of symbols."""
 
 from collections.abc import Iterable
 
@@ -17,9 +17,9 @@ def markov_bits(corpus: Corpus, adapter: ModalityAdapter) -> dict[str, float]:
     """Bits per id on held-out rows of the best Markov chain fitted to the training rows, and its order.
 
     A chain of order k gives an id after k others the probability (count + p) / (total + V p) with p = 1 / V.
-    The order is the best on the held-out rows, which flatters the chain a little. It sees what comes before
-    only, and all of that; a masked model sees both sides, and nothing within a span. Empty for inputs that
-    are no ids, or have channels.
+    The order is the best on the held-out rows, which flatters the chain a little. The chain sees all that
+    comes before, and nothing else; a masked model sees both sides, and nothing within a span. Empty for
+    inputs that are no ids, or have channels.
     """
     spec = adapter.spec
     if spec.vocab_size is None or spec.channels is not None:
@@ -37,7 +37,7 @@ def markov_bits(corpus: Corpus, adapter: ModalityAdapter) -> dict[str, float]:
 
 
 def bits_of_order(train: Iterable[Ids], test: Iterable[Ids], order: int, vocab: int) -> float:
-    """Mean bits per id of `test` under the chain of one order fitted to `train`; -1 in a run breaks it."""
+    """Mean bits per id of `test` under the chain of one order fitted to `train`; -1 breaks a run of ids."""
     counts = np.zeros(vocab ** (order + 1), np.int64)
     for ids in train:
         counts += np.bincount(_grams(ids, order, vocab), minlength=len(counts))

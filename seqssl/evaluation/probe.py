@@ -57,7 +57,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Table:
-    """Embedded rows, with what the protocols need to know of them."""
+    """Embedded rows, with what the protocols must know of them."""
 
     stages: dict[tuple[str, str], Array]  # (weights, stage) -> (n, d)
     labels: Names
@@ -158,7 +158,7 @@ def matching(labels: Names, pattern: str) -> npt.NDArray[np.bool_]:
 
 
 def concatenate(tables: Sequence[Table]) -> Table:
-    """All rows of all tables."""
+    """The rows of all tables in one."""
     stages = {name: np.concatenate([table.stages[name] for table in tables]) for name in tables[0].stages}
     return Table(
         stages,
@@ -218,7 +218,7 @@ def unheard_group(table: Table) -> Iterator[Fold]:
 
 
 def unheard_relative(table: Table) -> Iterator[Fold]:
-    """The same within a family: what was learned of groups fr_a and fr_b is tested on group fr_c.
+    """As `unheard_group`, within a family: groups fr_a and fr_b are trained on, and fr_c is tested.
 
     A group's family is its name up to the first `_`.
     """
@@ -241,7 +241,7 @@ PROTOCOLS: Mapping[str, Callable[[Table], Iterator[Fold]]] = {
 def _fold(
     table: Table, name: str, train: npt.NDArray[np.bool_], test: npt.NDArray[np.bool_]
 ) -> Iterator[Fold]:
-    """One fold of the labels that both sides have; none where that are fewer than two."""
+    """One fold of the labels that both sides have; none where these are fewer than two."""
     common = np.intersect1d(table.labels[train], table.labels[test])
     if len(common) >= 2:
         shared = np.isin(table.labels, common)
@@ -249,7 +249,7 @@ def _fold(
 
 
 def score_all(table: Table, pattern: str, protocol: str, folds: Sequence[Fold]) -> list[Score]:
-    """Every representation under one protocol, and what saying the most frequent label would reach."""
+    """The score of every representation under one protocol, and of always saying the most frequent label."""
     if not folds:
         return []
     tested = np.concatenate([fold.test for fold in folds])
@@ -287,7 +287,7 @@ def scale_by(x: Array, rows: Rows) -> Array:
 
 
 def accuracy(x: Array, labels: Names, fold: Fold) -> float:
-    """Of a multinomial logistic regression with scikit-learn's default penalty."""
+    """The test accuracy of a multinomial logistic regression with scikit-learn's default penalty."""
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
 

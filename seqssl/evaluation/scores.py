@@ -1,4 +1,4 @@
-"""What the terminal shows of a probe."""
+"""Tables of the scores of a probe, for the terminal."""
 
 from collections.abc import Sequence
 from itertools import groupby, zip_longest
@@ -59,7 +59,7 @@ def forecast_table(scores: Sequence[ForecastScore], headline: str, protocol: Pro
 
 
 def _lines(found: dict[tuple[str, str], Score], headline: str) -> list[tuple[str, ...]]:
-    """Stage, trained, random and gain, from the baselines without weights up."""
+    """Stage, trained, random and gain of each row; baselines without weights come first."""
     lines: list[tuple[str, ...]] = []
     for (weights, stage), score in found.items():
         if weights == NO_WEIGHTS:

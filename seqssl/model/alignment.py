@@ -1,4 +1,4 @@
-"""Which input steps a frame stands for: what is missing, what is hidden, and which symbols a frame holds."""
+"""Which input steps a frame stands for: what is missing, what is masked, and which symbols a frame holds."""
 
 from dataclasses import dataclass, replace
 
@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from seqssl.model.protocols import FeatureEncoder
 from seqssl.model.types import Batch, length_mask
 
-FAR = 2**20  # input steps; so many show what a feature encoder does far from the borders
-MIN_OBSERVED = 0.5  # share of a frame's values without which it is no target
-MAX_WORDS = 1024  # so many words of one frame's ids may there be for a word to be one code
+FAR = 2**20  # input steps; enough to see what a feature encoder does far from the borders
+MIN_OBSERVED = 0.5  # a frame with a smaller share of its values is no target
+MAX_WORDS = 1024  # up to so many possible words, the ids of a frame are one code
 
 
 def steps_per_frame(feature_encoder: FeatureEncoder) -> float:
@@ -33,9 +33,9 @@ def tiles(feature_encoder: FeatureEncoder) -> int | None:
 def observed_share(
     observed: Bool[Tensor, "b t *c"], lengths: Int[Tensor, "b"], num_frames: int, stride: float
 ) -> Float[Tensor, "b s"]:
-    """Share of the values of each frame's steps that are observed.
+    """The share of observed values among those of each frame's steps.
 
-    Neither steps beyond a row count, nor channels that the whole row lacks: a station without a sensor.
+    Neither padding counts, nor channels that are missing in the whole row (a station without a sensor).
     """
     size = observed.shape[1]
     valid = length_mask(lengths, size)
@@ -53,14 +53,14 @@ def observed_share(
 
 
 def present(batch: Batch) -> Bool[Tensor, "b t *c"]:
-    """Which values of the inputs are there: neither padding nor missing."""
+    """Which values of the inputs are present: neither padding nor missing."""
     valid = length_mask(batch.lengths, batch.inputs.shape[1])
     valid = valid.reshape(*valid.shape, *[1] * (batch.inputs.dim() - 2))
     return valid.expand_as(batch.inputs) if batch.observed is None else valid & batch.observed
 
 
 def hide(batch: Batch, mask: Bool[Tensor, "b s"], stride: float) -> Batch:
-    """The batch with the steps of masked frames missing."""
+    """The batch with the steps of masked frames made missing."""
     steps = spread(mask, batch.inputs.shape[1], stride)
     steps = steps.reshape(*steps.shape, *[1] * (batch.inputs.dim() - 2))
     return replace(batch, inputs=batch.inputs.masked_fill(steps, 0), observed=present(batch) & ~steps)
@@ -77,7 +77,7 @@ def frame_times(batch: Batch, num_frames: int, stride: float) -> Float[Tensor, "
 
 
 def spread(mask: Bool[Tensor, "b s"], num_steps: int, stride: float) -> Bool[Tensor, "b t"]:
-    """A mask of frames as a mask of the steps that they stand for."""
+    """A mask of frames as a mask of the input steps that they stand for."""
     steps = torch.arange(num_steps, device=mask.device)
     frames = (steps / stride).long().clamp(max=mask.shape[1] - 1)
     return mask[:, frames]
@@ -85,11 +85,11 @@ def spread(mask: Bool[Tensor, "b s"], num_steps: int, stride: float) -> Bool[Ten
 
 @dataclass(frozen=True)
 class Alphabet:
-    """How the ids of a frame's own steps are codes.
+    """How the ids of a frame's own steps become codes.
 
-    A frame's ids are one code together (its word, or k-mer) where few enough words exist, for they
-    depend on each other; else each is a code. Channels are codes of their own. `vocab_size` counts the ids
-    that may be targets; larger ones are unknown.
+    All ids of a frame are one code together (its word, or k-mer) where there are few possible words, because
+    ids depend on each other; else each id is a code. Channels are codes of their own. `vocab_size` counts the
+    ids that may be targets; larger ones are unknown.
     """
 
     vocab_size: int
@@ -98,17 +98,17 @@ class Alphabet:
 
     @property
     def word(self) -> int:
-        """Ids in a code."""
+        """The number of ids in a code."""
         return self.stride if self.vocab_size**self.stride <= MAX_WORDS else 1
 
     @property
     def num_codebooks(self) -> int:
-        """Codes of a frame."""
+        """The number of codes of a frame."""
         return self.channels * self.stride // self.word
 
     @property
     def codebook_size(self) -> int:
-        """Values that a code may have."""
+        """The number of values that a code may have."""
         return int(self.vocab_size**self.word)
 
     def of(

@@ -1,4 +1,4 @@
-"""Blocks: what the context encoder is a stack of."""
+"""Blocks: the layers of the context encoder."""
 
 from typing import Annotated, Literal
 
@@ -13,12 +13,12 @@ from seqssl.model.types import Frames
 
 
 class MixerBlock(nn.Module):
-    """What blocks with a mixer share: the residual sublayer around it."""
+    """The part that blocks with a mixer share: the residual sublayer around it."""
 
     mixer_norm: nn.LayerNorm
     mixer: Mixer
     dropout: nn.Dropout
-    takes_valid: bool  # a mixer of before frames had times and conditions
+    takes_valid: bool  # whether the mixer takes `valid`, as all did before there was `frames`
 
     def mix(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
         """Norm, mixer, dropout, and the input added."""
@@ -54,7 +54,7 @@ class ConformerBlock(MixerBlock):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
-        """One block."""
+        """The output of the block."""
         x = x + 0.5 * self.feed_forward_in(x)
         x = self.mix(x, frames)
         x = x + self.convolution(x, frames.valid)
@@ -83,7 +83,7 @@ class TransformerBlock(MixerBlock):
         self.feed_forward = FeedForward(dim, ffn_dim, dropout)
 
     def forward(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
-        """One block."""
+        """The output of the block."""
         x = self.mix(x, frames)
         y: Tensor = x + self.feed_forward(x)
         return y

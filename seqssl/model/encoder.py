@@ -15,9 +15,9 @@ class ContextEncoder(nn.Module):
     """A stack of blocks; `taps` names the outputs to return: {name: number of blocks below it}.
 
     `position` adds positions below the first block. `condition` makes the vector of each row that blocks may
-    read; it is here because all kinds of data share it. `stochastic_depth` is the drop probability of the
-    last block, linear from 0 (1603.09382): in training each row keeps or skips a block, drawn from the
-    step's generator, and survivors are scaled up.
+    read; it is here because all streams share it. `stochastic_depth` is the drop probability of the last
+    block, linear from 0 (1603.09382): in training each row keeps or skips a block, drawn from the step's
+    generator, and what a kept block adds is scaled up.
     """
 
     position: Block | None
@@ -58,7 +58,7 @@ class ContextEncoder(nn.Module):
         return outputs
 
     def _run(self, index: int, x: Tensor, frames: Frames, generator: Generator | None) -> Tensor:
-        """One block, which some rows skip in training."""
+        """The output of one block; in training, some rows skip it."""
         block, drop = self.blocks[index], self.drop_probs[index]
         if self.checkpoint_activations and torch.is_grad_enabled():
             y: Tensor = checkpoint(block, x, frames, use_reentrant=False)

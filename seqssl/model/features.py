@@ -50,9 +50,9 @@ class Conv2dSubsampling(nn.Module):
 class Conv1dStack(nn.Module):
     """Strided 1-D convolutions over raw samples, each with layer norm and GELU (wav2vec 2.0, section 2).
 
-    Input (b, t) or (b, t, channels); no padding, so a frame sees only its receptive field; a row shorter
-    than that is read as if zeros followed. Every row gives at least one frame. Missing values count as
-    zero; with `mark_missing` there is a channel more for each, which is 1 where it is missing.
+    Input (b, t) or (b, t, channels). There is no padding, so a frame sees only its receptive field; a shorter
+    row is read as if zeros followed, so that every row gives at least one frame. Missing values count as
+    zero; with `mark_missing`, each channel has a second one that is 1 where its value is missing.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Conv1dStack(nn.Module):
         return size
 
     def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
-        """Frames made of so many input steps."""
+        """The number of frames made of so many input steps."""
         lengths = lengths.clamp(min=self.receptive_field)
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
             lengths = (lengths - kernel) // stride + 1
@@ -98,7 +98,7 @@ class Conv1dStack(nn.Module):
         lengths: Int[Tensor, "b"],
         observed: Bool[Tensor, "b t *c"] | None = None,
     ) -> Features:
-        """Encode raw samples; `observed` None means that every valid value is."""
+        """Encode raw samples; `observed` None means that every valid value is present."""
         x = inputs[..., None] if inputs.dim() == 2 else inputs
         valid = length_mask(lengths, x.shape[1])[..., None]
         present = valid if observed is None else valid & observed.reshape(x.shape)
@@ -114,9 +114,9 @@ class Conv1dStack(nn.Module):
 class PatchEncoder(nn.Module):
     """Patches of `patch` steps, each a frame, by one linear map of all its channels (PatchTST, 2211.14730).
 
-    Input (b, t, channels). The map also reads which values are missing (so that a whole patch of a sparse
-    input stays sparse); they count as zero. A row whose length is no multiple of `patch` ends in a patch
-    with missing steps: s = ceil(t / patch).
+    Input (b, t, channels). The map also reads which values are missing; these count as zero. It reads what is
+    missing, not what is present, so that a whole patch of a sparse input stays sparse. A row that ends within
+    a patch has missing steps there: s = ceil(t / patch).
     """
 
     def __init__(self, channels: int, *, dim: int = 192, patch: int = 8) -> None:
@@ -137,7 +137,7 @@ class PatchEncoder(nn.Module):
         lengths: Int[Tensor, "b"],
         observed: Bool[Tensor, "b t c"] | None = None,
     ) -> Features:
-        """Encode; `observed` None means that every valid step is."""
+        """Encode; `observed` None means that every valid value is present."""
         tail = (0, 0, 0, -inputs.shape[1] % self.patch)  # its steps are missing, as those of shorter rows are
         present = length_mask(lengths, inputs.shape[1] + tail[-1])[..., None].expand(-1, -1, inputs.shape[2])
         if observed is not None:
@@ -150,9 +150,9 @@ class PatchEncoder(nn.Module):
 class TokenEncoder(nn.Module):
     """Embedded ids, a convolution that keeps the length, then `stride` steps laid end to end for each frame.
 
-    Input (b, t), or (b, t, channels) for compound tokens, whose embeddings are added. An id that is not
-    observed has one learned vector in the place of its embedding, so the same encoder reads gaps and
-    hidden symbols. s = ceil(t / stride): frame j stands for exactly the steps [j stride, (j + 1) stride).
+    Input (b, t), or (b, t, channels) for compound tokens; their embeddings are added. An id that is not
+    observed has one learned vector in the place of its embedding, so the same encoder reads gaps and masked
+    symbols. s = ceil(t / stride): frame j stands for exactly the steps [j stride, (j + 1) stride).
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class TokenEncoder(nn.Module):
         lengths: Int[Tensor, "b"],
         observed: Bool[Tensor, "b t *c"] | None = None,
     ) -> Features:
-        """Encode; `observed` None means that every id is."""
+        """Encode; `observed` None means that every id is present."""
         ids = inputs[..., None] if inputs.dim() == 2 else inputs  # b t c
         offsets = torch.arange(self.fields, device=ids.device) * self.vocab_size
         x = self.embedding(ids + offsets)  # b t c e
@@ -201,7 +201,7 @@ class TokenEncoder(nn.Module):
 
 
 def fold(x: Float[Tensor, "b t c"], size: int) -> Float[Tensor, "b s d"]:
-    """Every `size` steps laid end to end, the last of them followed by zeros: s = ceil(t / size)."""
+    """Every `size` steps laid end to end; zeros fill up the last: s = ceil(t / size)."""
     x = F.pad(x, (0, 0, 0, -x.shape[1] % size))
     return x.reshape(len(x), x.shape[1] // size, size * x.shape[2])
 
@@ -209,8 +209,8 @@ def fold(x: Float[Tensor, "b t c"], size: int) -> Float[Tensor, "b s d"]:
 def convolve(conv: Any, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b s d"]:
     """`conv(x.transpose(1, 2)).transpose(1, 2)` of an `nn.Conv1d` without padding, as one matrix product.
 
-    Each frame's window is laid end to end. The norm wants channels last, the convolution kernels channels
-    first: without turning back and forth a training step of the stack takes a quarter less time.
+    Each frame's window is laid end to end. The norm wants channels last, the kernels of convolutions channels
+    first; without turning back and forth, a training step of the stack takes a quarter less time.
     """
     (kernel,), (stride,) = conv.kernel_size, conv.stride
     end = x.shape[1] - kernel + 1

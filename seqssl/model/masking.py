@@ -13,8 +13,8 @@ class SpanMasking(nn.Module):
     """Each valid frame starts a masked span with `start_prob`; spans have `span` frames and may overlap.
 
     wav2vec 2.0, section 3.1, as kept by w2v-BERT: 0.065 and 10 mask 48.9 % of a long row. Every row gets at
-    least `min_spans` starts (fewer only where it has fewer frames), so no row is without a target. Masked
-    frames become fresh draws of N(0, fill_std^2) (`noise`, w2v-BERT), zeros, or one learned vector.
+    least `min_spans` starts (fewer only where it has fewer frames), so every row has a target. Masked frames
+    become fresh draws of N(0, fill_std^2) (`noise`, w2v-BERT), zeros, or one learned vector.
     """
 
     def __init__(

@@ -73,7 +73,7 @@ class Attention(nn.Module):
 
 
 def takes_valid(mixer: Mixer) -> bool:
-    """Whether a mixer asks for `valid` (b s), as all did before frames had times and conditions; warns."""
+    """Whether a mixer takes `valid` (b s), as all did before there was `frames`; warns if it does."""
     forward = mixer.forward if isinstance(mixer, nn.Module) else mixer
     if [*inspect.signature(forward).parameters][1:2] != ["valid"]:
         return False
@@ -89,7 +89,7 @@ def takes_valid(mixer: Mixer) -> bool:
 def shift(scores: Float[Tensor, "b h s r"]) -> Float[Tensor, "b h s s"]:
     """Entry (i, j) of the result is the score of query i at distance i - j.
 
-    The scores hold distances s-1 ... -(s-1) from left to right; reading them with a row stride that is one
+    The scores hold distances s-1 ... -(s-1) from left to right. Reading them with a row stride that is one
     shorter moves each row by one (Transformer-XL, appendix B), without an index table.
     """
     batch, heads, size, num_distances = scores.shape
@@ -105,7 +105,7 @@ def sinusoids(positions: Tensor, dim: int) -> Float[Tensor, "p {dim}"]:
 
 
 def rotate(x: Float[Tensor, "b h s e"]) -> Float[Tensor, "b h s e"]:
-    """Rotary position: pairs of dimensions turned by an angle proportional to the frame's index."""
+    """Rotary position: pairs of dimensions, turned by an angle proportional to the frame's index."""
     size, width = x.shape[-2:]
     frequencies = 10_000 ** -(torch.arange(0, width, 2, device=x.device) / width)
     angles = torch.arange(size, device=x.device)[:, None] * frequencies

@@ -10,12 +10,12 @@ MIN_STD = 1e-6  # below it a channel counts as constant
 
 
 def identity(x: Tensor) -> Tensor:
-    """The sum over ranks when there is one rank."""
+    """The sum over ranks where there is one rank."""
     return x
 
 
 class ChannelNorm(nn.Module):
-    """Each channel less its mean, over its standard deviation; both are fixed and stored with the weights.
+    """Scales each channel by its mean and standard deviation, which are fixed and stored with the weights.
 
     `set` takes them from the training data. Missing values become 0, the mean.
     """
@@ -37,13 +37,16 @@ class ChannelNorm(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "b t *c"], present: Bool[Tensor, "b t *c"]
     ) -> Float[Tensor, "b t *c"]:
-        """Scale."""
+        """The scaled inputs."""
         return (inputs - self.mean) / self.std * present
 
 
 class InstanceNorm(nn.Module):
-    """Each channel of each row to zero mean and unit variance over its observed values (RevIN without the
-    affine map; Kim et al., ICLR 2022). What it removes, a level, is lost to the model."""
+    """Scales each channel of each row to zero mean and unit variance over its observed values.
+
+    This is RevIN without the affine map (Kim et al., ICLR 2022). What it removes, such as a level, is lost to
+    the model.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +54,7 @@ class InstanceNorm(nn.Module):
     def forward(
         self, inputs: Float[Tensor, "b t *c"], present: Bool[Tensor, "b t *c"]
     ) -> Float[Tensor, "b t *c"]:
-        """Scale; a channel that does not change within the row becomes 0."""
+        """The scaled inputs; a channel that does not change within the row becomes 0."""
         count = present.sum(1, keepdim=True).clamp(min=1)
         mean = (inputs * present).sum(1, keepdim=True) / count
         centered = (inputs - mean) * present
@@ -60,7 +63,7 @@ class InstanceNorm(nn.Module):
 
 
 class FrameNorm(nn.LayerNorm):
-    """Each frame of the feature encoder to zero mean and unit variance; nothing is learned.
+    """Scales each frame of the feature encoder to zero mean and unit variance; nothing is learned.
 
     It keeps features from collapsing in short runs (docs/decisions/0004-tiny-runs.md).
     """
@@ -72,8 +75,8 @@ class FrameNorm(nn.LayerNorm):
 class MaskedBatchNorm(nn.Module):
     """Batch norm over valid frames only, with statistics summed over ranks.
 
-    `all_reduce` is replaced by `seqssl.training.parallel.synchronize`. Under activation checkpointing
-    the running statistics are updated at the recomputation too, which only makes them follow faster.
+    `seqssl.training.parallel.Replicated` replaces `all_reduce`. Under activation checkpointing the running
+    statistics are updated at the recomputation too, which only makes them follow faster.
     """
 
     running_mean: Tensor

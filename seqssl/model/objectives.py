@@ -1,6 +1,6 @@
 """Objectives: each reads one tap at some frames and returns a sum with its count.
 
-`count` is the number of the frames read, unless the objective says otherwise (`counted`), so that micro-steps
+`count` is the number of the frames read, unless the objective counts otherwise (`counted`); so micro-batches
 and ranks add up to one big step.
 """
 
@@ -17,11 +17,10 @@ from seqssl.model.types import Context, LossTerm, MaskedFrames, Quantized, Stat
 class ContrastiveLoss(nn.Module):
     """Pick the true target among `num_negatives` targets of other masked frames of the same row.
 
-    InfoNCE on cosine / temperature (wav2vec 2.0, equation 3). Negatives are drawn uniformly with replacement;
-    one whose codes equal the positive's is no negative and is left out; where targets have no codes, every
-    other frame is one. A row with one masked frame has
-    none, and loses nothing. `final_dim` projects both sides first (as wav2vec 2.0 does); None compares them
-    as they are, which needs equal widths.
+    InfoNCE on cosine / temperature (wav2vec 2.0, equation 3). Negatives are drawn uniformly with replacement.
+    One with the same codes as the positive is no negative and is left out; where targets have no codes, all
+    other frames are negatives. A row with one masked frame has no negative, and no loss. `final_dim` projects
+    both sides first (as wav2vec 2.0 does); None compares them as they are, which needs equal widths.
     """
 
     stats: ClassVar[tuple[Stat, ...]] = (
@@ -113,8 +112,8 @@ class MaskedPredictionLoss(nn.Module):
 
     The loss is the mean over codebooks, learned and given ones alike. Codes carry no gradient.
     `codebook_sizes` are given where codebooks differ in size; `codebook_size` is then the largest. With a
-    `seen_weight`, frames that are not masked count so much, too (HuBERT, 2106.07447, section II-B; w2v-BERT
-    has none): it keeps in the context encoder's output what is at a frame.
+    `seen_weight`, visible frames (not masked) count too, each with that weight (HuBERT, 2106.07447, section
+    II-B; w2v-BERT has none): so the output of the context encoder keeps what is at a frame.
     """
 
     stats: ClassVar[tuple[Stat, ...]] = (
@@ -145,7 +144,7 @@ class MaskedPredictionLoss(nn.Module):
         self.head = nn.Linear(context_dim, num_codebooks * codebook_size)
 
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
-        """Total cross-entropy in nats over frames; stats: accuracy, and that and nats of each codebook."""
+        """Total cross-entropy in nats over frames; stats: accuracy, and both of each codebook."""
         logits = self.head(context.x).float().view(-1, self.num_codebooks, self.codebook_size)
         if self.absent is not None:
             logits = logits.masked_fill(self.absent, -torch.inf)
@@ -165,8 +164,8 @@ class DiversityLoss(nn.Module):
     """(G V - sum over codebooks of the perplexity of mean use) / (G V): 0 = even use, 1 - 1/V = collapse.
 
     The perplexity form (w2v-BERT, figure 2). It is a function of the mean use over a micro-batch of all
-    ranks, no sum over frames: its count is 1 for each micro-batch, so that accumulation takes the mean over
-    them. Codes that the data give have no part in it; where there are no others, it is 0.
+    ranks, not a sum over frames. So its count is 1 for each micro-batch, and accumulation takes the mean over
+    them. Codes given by the data have no part in it; where no codes are learned, it is 0.
     """
 
     stats: ClassVar[tuple[Stat, ...]] = (Stat("loss", "unevenness of code use", rule="evenness"),)
@@ -180,7 +179,7 @@ class DiversityLoss(nn.Module):
         return torch.tensor(int(len(frames) > 0))
 
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
-        """The term of this micro-batch."""
+        """The unevenness of the codes in this micro-batch; 0 where nothing is masked."""
         usage = targets.usage.float()
         value = 1 - perplexity(usage).sum() / usage.numel() if usage.numel() else usage.sum()
         count = self.counted(context.frames, context.features.lengths)

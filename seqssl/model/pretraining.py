@@ -31,12 +31,12 @@ EXTRA_INPUTS = ("observed", "times")  # what a feature encoder may ask for besid
 
 
 class PretrainingModel(nn.Module):
-    """Masked pre-training: what is hidden is to be told from its surroundings (w2v-BERT, 2108.06209, 3).
+    """Masked pre-training: what is masked is predicted from its surroundings (w2v-BERT, 2108.06209, 3).
 
-    `targets` say what is to be told, `objectives` how well it was. An objective with an empty tap reads the
-    highest one. `mask_input`: the steps of masked frames are hidden from the feature encoder, which then must
-    read `observed`; else frames are replaced after it. `context`: what the context encoder reads, the
-    "features" or the "quantized" vectors of the targets (vq-wav2vec).
+    `targets` say what is predicted, `objectives` how well it was. An objective with an empty tap reads the
+    highest one. `mask_input`: the steps of masked frames are made missing before the feature encoder, which
+    then must read `observed`; else frames are replaced after it. `context`: what the context encoder reads,
+    the "features" or the "quantized" vectors of the targets (vq-wav2vec).
     """
 
     feature_encoder: FeatureEncoder
@@ -93,12 +93,12 @@ class PretrainingModel(nn.Module):
             )
 
     def plan(self, batch: Batch, draws: Draws) -> Plan:
-        """The masked frames of a micro-batch on the CPU, and what each term will be a sum over."""
+        """The plan of a micro-batch: its masked frames, and the counts of its terms; on the CPU."""
         frames = self.draw_mask(batch, draws.generator())
         return Plan(self.counts(batch, frames), frames)
 
     def counts(self, batch: Batch, frames: MaskedFrames) -> dict[str, Int[Tensor, ""]]:
-        """What each term will be a sum over, for the masked frames chosen."""
+        """The number that each loss term is a sum over, for the masked frames chosen."""
         lengths = self.feature_encoder.output_lengths(batch.lengths)
         counts = {}
         for name, objective in self.losses.items():
@@ -111,7 +111,7 @@ class PretrainingModel(nn.Module):
         return counts | {f"{name}_seen": torch.tensor(len(frames)) for name in self.seen_weights}
 
     def draw_mask(self, batch: Batch, generator: Generator) -> MaskedFrames:
-        """Choose the masked frames; one that is mostly missing is neither hidden nor a target."""
+        """Choose the masked frames; one that is mostly missing is neither masked nor a target."""
         lengths = self.feature_encoder.output_lengths(batch.lengths)
         mask = self.masking.sample(lengths, generator)
         size = mask.shape[1]
@@ -179,7 +179,7 @@ class PretrainingModel(nn.Module):
         targets: Quantized | None,
         generator: Generator,
     ) -> LossTerm:
-        """An objective's term at some frames; `targets` None, or of other frames, are made without noise."""
+        """An objective's term at some frames; for others than the masked, it makes targets without noise."""
         objective = self.losses[name]
         if targets is None or self.reads[name] != "masked":
             with torch.no_grad():
@@ -194,7 +194,7 @@ class PretrainingModel(nn.Module):
     def _statistics(
         self, features: Features, frames: MaskedFrames, taps: Mapping[str, Tensor], targets: Quantized
     ) -> dict[str, Tensor]:
-        """Sums that people judge a step by: how codes are used, and whether frames still differ."""
+        """Sums by which people judge a step: how codes are used, whether frames still differ."""
         size, codes = max(self.targets.codebook_sizes, default=0), targets.codes
         counts = torch.zeros(codes.shape[1], size, dtype=torch.long, device=codes.device)
         counts.scatter_add_(1, codes.T, torch.ones_like(codes.T))  # bincount would wait for a GPU
@@ -208,7 +208,7 @@ class PretrainingModel(nn.Module):
         }
 
     def encode_features(self, batch: Batch) -> Features:
-        """Frames before masking."""
+        """The frames of the feature encoder, before masking."""
         inputs = batch.inputs
         if self.input_norm is not None:
             inputs = self.input_norm(inputs, alignment.present(batch))
@@ -219,7 +219,7 @@ class PretrainingModel(nn.Module):
     def contexts(
         self, batch: Batch, features: Features, x: Float[Tensor, "b s x"], generator: Generator | None = None
     ) -> dict[str, Float[Tensor, "b s d"]]:
-        """Every tap of the context encoder, from frames `x` of which some may be hidden."""
+        """Every tap of the context encoder, from frames `x`, some of which may be masked."""
         times = features.times
         if times is None:
             times = alignment.frame_times(batch, x.shape[1], self.stride)
@@ -230,7 +230,7 @@ class PretrainingModel(nn.Module):
         return taps
 
     def clear(self, batch: Batch, features: Features) -> Float[Tensor, "b s x"]:
-        """What the context encoder reads where nothing is hidden and nothing is drawn."""
+        """What the context encoder reads where nothing is masked and nothing is drawn."""
         if self.context == "features":
             return features.x
         nothing = torch.zeros_like(features.valid)
@@ -244,9 +244,9 @@ class PretrainingModel(nn.Module):
         return replace(features, x=taps[tap or self.last_tap])
 
     def codes(self, batch: Batch) -> Int[Tensor, "b s g"]:
-        """What each frame's target would be, without noise; -1 where there is none."""
+        """The codes that each frame has as targets, without noise; -1 where there is none."""
         return self.targets.everywhere(batch, self.encode_features(batch))
 
     def of(self, stream: str) -> "PretrainingModel":
-        """The model of one kind of data: here there is only one."""
+        """The model of a stream: here there is only one."""
         return self

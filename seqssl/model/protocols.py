@@ -1,7 +1,7 @@
-"""The seams: everything that can be replaced, and nothing that cannot.
+"""The seams: the protocols of all parts that can be replaced.
 
 A part keeps a protocol by having its attributes and methods; nothing is inherited or registered. What a
-part's constructor may ask for by position (its wiring) stands in the wiring classes below.
+part's constructor may ask for by position (its wiring) is in the wiring classes below.
 """
 
 from collections.abc import Iterable
@@ -32,14 +32,14 @@ Reads = Literal["masked", "seen", "all"]
 class FeatureEncoder(Protocol):
     """Raw inputs to frames.
 
-    One that wants them takes `observed` or `times` of the batch as further parameters of those names, with
-    None as their default: what the signature asks for is handed over.
+    An encoder that wants `observed` or `times` of the batch takes them as further parameters of those names,
+    with None as their default: it is given what its signature asks for.
     """
 
     dim: int
 
     def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
-        """Frames made of so many input steps; at least 1 for every length from 1."""
+        """The number of frames made of so many input steps; at least 1 for every length from 1."""
         ...
 
     def __call__(self, inputs: Shaped[Tensor, "b t *c"], lengths: Int[Tensor, "b"]) -> Features:
@@ -73,7 +73,7 @@ class Masking(Protocol):
 
 @runtime_checkable
 class Quantizer(Protocol):
-    """Frames to a finite inventory of codes."""
+    """Frames to a finite number of codes."""
 
     num_codebooks: int
     codebook_size: int
@@ -88,7 +88,7 @@ class Quantizer(Protocol):
 
 @runtime_checkable
 class Targets(Protocol):
-    """What frames are to be told by: vectors to recognize, codes to predict, or both.
+    """What is predicted at a frame: a vector to recognize, codes to predict, or both.
 
     Targets own their codebooks. They read features before anything is masked.
     """
@@ -128,7 +128,7 @@ class HasWords(Protocol):
 class Mixer(Protocol):
     """The sublayer that moves information between frames; position lives inside it.
 
-    One that takes `valid` (b s) in the place of `frames` still works in this release, with a warning.
+    A mixer that takes `valid` (b s) in the place of `frames` still works in this release, with a warning.
     """
 
     def __call__(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
@@ -138,7 +138,7 @@ class Mixer(Protocol):
 
 @runtime_checkable
 class Block(Protocol):
-    """One layer of the context encoder; also what adds positions below the first of them."""
+    """One layer of the context encoder; also the part that adds positions below the first of them."""
 
     def __call__(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
         """New vectors for the same frames; those that are not valid never influence those that are."""
@@ -173,11 +173,11 @@ class Condition(Protocol):
 class Objective(Protocol):
     """One loss term: a sum over frames of one tap of the context encoder.
 
-    Further attributes are read where they exist. `reads` says which frames it is called for: "masked" (the
+    Further attributes are read where they exist. `reads` says for which frames it is called: "masked" (the
     default), "seen" (those that could have been masked and are not), "all" (both). `stats` says what it
-    reports and what each figure is read against. With a `seen_weight` above 0 it is called once more, for the
-    seen frames, and that sum counts so many times the weight, divided by the number of masked frames too.
-    Frames that are not masked come with the targets that they have without noise.
+    reports and what each figure is compared with. With a `seen_weight` above 0 it is called a second time,
+    for the seen frames; that sum has `seen_weight` times its weight, and is divided by the number of masked
+    frames, too. Frames that are not masked come with the targets that they have without noise.
     """
 
     tap: str  # the output of the context encoder that it reads; "" = the highest
@@ -206,11 +206,11 @@ class Task(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """What is trained and saved."""
+        """The module that is trained and saved."""
         ...
 
     def plan(self, batch: Batch, draws: Draws) -> Plan:
-        """What the loss terms of a micro-batch will sum over, and what is drawn for it; on the CPU."""
+        """What the loss terms of a micro-batch sum over, and what is drawn for it; on the CPU."""
         ...
 
     def step(self, batch: Batch, plan: Plan, draws: Draws) -> Output:
@@ -218,13 +218,13 @@ class Task(Protocol):
         ...
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Metrics on held-out data; with "loss", the weights with the lowest are kept as the best."""
+        """Metrics on held-out data; if "loss" is among them, the weights with the lowest are kept as best."""
         ...
 
 
 @runtime_checkable
 class Summarizes(Protocol):
-    """What a task may offer beside `Task`: metrics made of statistics that are no single numbers."""
+    """What a task may offer beside `Task`: metrics made of statistics that are not single numbers."""
 
     def summarize(self, sums: dict[str, Tensor], stream: str) -> dict[str, float]:
         """Metrics of one kind of data, from the sums over some steps."""
@@ -237,7 +237,7 @@ class InputWiring:
 
     channels: int | None  # values a step; None: ids without a channel axis
     vocab_size: int | None = None  # ids are below it; None: the inputs are numbers
-    num_bins: int | None = None  # the channels under the name that suits spectra
+    num_bins: int | None = None  # the same as channels, by the name that suits spectra
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from seqssl.model.types import Quantized
 class StraightThroughLookup(torch.autograd.Function):
     """Forward: the chosen entries. Backward: as if the soft mixture `probs @ codebook` had been taken.
 
-    The same numbers as `(one_hot + probs - probs.detach()) @ codebook`, by a gather instead of the
+    It gives the same numbers as `(one_hot + probs - probs.detach()) @ codebook`, by a gather instead of the
     (n, g, v) x (g, v, e) product: the forward pass is hard, `probs` gets the gradient of the mixture, the
     codebook gets the gradient of the entries that were used.
     """

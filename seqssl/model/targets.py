@@ -26,7 +26,7 @@ MANY_FRAMES = 64  # of a trial input, whose borders then hardly matter
 class LearnedCodes(nn.Module):
     """A quantizer's codes of the features, learned end to end (w2v-BERT, wav2vec 2.0).
 
-    With a quantizer that has vectors and no codes, frames are to be recognized only (w2v-Conformer).
+    With a quantizer that gives vectors and no codes, frames can only be recognized (w2v-Conformer).
     """
 
     quantizer: Quantizer
@@ -131,7 +131,7 @@ class GivenCodes(FixedCodes):
         super().__init__(tuple(codebook_sizes), input_dim, vector_dim)
 
     def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
-        """The batch's codes, cut or followed by -1 to so many frames; ValueError for codes out of range."""
+        """The batch's codes, cut or padded with -1 to so many frames; ValueError for codes out of range."""
         given, sizes = batch.codes, torch.tensor(self.codebook_sizes)
         if given is None:
             raise ValueError(
@@ -149,7 +149,8 @@ class InputCodes(FixedCodes):
     """A frozen quantizer's codes of the input itself (BEST-RQ, 2202.01855).
 
     The input is what the feature encoder shows as its `picture` (a spectrogram), else its values. Each row is
-    scaled to zero mean and unit variance per channel; the columns of a frame, laid end to end, are quantized.
+    scaled to zero mean and unit variance per channel; then the columns of a frame, laid end to end, are
+    quantized.
     """
 
     quantizer: Quantizer
@@ -204,9 +205,10 @@ def columns_of(batch: Batch, feature_encoder: FeatureEncoder) -> Float[Tensor, "
 class TeacherCodes(FixedCodes):
     """The nearest centroid of each frame of another run's model (HuBERT, 2106.07447).
 
-    `run` is a run's folder or one of its checkpoints, `tap` the stage whose frames were clustered, and
-    `centroids` a .npy file of shape (v, d), say the cluster centers of k-means on `Encoder.embed(...,
-    pool="none")` of some rows. The teacher is opened when it is first needed and is not saved with the model.
+    `run` is a run's folder, of which the newest checkpoint is taken; `tap` is the stage that was clustered.
+    `centroids` is a .npy file of shape (v, d): the cluster centers of k-means on `Encoder.embed(...,
+    pool="none")` of some rows, say. The teacher is opened when it is first needed and is not saved with the
+    model.
     """
 
     centroids: Tensor
@@ -230,12 +232,12 @@ class TeacherCodes(FixedCodes):
         self._open, self._opened = partial(open_teacher, run, tap), list[Teacher]()
 
     def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
-        """Every frame has a code; nothing is computed to know it."""
+        """Every frame has a code; so nothing needs to be computed."""
         return valid
 
     @torch.no_grad()
     def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
-        """The nearest centroid; where the teacher has fewer or more frames, of the frame nearest in time."""
+        """The nearest centroid, of the frame nearest in time if the teacher has fewer or more frames."""
         if not self._opened:
             self._opened.append(self._open())
         x = self._opened[0](batch).x.float()
@@ -249,7 +251,8 @@ class TeacherCodes(FixedCodes):
 class Both(nn.Module):
     """The codes of one target after those of another; the vectors are those of the first that has any.
 
-    Negatives are told from the positive by the codes that come with the vectors, where there are such codes.
+    A negative is told from the positive by the codes that come with the vectors, if there are any, else by
+    all codes.
     """
 
     first: Targets
@@ -264,7 +267,7 @@ class Both(nn.Module):
         self.ids_per_code = words[-1] if words else 1
 
     def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
-        """The frames that both can tell."""
+        """The frames that have a target in both."""
         return self.second.usable(batch, self.first.usable(batch, valid))
 
     def forward(
@@ -294,7 +297,7 @@ class Both(nn.Module):
 
 
 class LearnedAndSymbols(Both):
-    """A quantizer's learned code of a frame, then the ids that it holds."""
+    """A quantizer's learned code of a frame, then the ids of the frame."""
 
     def __init__(self, learned: Targets, symbols: Targets) -> None:
         super().__init__(learned, symbols)

@@ -1,10 +1,10 @@
 """What flows through the core.
 
-Letters, everywhere in this package:
-b batch, t input time, c channels, s frames, d width, n masked frames (flat over rows), m masked frames of a
-row, g codebooks, v entries per codebook, q code width, k negatives, h attention heads, e width of a head or
-of a condition, l learned codebooks, i codes that tell a negative from the positive, f bins of a picture,
-r distances between frames, p positions or columns of a picture, x width of what the context encoder reads.
+Letters, everywhere in this package: b batch, t input time, c channels, s frames, d width, n masked frames
+(flat over rows), m masked frames of a row, g codebooks, v entries per codebook, q code width, k negatives, h
+attention heads, e width of a head or of a condition, l learned codebooks, i codes that tell a negative from
+the positive, f bins of a picture, r distances between frames, p positions or columns of a picture, x width of
+what the context encoder reads.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Segment:
 class Batch:
     """Padded inputs; `lengths` says how much of each row is real.
 
-    What else a row brings was cropped and joined with it, and is None where the adapter gives none.
+    The other fields were cropped and joined with the inputs, and are None where the adapter gives none.
     """
 
     inputs: Shaped[Tensor, "b t *c"]
@@ -40,9 +40,9 @@ class Batch:
     codes: Int[Tensor, "b s g"] | None = None  # targets given from outside (HuBERT, DiscreteBERT); -1 = none
     labels: tuple[object, ...] | None = None  # as the adapter gives them; "" and None = no label
     segments: tuple[tuple[Segment, ...], ...] | None = None
-    groups: Int[Tensor, "b"] | None = None  # which of all groups of the run, in order; -1 = no group
+    groups: Int[Tensor, "b"] | None = None  # number of the group among all of the run; -1 = no group
     keys: list[str] = field(default_factory=list)
-    stream: str = ""  # which of a joint run's kinds of data; "" where there is one
+    stream: str = ""  # the name of its kind of data; "" where there is only one
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on `device`."""
@@ -77,7 +77,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Frames:
-    """All that a mixer or a block may know of frames beside their vectors."""
+    """All that a mixer or a block may know of frames apart from their vectors."""
 
     valid: Bool[Tensor, "b s"]  # False on padding
     times: Float[Tensor, "b s"] | None = None  # seconds; None = regular
@@ -86,16 +86,16 @@ class Frames:
 
 @dataclass(frozen=True)
 class Quantized:
-    """Targets: by what some frames are told apart."""
+    """The targets of some frames: vectors, codes, or both."""
 
     vectors: Float[Tensor, "n q"]  # q = 0 where there are codes only
     codes: Int[Tensor, "n g"]  # g = 0 where there are vectors only
     usage: Float[Tensor, "l v"]  # of the learned codebooks: mean softmax of the clean logits
-    identity_codes: Int[Tensor, "n i"] | None = None  # which tell a negative from the positive; None = codes
+    identity_codes: Int[Tensor, "n i"] | None = None  # they tell a negative from the positive; None = codes
 
     @property
     def identity(self) -> Int[Tensor, "n i"]:
-        """The codes that two frames share only if their vectors are alike; i = 0 where vectors are free."""
+        """The codes by which a negative is told from the positive; i = 0 where no codes tell them apart."""
         return self.codes if self.identity_codes is None else self.identity_codes
 
     def at(self, places: Int[Tensor, "m"]) -> "Quantized":
@@ -106,11 +106,11 @@ class Quantized:
 
 @dataclass(frozen=True)
 class MaskedFrames:
-    """Where some frames are, most often the masked ones.
+    """The places of some frames, most often of the masked ones.
 
-    Made on the CPU, so that the step never waits for the device. `sets` holds other choices of frames of the
-    same batch, where somebody reads them: "seen" (not masked, and could have been), "all" (both of them),
-    "valid" (all that are no padding).
+    They are made on the CPU, so that the step never waits for the device. `sets` holds other choices of
+    frames of the same batch, if something reads them: "seen" (not masked, but could have been), "all" (masked
+    and seen), "valid" (all that are not padding).
     """
 
     mask: Bool[Tensor, "b s"]
@@ -134,7 +134,7 @@ class MaskedFrames:
 
     @property
     def seen(self) -> "MaskedFrames | None":
-        """The frames that are not masked and could have been; None where nobody reads them."""
+        """The frames that are not masked and could have been; None where nothing reads them."""
         return self.sets.get("seen")
 
     def to(self, device: torch.device | str) -> "MaskedFrames":
@@ -179,9 +179,9 @@ class Context:
 class LossTerm:
     """What an objective gives: sums, never means.
 
-    The loop adds terms over micro-steps and ranks and divides each once, by the sum of its planned counts.
-    `count` is that number for this micro-batch; `stats` are sums too, shown divided by the same count where
-    they are single numbers.
+    The loop adds terms over micro-batches and ranks and divides each once, by the sum of its planned counts.
+    `count` is that number for this micro-batch. `stats` are sums too; those that are single numbers are shown
+    divided by the same count.
     """
 
     total: Float[Tensor, ""]
@@ -194,7 +194,7 @@ class Plan:
     """What is decided about a micro-batch on the CPU, before any forward pass.
 
     `counts` says what each loss term will be a sum over in this micro-batch: so many frames, tokens or rows.
-    A term whose counts are 0 in all micro-steps and on all ranks is left out of the loss.
+    A term with counts of 0 in all micro-batches of an update, on all ranks, is left out of the loss.
     """
 
     counts: dict[str, Tensor]  # a single number each
@@ -209,10 +209,10 @@ class Plan:
 class Output:
     """What a step gives back: sums only.
 
-    Each of `terms` is divided by its global count, multiplied by its weight and added to the loss.
-    `sums` are statistics for people. One called `<term>/<name>` is shown divided by the count of its term
-    (`<term>/frames` takes the count's place when the loss itself is shown). Another one of a single number is
-    shown as its mean over micro-steps. What is no single number is left to the task's `summarize`.
+    Each of `terms` is divided by its global count, multiplied by its weight and added to the loss. `sums` are
+    statistics for people. One called `<term>/<name>` is shown divided by the count of its term, any other as
+    its mean over micro-batches; and where there is a `<term>/frames`, the loss of the term is shown divided
+    by that instead. Statistics that are not single numbers are left to the task's `summarize`.
     """
 
     terms: dict[str, Float[Tensor, ""]]
@@ -222,9 +222,9 @@ class Output:
 
 @dataclass(frozen=True)
 class Draws:
-    """The only source of randomness of a micro-step: its seed, and the Gumbel temperature."""
+    """The only source of randomness of a micro-batch: its seed, and the Gumbel temperature."""
 
-    seed: tuple[int, ...]  # run seed, update, index of the micro-batch over micro-steps and ranks
+    seed: tuple[int, ...]  # run seed, update, index of the micro-batch in the update over all ranks
     temperature: float | None = None  # None: a quantizer adds no noise (evaluation)
 
     def generator(self, device: torch.device | str = "cpu") -> Generator:
@@ -238,10 +238,10 @@ class Stat:
     """What one statistic of an objective means to people; a class lists its own in the attribute `stats`.
 
     The metric is called `<objective>/<name>`; the name "loss" stands for the loss itself. `against` names the
-    statistic of the same objective that says what no learning would give. A health rule reads it by `rule`:
-    "discrimination" is an accuracy beside the chance of guessing, "prediction" an accuracy of codes, beside
-    the share of the most frequent code (`trivial`, which pre-training adds), "evenness" the loss of the term
-    that keeps all codes in use.
+    statistic of the same objective that says what no learning would give. `rule` names the health rule that
+    reads the metric: "discrimination" takes an accuracy beside the chance of guessing, "prediction" an
+    accuracy of codes beside the share of the most frequent code (`trivial`, which pre-training adds),
+    "evenness" the loss of the term that keeps all codes in use.
     """
 
     name: str

@@ -41,14 +41,14 @@ class Memory:
     activations_checkpointed: int  # with train.checkpoint_activations=true
 
     def total(self, checkpointed: bool) -> int:
-        """All of it, with or without activation checkpointing."""
+        """The sum, with or without activation checkpointing."""
         activations = self.activations_checkpointed if checkpointed else self.activations
         return self.weights + self.gradients + self.optimizer + activations
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A full micro-batch on one device."""
+    """What a full micro-batch takes on one device."""
 
     parts: list[Part]
     memory: Memory
@@ -68,20 +68,21 @@ class Cost:
 
     @property
     def memory_bytes(self) -> int:
-        """Memory as the recipe stands."""
+        """The sum, with checkpointing as the recipe has it."""
         return self.memory.total(self.checkpointed)
 
 
 def cost_of(config: RunConfig, streams: "Sequence[Stream] | None" = None) -> Cost:
-    """What a micro-batch of a run costs; of several kinds of data, the mean one by their weights.
+    """What a full micro-batch of a run costs; with several streams, the mean one by their weights.
 
-    `streams` are those of the configuration, where they are at hand already. Nothing of the model's size is
-    built, unless a part looks at values: then the weights are.
+    `streams` are those of the configuration, if they are made already. No weights are made, unless a part of
+    the model looks at values.
     """
     from seqssl.assembly import assemble, streams_of
     from seqssl.planning.measure import measure
 
     streams = streams or streams_of(config)
+    # Measured without checkpointing: what it saves follows from what blocks keep without it.
     plain = replace(config, train=replace(config.train, checkpoint_activations=False))
     taps, bfloat16 = config.encoder.taps, config.train.precision != "float32"
     whole = assemble(plain, streams, "meta")
@@ -100,7 +101,7 @@ def cost_of(config: RunConfig, streams: "Sequence[Stream] | None" = None) -> Cos
     checkpointed = config.train.checkpoint_activations
     repeated = {name: _blocks(work, "flops") if checkpointed else 0.0 for name, work in works.items()}
     first = shapes[streams[0].name]
-    is_joint = len(streams) > 1
+    is_joint = len(streams) > 1  # streams differ in units and row lengths: only input steps have a mean
     steps = sum(shares[name] * shape.rows * shape.row_steps for name, shape in shapes.items())
     return Cost(
         parts=_parts(whole, streams, works, shares, taps),
@@ -123,7 +124,7 @@ def _parts(
     shares: Mapping[str, float],
     taps: Mapping[str, int],
 ) -> list[Part]:
-    """The parts of the model with their work in the mean micro-batch; the context encoder is there once."""
+    """The parts of the model with their work in the mean micro-batch; streams share the context encoder."""
     parts: dict[str, Part] = {}
     for stream in streams:
         work, share = works[stream.name], shares[stream.name]
@@ -134,12 +135,12 @@ def _parts(
             parts[shown] = replace(part, forward_flops=part.forward_flops + flops)
     rest = sum(share * works[name].forward.flops for name, share in shares.items())
     rest -= sum(part.forward_flops for part in parts.values())
-    # What no module of the list does itself: a method that is called in the place of forward, for one.
+    # Work outside of these modules' forward passes: in a method that is called in the place of one, say.
     return [*parts.values(), *([Part("everything else", 0, rest)] if rest > 1.0 else [])]
 
 
 def parts_of(model: "PretrainingModel", taps: Mapping[str, int]) -> dict[str, "nn.Module"]:
-    """The model's parts by name, those without parameters left out; blocks are grouped by tap."""
+    """The model's parts by name, without those that have no weights; blocks are grouped by tap."""
     from torch import nn
 
     parts: dict[str, object] = {
@@ -162,7 +163,7 @@ def parts_of(model: "PretrainingModel", taps: Mapping[str, int]) -> dict[str, "n
 
 @dataclass(frozen=True)
 class Shape:
-    """A full micro-batch."""
+    """The shape of a full micro-batch."""
 
     rows: int
     row_steps: int
@@ -172,7 +173,7 @@ class Shape:
 
     @classmethod
     def of(cls, stream: "Stream", model: "PretrainingModel") -> "Shape":
-        """As many rows as fit, all as long as rows may be."""
+        """As many rows as fit into a micro-batch, each as long as rows may be."""
         import torch
 
         data, rate = stream.config.data, stream.spec.rate_hz
@@ -187,13 +188,14 @@ class Shape:
         )
 
     def batch(self, stream: "Stream", model: "PretrainingModel") -> "Batch":
-        """A made-up micro-batch; it has all that a part may read, whatever it is."""
+        """A made-up micro-batch with every field that some part may read."""
         import torch
 
         from seqssl.model.types import Batch
 
         spec, size = stream.spec, (self.rows, self.row_steps)
         books = spec.codebook_sizes
+        # Expanded from one number, the inputs take no memory, whatever the size.
         return Batch(
             torch.zeros(()).to(getattr(torch, spec.dtype)).expand(*size, *filter(None, [spec.channels])),
             torch.full((self.rows,), self.row_steps),
@@ -209,7 +211,7 @@ class Shape:
 
 
 def _steps(seconds: float | None, frames: int | None, rate_hz: float | None) -> int | None:
-    """Input steps of a setting that may be in seconds."""
+    """Input steps of a setting in seconds or steps; None where neither is set, UserError without a rate."""
     if seconds is None:
         return frames
     if rate_hz is None:
@@ -218,7 +220,7 @@ def _steps(seconds: float | None, frames: int | None, rate_hz: float | None) -> 
 
 
 def _blocks(work: "Work", figure: Literal["flops", "saved", "inputs"]) -> float:
-    """What all blocks of the context encoder do in a forward pass."""
+    """A figure of the forward pass, summed over all blocks of the context encoder."""
     return sum(float(getattr(part, figure)) for name, part in work.parts.items() if "blocks" in name)
 
 
@@ -227,29 +229,30 @@ def _memory(config: RunConfig, whole: "Model", works: "Sequence[Work]") -> Memor
     trained = [p for p in whole.parameters() if p.requires_grad]
     number = sum(p.numel() for p in trained)
     held = sum(p.nbytes for p in whole.parameters()) + sum(b.nbytes for b in whole.buffers())
-    if config.optim.name == "adafactor":  # rows and columns of the second moment
+    if config.optim.name == "adafactor":  # it keeps row and column means of the second moment
         states = sum(
             p.numel() // p.shape[-1] + p.numel() // p.shape[-2] if p.ndim > 1 else p.numel() for p in trained
         )
     else:
         states = 2 * number
+    # Most, not mean, over streams: memory must hold the largest micro-batch.
     return Memory(
         weights=held + max(work.copies for work in works),
         gradients=4 * number,
         optimizer=4 * states,
         activations=max(work.forward.saved for work in works),
-        activations_checkpointed=max(
+        activations_checkpointed=max(  # blocks above the highest tap are not run
             _checkpointed(work, max(config.encoder.taps.values())) for work in works
         ),
     )
 
 
 def _checkpointed(work: "Work", num_blocks: int) -> int:
-    """Bytes kept where blocks keep their inputs alone; one after the other is then run once more."""
+    """Bytes kept with checkpointing: every block's inputs, and all of one block, which is run once more."""
     blocks = _blocks(work, "saved")
     return int(work.forward.saved - blocks + _blocks(work, "inputs") + blocks / num_blocks)
 
 
 def _count(module: "nn.Module") -> int:
-    """Weights that are trained."""
+    """The number of weights that are trained."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

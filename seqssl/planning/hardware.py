@@ -39,7 +39,7 @@ class Speed:
 
 
 def gpu_speed(name: str) -> Speed:
-    """A GPU of the table."""
+    """The expected speed of a GPU of the table; UserError for a name that is not in it."""
     if name.lower() not in GPUS:
         raise UserError(f"device = {name}: not in the table of GPUs{did_you_mean(name.lower(), GPUS)}")
     peak, memory = GPUS[name.lower()]
@@ -64,7 +64,7 @@ def local_speeds() -> list[Speed]:
 
 
 def has_gpu() -> bool:
-    """Whether there is a GPU; on Linux a look at the device files can spare the import of torch."""
+    """Whether there is a GPU; on Linux, a look at the device files may spare the import of torch."""
     if sys.platform == "linux":
         devices = Path("/dev")
         if not any([*devices.glob("nvidia[0-9]*"), *devices.glob("kfd"), *devices.glob("dxg")]):
@@ -105,6 +105,7 @@ def matmul_speed(dtype: str = "float32", threads: int | None = None, device: str
 
 
 def _finish(device: str) -> None:
+    """Wait until a GPU has done all that it was given; on a CPU there is nothing to wait for."""
     import torch
 
     if device != "cpu":

@@ -1,7 +1,7 @@
 """The work of one step, measured on fake tensors: shapes go through the model, values do not.
 
-Whatever the parts are, a stranger's among them, they are run and counted: nothing is guessed from
-configuration keys. A part that looks at values cannot be run so; it is then run on one real row.
+Whatever the parts are, other people's among them, they are run and counted: nothing is guessed from
+configuration keys. A part that looks at values cannot be run without them; then one real row is run instead.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch, Draws, Plan
 
 aten, DEVICE = torch.ops.aten, torch.ops.prim.device.default
-TEMPERATURE = 1.0  # any, so that noise is drawn as in training
+TEMPERATURE = 1.0  # any value will do; with None, no noise would be drawn
 Shape = Sequence[int]
 Op = Callable[..., Tensor]
 Keywords = dict[str, Tensor | Generator | float | None]
@@ -68,20 +68,21 @@ def measure(
 ) -> Work:
     """Run a training step of a full micro-batch without its values.
 
-    `build` makes the model on a device, "meta" or "cpu"; `parts_of` names the parts to tell apart. A part
-    within a part counts for the outer one.
+    `build` makes the model on a device, "meta" or "cpu". `parts_of` names the parts to count apart; a part
+    within another counts for the outer one.
     """
     model, draws = build("meta").train(), Draws((0,), TEMPERATURE)
-    plan = model.plan(batch, draws)  # where masks lie decides shapes, so that they are really drawn
+    plan = model.plan(batch, draws)  # the number of masked frames is a shape, so masks are really drawn
     try:
         # Reading the memory of a fake tensor, as `numpy()` does, must be an error, not garbage.
         strict = functorch_config.patch(fake_tensor_allow_unsafe_data_ptr_access=False)
         with strict, FakeTensorMode(allow_non_fake_inputs=True), _Undrawn():  # type: ignore[no-untyped-call]
-            model.to_empty(device="cpu")
+            model.to_empty(device="cpu")  # fake here: nothing is allocated
             return _step(model, batch, plan, draws, parts_of(model), bfloat16=bfloat16)
-    except Exception:  # asking for a value raises many kinds; what is wrong anyhow is raised again below
+    except Exception:  # values asked for raise errors of many kinds; other errors are raised again below
         model, row, rows = build("cpu").train(), _first_row(batch), len(batch.lengths)
         work = _step(model, row, model.plan(row, draws), draws, parts_of(model), bfloat16=bfloat16)
+    # Copies of weights are there once, so they do not grow with the rows.
     parts = {name: part * rows for name, part in work.parts.items()}
     return Work(parts, work.forward * rows, work.flops * rows, work.copies, is_real=True)
 
@@ -95,7 +96,7 @@ def _step(
     *,
     bfloat16: bool,
 ) -> Work:
-    """One step forward and backward, counted."""
+    """One step, forward and backward, with all of it counted."""
     assert plan.frames is not None
     meter = _Meter({_address(p) for p in model.parameters()})
     with meter, meter.watching(parts):
@@ -108,7 +109,7 @@ def _step(
 
 
 def _first_row(batch: Batch) -> Batch:
-    """A micro-batch of one row."""
+    """The micro-batch of the first row alone."""
 
     def first(tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor[:1]
@@ -139,7 +140,7 @@ class _Meter(TorchDispatchMode):
         self.parts: dict[str, Share] = {}
         self.copies: dict[int, int] = {}  # bytes of weights in another precision, by address
         self._weights = weights
-        self._kept: dict[int, Tensor] = {}  # alive, so that no address comes twice
+        self._kept: dict[int, Tensor] = {}  # kept alive, so that no address is used again
         self._saved = 0
         self._inside, self._before = "", Share()
 
@@ -163,7 +164,7 @@ class _Meter(TorchDispatchMode):
         return result
 
     def keep(self, x: Tensor) -> Tensor:
-        """Autograd keeps a tensor; views of the same memory count once, weights never."""
+        """Note that autograd keeps a tensor; views of the same memory count once, weights never."""
         address = _address(x)
         if address not in self._kept and address not in self._weights and address not in self.copies:
             self._kept[address] = x
@@ -171,14 +172,15 @@ class _Meter(TorchDispatchMode):
         return x
 
     def reading(self) -> Share:
-        """All so far."""
+        """The counts so far."""
         return Share(self.flops, self._saved)
 
     @contextmanager
     def watching(self, parts: Mapping[str, nn.Module]) -> Iterator[None]:
-        """Within it, the share of each part is counted, and that of a list of modules by its members."""
+        """A context that counts the share of each part; a list of modules is the sum of its members."""
         handles = []
         for name, part in parts.items():
+            # A list of modules is never called, so hooks on it would not run.
             for module in part.children() if isinstance(part, nn.ModuleList | nn.ModuleDict) else [part]:
                 handles += [
                     module.register_forward_pre_hook(partial(self._enter, name)),
@@ -206,7 +208,7 @@ class _Meter(TorchDispatchMode):
 
 
 class _Undrawn(TorchDispatchMode):
-    """Takes generators away from draws: torch has no fake ones, and fake tensors no values to draw."""
+    """Takes generators away from draws: torch has no fake ones, and fake tensors have no values to draw."""
 
     def __torch_dispatch__(
         self, func: Op, types: Sequence[type], args: tuple[Tensor, ...] = (), kwargs: Keywords | None = None
@@ -219,27 +221,27 @@ class _Undrawn(TorchDispatchMode):
 
 
 def _address(x: Tensor) -> int:
-    """What two views of the same memory share."""
-    return int(x.untyped_storage()._cdata)
+    """A number that two views of the same memory share."""
+    return int(x.untyped_storage()._cdata)  # of the storage object: a fake tensor has no data to point to
 
 
 def _conv_backward(
     grad_out: Shape, x: Shape, w: Shape, bias: Shape, stride: Shape, padding: Shape, dilation: Shape,
     transposed: bool, output_padding: Shape, groups: int, asked: Sequence[bool], out_shape: Shape = (),
 ) -> int:  # fmt: skip
-    """As much as the forward pass for each gradient asked for; torch's own formula forgets the groups."""
+    """FLOPs: those of the forward pass for each gradient asked for. Torch's own formula forgets groups."""
     return sum(asked[:2]) * conv_flop_count(list(x), list(w), list(grad_out), transposed=transposed)
 
 
 def _attention(q: Shape, k: Shape, v: Shape, *rest: float, out_shape: Shape = (), **more: float) -> int:
-    """The fused kernel of CPUs, which torch does not count."""
+    """FLOPs of the fused attention of CPUs, which torch does not count."""
     return int(sdpa_flop_count(q, k, v))
 
 
 def _attention_backward(
     grad_out: Shape, q: Shape, k: Shape, v: Shape, *rest: float, out_shape: Shape = (), **more: float
 ) -> int:
-    """Its backward pass."""
+    """FLOPs of the backward pass of that attention."""
     return int(sdpa_backward_flop_count(grad_out, q, k, v))
 
 

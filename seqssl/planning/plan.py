@@ -16,7 +16,7 @@ GPU_SHARE = 0.9  # of a GPU's memory that a plan may fill; the rest is fragmenta
 
 @dataclass(frozen=True)
 class Estimate:
-    """Time to the recipe's end on a number of devices."""
+    """The time of a whole run on a number of devices."""
 
     device: str
     flops: float  # per second and device, that a training step is assumed to reach
@@ -82,7 +82,7 @@ def choose_size(sizes: Sequence[str], at: Callable[[str], RunConfig]) -> tuple[s
 
 
 def _estimate(config: RunConfig, cost: Cost, speed: Speed, number: int) -> Estimate:
-    """The recipe's global batch is kept: `number` devices share its micro-batches."""
+    """The estimate for `number` devices that share the recipe's micro-batches: the global batch stays."""
     accumulate = -(-config.train.accumulate // number)
     return Estimate(
         device=speed.name,
@@ -96,5 +96,5 @@ def _estimate(config: RunConfig, cost: Cost, speed: Speed, number: int) -> Estim
 
 
 def _counts(devices: int) -> list[int]:
-    """1, 2, 4, ... and the number asked for."""
+    """Numbers of devices to estimate: 1, 2, 4, ... and the number asked for."""
     return sorted({*(2**power for power in range(devices.bit_length())), devices})

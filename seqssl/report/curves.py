@@ -27,7 +27,7 @@ def curves(parts: Sequence[Part]) -> list[str]:
 
 
 def _curve(title: str, metrics: Sequence[Metric], parts: Sequence[Part], names: Sequence[str]) -> str:
-    """A panel: its metrics over updates, and as dashed lines what they are read against."""
+    """The SVG of a panel: its metrics over updates, with their baselines as dashed lines."""
     figure, axes = new_axes(4.6, 2.5)
     shown = [name for metric in metrics for name in names if metric.star(name) is not None]
     for color, name in zip(cycle(COLORS, len(shown)), shown, strict=True):
@@ -55,7 +55,7 @@ def _curve(title: str, metrics: Sequence[Metric], parts: Sequence[Part], names: 
 
 
 def series(parts: Iterable[Part], name: str, kind: str) -> tuple[list[int], list[float]]:
-    """Steps and values of a metric; a long series is thinned."""
+    """Steps and values of a metric in records of one kind; a long series is thinned."""
     points = [(part.step, part.metrics[name]) for part in parts if part.kind == kind and name in part.metrics]
     stride = max(1, -(-len(points) // MAX_POINTS))
     kept = points[::-stride][::-1]  # the last one always
@@ -67,7 +67,7 @@ def _num_points(series: tuple[list[int], list[float]]) -> int:
 
 
 def legend(name: str) -> str:
-    """Words for a metric's name: "perplexity/hard_0" is "hard 0"."""
+    """A metric's name as words: "perplexity/hard_0" is "hard 0"."""
     words = name.rpartition("/")[2] if name.split("/")[0] in ("perplexity", "codes", "loss") else name
     if name == "loss":
         return "total"

@@ -1,4 +1,4 @@
-"""How every picture of a report is drawn: colors, axes, and figures as text that can stand in a page."""
+"""How all pictures of a report are drawn: colors, axes, and figures as text that a page can hold."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ REFERENCE = "#94a3b8"
 
 @contextmanager
 def styled(*, has_grid: bool = True) -> Iterator[None]:
-    """Within it, matplotlib draws as a report looks."""
+    """A context in which matplotlib draws in the style of the report."""
     with matplotlib.rc_context(
         {
             "font.size": 9.0,
@@ -48,7 +48,7 @@ def new_axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def cycle(items: Sequence[str], count: int) -> list[str]:
-    """So many items, from the first on and around."""
+    """`count` items; after the last one, they start again."""
     return [items[index % len(items)] for index in range(count)]
 
 

@@ -77,6 +77,7 @@ def code_sequence(shown: Illustration) -> str:
 
 
 def _image(axes: Axes, image: Numbers, end: float) -> None:
+    """Draw a picture of the input, with outliers cut off: bins upward, time to the right."""
     low, high = np.nanpercentile(image, (1, 99.5))
     axes.imshow(
         image, origin="lower", aspect="auto", extent=(0, end, 0, len(image)), cmap="magma",
@@ -86,7 +87,7 @@ def _image(axes: Axes, image: Numbers, end: float) -> None:
 
 
 def _lines(axes: Axes, image: Numbers, end: float, names: Sequence[str]) -> None:
-    """One line a channel, each within a band of its own; gaps stay open. Bits (one-hot) become marks."""
+    """Draw each channel as a line in a band of its own, with open gaps; one-hot bits become marks."""
     places = (np.arange(image.shape[1]) + 0.5) * end / image.shape[1]
     if _is_one_hot(image):
         axes.imshow(
@@ -113,7 +114,7 @@ def _is_one_hot(image: Numbers) -> bool:
 
 
 def _seconds(rows: Sequence[Axes], end: float) -> str:
-    """A readable unit for a time axis."""
+    """Set the ticks of a time axis in a readable unit; returns the unit's name."""
     for size, word in ((86_400.0, "days"), (3_600.0, "hours"), (60.0, "minutes")):
         if end >= 3 * size:
             rows[-1].xaxis.set_major_formatter(partial(_in_units, size))
@@ -142,6 +143,7 @@ def sequence_logos(logos: Sequence[Logo]) -> str:
 
 
 def _logo(axes: Axes, logo: Logo) -> None:
+    """Draw a sequence logo: at each step a stack of letters, as high as its information in bits."""
     shares = logo.frequencies / np.maximum(logo.frequencies.sum(axis=0), 1e-9)  # v w
     used = shares.max(axis=1) > 0
     top = np.log2(max(2, used.sum()))
@@ -171,7 +173,7 @@ def _logo(axes: Axes, logo: Logo) -> None:
 
 
 def _code_strip(axes: Axes, codes: Whole, end: float) -> None:
-    """A colored cell per frame; runs of one code that are wide enough carry its number."""
+    """Draw a colored cell per frame; runs of one code that are wide enough carry its number."""
     colors = [[_code_color(int(code)) if code >= 0 else (1.0, 1.0, 1.0) for code in codes]]
     axes.imshow(colors, aspect="auto", extent=(0, end, 0, 1), interpolation="nearest")
     start = 0

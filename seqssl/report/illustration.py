@@ -1,4 +1,4 @@
-"""One held-out row, as the model sees it: its input, its codes, its mask; and what the codes stand for."""
+"""One held-out row as the model sees it: its input, its codes, its mask; and what the codes stand for."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -36,7 +36,7 @@ def illustrate(
     model.train()
     spec = adapter.spec
     learned, entries = learned_books(model, alone.to(device))
-    if learned:  # ids that follow them are seen in the input itself
+    if learned:  # codes of ids follow them; those are in the picture of the input
         codes, usage = codes[:, :learned], usage[:learned, :entries]
     image, names = picture_of(model, alone, adapter)
     return Illustration(
@@ -81,7 +81,8 @@ def picture_of(
 ) -> tuple[Numbers, tuple[str, ...]]:
     """A row as a picture (t, bins), and names of the bins where they are to be drawn as lines or letters.
 
-    The adapter's `picture(sample)`, or the feature encoder's `picture(inputs, lengths)`, or the channels.
+    It is the adapter's `picture(sample)`, else the feature encoder's `picture(inputs, lengths)`, else the
+    channels.
     """
     spec = adapter.spec
     values = row.inputs[0].cpu().numpy()
@@ -102,7 +103,7 @@ def picture_of(
 
 
 def logos(batches: list[Batch], codes: list[torch.Tensor], symbols: str, stride: float) -> tuple[Logo, ...]:
-    """What the ids around a frame are, for the codes used most (of the first codebook)."""
+    """Which ids are around the frames of a code, for the codes used most (of the first codebook)."""
     width = round(stride) + 2 * LOGO_SIDES
     windows, chosen = [], []
     for batch, found in zip(batches, codes, strict=True):

@@ -22,7 +22,7 @@ from seqssl.training.metrics import Metric
 
 STYLE = Path(__file__).with_name("style.css")
 
-# What the header tells of a configuration: words, and where each value stands.
+# What the report shows of a configuration: words, and the keys of the values.
 SUMMARY = (
     ("modality", ("modality.target",)),
     ("encoder", ("encoder.block.target", "encoder.num_layers", "encoder.dim", "encoder.taps")),
@@ -83,7 +83,7 @@ def header(run: Path, config: Mapping[str, Value], health: doctor.Report) -> str
 
 
 def parts_by_stream(records: Sequence[Record], catalogues: Catalogues) -> dict[str, list[Part]]:
-    """The records of each kind of data; under "", first, all of a lone one, or what is common."""
+    """The parts of all records by stream; "" comes first, with all of a lone one or what is common."""
     found: dict[str, list[Part]] = {}
     for record in records:
         for part in by_stream(record, catalogues):
@@ -114,7 +114,7 @@ def key_figures(records: Sequence[Record], catalogues: Catalogues) -> str:
 
 
 def card(figures: Sequence[Figure], where: str) -> tuple[str, str]:
-    """A metric's value, or those of all codebooks, and words with the baseline that is hardest to beat."""
+    """A metric's value, or one for each codebook, and words with the baseline that is hardest to beat."""
     metric, against = figures[0].metric, figures[0].against
     value, label = ", ".join(metric.print(figure.value) for figure in figures), f"{where} {metric.words}"
     if not against:
@@ -126,7 +126,7 @@ def card(figures: Sequence[Figure], where: str) -> tuple[str, str]:
 
 
 def speeds(trained: Sequence[Part]) -> list[tuple[str, str]]:
-    """What is so much a second, with its words: the median over all training records."""
+    """Each throughput and its words: the median over all training records."""
     found: dict[Metric, list[float]] = {}
     for part in trained:
         for figure in part.figures("card"):
@@ -136,7 +136,7 @@ def speeds(trained: Sequence[Part]) -> list[tuple[str, str]]:
 
 
 def training_time(records: Iterable[Record]) -> float:
-    """Seconds, over all the times that a run was taken up: each starts its clock anew."""
+    """Seconds over all sessions of a run: each time it is resumed, its clock starts again."""
     total = latest = 0.0
     for record in records:
         now = number_of(record.get("time_s"))
@@ -149,7 +149,7 @@ def training_time(records: Iterable[Record]) -> float:
 
 
 def findings(health: doctor.Report) -> str:
-    """What is wrong and what to change."""
+    """What is wrong and what to change; "" for a healthy run."""
     if health.ok:
         return ""
     cards = []
@@ -178,7 +178,7 @@ def curves(parts: Sequence[Part], stream: str = "") -> str:
 
 
 def codebooks(illustration: Illustration) -> str:
-    """Histogram of the entries."""
+    """How often each entry is used, as a histogram."""
     from seqssl.report import figures
 
     return (
@@ -202,7 +202,7 @@ def example(illustration: Illustration) -> str:
 
 
 def logos(illustration: Illustration) -> str:
-    """What the codes stand for."""
+    """What the codes stand for; "" where there is nothing to show."""
     if not illustration.logos:
         return ""
     from seqssl.report import figures
@@ -246,6 +246,6 @@ def configuration(config: Mapping[str, Value], source: str) -> str:
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
-    """Two columns."""
+    """An HTML table of two columns."""
     body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows)
     return f"<table>{body}</table>"

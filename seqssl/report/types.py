@@ -1,4 +1,4 @@
-"""What a report shows of a row beside numbers."""
+"""What a report shows of a row apart from numbers."""
 
 from dataclasses import dataclass
 
@@ -30,6 +30,6 @@ class Illustration:
     mask: npt.NDArray[np.bool_]  # s, True = hidden from the encoder
     usage: Whole  # g v: how often each entry was chosen
     seconds_per_frame: float | None = None  # None: the frames have no rate
-    names: tuple[str, ...] = ()  # of the bins, which are then lines (or letters)
+    names: tuple[str, ...] = ()  # of the bins, if they are drawn as lines (or letters)
     stream: str = ""
     logos: tuple[Logo, ...] = ()

@@ -1,4 +1,4 @@
-"""A run's folder: what it says of itself, and how it is opened again."""
+"""A run's folder: what is stored in it, and how a run is opened again."""
 
 import platform
 import subprocess
@@ -39,9 +39,10 @@ def load(
     """The frozen encoder of a run folder or of one of its checkpoint folders.
 
     `tap`: see `Encoder`. `device`: "auto" is the GPU if there is one. `weights`: "last", "best", or "random"
-    (the same architecture at its initial weights: a baseline); a checkpoint folder stands for itself.
-    `stream`: which kind of data, for a joint run.
-    Raises UserError for what is no run, or has no such checkpoint, tap or stream.
+    (the same architecture at its initial weights: a baseline); for a checkpoint folder, "last" and "best" are
+    the checkpoint itself. `stream`: which kind of data, for a joint run.
+
+    Raises UserError for a path that is no run, or has no such checkpoint, tap or stream.
     """
     if weights not in ("last", "best", "random"):
         raise UserError(f"weights = {weights}: expected last, best or random.")
@@ -61,7 +62,7 @@ def load(
 
 
 def stream_of(streams: Sequence[Stream], name: str) -> Stream:
-    """One kind of data of a run; UserError where the run has no such stream."""
+    """The stream of a run by its name; UserError where the run has no such stream."""
     found = {stream.name: stream for stream in streams}
     if name not in found:
         lone = "no stream: it has one kind"
@@ -100,7 +101,7 @@ def starting_weights(model: Model, run: str) -> list[str]:
 
 
 def check_contract(spec: SampleSpec, run: Path, stream: str) -> None:
-    """UserError where data read with other settings would not mean what the run was trained on."""
+    """UserError where an adapter's spec differs from that of the data that the run was trained on."""
     stored = SampleSpec.restore(read_provenance(run, stream)["spec"])
     for name, wanted in asdict(stored).items():
         found = asdict(spec)[name]
@@ -140,7 +141,7 @@ def find_checkpoint(path: Path, run: Path, weights: str) -> checkpoint.Checkpoin
 
 
 def check_same_run(config: RunConfig, out: Path, streams: Sequence[OpenStream]) -> None:
-    """Refuse to go on with another configuration or other data than the run in `out` began with."""
+    """UserError where `out` holds a run with other settings or data, or something that is no run."""
     if not (out / "config.yaml").is_file():
         if out.exists() and any(path.name != ".lock" for path in out.iterdir()):
             raise UserError(f"out={out} is not empty and holds no run: choose another folder.")
@@ -175,7 +176,7 @@ def check_data(corpus: Corpus, run: Path, stream: str) -> None:
 
 
 def write_config(config: RunConfig, out: Path, streams: Sequence[OpenStream]) -> None:
-    """config.yaml: the resolved configuration, and where it came from."""
+    """Write config.yaml: the resolved configuration, and where it came from."""
     out.mkdir(parents=True, exist_ok=True)
     origins = {
         stream.name: {
@@ -198,7 +199,7 @@ def write_config(config: RunConfig, out: Path, streams: Sequence[OpenStream]) ->
 
 
 def read_provenance(run: Path, stream: str = "") -> dict[str, Any]:
-    """The `provenance` section of a run's config.yaml, of one kind of data."""
+    """The `provenance` section of a run's config.yaml, or its part about one stream."""
     provenance = read_config(run).get("provenance")
     if isinstance(provenance, dict) and stream:
         provenance = (provenance.get("streams") or {}).get(stream)
@@ -210,7 +211,7 @@ def read_provenance(run: Path, stream: str = "") -> dict[str, Any]:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """A run's config.yaml as it stands."""
+    """A run's config.yaml as it is written; UserError where it is damaged."""
     path = run / "config.yaml"
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -223,7 +224,7 @@ def read_config(run: Path) -> dict[str, Any]:
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Hold `out` for one training at a time; UserError where another process has it."""
+    """A context that holds `out` for one training; UserError where another process has it."""
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(out / ".lock", wait=False))

@@ -1,4 +1,4 @@
-"""The kinds of data of a run: their corpora, their loaders, and what is said of them."""
+"""The streams of a run: their corpora, their loaders, and lines about them."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -38,7 +38,7 @@ def opened(stream: Stream, parallel: Parallel, device: torch.device, progress: P
 
 
 def loader(stream: OpenStream, split: str, seed: int, groups: Sequence[str] | None = None) -> BatchLoader:
-    """Batches of a split: of training, with workers and shuffled, or of held-out rows.
+    """Batches of a split: for "train" shuffled and with workers, for any other in order.
 
     `groups` are those of all streams, in the order of their numbers.
     """
@@ -56,7 +56,7 @@ def loader(stream: OpenStream, split: str, seed: int, groups: Sequence[str] | No
 
 
 def training_batches(streams: Sequence[OpenStream], *, seed: int, group: int) -> MixedLoader:
-    """The one sequence of batches that a run learns from; `group` in a row are of one kind."""
+    """The one sequence of batches that a run learns from; `group` in a row are of one stream."""
     groups = groups_of(streams)
     loaders = {stream.name: loader(stream, "train", seed, groups) for stream in streams}
     return MixedLoader(loaders, [stream.weight for stream in streams], seed=seed, group=group)
@@ -80,7 +80,7 @@ def held_out(
 
 
 def references(streams: Iterable[OpenStream]) -> dict[str, float]:
-    """Figures of the data alone that held-out metrics are shown beside."""
+    """Figures of the data alone, which held-out metrics are compared with."""
     return {
         f"{stream.name}/{key}" if stream.name else key: value
         for stream in streams

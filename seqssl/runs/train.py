@@ -1,4 +1,4 @@
-"""Whole runs."""
+"""A whole run, from the configuration to the report."""
 
 import math
 import time
@@ -49,9 +49,10 @@ class Run:
 
 
 def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Progress = silent) -> Run:
-    """Train as configured; an `out` that holds the same run already is taken up where it stopped.
+    """Train as configured; if `out` holds the same run already, go on where it stopped.
 
-    Raises UserError for bad input, HealthHalt and Interrupted as their names say (the state is saved).
+    Raises UserError for bad input, and HealthHalt or Interrupted as their names say (the state is then
+    saved).
     """
     began = time.monotonic()
     device = resolve_device(config.train)
@@ -89,7 +90,7 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
 
 
 def prepare_model(model: Model, config: RunConfig, streams: Sequence[OpenStream], out: Path) -> list[str]:
-    """Give the model its scaling and, before a first update, the weights of `init`; what to tell of it."""
+    """Set the model's scaling and, before the first update, the weights of `init`; lines for the user."""
     for stream in streams:
         set_scaling(model.of(stream.name), stream.corpus.manifest.statistics)
     if config.train.compile:  # blocks only: draws and gathers of the step stay outside
@@ -134,14 +135,14 @@ def trainer_of(
 
 
 def catalogues_of(task: Task, streams: Sequence[Stream]) -> Catalogues:
-    """What the metrics of each kind of data mean."""
+    """What the metrics of each stream mean."""
     if not isinstance(task, Explains):
         return {stream.name: Catalogue.from_stats({}) for stream in streams}
     return {stream.name: Catalogue.from_stats(task.stats(stream.name)) for stream in streams}
 
 
 def illustrations(task: Task, model: Model, streams: Sequence[OpenStream], seed: int) -> list[Illustration]:
-    """A held-out row of each kind of data as the model sees it, where the task is pre-training."""
+    """A held-out row of each stream as the model sees it, if the task is pre-training."""
     groups = groups_of(streams)
     return [
         illustrate(model.of(stream.name), held_out([stream], seed=seed, groups=groups), stream.adapter, seed)
@@ -151,7 +152,7 @@ def illustrations(task: Task, model: Model, streams: Sequence[OpenStream], seed:
 
 
 def run_folder(config: RunConfig) -> Path:
-    """`out`, else runs/<recipe>-<size>, with the name of the data where it is not the demo's."""
+    """`out`, else runs/<recipe>-<size>, with the name of the data unless it is the demo's."""
     if config.out is not None:
         return Path(config.out).expanduser()
     own = f"-{Path(config.data.source).stem}" if config.data.source else ""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from seqssl.model.mixers import takes_valid
-from seqssl.model.protocols import Mixer
+from seqssl.model.protocols import HasStep, Mixer
 from seqssl.model.types import Frames, length_mask
 from seqssl.testing.harness import (
     Check,
@@ -41,6 +41,9 @@ def mixer_checks() -> list[Check]:
         gradient_reaches_every_parameter,
         is_deterministic,
         bfloat16_agrees_with_float32,
+        times_may_be_known,
+        step_by_step_is_the_row_at_once,
+        the_future_never_changes_the_past,
     )
 
 
@@ -126,7 +129,39 @@ def bfloat16_agrees_with_float32(factory: Factory) -> None:
     require_close(low[valid].float(), mixer(x, valid)[valid], message, tolerance=0.05)
 
 
+def times_may_be_known(factory: Factory) -> None:
+    """Frames may come with times, in seconds; one that reads them stays finite, as others do."""
+    mixer, x, valid = _made(factory)
+    times = torch.arange(x.shape[1]).expand(valid.shape) * 0.5
+    require_finite(mixer(x, valid, times)[valid], "with times, the output")
+
+
+def step_by_step_is_the_row_at_once(factory: Factory) -> None:
+    """Where it offers `init_state` and `step`: frame after frame gives what the whole row gives."""
+    mixer, x, valid = _made(factory)
+    if not isinstance(mixer.part, HasStep):
+        return
+    whole, state, outputs = mixer(x, torch.ones_like(valid)), mixer.part.init_state(len(x)), []
+    for frame in x.unbind(1):
+        y, state = mixer.part.step(frame, state)
+        outputs.append(y)
+    message = "steps differ from the row at once"
+    require_close(torch.stack(outputs, dim=1), whole, message, tolerance=1e-4)
+
+
+def the_future_never_changes_the_past(factory: Factory) -> None:
+    """Where it offers `step`: an output depends on its own frame and those before it."""
+    mixer, x, valid = _made(factory)
+    if not isinstance(mixer.part, HasStep):
+        return
+    later, half, everywhere = x.clone(), x.shape[1] // 2, torch.ones_like(valid)
+    later[:, half:] += 1
+    before, after = mixer(x, everywhere)[:, :half], mixer(later, everywhere)[:, :half]
+    require_close(after, before, "later frames change earlier outputs")
+
+
 def _made(factory: Factory) -> tuple["_Called", Tensor, Tensor]:
+    """The part in evaluation, frames (b, s, d), and which of them are valid."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         mixer = factory(DIM)
@@ -138,14 +173,15 @@ def _made(factory: Factory) -> tuple["_Called", Tensor, Tensor]:
 
 
 class _Called:
-    """A mixer, called with frames of which only the valid ones are known."""
+    """A mixer or block, called with frames of which only the valid ones are known, and perhaps times."""
 
-    def __init__(self, mixer: Mixer) -> None:
-        self.mixer, self._takes_valid = mixer, takes_valid(mixer)
+    def __init__(self, part: Mixer) -> None:
+        self.part, self._takes_valid = part, takes_valid(part)
 
-    def __call__(self, x: Tensor, valid: Tensor) -> Tensor:
-        return self.mixer(x, valid) if self._takes_valid else self.mixer(x, Frames(valid))  # type: ignore[arg-type]
+    def __call__(self, x: Tensor, valid: Tensor, times: Tensor | None = None) -> Tensor:
+        frames = Frames(valid, times)
+        return self.part(x, valid) if self._takes_valid else self.part(x, frames)  # type: ignore[arg-type]
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Those of the mixer, if it has any."""
-        return self.mixer.named_parameters() if isinstance(self.mixer, nn.Module) else iter(())
+        """Those of the part, if it has any."""
+        return self.part.named_parameters() if isinstance(self.part, nn.Module) else iter(())

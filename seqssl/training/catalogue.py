@@ -1,11 +1,11 @@
-"""The catalogue of a run: what each of its metrics means, how it is printed, who shows and who judges it.
+"""The catalogue of a run: what its metrics mean, how and where they are shown, and which rules read them.
 
 Objectives declare what they report (`stats`, see `seqssl.model.types.Stat`); the rest is built in
 (`seqssl.training.metrics`). Progress lines, tables, reports and health rules read the catalogue and know no
 objective by name, so an objective may be called anything. Nothing here imports torch.
 
-Metrics are named `<group>/<name>`; those of an objective have its name as their group, and `loss/<objective>`
-is its loss. With several kinds of data, `<stream>/` stands before them in a record.
+Metrics are named `<group>/<name>`. The group of an objective's metrics is its name, and its loss is
+`loss/<objective>`. In the records of a joint run, `<stream>/` comes before each name.
 """
 
 import json
@@ -30,7 +30,7 @@ FILE = "catalogue.json"
 
 @runtime_checkable
 class Declares(Protocol):
-    """What an objective may offer: the meaning of what it reports. One without shows its loss alone."""
+    """What an objective may offer: the meaning of its statistics. Without it, only its loss is shown."""
 
     @property
     def stats(self) -> "tuple[Stat, ...]":
@@ -40,22 +40,22 @@ class Declares(Protocol):
 
 @runtime_checkable
 class Explains(Protocol):
-    """What a task may offer: what its loss terms report. Of one without, the losses alone are shown."""
+    """What a task may offer: the meaning of what its loss terms report. Without it, only losses are shown."""
 
     def stats(self, stream: str) -> "Mapping[str, tuple[Stat, ...]]":
-        """The statistics of each term, for one kind of data."""
+        """The statistics of each term, for one stream."""
         ...
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The metrics of one kind of data, in the order in which people see them."""
+    """The metrics of one stream, in the order in which people see them."""
 
     metrics: tuple[Metric, ...]
 
     @classmethod
     def of(cls, objectives: "Mapping[str, Objective]") -> "Catalogue":
-        """What these objectives declare and what is built in; UserError where they cannot be told apart."""
+        """The built-in metrics and those that these objectives declare; UserError where names clash."""
         return cls.from_stats({name: stats_of(objective) for name, objective in objectives.items()})
 
     @classmethod
@@ -87,17 +87,17 @@ class Catalogue:
 
 
 def stats_of(objective: "Objective") -> "tuple[Stat, ...]":
-    """What an objective declares."""
+    """The statistics that an objective declares; () for one that declares none."""
     return objective.stats if isinstance(objective, Declares) else ()
 
 
 def in_words(name: str) -> str:
-    """A name of a configuration as words."""
+    """A name of the configuration as words: underscores become spaces."""
     return name.replace("_", " ")
 
 
 def _declared(objective: str, stat: "Stat", *, alone: bool) -> Metric:
-    """The metric of a declared statistic; `alone`: no other one says the same in a line of progress."""
+    """The metric of a declared statistic; `alone` means that no other one has its short name."""
     if stat.name == "loss":  # the term itself, which is shown as all losses are
         return Metric(
             name=f"loss/{objective}", words=stat.words, unit="nats", rule=stat.rule, objective=objective
@@ -119,7 +119,7 @@ def _declared(objective: str, stat: "Stat", *, alone: bool) -> Metric:
 
 
 def _classic() -> Catalogue:
-    """What runs mean that were trained before catalogues were stored: their objectives had these names."""
+    """The catalogue of runs from before catalogues were stored: their objectives had these names."""
     known = (("contrastive", "chance", "contrastive acc"), ("masked_prediction", "trivial", "prediction acc"))
     rules: tuple[Rule, ...] = ("discrimination", "prediction")
     accuracies = [
@@ -143,12 +143,12 @@ def _classic() -> Catalogue:
 
 
 CLASSIC = _classic()
-Catalogues = Mapping[str, Catalogue]  # of each stream; that of a lone one is called ""; empty: see CLASSIC
+Catalogues = Mapping[str, Catalogue]  # by stream, "" for a lone one; empty: CLASSIC holds for all
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A metric as it stands in a record, with the baselines that stand there too."""
+    """The value of a metric in a record, with the values of those of its baselines that are there too."""
 
     name: str
     value: float
@@ -158,7 +158,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Part:
-    """What a record says of one kind of data; under "" stands all of a lone one, else what is common."""
+    """What a record says of one stream.
+
+    Under the name "" is everything where there is one kind of data, and in a joint run what is common to its
+    streams.
+    """
 
     stream: str
     kind: str  # train | valid | event
@@ -167,19 +171,19 @@ class Part:
     catalogue: Catalogue
 
     def get(self, name: str) -> float | None:
-        """A metric of this name."""
+        """The value of a metric by its name; None where the record lacks it."""
         return self.metrics.get(name)
 
     def figures(self, place: Place) -> Iterator[Figure]:
-        """What is shown at a place, in the order of the catalogue; of several codebooks, cards show all."""
+        """What is shown at a place, in catalogue order; where each codebook has one, only cards show all."""
         for metric in self.catalogue.metrics:
             if place in metric.places:
                 found = self.figures_of(metric)
-                has_own_words = "*" in metric.short  # others could not be told apart in a line
+                has_own_words = "*" in metric.short  # without, figures could not be told apart in a line
                 yield from found if has_own_words or place == "card" else islice(found, 1)
 
     def figures_of(self, metric: Metric) -> Iterator[Figure]:
-        """The metric, once for each codebook or loss term where there are several."""
+        """The figure of a metric; several where it is reported for each codebook or loss term."""
         against = [(base, self.metrics[base.name]) for base in metric.against if base.name in self.metrics]
         for name, value in self.metrics.items():
             if metric.star(name) is not None:
@@ -187,12 +191,12 @@ class Part:
 
 
 def by_stream(record: Mapping[str, Value], catalogues: Catalogues) -> list[Part]:
-    """The record of each kind of data, after what is common to all.
+    """A record in parts, one for each stream, after what is common to all.
 
-    Values that are no numbers are left out; those that JSON cannot hold are read from their names.
+    Only numbers are kept. "nan" and "inf", which JSON can hold as text only, are numbers too.
     """
     streams = {name for name in catalogues if name}
-    if not catalogues:  # a run without: each stream has a loss of its own
+    if not catalogues:  # a run from before catalogues: every stream has a loss of its own
         streams = {key.partition("/")[0] for key in record if key.endswith("/loss")} - {"loss"}
     found: dict[str, dict[str, float]] = {"": {}}
     for key, value in record.items():
@@ -234,7 +238,7 @@ def read(run: Path) -> Catalogues:
 
 
 def _parsed(text: str) -> dict[str, Catalogue]:
-    """Catalogues from JSON; fields that a later version has added are left out."""
+    """Catalogues from JSON text; fields that only later versions know are left out."""
     names = {kind: {field.name for field in fields(kind)} for kind in (Metric, Baseline)}
     found = {}
     for stream, entries in json.loads(text)["streams"].items():

@@ -25,14 +25,14 @@ Sums = dict[str, float | list[float] | list[list[float]]]
 
 
 class OptimizerState(TypedDict):
-    """What an optimizer remembers."""
+    """The state of an optimizer."""
 
     tensors: dict[str, Tensor]  # "<number of the parameter>.<name>"
     groups: list[ParamGroup]
 
 
 class State(TypedDict):
-    """Where a run stands, as JSON."""
+    """How far a run is, in values that JSON can hold."""
 
     update: int
     cursor: int
@@ -42,7 +42,7 @@ class State(TypedDict):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read back."""
+    """A checkpoint that was read."""
 
     path: Path
     format: int
@@ -52,7 +52,7 @@ class Checkpoint:
 
 
 def save(path: Path, weights: Mapping[str, Tensor], optimizer: OptimizerState | None, state: State) -> None:
-    """Write a checkpoint folder under a temporary name, then rename it."""
+    """Write a checkpoint folder under a temporary name, then rename it; UserError where that fails."""
     partial = path.with_name(f"{path.name}.partial")
     groups: dict[str, list[ParamGroup]] = {}
     try:
@@ -63,11 +63,12 @@ def save(path: Path, weights: Mapping[str, Tensor], optimizer: OptimizerState | 
             save_file(_cpu(optimizer["tensors"]), partial / "optimizer.safetensors")
             groups = {"param_groups": optimizer["groups"]}
         (partial / "state.json").write_text(json.dumps({"format": FORMAT, **state, **groups}))
-        if path.exists():
+        if path.exists():  # as `best` does; a folder cannot be renamed to one that has content
             shutil.rmtree(path)
         partial.rename(path)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
+        # safetensors tells a full disk by its message alone.
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         reason = "the disk is full: free some space, or set out= to another disk" if full else str(error)
         raise UserError(
@@ -77,18 +78,22 @@ def save(path: Path, weights: Mapping[str, Tensor], optimizer: OptimizerState | 
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what a kill left half-written."""
+    """Delete all but the newest `keep` checkpoints, and what a killed run left half-written."""
     for path in [*numbered(folder)[: -max(1, keep)], *folder.glob("*.partial")]:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def numbered(folder: Path) -> list[Path]:
     """step-* folders, oldest first."""
+    # By name: the numbers in names have leading zeros.
     return sorted(path for path in folder.glob("step-*") if path.suffix != ".partial")
 
 
 def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that can be read, and a message for each newer one that cannot."""
+    """The newest checkpoint that can be read, and a message for each newer one that cannot.
+
+    None where there is no checkpoint; UserError where there are some and none can be read.
+    """
     problems: list[str] = []
     for path in reversed(numbered(folder)):
         try:
@@ -105,7 +110,7 @@ def latest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """Read a checkpoint folder."""
+    """Read a checkpoint folder; UserError where it is damaged, or of a format that is not known here."""
     optimizer_file = path / "optimizer.safetensors"
     try:
         stored = json.loads((path / "state.json").read_text())
@@ -118,6 +123,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
             tensors = load_file(optimizer_file, device=str(device))
             optimizer = OptimizerState(tensors=tensors, groups=stored["param_groups"])
         number = stored["format"]
+        # The state of another format is not looked at: it would be called damaged, and it is only unknown.
         state = _state_of(stored) if number in READABLE else State(update=0, cursor=0, best=None, tally={})
     except (OSError, ValueError, AttributeError, TypeError, SafetensorError) as error:
         raise UserError(f"the checkpoint {path} is damaged or incomplete ({error}).") from error
@@ -130,9 +136,9 @@ def read(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
 
 
 def _state_of(stored: Mapping[str, object]) -> State:
-    """The JSON of a checkpoint, checked; ValueError for values of other types."""
+    """The progress of a run from state.json; ValueError for values of other types."""
     numbers = {name: stored.get(name, 0) for name in ("update", "cursor")}
-    best, tally = stored.get("best"), stored.get("tally", {})
+    best, tally = stored.get("best"), stored.get("tally", {})  # format 1 had none under this name
     for name, value in numbers.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ValueError(f"{name} in state.json is {value!r}")
@@ -162,9 +168,10 @@ def fitting(model: nn.Module, saved: Checkpoint) -> dict[str, Tensor]:
 
 
 def renamed(saved: Checkpoint, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Saved weights by the names of today, where an older format had others.
+    """The saved weights under today's names, where an older format had others.
 
-    A task of a user's own may hold the model as a part; its prefix is then taken off.
+    A user's task may have saved the model as a part of its own. The prefix of that part is then removed, and
+    what does not belong to the part is left out.
     """
     given = dict(saved.model)
     if saved.format == 1:  # the quantizer was a part of the model, not of its targets
@@ -173,6 +180,7 @@ def renamed(saved: Checkpoint, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
             old = re.sub(r"(^|\.)targets\.(?:first\.|second\.)?quantizer\.", r"\1quantizer.", old)
             if old in given:
                 given[name] = given.pop(old)
+    # Each pre-training model has this weight once, so its name tells where in a larger model that model is.
     marker = "input_projection.weight"
     holders = [name.removesuffix(marker) for name in given if name.endswith(f".{marker}")]
     if marker in own and marker not in given and len(holders) == 1:
@@ -182,22 +190,22 @@ def renamed(saved: Checkpoint, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, saved: Checkpoint) -> None:
-    """Load the weights; UserError unless names and shapes match exactly."""
-    model.load_state_dict(fitting(model, saved), strict=False)  # second names are not in the checkpoint
+    """Load saved weights; UserError unless names and shapes match exactly."""
+    model.load_state_dict(fitting(model, saved), strict=False)  # second names of shared weights are not in it
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, each under its first name: parts may share them."""
+    """Parameters and buffers, each once and under its first name: parts may share them."""
     first: dict[int, str] = {}
     return {
         name: tensor
-        for name, tensor in model.state_dict(keep_vars=True).items()
+        for name, tensor in model.state_dict(keep_vars=True).items()  # copies would hide what is shared
         if first.setdefault(id(tensor), name) == name
     }
 
 
 def state_of(optimizer: Optimizer) -> OptimizerState:
-    """What an optimizer remembers, its tensors by number of the parameter and name."""
+    """The state of an optimizer, with tensors named by the number of the parameter and their own name."""
     state = optimizer.state_dict()
     tensors = {
         f"{index}.{key}": value for index, slots in state["state"].items() for key, value in slots.items()
@@ -206,7 +214,7 @@ def state_of(optimizer: Optimizer) -> OptimizerState:
 
 
 def load_optimizer(optimizer: Optimizer, saved: OptimizerState) -> None:
-    """Restore what `state_of` gave."""
+    """Restore the state that `state_of` gave."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in saved["tensors"].items():
         index, _, key = name.partition(".")
@@ -215,5 +223,5 @@ def load_optimizer(optimizer: Optimizer, saved: OptimizerState) -> None:
 
 
 def _cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Plain tensors in main memory, as safetensors stores them."""
+    """The tensors in main memory, detached and contiguous, as safetensors wants them."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -14,10 +14,11 @@ def code_summary(
     """Metrics of the codes that frames had as targets, and of the objectives that predict them.
 
     `sums` holds "codes" (g v), how often each entry was the target of a masked frame, learned codebooks
-    first; "usage" (l v), the sum over masked frames of the learned ones' soft use; the numbers of "masked"
-    and "maskable" frames; and of each objective of `predicting` its "<name>/count" of frames, "<name>/nats"
-    (g) and, where there are several codebooks, "<name>/accuracy_<g>". What concerns symbols or learned codes
-    alone is said of the first of those objectives. `word`: the symbols that one given code stands for.
+    first; "usage" (l v), the sum over masked frames of the soft use of the learned ones; and the numbers of
+    "masked" and "maskable" frames. For each objective of `predicting` it holds "<name>/count" of frames,
+    "<name>/nats" (g) and, where there are several codebooks, "<name>/accuracy_<g>". Metrics of symbols alone,
+    or of learned codes alone, are taken from the first of these objectives. `word` is the number of symbols
+    that one code stands for.
     """
     counts, usage, masked = sums["codes"], sums["usage"], sums["masked"].clamp(min=1)
     num_books, num_learned = len(counts), len(usage)
@@ -51,9 +52,9 @@ def mean(values: Sequence[float]) -> float:
 
 
 def symbol_metrics(counts: Tensor, nats: Tensor, word: int) -> dict[str, float]:
-    """How well symbols that the data give are predicted: bits for each, beside the entropy of their counts.
+    """How well symbols given by the data are predicted: bits for each, beside the entropy of their counts.
 
-    `counts` (g v) and `nats` (g) are of the codes that stand for `word` symbols each.
+    `counts` (g v) and `nats` (g) are those of codes that stand for `word` symbols each.
     """
     shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
     return {

@@ -11,14 +11,14 @@ NOT_FINITE = ("nan", "inf", "-inf")  # how `write` spells what JSON cannot hold
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """The records of a metrics file; what is none (a line cut by a kill) is left out."""
+    """The records of a metrics file; other lines are left out, as one that a kill has cut short."""
     if path.exists():
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         yield from (record for record in map(_parsed, lines) if record is not None)
 
 
 def _parsed(line: str) -> Record | None:
-    """The record of a line, which has a kind and a step; None for anything else."""
+    """The record in a line; None for a line that is none, or has no kind or no finite step."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -30,7 +30,7 @@ def _parsed(line: str) -> Record | None:
 
 
 def number_of(value: Value) -> float | None:
-    """A value of a record as a number, also one that stands there by its name; None for anything else."""
+    """A value of a record as a number, which "nan" and "inf" are too; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str) and value not in NOT_FINITE:
@@ -53,7 +53,7 @@ class MetricsLog:
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at + 1)
 
     def _forget_after(self, step: int) -> list[Record]:
-        """Drop records that a killed run wrote after its last checkpoint: they will come again."""
+        """Drop records after a step, as a resumed run writes them again; returns those that are kept."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -65,7 +65,7 @@ class MetricsLog:
         return [record for _, record in kept]
 
     def write(self, record: Record) -> None:
-        """Append one record; floats that JSON cannot hold become their names."""
+        """Append one record; floats that JSON cannot hold are written as text."""
         safe = {
             key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in record.items()
@@ -78,7 +78,7 @@ class MetricsLog:
                     self._board.add_scalar(f"{record['kind']}/{key}", value, record["step"])
 
     def close(self) -> None:
-        """Flush and close."""
+        """Flush and close both files."""
         self._file.close()
         self._board.close()
 

@@ -41,7 +41,7 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Units:
-    """What turns counts of the loop into figures for people."""
+    """What turns counts of input steps into figures for people."""
 
     rate_hz: float | None = None  # input steps per second of real input
     flops_per_input: float | None = None  # forward and backward, per input step
@@ -50,7 +50,7 @@ class Units:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What of a configuration the loop reads."""
+    """The part of a configuration that the loop reads."""
 
     train: TrainConfig
     optim: OptimConfig
@@ -61,10 +61,10 @@ class Settings:
 
 @dataclass
 class Trainer:
-    """Runs a task to its last update; `fit` reads top to bottom, the rest is its vocabulary.
+    """Trains a task to its last update. Read `fit` first: the other methods are its steps.
 
-    `observe` looks at each record and returns findings (anything with a `str`); what happens then is the
-    `health` policy's business.
+    `observe` looks at each record and returns findings (anything with a `str`); the `health` policy decides
+    what happens then.
     """
 
     settings: Settings
@@ -81,7 +81,7 @@ class Trainer:
     observe: Callable[[Mapping[str, Value]], Sequence[object]] = lambda record: ()
 
     def fit(self) -> dict[str, float]:
-        """Train until `train.num_updates` are done, from what the run folder holds; held-out metrics."""
+        """Train until `train.num_updates` are done, from what the run folder holds; the held-out metrics."""
         train = self.settings.train
         # Wrapping comes first: where ranks share out the weights, an optimizer must know the shares.
         self.runner = self.parallel.wrap(StepModule(self.task))
@@ -96,7 +96,7 @@ class Trainer:
             self.observe(record)  # the health rules remember what came before
         for text in problems:
             self.event("resume", text)
-        self.recent: list[tuple[int, Tensor, list[str]]] = []  # gradient norms since the last log, with keys
+        self.recent: list[tuple[int, Tensor, list[str]]] = []  # update, norm and keys since the last record
         self.started = self.interval_started = time.monotonic()
         batches = self.data.endless(self.cursor, self.parallel.rank, self.parallel.size)
         latest: dict[str, float] = {}
@@ -111,6 +111,7 @@ class Trainer:
                         latest = self.evaluate()
                     if last or self.update % train.save_every == 0:
                         self.save()
+                    # A signal may reach one rank alone, or all at different updates; they must stop together.
                     if self.parallel.any(interrupted(), self.device):
                         self.interrupt()
             self.event("done", f"{self.update} updates")
@@ -118,7 +119,7 @@ class Trainer:
             self.reporter.close()
             if self.log is not None:
                 self.log.close()
-        return latest or self.evaluate_quietly()
+        return latest or self.evaluate_quietly()  # a run that was finished before has no update left
 
     def step(self, batches: list[Batch]) -> None:
         """One optimizer update from this rank's micro-batches."""
@@ -127,6 +128,7 @@ class Trainer:
         rate = optim.learning_rate(settings.optim, self.update, num_updates)
         temperature = optim.temperature(settings.temperature, self.update, num_updates)
         optim.set_rate(self.optimizer, rate)
+        # Numbered over ranks, as batches are: two ranks draw what one with twice the micro-batches draws.
         draws = [
             Draws((settings.seed, self.update, micro * ranks.size + ranks.rank), temperature)
             for micro in range(len(batches))
@@ -146,9 +148,10 @@ class Trainer:
         self.reporter.advance()
 
     def global_counts(self, plans: Sequence[Plan]) -> dict[str, Tensor]:
-        """What each term is a sum over in this update: all micro-steps of all ranks together.
+        """What each term is a sum over in this update: all micro-batches of all ranks together.
 
-        One exchange for all terms, before the first forward pass, for every micro-step divides by these.
+        One exchange for all terms, before the first forward pass, because every micro-batch divides by these
+        numbers.
         """
         names = [*plans[0].counts]
         local = [sum(float(plan.counts[name]) for plan in plans) for name in names]
@@ -158,9 +161,9 @@ class Trainer:
     def backward(
         self, batch: Batch, plan: Plan, draws: Draws, counts: Mapping[str, Tensor], *, is_last: bool
     ) -> None:
-        """Forward and backward of one micro-batch; ranks exchange gradients at the last one.
+        """Forward and backward pass of one micro-batch; ranks exchange gradients at the last one.
 
-        Each term is divided by its global count, never by its own: two micro-steps, or two ranks, then give
+        Each term is divided by its global count, never by its own: two micro-batches, or two ranks, then give
         the gradient of one big batch, whatever a term counts.
         """
         # Dropout draws from torch's global generator, which must not depend on what came before.
@@ -169,6 +172,7 @@ class Trainer:
             output = self.runner(batch.to(self.device), plan.to(self.device), draws)
             loss = torch.zeros((), device=self.device)
             for name, total in output.terms.items():
+                # A product drops a term without counts: to branch on a count would wait for the device.
                 mean = total / counts[name].clamp(min=1) * (counts[name] > 0)
                 loss = loss + output.weights[name] * mean
         # Ranks average their gradients, where the sum is wanted.
@@ -189,7 +193,7 @@ class Trainer:
         self.tally, self.interval_started = Tally(), now
         bad = [(step, keys) for step, norm, keys in self.recent if not math.isfinite(norm)]
         self.recent.clear()
-        for step, keys in bad:
+        for step, keys in bad:  # before the record: the health rule that reads it names these rows
             self.event("nonfinite", f"the gradient of update {step} is not finite; it was dropped", keys=keys)
         self.record("train", metrics)
 
@@ -210,6 +214,7 @@ class Trainer:
         """Held-out metrics; keeps the weights with the lowest held-out loss as `best`."""
         began = time.monotonic()
         metrics = self.evaluate_quietly()
+        # The first rank decides alone, and tells all: gathering the weights takes every rank.
         loss = metrics.get("loss", math.inf) if self.parallel.is_first else math.inf
         if self.parallel.any(loss < self.best, self.device):
             weights, _ = self.parallel.gather_state(self.task.model)
@@ -223,14 +228,14 @@ class Trainer:
         return metrics
 
     def evaluate_quietly(self) -> dict[str, float]:
-        """Held-out metrics; nothing on ranks that take no part."""
+        """Held-out metrics, without a record; {} on ranks that take no part."""
         if not self.parallel.evaluates:
             return {}
         with autocast(self.device, self.precision):
             return self.task.evaluate(self.held_out()) | dict(self.references)
 
     def record(self, kind: str, metrics: Mapping[str, float]) -> None:
-        """Write a record, show it, and let the health rules see it."""
+        """Write a record, show it, and let the health rules see it; on the first rank alone."""
         if self.log is None:
             return
         record: dict[str, Value] = {"kind": kind, "step": self.update}
@@ -263,18 +268,18 @@ class Trainer:
                 self.reporter.say(f"{name}: {message}")
 
     def interrupt(self) -> None:
-        """Save and stop."""
+        """Save, say so, and raise Interrupted."""
         self.save()
         self.event("interrupt", "saved; run the same command again to go on")
         raise Interrupted(f"interrupted at update {self.update}; saved to {self.checkpoints}")
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints live."""
+        """The folder of the checkpoints."""
         return self.run / "checkpoints"
 
     def state(self) -> checkpoint.State:
-        """Where the run stands, beside its weights and its optimizer."""
+        """How far the run is, without its weights and its optimizer."""
         return checkpoint.State(
             update=self.update,
             cursor=self.cursor,
@@ -292,7 +297,7 @@ class Trainer:
         self.parallel.barrier()
 
     def resume(self) -> list[str]:
-        """Restore the newest whole checkpoint, if there is one; returns what to tell."""
+        """Restore the newest whole checkpoint, if there is one; returns lines for the user."""
         saved, problems = checkpoint.latest(self.checkpoints)
         if saved is None:
             return problems
@@ -307,8 +312,8 @@ class Trainer:
 def clip_gradients(parameters: Iterable[Tensor], norm: Tensor, max_norm: float) -> None:
     """Scale gradients of the global norm `norm` to one of at most `max_norm`.
 
-    A gradient that is not finite is dropped whole, on the device, so that one bad batch cannot poison the
-    weights and nothing has to wait.
+    A gradient that is not finite is dropped whole, on the device: so one bad batch cannot poison the weights,
+    and nothing has to wait.
     """
     trained = [p for p in parameters if p.grad is not None]
     clip_grads_with_norm_(trained, max_norm, norm)
@@ -318,7 +323,7 @@ def clip_gradients(parameters: Iterable[Tensor], norm: Tensor, max_norm: float) 
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """Matrix products in `precision`; float32 is the identity."""
+    """A context for matrix products in `precision`; float32 changes nothing."""
     return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
 
 

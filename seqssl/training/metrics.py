@@ -1,4 +1,4 @@
-"""What a metric is to people, and the metrics that the loop and the codebooks report.
+"""What a metric means to people, and the metrics that the loop and the codebooks report.
 
 Those of objectives are declared by them: see `seqssl.training.catalogue`, which holds all of a run.
 """
@@ -6,7 +6,7 @@ Those of objectives are declared by them: see `seqssl.training.catalogue`, which
 from dataclasses import dataclass
 from typing import Literal
 
-# count: out of its baseline; rate: so many a second
+# count: so many of its baseline; rate: so many per second
 Unit = Literal["share", "nats", "bits", "number", "count", "rate"]
 Place = Literal["line", "table", "card"]  # a line of progress, the table of a run, the head of its report
 Rule = Literal["", "discrimination", "prediction", "evenness", "codebook", "variance", "stability"]
@@ -19,7 +19,7 @@ EVERYWHERE: tuple[Place, ...] = ("line", "table", "card")
 
 @dataclass(frozen=True)
 class Baseline:
-    """A metric that another one is read against: what no learning would give, or the most there can be."""
+    """A metric that another one is compared with: what no learning would give, or the largest value."""
 
     name: str
     words: str
@@ -32,7 +32,7 @@ class Metric:
 
     A `*` in the name stands for the number of a codebook, or for the name of a loss term. Metrics with the
     same `panel` share a set of axes of the report. `rule` names the health rule that reads the metric;
-    "evenness" marks the loss of the objective that keeps codes in use, which remedies name.
+    "evenness" marks the loss that keeps codes in use, because remedies name its objective.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Metric:
     unit: Unit = "number"
     against: tuple[Baseline, ...] = ()  # the easiest to beat first
     rule: Rule = ""
-    objective: str = ""  # whose it is; "" = built in
+    objective: str = ""  # the one that reports it; "" = built in
     panel: str = ""
     is_log: bool = False  # whether the panel's axis is logarithmic
     places: tuple[Place, ...] = ()
 
     def star(self, name: str) -> str | None:
-        """What stands for the `*` in a metric of this kind, "" without one; None for another metric."""
+        """What the `*` stands for in a name, "" if this metric has no `*`; None for another's name."""
         start, star, end = self.name.partition("*")
         fits = name.startswith(start) and name.endswith(end) and len(name) > len(start) + len(end)
         if not star:
@@ -55,7 +55,7 @@ class Metric:
         return name[len(start) : len(name) - len(end)] if fits else None
 
     def print(self, value: float) -> str:
-        """A value as people read it."""
+        """A value as text for people."""
         return format(value, FORMATS.get(self.unit, ".4g"))
 
 

@@ -32,7 +32,7 @@ def temperature(config: TemperatureConfig, update: int, num_updates: int) -> flo
     """Gumbel temperature of update number `update`.
 
     A run shorter than the planned one decays faster in proportion, so that it ends where the planned one
-    would; a fixed decay would leave it in the high-noise regime.
+    would. A fixed decay would leave it in the high-noise regime.
     """
     hurry = max(1.0, config.planned_updates / max(1, num_updates))
     return max(config.end, config.start * math.pow(config.decay, update * hurry))
@@ -55,7 +55,7 @@ class HasParameterGroups(Protocol):
 
 
 def trained_parameters(task: Task) -> list[ParameterGroup]:
-    """What an optimizer is to change: the task's own groups, else all parameters of its model alike."""
+    """What an optimizer is to change: the task's own groups, else all parameters of its model."""
     if isinstance(task, HasParameterGroups):
         return task.parameter_groups()
     return [ParameterGroup(params=[p for p in task.model.parameters() if p.requires_grad], lr_scale=1.0)]
@@ -78,6 +78,6 @@ def make_optimizer(config: OptimConfig, groups: Sequence[ParameterGroup]) -> Opt
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """Give every group its multiple of the rate; groups of runs from before have none."""
+    """Give every group its multiple of the rate; groups of older checkpoints have none, and get the rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)

@@ -24,15 +24,15 @@ from torch.optim import Optimizer
 from seqssl.errors import FirstRankFailed
 from seqssl.training.checkpoint import OptimizerState, load_optimizer, state_of, weights_of
 
-if dist.is_available():  # imported later, its functions' defaults would keep the process group for ever
+if dist.is_available():  # imported later, defaults of its functions would hold the process group
     import torch.distributed.nn
 
-PATIENCE = timedelta(hours=12)  # of ranks that wait for another: the first prepares the data
+PATIENCE = timedelta(hours=12)  # of ranks that wait for one another: the first prepares the data
 T = TypeVar("T")
 
 
 class Parallel(ABC):
-    """This process among its peers, and how they share a model."""
+    """This process among its peers, and the way they share a model."""
 
     rank: int = 0
     size: int = 1
@@ -69,9 +69,10 @@ class Parallel(ABC):
         return flag if self.size == 1 else bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
 
     def first(self, work: Callable[[], T], device: torch.device) -> T | None:
-        """What the first rank gets from `work`, there, while the others wait; None on those.
+        """The result of `work`, which only the first rank does while the others wait; None on the others.
 
-        What `work` raises ends all ranks; the others raise `FirstRankFailed`.
+        An error in `work` ends all ranks: the first raises it, the others raise `FirstRankFailed`. Every rank
+        must call this.
         """
         result, error = None, None
         if self.is_first:
@@ -99,8 +100,8 @@ class Parallel(ABC):
         optimizer: Optimizer,
         state: OptimizerState | None,
     ) -> None:
-        """Load what `gather_state` gave, which fits; None leaves the optimizer. Every rank must call it."""
-        model.load_state_dict(weights, strict=False)  # what goes by a second name is not among them
+        """Load fitting state from `gather_state`; None leaves the optimizer. Every rank must call it."""
+        model.load_state_dict(weights, strict=False)  # second names of shared weights are not in it
         if state is not None:
             load_optimizer(optimizer, state)
 
@@ -117,7 +118,7 @@ class Alone(Parallel):
         return module
 
     def micro_step(self, runner: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
-        """Nothing."""
+        """A context that does nothing."""
         return nullcontext()
 
     def sum(self, value: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ class Alone(Parallel):
         return value
 
     def barrier(self) -> None:
-        """Nobody to wait for."""
+        """There is nobody to wait for."""
 
 
 class Replicated(Parallel):
@@ -139,7 +140,7 @@ class Replicated(Parallel):
         self.some_unused = some_unused
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module in DistributedDataParallel; parts with an `all_reduce` sum over ranks from now on."""
+        """The module in DistributedDataParallel; from now on `all_reduce` of its parts sums over ranks."""
         for part in module.modules():
             if hasattr(part, "all_reduce"):
                 setattr(part, "all_reduce", sum_over_ranks)  # noqa: B010
@@ -151,7 +152,7 @@ class Replicated(Parallel):
         return replicate(broadcast_buffers=False)
 
     def micro_step(self, runner: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
-        """Gradients stay here until the last micro-step: one exchange for an update."""
+        """Keeps gradients on this rank until the last micro-step: one exchange for an update."""
         if is_last or not isinstance(runner, nn.parallel.DistributedDataParallel):
             return nullcontext()
         held: AbstractContextManager[None] = runner.no_sync()
@@ -182,7 +183,7 @@ def start(device: torch.device, *, some_unused: bool = False) -> Parallel:
 
 
 def stop(parallel: Parallel) -> None:
-    """Leave the process group; its threads end with the last that refers to it, at exit at the latest."""
+    """Leave the process group; its threads end with the last reference to it, at exit at the latest."""
     if parallel.size > 1 and dist.is_initialized():
         groups = [dist.group.WORLD]
         dist.destroy_process_group()
@@ -192,9 +193,9 @@ def stop(parallel: Parallel) -> None:
 def _end_threads(groups: list[dist.ProcessGroup | None]) -> None:
     """Join the threads of left groups while Python still runs.
 
-    One that drops a tensor after that aborts the process (github.com/pytorch/pytorch/issues/190489). The
-    parallel model is in cycles and refers to its group; what is dropped last is the group in Python's own
-    hands, which gives up the interpreter lock while it waits for the threads.
+    A thread that drops a tensor later aborts the process (github.com/pytorch/pytorch/issues/190489). The
+    parallel model is in reference cycles and refers to its group, hence the collection. The last reference is
+    the one in Python's own hands: it gives up the interpreter lock while it waits for the threads.
     """
     gc.collect()
     groups.clear()
@@ -211,12 +212,14 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
+        """The sum over ranks."""
         x = x.clone()
         dist.all_reduce(x)
         return x
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> Tensor:
+        """The sum of all ranks' gradients."""
         grad = grads[0].clone()
         dist.all_reduce(grad)
         return grad

@@ -18,7 +18,7 @@ def describe(record: Record, catalogues: Catalogues) -> str:
 
 
 def _words(figure: Figure) -> str:
-    """A metric as a line of progress has it: its words, its value, and what it is read against."""
+    """A metric in a progress line: its words, its value, and the baselines that it is compared with."""
     metric, value = figure.metric, figure.metric.print(figure.value)
     words = (metric.short or metric.words).replace("*", metric.star(figure.name) or "")
     against = [(base.short or base.words, metric.print(number)) for base, number in figure.against]
@@ -53,7 +53,7 @@ class Reporter:
             self._bar.advance(self._task)
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self.console.print(text, markup=False)
 
     def close(self) -> None:

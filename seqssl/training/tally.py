@@ -1,4 +1,4 @@
-"""The tally: sums over the steps between two records, turned into numbers once."""
+"""The tally: sums of metrics over the steps between two records, turned into numbers once."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,25 +13,26 @@ Summarize = Callable[[dict[str, Tensor], str], dict[str, float]]  # sums of a st
 
 
 class Tally:
-    """Running sums. Tensors stay on their device until `close`, so adding never waits for it.
+    """Running sums. Tensors stay on their device until `close`, so that adding never waits for it.
 
     Names are `<stream>|term|<term>|<total, weighted or count>`, `<stream>|sum|<statistic>` and
-    `<stream>|data|<count>`, or plain where they are about updates.
+    `<stream>|data|<count>`; those of sums about updates are plain.
     """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
 
     def _add(self, name: str, value: Tensor | float) -> None:
-        """Add to a sum; float64, so that sums over any number of steps stay exact."""
+        """Add to a sum, in float64: so counts stay exact and small values are not lost in large sums."""
         tensor = torch.as_tensor(value).detach().double()
         self.sums[name] = self.sums[name] + tensor if name in self.sums else tensor
 
     def add(self, output: Output, plan: Plan, batch: Batch) -> None:
-        """Count one micro-step in."""
+        """Add one micro-batch: its loss terms, its statistics, and how much data it held."""
         stream = batch.stream
         for name, total in output.terms.items():
             self._add(f"{stream}|term|{name}|total", total)
+            # Weights come with each output, and may change; `close` has nothing but sums.
             self._add(f"{stream}|term|{name}|weighted", output.weights[name] * total)
             self._add(f"{stream}|term|{name}|count", plan.counts[name])
         for name, value in output.sums.items():
@@ -41,29 +42,32 @@ class Tally:
         self._add(f"{stream}|data|padded", float(batch.inputs.shape[0] * batch.inputs.shape[1]))
 
     def add_update(self, grad_norm: Tensor) -> None:
-        """Count one optimizer update in; an update that was skipped for a bad gradient has no norm."""
+        """Add one update; where its gradient was not finite it counts as skipped, with a norm of 0."""
         finite = torch.isfinite(grad_norm)
         self._add("updates", 1.0)
         self._add("skipped", (~finite).double())
+        # Selected on the device: a branch would wait for it in every update.
         self._add("grad_norm", torch.where(finite, grad_norm, 0.0))
 
     def num_inputs(self) -> float:
-        """Input steps counted so far."""
+        """Input steps added so far; waits for the device."""
         return sum(float(value) for name, value in self.sums.items() if name.endswith("|data|input"))
 
     def merge(self, parallel: Parallel, device: torch.device) -> None:
-        """Add the sums of the other ranks, which have seen the same kinds of data.
+        """Add the sums of the other ranks, which have seen the same streams.
 
-        `device`: where ranks can add; NCCL knows nothing of a CPU.
+        `device` is where ranks can add: NCCL has no sums on a CPU.
         """
+        # One exchange for each name, so all ranks must have the same names in the same order. They do: all
+        # micro-batches of an update are of one stream.
         self.sums = {name: parallel.sum(value.to(device)) for name, value in self.sums.items()}
 
     def close(self, summarize: Summarize | None = None) -> dict[str, float]:
-        """The metrics of these steps; the one place that waits for the device.
+        """The metrics of these steps; waits for the device.
 
-        With several streams they are named `<stream>/<metric>`, and `loss` is their mean, weighed by the
-        largest count among the terms of each. `summarize` makes metrics of what is no single number; it is
-        given all statistics, and as `<term>/count` what each term was summed over.
+        With several streams, metrics are named `<stream>/<metric>`, and `loss` is the mean over streams, each
+        weighted by the largest count among its terms. `summarize` makes metrics of statistics that are not
+        single numbers; it is given all statistics, and as `<term>/count` what each term was summed over.
         """
         sums = {name: value.cpu() for name, value in self.sums.items()}
         found = {stream: _StreamSums.of(sums, stream) for stream in _streams_in(sums)}
@@ -78,17 +82,18 @@ class Tally:
         for stream, part in parts.items():
             metrics |= {f"{stream}/{name}" if stream else name: value for name, value in part.items()}
         if "updates" in sums:
+            # If all were skipped, this is 0 / 0: not a number, which the health rules look for.
             metrics["grad_norm"] = float(sums["grad_norm"] / (sums["updates"] - sums["skipped"]))
             metrics["skipped_updates"] = float(sums["skipped"])
         return metrics
 
     def state(self) -> Sums:
-        """The sums as JSON can hold them: float64 survives the round trip bit for bit."""
+        """The sums as JSON can hold them; float64 survives the round trip bit for bit."""
         return {name: value.tolist() for name, value in self.sums.items()}
 
     @classmethod
     def restore(cls, state: Sums, device: torch.device) -> "Tally":
-        """A tally from `state`."""
+        """A tally with the sums that `state` gave."""
         tally = cls()
         tally.sums = {
             name: torch.tensor(value, dtype=torch.float64, device=device) for name, value in state.items()
@@ -97,7 +102,7 @@ class Tally:
 
 
 class _StreamSums:
-    """The sums of one kind of data, sorted by what they are."""
+    """The sums of one stream, sorted by what they are about."""
 
     def __init__(self) -> None:
         self.terms: dict[str, dict[str, Tensor]] = {}
@@ -106,7 +111,7 @@ class _StreamSums:
 
     @classmethod
     def of(cls, sums: Mapping[str, Tensor], stream: str) -> "_StreamSums":
-        """Pick them out by their names."""
+        """Pick the sums of a stream out of all, by their names."""
         found = cls()
         for key, value in sums.items():
             owner, _, rest = key.partition("|")
@@ -125,7 +130,7 @@ class _StreamSums:
         return {f"{name}/count": term["count"] for name, term in self.terms.items()}
 
     def size(self) -> float:
-        """The largest count among the terms: what this stream's loss is mostly a mean over."""
+        """The largest count among the terms: the weight of this stream in the loss of a joint run."""
         return max(float(term["count"]) for term in self.terms.values())
 
     def metrics(self) -> dict[str, float]:
@@ -134,6 +139,7 @@ class _StreamSums:
         for name, term in self.terms.items():
             count = term["count"].clamp(min=1)
             metrics["loss"] += float(term["weighted"] / count * (term["count"] > 0))
+            # Seen frames are divided by the number of masked ones in the loss; people read their own mean.
             shown = self.statistics.get(f"{name}/frames", term["count"]).clamp(min=1)
             metrics[f"loss/{name}"] = float(term["total"] / shown)
         for key, value in self.statistics.items():
@@ -146,5 +152,5 @@ class _StreamSums:
 
 
 def _streams_in(sums: Mapping[str, Tensor]) -> list[str]:
-    """The kinds of data that were counted."""
+    """The names of the streams that were counted."""
     return sorted({key.partition("|")[0] for key in sums if "|" in key})

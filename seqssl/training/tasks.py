@@ -13,11 +13,11 @@ from seqssl.training.catalogue import stats_of
 from seqssl.training.codes import code_summary
 from seqssl.training.tally import Tally
 
-HELD_OUT = 2**31  # in the place of the update in seeds of evaluation: no update has this number
+HELD_OUT = 2**31  # stands for the update in seeds of evaluation; no update has this number
 
 
 class PretrainTask:
-    """Masked pre-training of a model, of one kind of data or several."""
+    """Masked pre-training of a model, of one stream or several."""
 
     def __init__(self, model: PretrainingModel | JointModel, seed: int = 0) -> None:
         self.model, self.seed = model, seed
@@ -46,7 +46,7 @@ class PretrainTask:
         return code_summary(sums, predicting, word=word)
 
     def stats(self, stream: str) -> dict[str, tuple[Stat, ...]]:
-        """What the objectives say that they report."""
+        """The statistics that each objective declares."""
         return {name: stats_of(objective) for name, objective in self.model.of(stream).losses.items()}
 
 
@@ -54,7 +54,8 @@ class PretrainTask:
 def held_out_metrics(task: Task, batches: Iterable[Batch], *, seed: int = 0) -> dict[str, float]:
     """Metrics of a task over batches, by its own `plan` and `step` in evaluation mode.
 
-    Draws depend on `seed` and the number of the batch alone. A task's `evaluate` may be this and no more.
+    Draws depend on `seed` and the number of the batch alone. A task's `evaluate` need not do more than call
+    this.
     """
     tally = Tally()
     device = next(task.model.parameters()).device
@@ -68,11 +69,11 @@ def held_out_metrics(task: Task, batches: Iterable[Batch], *, seed: int = 0) -> 
 
 
 class StepModule(nn.Module):
-    """A task's step as a module, so that a parallel strategy can wrap it: ranks see its forward pass."""
+    """A task's step as a module's forward pass, which a parallel strategy can wrap."""
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        self.model = task.model  # whose parameters are shared
+        self.model = task.model  # its parameters are shared with the wrapper
         self._task = task
 
     def forward(self, batch: Batch, plan: Plan, draws: Draws) -> Output:

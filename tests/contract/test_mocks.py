@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from seqssl import testing
+from seqssl import Batch, Features, testing
 from seqssl.testing import mocks
 from seqssl.testing.mocks.adapters import InParts, NumberFiles
 from seqssl.testing.mocks.annotations import AnnotatedNumbers
+from seqssl.testing.mocks.blocks import BrokenBlock
 from seqssl.testing.mocks.features import SPEC, BrokenFeatures
 from seqssl.testing.mocks.masking import BrokenMasking
 from seqssl.testing.mocks.mixers import BrokenMixer
 from seqssl.testing.mocks.objectives import BrokenObjective
 from seqssl.testing.mocks.quantizers import BrokenQuantizer
+from seqssl.testing.mocks.targets import INPUT_DIM, BrokenTargets
+from seqssl.testing.mocks.tasks import BrokenTask
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +31,7 @@ KINDS = {
     testing.check_quantizer: (BrokenQuantizer, mocks.QUANTIZERS),
     testing.check_masking: (BrokenMasking, mocks.MASKINGS),
     testing.check_mixer: (BrokenMixer, mocks.MIXERS),
+    testing.check_block: (BrokenBlock, mocks.BLOCKS),
     testing.check_objective: (BrokenObjective, mocks.OBJECTIVES),
 }
 CASES = [(check, mock) for check, (_, broken) in KINDS.items() for mock in broken]
@@ -59,6 +63,37 @@ def test_sound_feature_encoder_passes() -> None:
 @pytest.mark.parametrize("mock", mocks.FEATURE_ENCODERS)
 def test_feature_encoders_fail_exactly_what_they_name(mock: Any) -> None:
     assert failures(testing.check_feature_encoder, mock(), SPEC).keys() == mock.fails
+
+
+LENGTHS = torch.tensor([9, 4, 7])
+
+
+def frames_of_a_batch() -> tuple[Batch, Features]:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(3, 9, 2, generator=generator)
+    return Batch(inputs, LENGTHS), Features(torch.randn(3, 9, INPUT_DIM, generator=generator), LENGTHS)
+
+
+def batches() -> list[Batch]:
+    batch = frames_of_a_batch()[0]
+    return [batch, Batch(batch.inputs[:1], batch.lengths[:1])]
+
+
+def test_sound_targets_and_tasks_pass() -> None:
+    testing.check_targets(BrokenTargets, *frames_of_a_batch())
+    testing.check_task(BrokenTask, batches())
+
+
+@pytest.mark.parametrize("mock", mocks.TARGETS)
+def test_targets_fail_exactly_what_they_name(mock: Any) -> None:
+    assert mock.fails
+    assert failures(testing.check_targets, mock, *frames_of_a_batch()).keys() == mock.fails
+
+
+@pytest.mark.parametrize("mock", mocks.TASKS)
+def test_tasks_fail_exactly_what_they_name(mock: Any) -> None:
+    assert mock.fails
+    assert failures(testing.check_task, mock, batches()).keys() == mock.fails
 
 
 @pytest.fixture

@@ -5,12 +5,17 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
 import seqssl
 from seqssl import testing
 from seqssl.data.adapters import SampleSpec
+from seqssl.model.alignment import Alphabet
+from seqssl.model.layers import ConvPosition
+from seqssl.testing.harness import seeded
 from seqssl.testing.objectives import Sizes
 
+LENGTHS = torch.tensor([9, 4, 7])
 QUANTIZERS = {
     "gumbel": partial(seqssl.GumbelProductQuantizer, num_codebooks=2, codebook_size=11, dim=8),
     "gumbel-one-codebook": partial(seqssl.GumbelProductQuantizer, codebook_size=40, dim=5),
@@ -46,6 +51,60 @@ OBJECTIVES = {
     "diversity": lambda sizes: seqssl.DiversityLoss(),
     "feature-penalty": lambda sizes: seqssl.FeaturePenalty(),
 }
+
+
+def mixer(dim: int) -> seqssl.Attention:
+    return seqssl.Attention(dim, num_heads=2)
+
+
+BLOCKS = {
+    "conformer": lambda dim: seqssl.ConformerBlock(mixer(dim), dim, conv_norm="layer"),
+    "conformer-batch": lambda dim: seqssl.ConformerBlock(mixer(dim), dim, conv_norm="batch"),
+    "transformer": lambda dim: seqssl.TransformerBlock(mixer(dim), dim, ffn_dim=20),
+    "position": lambda dim: ConvPosition(dim, kernel=4, groups=2),
+}
+ENCODER = seqssl.PatchEncoder(2, dim=6, patch=2)
+ALPHABET = Alphabet(5, stride=2, channels=1)
+NUMBERS = seqssl.Batch(
+    torch.randn(3, 9, 2, generator=seeded(0)), LENGTHS, codes=torch.arange(30).view(3, 5, 2) % 4
+)
+IDS = seqssl.Batch(torch.randint(0, 5, (3, 9), generator=seeded(0)), LENGTHS)
+
+
+def random_quantizer(width: int) -> seqssl.RandomProjectionQuantizer:
+    return seqssl.RandomProjectionQuantizer(width, num_codebooks=2, codebook_size=9, dim=4)
+
+
+TARGETS = {
+    "learned": (
+        lambda: seqssl.LearnedCodes(seqssl.GumbelProductQuantizer(6, codebook_size=7, dim=4)),
+        NUMBERS,
+    ),
+    "vectors": (lambda: seqssl.LearnedCodes(seqssl.LinearTarget(6, dim=4)), NUMBERS),
+    "given": (lambda: seqssl.GivenCodes((4, 4), 6, 5), NUMBERS),
+    "input": (lambda: seqssl.InputCodes(ENCODER, random_quantizer, 2.0, 2, 6, 5), NUMBERS),
+    "symbols": (lambda: seqssl.SymbolCodes(ALPHABET, 6, 5), IDS),
+    "both": (
+        lambda: seqssl.Both(
+            seqssl.LearnedCodes(seqssl.GumbelProductQuantizer(6, codebook_size=7, dim=4)),
+            seqssl.SymbolCodes(ALPHABET),
+        ),
+        IDS,
+    ),
+}
+
+
+@pytest.mark.parametrize("factory", BLOCKS.values(), ids=BLOCKS)
+@pytest.mark.parametrize(("name", "check"), testing.block_checks())
+def test_blocks(name: str, check: Callable[..., None], factory: Any) -> None:
+    check(factory)
+
+
+@pytest.mark.parametrize(("factory", "batch"), TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize(("name", "check"), testing.targets_checks())
+def test_targets(name: str, check: Callable[..., None], factory: Any, batch: seqssl.Batch) -> None:
+    frames = (LENGTHS + 1) // 2
+    check(factory, batch, seqssl.Features(torch.randn(3, 5, 6, generator=seeded(1)), frames))
 
 
 @pytest.mark.parametrize("factory", QUANTIZERS.values(), ids=QUANTIZERS)

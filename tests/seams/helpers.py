@@ -54,7 +54,7 @@ def rows_of(batch: Batch, *sizes: int) -> list[Batch]:
     labels, keys = batch.labels or (), batch.keys
     return [
         Batch(
-            batch.inputs[rows],
+            batch.inputs[rows, : int(batch.lengths[rows].max())],
             batch.lengths[rows],
             labels=tuple(labels[row] for row in rows.tolist()),
             keys=[keys[row] for row in rows.tolist()],

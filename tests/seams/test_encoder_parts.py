@@ -9,6 +9,7 @@ from clock import TimeMixer
 from helpers import batch_of, config_of, train, weights
 
 from seqssl import Batch, Frames, HasStep, build_model
+from seqssl.testing import check_block, check_mixer
 
 
 def test_a_causal_block_step_by_step_is_the_same_function(waves: Path, tmp_path: Path) -> None:
@@ -25,6 +26,11 @@ def test_a_causal_block_step_by_step_is_the_same_function(waves: Path, tmp_path:
     assert torch.equal(block(later, frames)[:, :5], parallel[:, :5]), "the future does not reach the past"
     told = train(waves, tmp_path / "run", "encoder.block={target: causal:CausalBlock}", "optim.lr=0.01")
     assert told[-1]["loss"] < told[0]["loss"]
+
+
+def test_plug_ins_pass_the_public_checks() -> None:
+    check_block(CausalBlock)
+    check_mixer(TimeMixer)
 
 
 def test_times_reach_a_mixer(waves: Path, tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from best_rq import BestRq
 from helpers import batch_of, config_of, records, train, weights
 
 import seqssl
 from seqssl import build_model
 from seqssl.runs.folder import starting_weights
+from seqssl.testing import check_targets
 
 PREDICT = ("objectives.contrastive=null", "objectives.diversity=null")
 
@@ -30,6 +32,13 @@ def test_hubert_predicts_the_clusters_of_its_teacher(waves: Path, tmp_path: Path
         assert row[: len(frames), 0].tolist() == nearest.tolist()
         assert (row[len(frames) :] == -1).all()
     assert len(np.unique(codes[codes >= 0])) > 1
+
+
+def test_best_rq_passes_the_public_checks(waves: Path, tmp_path: Path) -> None:
+    config = config_of(waves, tmp_path / "run")
+    batch = batch_of(config)
+    features = build_model(config).encode_features(batch)
+    check_targets(lambda: BestRq(4.0, 2, features.x.shape[2], 5), batch, features)
 
 
 def test_targets_of_best_rq_stand_still_while_the_model_learns(waves: Path, tmp_path: Path) -> None:

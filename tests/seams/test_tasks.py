@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from helpers import batch_of, config_of, records, rows_of, train, train_on, weig
 from layerwise import LayerWise
 from transcribe import Ctc
 
-from seqssl import build_model
+from seqssl import PretrainTask, build_model
+from seqssl.testing import check_task
 
 FAST = ("optim.lr=0.01", "train.num_updates=40", "train.eval_every=40", "train.save_every=40")
 
@@ -22,6 +24,14 @@ def test_classification_learns_the_labels(waves: Path, tmp_path: Path) -> None:
     assert told[0]["loss"] == pytest.approx(math.log(4), abs=0.5)
     (valid,) = records(tmp_path / "run", "valid")
     assert valid["cross_entropy/accuracy"] > 0.5, "one of four labels"
+
+
+@pytest.mark.parametrize("task", [Classify, Ctc, PretrainTask])
+def test_tasks_pass_the_public_checks(waves: Path, tmp_path: Path, task: Any) -> None:
+    config = config_of(waves, tmp_path / "run", "data.batch_frames=600")
+    batch = batch_of(config)
+    last = 0 if task is PretrainTask else ("a", "b", "c", "d")
+    check_task(lambda: task(build_model(config), last), [batch, *rows_of(batch, 1, 2)])
 
 
 def test_classification_in_two_micro_steps_is_one_big_step(waves: Path, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ class DropsFrames(BrokenMixer):
         "rows_may_be_permuted",
         "gradient_reaches_every_parameter",
         "bfloat16_agrees_with_float32",
+        "times_may_be_known",
     }
 
     def forward(self, x: Tensor, frames: Frames) -> Tensor:
