@@ -155,7 +155,7 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
 
 
 def masks_input(config: StreamConfig, spec: SampleSpec) -> bool:
-    """Whether masks come before the feature encoder; auto: for ids."""
+    """Whether frames are masked before the feature encoder; `auto` means so for ids."""
     return config.mask_at == "input" if config.mask_at != "auto" else spec.vocab_size is not None
 
 
@@ -336,11 +336,11 @@ def build_task(config: RunConfig, model: Model, streams: Sequence[OpenStream]) -
 
 
 def groups_of(streams: Sequence[OpenStream]) -> tuple[str, ...]:
-    """The groups of all streams; the place of a group in it is its number in `Batch.groups`."""
+    """All groups of the streams, sorted: a group's place is its number in `Batch.groups`."""
     return tuple(sorted({str(group) for stream in streams for group in stream.corpus.groups} - {""}))
 
 
 def set_scaling(model: PretrainingModel, statistics: Mapping[str, Sequence[float]] | None) -> None:
-    """Give a model that scales by the training data's statistics those statistics."""
+    """Set the training data's statistics in a model that scales by them; others are left alone."""
     if isinstance(model.input_norm, ChannelNorm) and statistics is not None:
         model.input_norm.set(statistics["mean"], statistics["std"])

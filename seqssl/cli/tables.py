@@ -72,7 +72,7 @@ def run_tables(out: Path, metrics: Mapping[str, float], report: Path, seconds: f
 
 
 def info_tables(config: RunConfig, subject: Path) -> "RenderableType":
-    """The input contract, the model, and where a run stands."""
+    """The input contract, the model, and how far a run is."""
     from seqssl.assembly import assemble, streams_of
 
     streams = streams_of(config)

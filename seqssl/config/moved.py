@@ -15,7 +15,7 @@ from seqssl.config.references import REFERENCE
 from seqssl.config.tree import Path
 from seqssl.config.values import Tree, Value
 
-# Keys as they are without the size or the stream that they may stand in.
+# Keys without the size or the stream that they may be in.
 RENAMED = {
     "encoder.ffn_dim": "encoder.block.ffn_dim",
     "encoder.conv_kernel": "encoder.block.conv_kernel",
@@ -37,7 +37,7 @@ REFUSED: dict[str, str] = {}  # key -> a sentence: why it cannot be translated, 
 class Translation:
     """Translates the layers of one configuration, and remembers what it did."""
 
-    notes: dict[str, str] = field(default_factory=dict)  # old key -> what to tell
+    notes: dict[str, str] = field(default_factory=dict)  # old key -> the note for the user
     renamed: set[str] = field(default_factory=set)  # new keys that were written by their old names
     problems: list[Problem] = field(default_factory=list)
 

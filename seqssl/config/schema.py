@@ -153,7 +153,7 @@ class RunConfig(StreamConfig):
     seed: Annotated[int, Bound(at_least=0, below=2**63)] = 0
     # What the loop runs.
     task: Annotated[Slot, Kind("task")] = field(default_factory=lambda: {"target": "pretrain"})
-    init: str | None = None  # a run whose weights this one starts from
+    init: str | None = None  # a run to take the first weights from
     out: str | None = None  # None = runs/<recipe>-<size>
     health: Literal["off", "warn", "halt"] = "warn"
     streams: dict[str, MixedStream] = field(default_factory=dict)
@@ -188,7 +188,7 @@ def section_of(hint: Hint) -> type | None:
 
 
 def entries_of(hint: Hint) -> Hint:
-    """What stands under each name of a field that maps names to slots or sections; None for other fields."""
+    """The annotation of each entry of a field that maps names to slots or sections; None for other fields."""
     inner = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
     return inner if kind_of(inner) or section_of(inner) else None
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 from seqssl.config.values import Hint
 from seqssl.model import bounds
 
-NOT_TOLD = object()  # the default of a parameter whose text does not say what it is
+NOT_TOLD = object()  # the default of a parameter where the text does not tell it
 # What an annotation in source text may name; others are left to the constructor to check.
 _TYPES: dict[str, Hint] = {
     "int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict,

@@ -71,7 +71,7 @@ def nested(path: Path, value: Value) -> Tree:
 
 
 def is_within(key: str, above: str) -> bool:
-    """Whether a dotted key is `above` or stands below it."""
+    """Whether a dotted key is `above`, or is somewhere below it."""
     return key == above or key.startswith(f"{above}.")
 
 

@@ -36,7 +36,7 @@ class Protocol:
 
     lookback: int
     horizon: int
-    season: int  # seasonal-naive repeats the last so many steps
+    season: int  # the number of last steps that seasonal-naive repeats
     every: int  # between the starts of two windows
 
 

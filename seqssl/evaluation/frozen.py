@@ -254,7 +254,7 @@ def longer(sample: Sample, steps: int) -> Sample:
 
 
 def check_extras(sample: Sample, values: Array, index: int) -> None:
-    """UserError for a sample whose `observed` or `times` do not fit its values."""
+    """UserError where `observed` or `times` of a sample do not fit its values."""
     for name, wanted in (("observed", values.shape), ("times", values.shape[:1])):
         extra = getattr(sample, name)
         if extra is not None and (not isinstance(extra, np.ndarray) or extra.shape != wanted):

@@ -112,7 +112,7 @@ def embed_table(
     max_rows: int | None,
     progress: Progress,
 ) -> Table:
-    """Embed the rows whose label matches a pattern; of more than `max_rows`, a fixed random part."""
+    """Embed the rows with a label that matches a pattern; of more than `max_rows`, a fixed random part."""
     names = labels_of(corpus)
     matched = np.flatnonzero(np.any([matching(names, pattern) for pattern in patterns], axis=0))
     rows = some_of(matched, max_rows)

@@ -32,7 +32,7 @@ class Conv2dSubsampling(nn.Module):
         self.dim = channels * math.ceil(math.ceil(num_bins / 2) / 2)
 
     def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
-        """Frames made of so many input steps: ceil(t / 4)."""
+        """The number of frames for each number t of input steps: ceil(t / 4)."""
         for _ in self.convs:
             lengths = (lengths + 1) // 2
         return lengths
@@ -86,7 +86,7 @@ class Conv1dStack(nn.Module):
         return size
 
     def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
-        """The number of frames made of so many input steps."""
+        """The number of frames for each number of input steps."""
         lengths = lengths.clamp(min=self.receptive_field)
         for kernel, stride in zip(self.kernels, self.strides, strict=True):
             lengths = (lengths - kernel) // stride + 1
@@ -128,7 +128,7 @@ class PatchEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
-        """Frames made of so many input steps: ceil(t / patch)."""
+        """The number of frames for each number t of input steps: ceil(t / patch)."""
         return (lengths + self.patch - 1) // self.patch
 
     def forward(
@@ -177,7 +177,7 @@ class TokenEncoder(nn.Module):
         self.project = nn.Linear(stride * embedding_dim, dim)
 
     def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
-        """Frames made of so many input steps: ceil(t / stride)."""
+        """The number of frames for each number t of input steps: ceil(t / stride)."""
         return (lengths + self.stride - 1) // self.stride
 
     def forward(

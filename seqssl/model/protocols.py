@@ -39,7 +39,7 @@ class FeatureEncoder(Protocol):
     dim: int
 
     def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
-        """The number of frames made of so many input steps; at least 1 for every length from 1."""
+        """The number of frames for each number of input steps; at least 1 for every length from 1."""
         ...
 
     def __call__(self, inputs: Shaped[Tensor, "b t *c"], lengths: Int[Tensor, "b"]) -> Features:
@@ -58,7 +58,7 @@ class DrawsInputs(Protocol):
 
 @runtime_checkable
 class Masking(Protocol):
-    """Which frames are hidden, and what stands in their place."""
+    """Which frames are masked, and what replaces them."""
 
     def sample(self, lengths: Int[Tensor, "b"], generator: Generator) -> Bool[Tensor, "b s"]:
         """Masked frames of rows with these many valid frames; s = max(lengths); padding is never masked."""
@@ -250,7 +250,7 @@ class FrameWiring:
     input_dim: int  # width of the frames that the part reads
     dim: int  # width of the context encoder
     context_dim: int  # the same, by the name that suits parts outside of the context encoder
-    condition_dim: int = 0  # width of the vector that stands for a row; 0 where there is none
+    condition_dim: int = 0  # width of the condition of a row; 0 where there is none
 
 
 @dataclass(frozen=True)
@@ -262,4 +262,4 @@ class TargetWiring:
     target_dim: int  # width of the vectors to find
     num_codebooks: int  # codes of a frame
     codebook_size: int  # entries of the largest codebook; 0 where there is none
-    codebook_sizes: tuple[int, ...] | None = None  # entries of each; None where all are alike
+    codebook_sizes: tuple[int, ...] | None = None  # entries of each; None where all have the same number

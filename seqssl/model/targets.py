@@ -20,7 +20,7 @@ from seqssl.model.protocols import DrawsInputs, FeatureEncoder, HasWords, Quanti
 from seqssl.model.types import Batch, Features, MaskedFrames, Quantized, length_mask
 
 Teacher = Callable[[Batch], Features]  # frames of another model, without gradient
-MANY_FRAMES = 64  # of a trial input, whose borders then hardly matter
+MANY_FRAMES = 64  # of a trial input; with so many, its borders hardly matter
 
 
 class LearnedCodes(nn.Module):

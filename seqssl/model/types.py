@@ -95,7 +95,7 @@ class Quantized:
 
     @property
     def identity(self) -> Int[Tensor, "n i"]:
-        """The codes by which a negative is told from the positive; i = 0 where no codes tell them apart."""
+        """The codes that tell a negative from the positive; i = 0 where there are no such codes."""
         return self.codes if self.identity_codes is None else self.identity_codes
 
     def at(self, places: Int[Tensor, "m"]) -> "Quantized":
@@ -193,8 +193,8 @@ class LossTerm:
 class Plan:
     """What is decided about a micro-batch on the CPU, before any forward pass.
 
-    `counts` says what each loss term will be a sum over in this micro-batch: so many frames, tokens or rows.
-    A term with counts of 0 in all micro-batches of an update, on all ranks, is left out of the loss.
+    `counts` says what each loss term will be a sum over in this micro-batch: a number of frames, tokens or
+    rows. A term with counts of 0 in all micro-batches of an update, on all ranks, is left out of the loss.
     """
 
     counts: dict[str, Tensor]  # a single number each

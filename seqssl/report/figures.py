@@ -1,4 +1,4 @@
-"""The pictures of a report, as text that can stand inside one HTML page."""
+"""The pictures of a report, as text that fits inside one HTML page."""
 
 import colorsys
 from collections.abc import Sequence

@@ -81,7 +81,7 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
         trainer = trainer_of(config, task, streams, out, device, parallel, precision, units)
         metrics = trainer.fit()
         report = out / "report.html"
-        # Where no rank has the whole model, all of them must call it; one alone would wait for ever.
+        # Where no rank has the whole model, all of them must call it; one alone would wait forever.
         shown = illustrations(task, model, streams, config.seed) if parallel.evaluates else []
         parallel.first(lambda: write_report(out, shown), device)
     if metrics and not math.isfinite(metrics.get("loss", 0.0)):

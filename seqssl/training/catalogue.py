@@ -74,7 +74,7 @@ class Catalogue:
         return cls((*LOSSES, *declared, *BUILT_IN))
 
     def find(self, name: str) -> Metric | None:
-        """The metric of this name; None for one that nobody declared."""
+        """The metric of this name; None for one that was not declared."""
         return next((metric for metric in self.metrics if metric.star(name) is not None), None)
 
     def read_by(self, rule: Rule) -> list[Metric]:

@@ -68,7 +68,7 @@ def save(path: Path, weights: Mapping[str, Tensor], optimizer: OptimizerState | 
         partial.rename(path)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        # safetensors tells a full disk by its message alone.
+        # safetensors reports a full disk in its message only.
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         reason = "the disk is full: free some space, or set out= to another disk" if full else str(error)
         raise UserError(
@@ -180,7 +180,7 @@ def renamed(saved: Checkpoint, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
             old = re.sub(r"(^|\.)targets\.(?:first\.|second\.)?quantizer\.", r"\1quantizer.", old)
             if old in given:
                 given[name] = given.pop(old)
-    # Each pre-training model has this weight once, so its name tells where in a larger model that model is.
+    # Each pre-training model has this weight once, so its name shows where in a larger model that is.
     marker = "input_projection.weight"
     holders = [name.removesuffix(marker) for name in given if name.endswith(f".{marker}")]
     if marker in own and marker not in given and len(holders) == 1:

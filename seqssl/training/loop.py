@@ -198,7 +198,7 @@ class Trainer:
         self.record("train", metrics)
 
     def speed(self, inputs_per_s: float) -> dict[str, float]:
-        """Throughput, utilization and memory."""
+        """Figures of throughput, utilization and memory, from input steps per second on all ranks."""
         units = self.units
         if units.rate_hz is None:
             figures = {"throughput/inputs_per_s": inputs_per_s}

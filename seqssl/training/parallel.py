@@ -54,7 +54,7 @@ class Parallel(ABC):
 
     @abstractmethod
     def micro_step(self, runner: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
-        """What one micro-step of a wrapped module runs in; ranks exchange gradients at the last one."""
+        """The context of one micro-step of a wrapped module; ranks exchange gradients at the last one."""
 
     @abstractmethod
     def sum(self, value: Tensor) -> Tensor:
