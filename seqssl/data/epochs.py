@@ -48,7 +48,7 @@ def epoch_batches(
 
 
 def _drawn(num_rows: int, weights: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
-    """All rows in random order; with weights, as many, each as often as its weight says."""
+    """All rows in random order; with weights, as many rows, each as often as its weight says."""
     if weights is None:
         return rng.permutation(num_rows)
     # Systematic resampling: even steps along the summed weights, from one random offset, meet row i as often

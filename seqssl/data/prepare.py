@@ -216,7 +216,7 @@ def _scan(adapter: ModalityAdapter, source: Path) -> tuple[list[Record], list[Re
 
 
 def _split_sizes(out: Path, shards: Sequence[Shard], rate_hz: float | None) -> dict[str, Split]:
-    """How much each split holds, read from the shards; `rate_hz` gives hours, None none."""
+    """How much each split holds, read from the shards; with hours where there is a `rate_hz`."""
     tables = [pq.read_table(out / shard.name, columns=["split", "length"]) for shard in shards]
     if not tables:
         return {}

@@ -32,7 +32,7 @@ WINDOWS_AT_ONCE = 512
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is forecast from what, in input steps."""
+    """How far forecasts reach and what they are made from, in input steps."""
 
     lookback: int
     horizon: int

@@ -46,7 +46,7 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """Over all tested rows: a group of three rows must not weigh as one of three hundred."""
+        """The accuracy over all tested rows: a fold of three rows must not weigh as one of three hundred."""
         return sum(self.folds[name] * number for name, number in self.rows.items()) / self.num_rows
 
     @property

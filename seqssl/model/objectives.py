@@ -61,7 +61,7 @@ class ContrastiveLoss(nn.Module):
         self.project_target = nn.Identity() if final_dim is None else nn.Linear(target_dim, final_dim)
 
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
-        """Total loss in nats over masked frames; stats: correct, chance, negatives."""
+        """Total loss in nats over masked frames; stats: accuracy, chance, number of different negatives."""
         frames = context.frames
         similarity = self._similarity(context.x, targets.vectors, frames)  # n m
         negatives = self._draw(frames, generator)  # n k, slots

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,14 +13,13 @@ from torch import Generator, Tensor, nn
 from seqssl.model import alignment
 from seqssl.model.encoder import ContextEncoder
 from seqssl.model.features import standard_deviation
-from seqssl.model.protocols import CountsOther, FeatureEncoder, Masking, Objective, Targets
+from seqssl.model.losses import Losses
+from seqssl.model.protocols import FeatureEncoder, Masking, Objective, Targets
 from seqssl.model.types import (
     Batch,
-    Context,
     Draws,
     Features,
     Frames,
-    LossTerm,
     MaskedFrames,
     Output,
     Plan,
@@ -65,32 +65,20 @@ class PretrainingModel(nn.Module):
         self.targets = targets
         self.input_projection = nn.Linear(targets.dim if context == "quantized" else feature_encoder.dim, dim)
         self.encoder = encoder
-        # What has weights is registered; what has none may be any callable.
-        self.objectives = nn.ModuleDict({n: o for n, o in objectives.items() if isinstance(o, nn.Module)})
-        self.losses = dict(objectives)
-        self.last_tap = max(encoder.taps, key=lambda name: encoder.taps[name])
+        self.objectives = Losses(objectives, encoder.taps)
         self.mask_input, self.context = mask_input, context
         self.stride = alignment.steps_per_frame(feature_encoder)
-        self.reads = {name: getattr(objective, "reads", "masked") for name, objective in objectives.items()}
-        shares = {name: float(getattr(o, "seen_weight", 0.0)) for name, o in objectives.items()}
-        self.seen_weights = {name: share for name, share in shares.items() if share}
         asked = inspect.signature(getattr(feature_encoder, "forward", feature_encoder)).parameters
         self.extra_inputs = [name for name in EXTRA_INPUTS if name in asked]
-        self._check()
-
-    def _check(self) -> None:
-        """ValueError for parts that do not fit together."""
-        taps = self.encoder.taps
-        unknown = {objective.tap for objective in self.losses.values()} - {*taps, ""}
-        if unknown:
-            raise ValueError(f"objectives read unknown taps {sorted(unknown)}; there are {[*taps]}")
-        wrong = {*self.reads.values()} - {"masked", "seen", "all"}
-        if wrong:
-            raise ValueError(f"an objective reads {', '.join(sorted(wrong))}; it may be masked, seen or all")
-        if self.context == "quantized" and (self.mask_input or not self.targets.dim):
+        if context == "quantized" and (mask_input or not targets.dim):
             raise ValueError(
                 "context=quantized masks such vectors: it needs mask_at=features, and targets with vectors"
             )
+
+    @property
+    def last_tap(self) -> str:
+        """The highest tap."""
+        return self.objectives.last_tap
 
     def plan(self, batch: Batch, draws: Draws) -> Plan:
         """The plan of a micro-batch: its masked frames, and the counts of its terms; on the CPU."""
@@ -99,16 +87,7 @@ class PretrainingModel(nn.Module):
 
     def counts(self, batch: Batch, frames: MaskedFrames) -> dict[str, Int[Tensor, ""]]:
         """The number that each loss term is a sum over, for the masked frames chosen."""
-        lengths = self.feature_encoder.output_lengths(batch.lengths)
-        counts = {}
-        for name, objective in self.losses.items():
-            own = self._frames(name, frames)
-            if isinstance(objective, CountsOther):
-                counts[name] = objective.counted(own, lengths)
-            else:
-                counts[name] = torch.tensor(len(own))
-        # A seen frame counts `seen_weight` times a masked one: both sums have one divisor.
-        return counts | {f"{name}_seen": torch.tensor(len(frames)) for name in self.seen_weights}
+        return self.objectives.counts(frames, self.feature_encoder.output_lengths(batch.lengths))
 
     def draw_mask(self, batch: Batch, generator: Generator) -> MaskedFrames:
         """Choose the masked frames; one that is mostly missing is neither masked nor a target."""
@@ -121,9 +100,8 @@ class PretrainingModel(nn.Module):
             share = alignment.observed_share(batch.observed, batch.lengths, size, self.stride)
             usable = usable & (share >= alignment.MIN_OBSERVED)
         usable = self.targets.usable(batch, usable)
-        asked = {*self.reads.values(), *(["seen"] if self.seen_weights else [])}
-        asked |= {"valid"} if self.context == "quantized" else set()
         sets = {"seen": usable & ~mask, "all": usable, "valid": valid}
+        asked = self.objectives.sets | ({"valid"} if self.context == "quantized" else set())
         return MaskedFrames.of(mask & usable, **{name: sets[name] for name in sets if name in asked})
 
     def forward(
@@ -138,19 +116,9 @@ class PretrainingModel(nn.Module):
         else:
             hidden = self.masking.apply(clear, frames.mask, generator)
         taps = self.contexts(batch, features, hidden, generator)
-        terms = {
-            name: self._score(name, self._frames(name, frames), taps, batch, features, targets, generator)
-            for name in self.losses
-        }
-        weights = {name: float(objective.weight) for name, objective in self.losses.items()}
-        sums = {f"{name}/{stat}": value for name, term in terms.items() for stat, value in term.stats.items()}
-        for name, share in self.seen_weights.items():
-            seen = frames.sets["seen"]
-            term = self._score(name, seen, taps, batch, features, None, generator)
-            terms[f"{name}_seen"], weights[f"{name}_seen"] = term, weights[name] * share
-            sums[f"{name}_seen/frames"] = term.count  # people read a mean over the frames themselves
-        sums |= self._statistics(features, frames, taps, targets)
-        return Output({name: term.total for name, term in terms.items()}, weights, sums)
+        targets_at = partial(self._targets_at, batch, features)
+        output: Output = self.objectives(taps, features, frames, targets, targets_at, generator)
+        return replace(output, sums=output.sums | self._statistics(features, frames, taps, targets))
 
     def _targets(
         self,
@@ -169,27 +137,10 @@ class PretrainingModel(nn.Module):
         places[valid.rows, valid.columns] = torch.arange(len(valid), device=places.device)
         return valid.put(everywhere.vectors), everywhere.at(places[frames.rows, frames.columns])
 
-    def _score(
-        self,
-        name: str,
-        frames: MaskedFrames,
-        taps: Mapping[str, Tensor],
-        batch: Batch,
-        features: Features,
-        targets: Quantized | None,
-        generator: Generator,
-    ) -> LossTerm:
-        """An objective's term at some frames; for others than the masked, it makes targets without noise."""
-        objective = self.losses[name]
-        if targets is None or self.reads[name] != "masked":
-            with torch.no_grad():
-                targets = self.targets(batch, features, frames, temperature=None, generator=None)
-        context = Context(frames.take(taps[objective.tap or self.last_tap]), frames, features)
-        return objective(context, targets, generator)
-
-    def _frames(self, name: str, frames: MaskedFrames) -> MaskedFrames:
-        """The frames that an objective reads."""
-        return frames if self.reads[name] == "masked" else frames.sets[self.reads[name]]
+    @torch.no_grad()
+    def _targets_at(self, batch: Batch, features: Features, frames: MaskedFrames) -> Quantized:
+        """The targets of frames that are not masked: without noise or gradient."""
+        return self.targets(batch, features, frames, temperature=None, generator=None)
 
     def _statistics(
         self, features: Features, frames: MaskedFrames, taps: Mapping[str, Tensor], targets: Quantized

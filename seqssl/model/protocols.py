@@ -190,7 +190,7 @@ class Objective(Protocol):
 
 @runtime_checkable
 class CountsOther(Objective, Protocol):
-    """What an objective may offer beside `Objective`: a sum over something else than the frames it reads."""
+    """What an objective may offer beside `Objective`: a sum over something other than its frames."""
 
     def counted(self, frames: MaskedFrames, lengths: Int[Tensor, "b"]) -> Int[Tensor, ""]:
         """What the term will be a sum over, known from the frames it reads and each row's valid frames."""

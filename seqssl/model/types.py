@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 @dataclass(frozen=True)
 class Segment:
-    """A labelled stretch of a row: a word, a note, a gene, an activity."""
+    """A labeled stretch of a row: a word, a note, a gene, an activity."""
 
     start: int  # its first input step
     end: int  # the step after its last

@@ -11,7 +11,7 @@ NOT_FINITE = ("nan", "inf", "-inf")  # how `write` spells what JSON cannot hold
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """The records of a metrics file; other lines are left out, as one that a kill has cut short."""
+    """The records of a metrics file; a line that is none, such as one cut short by a kill, is left out."""
     if path.exists():
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         yield from (record for record in map(_parsed, lines) if record is not None)
@@ -30,7 +30,7 @@ def _parsed(line: str) -> Record | None:
 
 
 def number_of(value: Value) -> float | None:
-    """A value of a record as a number, which "nan" and "inf" are too; None for anything else."""
+    """A value of a record as a number ("nan" and "inf" count as numbers); None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str) and value not in NOT_FINITE:
@@ -53,7 +53,7 @@ class MetricsLog:
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at + 1)
 
     def _forget_after(self, step: int) -> list[Record]:
-        """Drop records after a step, as a resumed run writes them again; returns those that are kept."""
+        """Drop records after a step, because a resumed run writes them again; returns those that stay."""
         if not self.path.exists():
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()

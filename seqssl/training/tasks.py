@@ -47,7 +47,8 @@ class PretrainTask:
 
     def stats(self, stream: str) -> dict[str, tuple[Stat, ...]]:
         """The statistics that each objective declares."""
-        return {name: stats_of(objective) for name, objective in self.model.of(stream).losses.items()}
+        objectives = self.model.of(stream).objectives.named
+        return {name: stats_of(objective) for name, objective in objectives.items()}
 
 
 @torch.no_grad()

@@ -146,7 +146,9 @@ def test_targets_are_those_before_masking() -> None:
     made, given = model(), batch(60, 33)
     frames = made.draw_mask(given, seeded())
     read = []
-    made.losses["masked_prediction"].register_forward_hook(lambda _, inputs, __: read.append(inputs[1].codes))
+    made.objectives.named["masked_prediction"].register_forward_hook(
+        lambda _, inputs, __: read.append(inputs[1].codes)
+    )
     made(given, frames, temperature=None, generator=seeded())
     clean = made.encode_features(given).x[frames.mask]
     assert torch.equal(read[0], made.targets.quantizer(clean, temperature=None).codes)
