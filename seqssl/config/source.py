@@ -202,9 +202,9 @@ def _default(module: Module, node: ast.expr) -> object:
 
 def _computed(operation: ast.operator, left: float, right: float) -> object:
     """The result of an arithmetic operator; NOT_TOLD for others, very large powers and division by zero."""
-    if isinstance(operation, ast.Pow) and abs(left) <= 1e3 and abs(right) <= 64:
-        return left**right
     try:
+        if isinstance(operation, ast.Pow) and abs(left) <= 1e3 and abs(right) <= 64:
+            return left**right
         return _OPERATIONS[type(operation)](left, right)
     except (KeyError, ZeroDivisionError):
         return NOT_TOLD

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from seqssl.config.schema import RunConfig
-from seqssl.errors import UserError
+from seqssl.data.lengths import lengths_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -176,9 +176,9 @@ class Shape:
         """As many rows as fit into a micro-batch, each as long as rows may be."""
         import torch
 
-        data, rate = stream.config.data, stream.spec.rate_hz
-        batch = _steps(data.batch_seconds, data.batch_frames, rate) or 1
-        row_steps = min(batch, _steps(data.max_seconds, data.max_frames, rate) or batch)
+        lengths, rate = lengths_of(stream.config.data, stream.spec), stream.spec.rate_hz
+        batch = lengths["batch_length"]
+        row_steps = min(batch, lengths["max_length"] or batch)
         return cls(
             rows=max(1, batch // row_steps),
             row_steps=row_steps,
@@ -208,15 +208,6 @@ class Shape:
             groups=torch.zeros(self.rows, dtype=torch.long),
             stream=stream.name,
         )
-
-
-def _steps(seconds: float | None, frames: int | None, rate_hz: float | None) -> int | None:
-    """Input steps of a setting in seconds or steps; None where neither is set, UserError without a rate."""
-    if seconds is None:
-        return frames
-    if rate_hz is None:
-        raise UserError("data.*_seconds need a modality with a rate; say data.batch_frames, in input steps")
-    return round(seconds * rate_hz)
 
 
 def _blocks(work: "Work", figure: Literal["flops", "saved", "inputs"]) -> float:

@@ -53,7 +53,7 @@ def load(
     model = assemble(config, streams)
     set_scaling(model.of(stream), origin.get("statistics"))
     if weights != "random":
-        checkpoint.load_weights(model, find_checkpoint(Path(path), folder, weights))
+        checkpoint.load_weights(model, find_checkpoint(Path(path).expanduser(), folder, weights))
     limit = length_of(chosen.config.data, "batch", spec) or 2**20
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

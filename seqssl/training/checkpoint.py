@@ -63,9 +63,11 @@ def save(path: Path, weights: Mapping[str, Tensor], optimizer: OptimizerState | 
             save_file(_cpu(optimizer["tensors"]), partial / "optimizer.safetensors")
             groups = {"param_groups": optimizer["groups"]}
         (partial / "state.json").write_text(json.dumps({"format": FORMAT, **state, **groups}))
+        old = path.with_name(f"{path.name}.old.partial")  # `prune` removes it, should a kill leave it there
         if path.exists():  # as `best` does; a folder cannot be renamed to one that has content
-            shutil.rmtree(path)
+            path.rename(old)
         partial.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         # safetensors reports a full disk in its message only.

@@ -12,10 +12,9 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_
 
 from seqssl.config.schema import OptimConfig, TemperatureConfig, TrainConfig
-from seqssl.errors import HealthHalt, Interrupted
+from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted
 from seqssl.model.protocols import Summarizes, Task
 from seqssl.model.types import Batch, Draws, Plan
 from seqssl.training import checkpoint, optim
@@ -97,6 +96,7 @@ class Trainer:
         for text in problems:
             self.event("resume", text)
         self.recent: list[tuple[int, Tensor, list[str]]] = []  # update, norm and keys since the last record
+        self.findings: list[str] = []  # of the health rules, on the first rank
         self.started = self.interval_started = time.monotonic()
         batches = self.data.endless(self.cursor, self.parallel.rank, self.parallel.size)
         latest: dict[str, float] = {}
@@ -111,7 +111,9 @@ class Trainer:
                         latest = self.evaluate()
                     if last or self.update % train.save_every == 0:
                         self.save()
-                    # A signal may reach one rank alone, or all at different updates; they must stop together.
+                    # The first rank alone sees findings, and a signal may reach one alone: all stop together.
+                    if self.settings.health == "halt" and self.parallel.any(bool(self.findings), self.device):
+                        self.halt()
                     if self.parallel.any(interrupted(), self.device):
                         self.interrupt()
             self.event("done", f"{self.update} updates")
@@ -138,7 +140,7 @@ class Trainer:
         for batch, plan, draw in zip(batches, plans, draws, strict=True):
             self.backward(batch, plan, draw, counts, is_last=plan is plans[-1])
         norm = self.parallel.norm(task.model.parameters())
-        clip_gradients(task.model.parameters(), norm, settings.optim.clip_norm)
+        optim.clip_gradients(task.model.parameters(), norm, settings.optim.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.tally.add_update(norm)
@@ -182,9 +184,9 @@ class Trainer:
     def write_training_record(self) -> None:
         """Turn the sums since the last record into metrics: the loop's one wait for the device."""
         settings, train = self.settings, self.settings.train
-        self.tally.merge(self.parallel, self.device)
-        num_inputs = self.tally.num_inputs()
-        metrics = self.tally.close(self.task.summarize if isinstance(self.task, Summarizes) else None)
+        tally = self.tally.merged(self.parallel, self.device)
+        num_inputs = tally.num_inputs()
+        metrics = tally.close(self.task.summarize if isinstance(self.task, Summarizes) else None)
         now = time.monotonic()
         done = self.update - 1
         metrics["lr"] = optim.learning_rate(settings.optim, done, train.num_updates)
@@ -220,7 +222,7 @@ class Trainer:
             weights, _ = self.parallel.gather_state(self.task.model)
             if self.parallel.is_first:
                 self.best = loss
-                checkpoint.save(self.checkpoints / "best", weights, None, self.state())
+                checkpoint.save(self.checkpoints / "best", weights, None, self.state(Tally()))
         if self.parallel.is_first:
             self.record("valid", metrics)
         self.parallel.barrier()
@@ -253,9 +255,7 @@ class Trainer:
         findings = [str(finding) for finding in self.observe(record)]
         for text in findings:
             self.event("health", text)
-        if findings and self.settings.health == "halt":
-            self.save()
-            raise HealthHalt(f"halted at update {self.update} by health=halt:\n" + "\n".join(findings))
+        self.findings += findings
 
     def event(self, name: str, message: str, **details: list[str]) -> None:
         """Write and show something that happened."""
@@ -266,6 +266,14 @@ class Trainer:
             self.observe(record)
             if name != "done":
                 self.reporter.say(f"{name}: {message}")
+
+    def halt(self) -> None:
+        """Save, and stop for what the health rules have found."""
+        self.save()
+        if not self.parallel.is_first:
+            raise FirstRankFailed("the first rank found the run ill")
+        found = "\n".join(self.findings)
+        raise HealthHalt(f"halted at update {self.update} by health=halt:\n{found}")
 
     def interrupt(self) -> None:
         """Save, say so, and raise Interrupted."""
@@ -278,21 +286,22 @@ class Trainer:
         """The folder of the checkpoints."""
         return self.run / "checkpoints"
 
-    def state(self) -> checkpoint.State:
-        """How far the run is, without its weights and its optimizer."""
+    def state(self, tally: Tally) -> checkpoint.State:
+        """How far the run is, without its weights and its optimizer; `tally` is that of all ranks."""
         return checkpoint.State(
             update=self.update,
             cursor=self.cursor,
             best=self.best if math.isfinite(self.best) else None,
-            tally=self.tally.state(),
+            tally=tally.state(),
         )
 
     def save(self) -> None:
         """Save everything that the rest of the run depends on."""
         weights, optimizer = self.parallel.gather_state(self.task.model, self.optimizer)
+        tally = self.tally.merged(self.parallel, self.device)
         if self.parallel.is_first:
             path = self.checkpoints / f"step-{self.update:08d}"
-            checkpoint.save(path, weights, optimizer, self.state())
+            checkpoint.save(path, weights, optimizer, self.state(tally))
             checkpoint.prune(self.checkpoints, self.settings.train.keep_last)
         self.parallel.barrier()
 
@@ -305,21 +314,8 @@ class Trainer:
         self.parallel.load_state(model, checkpoint.fitting(model, saved), self.optimizer, saved.optimizer)
         self.update, self.cursor = saved.state["update"], saved.state["cursor"]
         self.best = math.inf if saved.state["best"] is None else saved.state["best"]
-        self.tally = Tally.restore(saved.state["tally"], self.device)
+        self.tally = Tally.restore(saved.state["tally"], self.device, holds_sums=self.parallel.is_first)
         return [*problems, f"going on from {saved.path.name} (epoch {self.data.epoch_of(self.cursor)[0]})"]
-
-
-def clip_gradients(parameters: Iterable[Tensor], norm: Tensor, max_norm: float) -> None:
-    """Scale gradients of the global norm `norm` to one of at most `max_norm`.
-
-    A gradient that is not finite is dropped whole, on the device: so one bad batch cannot poison the weights,
-    and nothing has to wait.
-    """
-    trained = [p for p in parameters if p.grad is not None]
-    clip_grads_with_norm_(trained, max_norm, norm)
-    for parameter in trained:
-        assert parameter.grad is not None
-        parameter.grad.masked_fill_(~torch.isfinite(norm), 0.0)
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:

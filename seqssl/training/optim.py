@@ -1,11 +1,12 @@
 """Optimizers, and schedules as pure functions of the number of updates done."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypedDict, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
 from seqssl.config.schema import OptimConfig, TemperatureConfig
@@ -81,3 +82,16 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
     """Give every group its multiple of the rate; groups of older checkpoints have none, and get the rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("lr_scale", 1.0)
+
+
+def clip_gradients(parameters: Iterable[Tensor], norm: Tensor, max_norm: float) -> None:
+    """Scale gradients of the global norm `norm` to one of at most `max_norm`.
+
+    A gradient that is not finite is dropped whole, on the device: so one bad batch cannot poison the weights,
+    and nothing has to wait.
+    """
+    trained = [p for p in parameters if p.grad is not None]
+    clip_grads_with_norm_(trained, max_norm, norm)
+    for parameter in trained:
+        assert parameter.grad is not None
+        parameter.grad.masked_fill_(~torch.isfinite(norm), 0.0)

@@ -53,14 +53,20 @@ class Tally:
         """Input steps added so far; waits for the device."""
         return sum(float(value) for name, value in self.sums.items() if name.endswith("|data|input"))
 
-    def merge(self, parallel: Parallel, device: torch.device) -> None:
-        """Add the sums of the other ranks, which have seen the same streams.
+    def merged(self, parallel: Parallel, device: torch.device) -> "Tally":
+        """The tally of all ranks, which have seen the same streams.
 
-        `device` is where ranks can add: NCCL has no sums on a CPU.
+        `device` is where ranks can add: NCCL has no sums on a CPU. What is about updates is the same on all
+        ranks, and is not added.
         """
+        tally = Tally()
         # One exchange for each name, so all ranks must have the same names in the same order. They do: all
         # micro-batches of an update are of one stream.
-        self.sums = {name: parallel.sum(value.to(device)) for name, value in self.sums.items()}
+        tally.sums = {
+            name: parallel.sum(value.to(device)) if "|" in name else value
+            for name, value in self.sums.items()
+        }
+        return tally
 
     def close(self, summarize: Summarize | None = None) -> dict[str, float]:
         """The metrics of these steps; waits for the device.
@@ -92,12 +98,18 @@ class Tally:
         return {name: value.tolist() for name, value in self.sums.items()}
 
     @classmethod
-    def restore(cls, state: Sums, device: torch.device) -> "Tally":
-        """A tally with the sums that `state` gave."""
+    def restore(cls, state: Sums, device: torch.device, *, holds_sums: bool = True) -> "Tally":
+        """A tally with the sums that `state` gave.
+
+        They are those of all ranks: one rank `holds_sums`, the others go on from zero, or they would be added
+        once for each rank.
+        """
         tally = cls()
         tally.sums = {
             name: torch.tensor(value, dtype=torch.float64, device=device) for name, value in state.items()
         }
+        if not holds_sums:
+            tally.sums = {name: x * 0 if "|" in name else x for name, x in tally.sums.items()}
         return tally
 
 

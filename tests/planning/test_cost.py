@@ -8,7 +8,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from seqssl import Draws, load_recipe
 from seqssl.assembly import build_model, streams_of
 from seqssl.config.schema import RunConfig
-from seqssl.errors import UserError
 from seqssl.planning import cost
 from seqssl.planning.measure import _attention, _attention_backward, _conv_backward
 
@@ -157,8 +156,3 @@ def test_parts_add_up_to_the_model() -> None:
 def test_checkpointing_repeats_the_blocks() -> None:
     once, twice = cost.cost_of(tiny()), cost.cost_of(tiny("train.checkpoint_activations=true"))
     assert 1.2 < twice.micro_flops / once.micro_flops < 4 / 3
-
-
-def test_seconds_need_a_rate() -> None:
-    with pytest.raises(UserError, match=r"data\.batch_frames"):
-        cost._steps(1.0, None, None)

@@ -77,8 +77,39 @@ def test_ranks_add_up_on_their_device() -> None:
 
     tally = Tally()
     tally.add(*step(torch.tensor([[0], [1]])))
-    tally.merge(Ranks(), torch.device("meta"))
-    assert {value.device.type for value in tally.sums.values()} == {"meta"}
+    merged = tally.merged(Ranks(), torch.device("meta"))
+    assert {value.device.type for value in merged.sums.values()} == {"meta"}
+
+
+class Two(Alone):
+    """Another rank has the same sums."""
+
+    rank, size = 0, 2
+
+    def sum(self, value: Tensor) -> Tensor:
+        return 2 * value
+
+
+def test_what_is_about_updates_counts_once_on_several_ranks() -> None:
+    """Before, two ranks that skipped one update together reported two."""
+    tally = Tally()
+    tally.add(*step(torch.tensor([[0], [1]])))
+    tally.add_update(torch.tensor(3.0))
+    tally.add_update(torch.tensor(float("nan")))
+    metrics = tally.merged(Two(), torch.device("cpu")).close()
+    assert metrics["skipped_updates"] == 1 and metrics["grad_norm"] == 3
+
+
+def test_a_resumed_tally_holds_the_sums_of_all_ranks_once() -> None:
+    tally, cpu = Tally(), torch.device("cpu")
+    tally.add(*step(torch.tensor([[0], [1]])))
+    tally.add_update(torch.tensor(3.0))
+    state = tally.merged(Two(), cpu).state()
+    ranks = [Tally.restore(state, cpu, holds_sums=first) for first in (True, False)]
+    for name, value in ranks[0].sums.items():
+        whole = value + ranks[1].sums[name] if "|" in name else value
+        expected = tally.sums[name] * (2 if "|" in name else 1)
+        assert torch.equal(whole, expected), name
 
 
 def test_a_tally_goes_on_from_its_state() -> None:

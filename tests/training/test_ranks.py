@@ -68,6 +68,23 @@ def test_batch_statistics_are_shared(folder: Path) -> None:
     torch.testing.assert_close(torch.tensor(result["grad"]), x.grad, atol=1e-3, rtol=1e-3)
 
 
+def test_a_run_that_is_ill_halts_on_all_ranks(tmp_path: Path) -> None:
+    """Before, the first rank saved alone and waited for the others for ever."""
+    waves = write_waves(tmp_path / "waves", constant=True)
+    settings = ("health=halt", "train.num_updates=40", "train.log_every=1", "train.save_every=40")
+    done = subprocess.run(
+        [*LAUNCH, "-m", "seqssl", "train", *toy_arguments(waves, tmp_path / "run", *settings)],
+        env=environment(tmp_path) | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "halted at update" in done.stderr, done.stderr[-2000:]
+    (saved,) = (tmp_path / "run/checkpoints").glob("step-*")
+    assert f"halted at update {int(saved.name[5:])} " in done.stderr
+
+
 @pytest.mark.parametrize("mistake", ["data", "out"])
 def test_what_the_first_rank_finds_wrong_ends_all_with_one_message(mistake: str, tmp_path: Path) -> None:
     waves = tmp_path / "nowhere" if mistake == "data" else write_waves(tmp_path / "waves")
