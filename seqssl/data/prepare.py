@@ -276,7 +276,8 @@ def _check_spec(corpus: Corpus, spec: SampleSpec) -> None:
     """UserError where a corpus was prepared for another spec."""
     first = ("channel_names", "channels")  # compared first: they say more than the units that follow
     wanted_spec = _plain(spec)
-    for name in sorted({*wanted_spec, *corpus.manifest.spec}, key=lambda name: (name not in first, name)):
+    names = dict.fromkeys([*first, *wanted_spec, *corpus.manifest.spec])
+    for name in names:
         wanted, found = wanted_spec.get(name), corpus.manifest.spec.get(name)
         if found != wanted:
             raise UserError(

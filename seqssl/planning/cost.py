@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from seqssl.config.schema import RunConfig
-from seqssl.data.lengths import lengths_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -175,6 +174,8 @@ class Shape:
     def of(cls, stream: "Stream", model: "PretrainingModel") -> "Shape":
         """As many rows as fit into a micro-batch, each as long as rows may be."""
         import torch
+
+        from seqssl.data.lengths import lengths_of
 
         lengths, rate = lengths_of(stream.config.data, stream.spec), stream.spec.rate_hz
         batch = lengths["batch_length"]
