@@ -19,7 +19,7 @@ from seqssl.config import source
 from seqssl.config.values import Tree, Value, convert, describe, did_you_mean, fits
 from seqssl.errors import UserError
 
-_WHERE = "Modules are looked for in the current folder and among the installed packages."
+_WHERE = "Modules are looked for among the installed packages, then in the current folder."
 
 
 def names(kind: str) -> dict[str, str]:
@@ -40,9 +40,9 @@ def locate(target: str, kind: str) -> str:
 
 
 def load(target: str, kind: str) -> type:
-    """The class that a target names; the current folder is searched like an installed package."""
+    """The class that a target names; for `pkg.mod:Class` the current folder is searched last."""
     module_name, _, class_name = locate(target, kind).partition(":")
-    _search_current_folder()
+    _search_current_folder(target)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -67,7 +67,7 @@ def signature(target: str, kind: str) -> Signature | None:
     is checked when it is constructed. UserError where there is no such module or class.
     """
     module_name, _, class_name = locate(target, kind).partition(":")
-    _search_current_folder()
+    _search_current_folder(target)
     if source.find(module_name) is None:
         raise UserError(f"{kind} '{target}' cannot be imported: there is no module '{module_name}'. {_WHERE}")
     try:
@@ -165,6 +165,12 @@ def _no_class(module: str, name: str, kind: str, classes: set[str]) -> UserError
     return UserError(f"{module} has no '{name}' for the {kind}{did_you_mean(name, classes)}")
 
 
-def _search_current_folder() -> None:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, "")
+def _search_current_folder(target: str) -> None:
+    """Let the current folder give the module of a target that names one, after all installed packages.
+
+    A bare name is installed, and needs no folder. Last, and never for a run or a prepared folder: one works
+    in folders that others have packed, and a file there called rich.py must not stand in for the package.
+    """
+    packed = any(Path(name).is_file() for name in ("manifest.json", "metrics.jsonl"))
+    if ":" in target and not packed and "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append("")  # it stays: workers are given this path, and have to find the module, too

@@ -1,6 +1,7 @@
 """`${encoder.dim}`: a value taken from another place of the same configuration, as OmegaConf resolves it.
 
-`${.dim}` is a neighbor, `${..dim}` one level up, `${oc.env:NAME}` a variable of the environment.
+`${.dim}` is a neighbor, `${..dim}` one level up. OmegaConf's resolvers (`${oc.env:NAME}`) are refused: a
+recipe may be a stranger's, and what it reads of the environment would be written into the run's config.yaml.
 """
 
 import re
@@ -16,6 +17,7 @@ from seqssl.config.tree import Path
 from seqssl.config.values import Tree, Value, did_you_mean
 
 REFERENCE = re.compile(r"\$\{([^${}]*)\}")
+_RESOLVER = re.compile(r"\$\{\s*[\w.]+\s*:")
 
 
 def interpolate(tree: Tree) -> tuple[Tree, list[tuple[str, Value, str]]]:
@@ -26,6 +28,10 @@ def interpolate(tree: Tree) -> tuple[Tree, list[tuple[str, Value, str]]]:
     problems: list[tuple[str, Value, str]] = []
     readable: Tree = {}
     for path, value in _leaves(tree):
+        if isinstance(value, str | list | tuple) and _RESOLVER.search(str(values.texts(value))):
+            remedy = "is no reference to a key: a recipe takes nothing from outside; write the value itself"
+            problems.append((trees.join(path), value, remedy))
+            continue
         try:
             OmegaConf.create({"": values.texts(value)})  # reads the references, follows none
             trees.put(readable, path, value)

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from seqssl.data.wording import printable, reason_of, shortened
 from seqssl.model.protocols import FeatureEncoder
 from seqssl.model.types import Segment
 
@@ -84,10 +85,19 @@ class Record:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A raw file or row that cannot be used, and why."""
+    """A raw file or row that cannot be used, and why: printable text, the reason cut to 200 characters."""
 
     path: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", printable(self.path))
+        object.__setattr__(self, "reason", shortened(self.reason))
+
+    @classmethod
+    def of(cls, path: str, error: Exception) -> "Rejected":
+        """For an error of any kind; a library's words come in brackets behind ours."""
+        return cls(path, reason_of(error))
 
 
 class ModalityAdapter(Protocol):

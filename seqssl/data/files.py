@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from seqssl.errors import UserError
+
 Progress = Callable[[int, int, str], None]  # done, total, what
 
 
@@ -39,22 +41,21 @@ def _walk(source: Path) -> tuple[list[Path], set[str]]:
     folders: set[str] = set()
     links = [source]  # followed last, so that a folder counts under its name in the source
 
-    def below(folder: Path) -> None:
-        real = os.path.realpath(folder)
-        if real in folders:
-            return
-        folders.add(real)
-        for path in sorted(folder.iterdir()):
-            if path.is_dir():
-                if path.is_symlink():
-                    links.append(path)
-                else:
-                    below(path)
-            elif path.is_file():
-                files.append(path)
-
     while links:
-        below(links.pop(0))
+        waiting = [links.pop(0)]
+        while waiting:  # no recursion: folders may be nested by the thousand
+            folder = waiting.pop()
+            real = os.path.realpath(folder)
+            if real in folders:
+                continue
+            folders.add(real)
+            inner: list[Path] = []
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                if entry.is_dir():
+                    (links if entry.is_symlink() else inner).append(Path(entry.path))
+                elif entry.is_file():  # no pipe, which would be waited for
+                    files.append(Path(entry.path))
+            waiting += reversed(inner)
     return files, folders
 
 
@@ -74,9 +75,30 @@ def sha256_json(value: object) -> str:
 
 def write_atomic(path: Path, text: str) -> None:
     """Write a text file that nobody ever sees half-written."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = unlinked(path.with_name(path.name + ".tmp"))
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def unlinked(path: Path) -> Path:
+    """The same path, without the link that stands there: what is written to it stays in its folder.
+
+    A folder that somebody else has packed may hold links to any file of the one who unpacks it.
+    """
+    if path.is_symlink():
+        path.unlink()
+    return path
+
+
+def refuse_linked_folders(folder: Path) -> None:
+    """UserError where a folder inside of this one is a link: what is written there would land elsewhere."""
+    for root, names, _ in os.walk(folder):
+        for path in (Path(root, name) for name in sorted(names)):
+            if path.is_symlink():
+                raise UserError(
+                    f"{path} is a link to {os.path.realpath(path)}, and nothing is written through links: "
+                    "remove it, or choose another folder."
+                )
 
 
 @contextmanager
@@ -86,7 +108,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     The others wait; with `wait` off, they get a BlockingIOError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with unlinked(path).open("a") as file:
         try:
             import fcntl
         except ImportError:  # Windows: no advisory locks; the ranks of one machine start there by hand

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -24,13 +24,15 @@ from seqssl.data.files import (
     lies_inside,
     list_files,
     locked,
+    refuse_linked_folders,
     sha256_json,
     silent,
     write_atomic,
 )
 from seqssl.data.shards import MANIFEST, SCHEMA_VERSION, Corpus, Manifest, Shard, Split
+from seqssl.data.wording import printable, reason_of, storable
 from seqssl.data.workers import check_not_worker_import
-from seqssl.data.writing import Written, adapter_bug, write_shards
+from seqssl.data.writing import Written, write_shards
 from seqssl.errors import UserError
 
 REJECTED = "rejected.jsonl"
@@ -65,6 +67,7 @@ def prepare(
     files = _listing(source)
     plan = sha256_json([settings, files])
     with _disk_errors(out), locked(out / ".lock"):
+        refuse_linked_folders(out)
         if (out / MANIFEST).exists():
             return _finished(out, plan)
         records, rejected = _scan(adapter, source)
@@ -204,14 +207,19 @@ def _scan(adapter: ModalityAdapter, source: Path) -> tuple[list[Record], list[Re
         for found in adapter.records(source, "all"):
             if isinstance(found, Rejected):
                 rejected.append(found)
-            elif found.key in records:
-                rejected.append(Rejected(found.key, "the key is used by an earlier row"))
+                continue
+            key = printable(found.key)
+            if key in records:
+                rejected.append(Rejected(key, "the key is used by an earlier row"))
             else:
-                records[found.key] = found
-    except pa.ArrowInvalid as error:
-        raise UserError(f"A Parquet file of {source} cannot be read: {error}") from error
-    except (TypeError, AttributeError, KeyError, IndexError) as error:
-        raise UserError(adapter_bug(adapter, f"the scan of {source}", error)) from error
+                label, group = storable(found.label), printable(found.group)
+                records[key] = replace(found, key=key, group=group, label=label)
+    except UserError:
+        raise
+    except Exception as error:  # what follows in the scan is lost with it, so this is no matter of one file
+        raise UserError(
+            f"{type(adapter).__name__} failed on the scan of {source}: {reason_of(error)}"
+        ) from error
     return list(records.values()), rejected
 
 
@@ -250,6 +258,10 @@ def _listing(source: Path) -> list[tuple[str, int, int]]:
 def _check_exists(source: Path) -> None:
     if not source.exists():
         raise UserError(f"There is no file or folder {source}.")
+    if not (source.is_file() or source.is_dir()):
+        raise UserError(
+            f"{source} is neither a file nor a folder (a pipe or a device): copy it to a file first."
+        )
 
 
 def _check_paths(source: Path, out: Path) -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from seqssl.config.values import Value
 from seqssl.data.adapters import Row
+from seqssl.data.files import unlinked
 from seqssl.errors import UserError
 
 SCHEMA_VERSION = 2
@@ -138,7 +139,10 @@ class ShardWriter:
         table = pa.table({name: _to_arrow([row[name] for row in self._rows]) for name in names})
         if self._writer is None:
             self._writer = pq.ParquetWriter(
-                self._temporary, table.schema, compression="none", use_dictionary=["group", "label", "split"]
+                unlinked(self._temporary),
+                table.schema,
+                compression="none",
+                use_dictionary=["group", "label", "split"],
             )
         self._writer.write_table(table.cast(self._writer.schema))
         self._rows, self._buffered = [], 0

@@ -2,7 +2,6 @@
 
 import json
 import math
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from seqssl.data.files import Progress, sha256_file, sha256_json
 from seqssl.data.problems import problem_of
 from seqssl.data.shards import WEIGHT, Shard, ShardWriter
 from seqssl.data.statistics import Sums
+from seqssl.data.wording import printable, reason_of, shortened, storable
 from seqssl.data.workers import map_ordered
 from seqssl.errors import UserError
 
@@ -48,10 +48,10 @@ def _read_record(adapter: ModalityAdapter, task: _Task) -> _Result:
     try:
         found = task.read()
         return _rows_of(adapter, task, found, sums)
-    except (ValueError, OSError) as error:
-        return _Result([], [(key, str(error) or type(error).__name__)], [], sums)
-    except Exception as error:
-        raise UserError(adapter_bug(adapter, key, error)) from error
+    except UserError:
+        raise
+    except Exception as error:  # a library may raise anything for a damaged file
+        return _Result([], [(key, shortened(reason_of(error)))], [], sums)
 
 
 def _rows_of(adapter: ModalityAdapter, task: _Task, found: Row | Rows, sums: Sums) -> _Result:
@@ -61,7 +61,7 @@ def _rows_of(adapter: ModalityAdapter, task: _Task, found: Row | Rows, sums: Sum
     rejected = []
     for number, columns in enumerate(found.rows if isinstance(found, Rows) else [found]):
         values = dict(columns)
-        part = str(values.pop("part", number if many else ""))
+        part = printable(str(values.pop("part", number if many else "")))
         row = {**task.columns, "key": f"{key}#{part}" if part else key}
         problem = "the key is used by an earlier row" if row["key"] in rows else ""
         problem = problem or _checked(adapter, row, values, sums)
@@ -81,10 +81,13 @@ def _checked(adapter: ModalityAdapter, row: Columns, values: Columns, sums: Sums
     if empty:
         return f"{', '.join(empty)} is None, which cannot be stored"
     try:
-        row |= {"length": values.pop("length"), **values}
+        texts = {name: storable(value) for name, value in values.items() if isinstance(value, str)}
+        row |= {"length": values.pop("length"), **values, **texts}
         sample = adapter.load(row, None)
-    except (ValueError, OSError) as error:
-        return str(error) or type(error).__name__
+    except UserError:
+        raise
+    except Exception as error:
+        return shortened(reason_of(error))
     problem = problem_of(sample, adapter.spec, row["length"])
     weight = float(row.get(WEIGHT, 1.0))
     if not problem and not 0 <= weight < math.inf:
@@ -92,16 +95,6 @@ def _checked(adapter: ModalityAdapter, row: Columns, values: Columns, sums: Sums
     if not problem:
         sums.add(sample)
     return problem
-
-
-def adapter_bug(adapter: ModalityAdapter, where: str, error: Exception) -> str:
-    """The message for an error other than ValueError: a mistake in the adapter, with its place."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return (
-        f"{type(adapter).__name__} failed on {where}: {type(error).__name__}: {error} "
-        f"({place.filename}, line {place.lineno}). An adapter says that a file is bad by ValueError; it is "
-        "then left out and listed."
-    )
 
 
 @dataclass(frozen=True)

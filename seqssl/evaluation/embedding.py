@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 
 from seqssl.data.adapters import ModalityAdapter, Sample
-from seqssl.data.files import Progress, silent
+from seqssl.data.files import Progress, silent, unlinked
 from seqssl.data.shards import Corpus
 from seqssl.evaluation.frozen import Array, Encoder
 
@@ -37,7 +37,7 @@ def write_embeddings(
     `embedding` is a list of d floats, or with `pool="none"` a list of s frames of d floats. The file
     appears when it is whole. Raises UserError for a row that breaks the input contract.
     """
-    partial = out.with_name(out.name + ".tmp")
+    partial = unlinked(out.with_name(out.name + ".tmp"))
     writer = None
     out.parent.mkdir(parents=True, exist_ok=True)
     try:

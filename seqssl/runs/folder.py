@@ -18,7 +18,7 @@ from seqssl.config.compose import to_yaml
 from seqssl.config.schema import RunConfig
 from seqssl.config.tree import flatten, within_stream
 from seqssl.data.adapters import HasViews, SampleSpec
-from seqssl.data.files import locked, write_atomic
+from seqssl.data.files import locked, refuse_linked_folders, write_atomic
 from seqssl.data.lengths import length_of
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
@@ -230,6 +230,7 @@ def alone(out: Path) -> Iterator[None]:
             stack.enter_context(locked(out / ".lock", wait=False))
         except BlockingIOError as error:
             raise UserError(f"out={out} is being trained by another process: choose another out=.") from error
+        refuse_linked_folders(out)
         yield
 
 

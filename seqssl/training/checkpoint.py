@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from seqssl.data.files import unlinked
 from seqssl.errors import UserError
 
 FORMAT = 2
@@ -56,7 +57,7 @@ def save(path: Path, weights: Mapping[str, Tensor], optimizer: OptimizerState | 
     partial = path.with_name(f"{path.name}.partial")
     groups: dict[str, list[ParamGroup]] = {}
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(unlinked(partial), ignore_errors=True)
         partial.mkdir(parents=True)
         save_file(_cpu(weights), partial / "model.safetensors")
         if optimizer is not None:

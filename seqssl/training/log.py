@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from seqssl.data.files import unlinked
+
 Value = bool | int | float | str | list[str] | None  # what a record of metrics.jsonl holds
 Record = Mapping[str, Value]
 NOT_FINITE = ("nan", "inf", "-inf")  # how `write` spells what JSON cannot hold
@@ -47,7 +49,7 @@ class MetricsLog:
     def __init__(self, run: Path, *, resume_at: int) -> None:
         self.path = run / "metrics.jsonl"
         self.kept = self._forget_after(resume_at)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = unlinked(self.path).open("a", encoding="utf-8")
         from torch.utils.tensorboard import SummaryWriter
 
         self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at + 1)
@@ -59,7 +61,7 @@ class MetricsLog:
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         parsed = [(line, _parsed(line)) for line in lines]
         kept = [(line, record) for line, record in parsed if record is not None and _step_of(record) <= step]
-        partial = self.path.with_suffix(".partial")
+        partial = unlinked(self.path.with_suffix(".partial"))
         partial.write_text("".join(f"{line}\n" for line, _ in kept), encoding="utf-8")
         partial.replace(self.path)
         return [record for _, record in kept]

@@ -253,7 +253,7 @@ def test_all_problems_at_once_each_with_key_value_remedy_and_origin(here: Path) 
         ("context=both", "expected one of features, quantized"),
         ("init=[a]", "expected a text or null"),
         ("task=pretrian", "there is no task named 'pretrian'"),
-        ("seed=${shell:ls}", "Unsupported interpolation type shell"),
+        ("seed=${shell:ls}", "a recipe takes nothing from outside"),
         ("quantizer.dim=${encoder.dims}", "did you mean 'encoder.dim'?"),
     ],
 )

@@ -1,6 +1,7 @@
 """Files that give many rows: keys, quality, weights, statistics, groups held out by name."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -168,7 +169,7 @@ def test_impossible_weights_are_rejected(
         prepared(tmp_path)
 
 
-def test_an_adapters_own_mistake_is_named_with_its_place(
+def test_an_error_of_any_kind_rejects_its_file_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = read_windows
@@ -177,8 +178,12 @@ def test_an_adapters_own_mistake_is_named_with_its_place(
         return read(seed) if seed != 2 else {}["missing"]
 
     monkeypatch.setattr(f"{__name__}.read_windows", broken)
-    with pytest.raises(UserError, match=r"failed on file2: KeyError: 'missing' \(.*test_rows.py, line"):
-        prepared(tmp_path)
+    folder = prepared(tmp_path)[0].folder
+    lines = [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
+    (reason,) = [line["reason"] for line in lines if line["path"] == "file2"]
+    assert len(Corpus(folder)) > 5 and re.search(
+        r"damaged.*KeyError: 'missing', test_rows.py line \d+\)", reason
+    )
 
 
 @given(

@@ -255,7 +255,7 @@ class TestLabelsAndGroups:
 
     def test_a_damaged_parquet_file_is_told(self, tmp_path):
         (tmp_path / "train.parquet").write_bytes(b"PAR1 and no more")
-        with pytest.raises(UserError, match=r"A Parquet file of .* cannot be read"):
+        with pytest.raises(UserError, match="cannot be read"):
             prepared(tmp_path / "train.parquet", tmp_path / "out")
 
     def test_parquet_in_the_layout_of_hf_datasets(self, folder, tmp_path):
