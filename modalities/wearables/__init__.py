@@ -1,7 +1,7 @@
 """Wearables: accelerometers and gyroscopes of any format and rate, as windows in g at one rate."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -9,12 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from modalities.reading.groups import Grouping, known_split, split_of
+from modalities.reading.tables import is_table
 from modalities.wearables import arrays, tables
 from modalities.wearables.recordings import AXES, SENSOR_AXES, FileSettings, is_device, read_device
 from modalities.wearables.windows import Windowing
 from seqssl import Conv1dStack, Record, Rejected, Rows, Sample, SampleSpec, list_files
 
-SPLIT_NAMES = {"validation": "valid", "dev": "valid"}
 MOST_CLIP_G = 1000.0
 HALF_TURN = np.pi  # rad/s: the unit of the gyroscope's channels, so that values are of the order of 1
 
@@ -29,7 +30,8 @@ class Wearables:
         window_s: float = 30.0,
         min_window_s: float = 10.0,
         min_observed: float = 0.5,
-        units: Literal["g", "m/s2"] = "g",
+        units: Literal["auto", "g", "m/s2", "mg"] = "auto",
+        scale: float | None = None,
         gyroscope: bool = False,
         gyroscope_units: Literal["rad/s", "deg/s"] = "rad/s",
         max_g: float = 20.0,
@@ -38,12 +40,17 @@ class Wearables:
         weight_floor: float = 0.1,
         source_rate_hz: float | None = None,
         time_column: str | None = "auto",
-        time_unit: Literal["s", "ms", "us", "ns"] = "s",
+        time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto",
+        time_format: str = "",
+        timezone: str = "",
         accelerometer_columns: tuple[str, ...] | None = None,
         gyroscope_columns: tuple[str, ...] | None = None,
         label_column: str | None = "auto",
         group_column: str | None = "auto",
         csv_columns: tuple[str, ...] | None = None,
+        skip_lines: int | None = None,
+        separator: str | None = None,
+        decimal: Literal[".", ","] | None = None,
         group_pattern: str | None = None,
         label_pattern: str | None = None,
         clip_g: float = 8.0,
@@ -51,31 +58,9 @@ class Wearables:
     ) -> None:
         if not 0 < clip_g <= MOST_CLIP_G:
             raise ValueError(f"modality.clip_g={clip_g} must lie in (0, {MOST_CLIP_G:g}]")
-        self._windowing = Windowing(
-            rate_hz=rate_hz,
-            window_s=window_s,
-            min_window_s=min_window_s,
-            min_observed=min_observed,
-            units=units,
-            gyroscope_units=gyroscope_units,
-            max_g=max_g,
-            calibrate=calibrate,
-            nonwear_minutes=nonwear_minutes,
-            weight_floor=weight_floor,
-        )
-        self._files = FileSettings(
-            source_rate_hz=source_rate_hz,
-            time_column=time_column,
-            time_unit=time_unit,
-            gyroscope=gyroscope,
-            accelerometer_columns=accelerometer_columns,
-            gyroscope_columns=gyroscope_columns,
-            label_column=label_column,
-            group_column=group_column,
-            csv_columns=csv_columns,
-            group_pattern=group_pattern,
-            label_pattern=label_pattern,
-        )
+        given = locals()
+        self._windowing = Windowing(**{field.name: given[field.name] for field in fields(Windowing)})
+        self._files = FileSettings(**{field.name: given[field.name] for field in fields(FileSettings)})
         # Public: all of these change what is stored. Private: the other two, which do not.
         vars(self).update(vars(self._windowing) | vars(self._files))
         self._clip_g, self._rotate = clip_g, rotate
@@ -87,7 +72,9 @@ class Wearables:
         arrays.forget()
         root = source.parent if source.is_file() else source
         paths = [path for path in list_files(source) if not path.name.startswith(".")]
-        found = (row for path in paths for row in self._found(path, path.relative_to(root).as_posix()))
+        names = {path.relative_to(root).as_posix(): path for path in paths if _is_read(path)}
+        grouping = Grouping.of(names, self._files.group_pattern, own=True)
+        found = (row for name, path in names.items() for row in self._found(path, name, grouping))
         return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
@@ -113,37 +100,49 @@ class Wearables:
         kernels, strides = (3 * tenth + 1, 3, 3), (tenth, 2, 1)
         return Conv1dStack(channels, dim=dim, kernels=kernels, strides=strides, mark_missing=True)
 
-    def _found(self, path: Path, name: str) -> Iterator[Record | Rejected]:
+    def _found(self, path: Path, name: str, grouping: Grouping) -> Iterator[Record | Rejected]:
         """What a file holds, by its header alone where that says it."""
-        lowered = path.name.lower()
         try:
-            if lowered.endswith(tables.TABLE_SUFFIXES):
-                yield from self._in_table(path, name)
-            elif lowered.endswith(arrays.ARRAY_SUFFIXES):
-                yield from self._in_array(path, name)
-            elif is_device(path):
-                group, label = self._files.from_path(name)
-                yield Record(name, partial(self._read_device, path), group=group, label=label)
-        except (ValueError, OSError) as error:
-            yield Rejected(name, str(error))
+            place = _Place(
+                name, grouping.group(name) or path.name.partition(".")[0], float(path.stat().st_size)
+            )
+            found = [*self._records_in(path, place)]
+        except Exception as error:  # whatever a library raises for a damaged file
+            found = [Rejected.of(name, error)]
+        yield from found
 
-    def _in_table(self, path: Path, name: str) -> Iterator[Record | Rejected]:
+    def _records_in(self, path: Path, place: "_Place") -> Iterator[Record | Rejected]:
+        if is_table(path):
+            yield from self._in_table(path, place)
+        elif path.name.lower().endswith(arrays.ARRAY_SUFFIXES):
+            yield from self._in_array(path, place)
+        else:
+            yield self._record(place, place.name, partial(self._read_device, path))
+
+    def _record(self, place: "_Place", key: str, read: Callable[[], Rows], **known: Any) -> Record:
+        """A record of a file; `known` is what the file itself says."""
+        split = known.pop("split", "") or split_of(place.name)
+        label = known.pop("label", self._files.label_of(place.name))
+        return Record(
+            key, read, group=known.pop("group", place.group), label=label, split=split, amount=place.size
+        )
+
+    def _in_table(self, path: Path, place: "_Place") -> Iterator[Record | Rejected]:
         subjects = tables.subjects(path, self._files)
-        group, label = self._files.from_path(name)
         if subjects is None:
-            yield Record(name, partial(self._read_table, path, None), group=group, label=label)
+            yield self._record(place, place.name, partial(self._read_table, path, None))
         for subject in subjects or ():
             if not subject:
-                yield Rejected(f"{name}/", "rows without a subject id")
+                yield Rejected(f"{place.name}/", "rows without a subject id")
                 continue
+            part = replace(place, size=place.size / len(subjects or ()))
             read = partial(self._read_table, path, subject)
-            yield Record(f"{name}/{subject}", read, group=subject, label=label)
+            yield self._record(part, f"{place.name}/{subject}", read, group=subject)
 
-    def _in_array(self, path: Path, name: str) -> Iterator[Record | Rejected]:
+    def _in_array(self, path: Path, place: "_Place") -> Iterator[Record | Rejected]:
         if path.stem in arrays.BESIDE and any(path.with_name(f"{x}.npy").is_file() for x in arrays.VALUES):
             return
         found = arrays.read_collection(path)
-        group, label = self._files.from_path(name)
         count = len(found.recordings)
         if found.groups is None and count > 1 and self._files.group_pattern is None:
             raise ValueError(
@@ -151,18 +150,16 @@ class Wearables:
                 "beside them, or let modality.group_pattern find the subject in the path"
             )
         for index in range(count):
-            key = name if found.groups is None and count == 1 else f"{name}/{index}"
-            subject = found.groups[index] if found.groups else group
+            key = place.name if found.groups is None and count == 1 else f"{place.name}/{index}"
+            subject = found.groups[index] if found.groups else place.group
             if not subject:
                 yield Rejected(key, "no subject id")
                 continue
-            split = found.splits[index] if found.splits else ""
-            yield Record(
-                key,
-                partial(self._read_array, path, index),
-                group=subject,
-                label=found.labels[index] if found.labels else label,
-                split=SPLIT_NAMES.get(split, split),
+            known = {"label": found.labels[index]} if found.labels else {}
+            split = known_split(found.splits[index]) if found.splits else ""
+            part = replace(place, size=place.size / count)
+            yield self._record(
+                part, key, partial(self._read_array, path, index), group=subject, split=split, **known
             )
 
     def _read_table(self, path: Path, subject: str | None) -> Rows:
@@ -174,8 +171,24 @@ class Wearables:
     def _read_device(self, path: Path) -> Rows:
         if path.stat().st_size == 0:
             raise ValueError("the file is empty")
-        known = replace(self._windowing, units="g", gyroscope_units="deg/s")  # what actipy gives, always
+        known = replace(
+            self._windowing, units="g", scale=None, gyroscope_units="deg/s"
+        )  # what actipy gives, always
         return known.rows(read_device(path, gyroscope=self._files.gyroscope))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A file: its name in the source, whose it is by that name, and its size in bytes."""
+
+    name: str
+    group: str
+    size: float
+
+
+def _is_read(path: Path) -> bool:
+    """Whether a file is of a kind that is read here, by its name."""
+    return is_table(path) or path.name.lower().endswith(arrays.ARRAY_SUFFIXES) or is_device(path)
 
 
 def _spec(windowing: Windowing, *, gyroscope: bool) -> SampleSpec:

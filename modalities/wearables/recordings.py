@@ -5,12 +5,18 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
+
+from modalities.reading.dialects import TableSettings
+from modalities.reading.groups import check_pattern
+from modalities.reading.quantities import IN_NAME
+from modalities.reading.tables import shown
+from modalities.reading.times import check_timezone
 
 DEVICE_SUFFIXES = (".cwa", ".gt3x", ".bin")
 SUFFIXES = ", ".join(DEVICE_SUFFIXES)
@@ -31,12 +37,17 @@ class FileSettings:
     source_rate_hz: float | None  # of files without times
     time_column: str | None
     time_unit: str
+    time_format: str
+    timezone: str  # "" = the file's own clock
     gyroscope: bool
     accelerometer_columns: tuple[str, ...] | None
     gyroscope_columns: tuple[str, ...] | None
     label_column: str | None
     group_column: str | None
     csv_columns: tuple[str, ...] | None  # of files without a header line
+    skip_lines: int | None
+    separator: str | None
+    decimal: str | None
     group_pattern: str | None
     label_pattern: str | None
 
@@ -45,13 +56,13 @@ class FileSettings:
         if self.source_rate_hz is not None and not 1 <= self.source_rate_hz <= 5000:
             raise ValueError(f"modality.source_rate_hz={self.source_rate_hz} must lie in [1, 5000]")
         for name in ("group_pattern", "label_pattern"):
-            pattern = getattr(self, name)
-            try:
-                groups = 1 if pattern is None else re.compile(pattern).groups
-            except re.error as error:
-                raise ValueError(f"{name}={pattern!r} is no regular expression: {error}") from error
-            if groups != 1:
-                raise ValueError(f"{name}={pattern!r} must have one group in parentheses, it has {groups}")
+            check_pattern(getattr(self, name), name)
+        check_timezone(self.timezone or "UTC")
+
+    @property
+    def table(self) -> TableSettings:
+        """What the user says of text tables."""
+        return TableSettings(self.skip_lines, self.csv_columns, self.separator, self.decimal)
 
     def _check_columns(self) -> None:
         sensors = {"accelerometer_columns": self.accelerometer_columns}
@@ -66,19 +77,10 @@ class FileSettings:
                 f"accelerometer_columns={self.accelerometer_columns}"
             )
 
-    def from_path(self, name: str) -> tuple[str, str]:
-        """Subject and label by the patterns in a file's path; else its top folder or name, and no label."""
-        path = PurePosixPath(name)
-        group = path.parts[0] if len(path.parts) > 1 else path.name.partition(".")[0]
-        if self.group_pattern is not None:
-            match = re.search(self.group_pattern, name)
-            if match is None:
-                raise ValueError(
-                    f"modality.group_pattern={self.group_pattern!r} finds no subject in the path"
-                )
-            group = match[1]
+    def label_of(self, name: str) -> str:
+        """The label that `label_pattern` finds in a file's path; "" for none."""
         match = re.search(self.label_pattern, name) if self.label_pattern else None
-        return group, match[1] if match else ""
+        return (match[1] or "") if match else ""
 
     def sensors(self, names: Sequence[str]) -> list[str]:
         """Which of `names` are the axes: 3 or, with the gyroscope, 6; ValueError where they are not there."""
@@ -97,6 +99,9 @@ class Recording:
     gyroscope: Float[np.ndarray, "t 3"] | None = None
     labels: Shaped[np.ndarray, "t"] | None = None  # text per sample, "" where there is none
     start: pd.Timestamp | None = None  # of time 0, where it is known
+    scale: float | None = None  # to g, where the format fixes it
+    units: str = ""  # of the accelerometer, where the file says them
+    readings: tuple[str, ...] = ()  # how the file was understood, in sentences
     facts: Mapping[str, Any] = field(default_factory=dict)  # for the quality report
 
     @classmethod
@@ -118,9 +123,7 @@ def _axes(names: Sequence[str], wanted: Sequence[str] | None, patterns: Sequence
             return found
     sensor = key.partition("_")[0]
     looked = ", ".join(wanted) if wanted else f"{', '.join(p.format('x') for p in patterns)} and so on"
-    raise ValueError(
-        f"no {sensor} columns ({looked}) among {', '.join(names) or 'no names'}: set modality.{key}=[X,Y,Z]"
-    )
+    raise ValueError(f"no {sensor} columns ({looked}) among {shown(names)}: set modality.{key}=[X,Y,Z]")
 
 
 def usual_name(names: Sequence[str], setting: str | None, usual: Sequence[str], key: str) -> str | None:
@@ -133,7 +136,7 @@ def usual_name(names: Sequence[str], setting: str | None, usual: Sequence[str], 
             return known[_plain(name)]
     if setting == "auto":
         return None
-    raise ValueError(f"no column {setting} among {', '.join(names)}: modality.{key} asks for it")
+    raise ValueError(f"no column {setting} among {shown(names)}: modality.{key} asks for it")
 
 
 def text(value: Any) -> str:
@@ -142,6 +145,8 @@ def text(value: Any) -> str:
         value = value.decode("utf-8", "replace")
     if isinstance(value, float | np.floating) and value.is_integer():
         value = int(value)
+    if isinstance(value, list | np.ndarray | dict):
+        raise ValueError(f"a cell of names holds a {type(value).__name__}: name another column")
     return "" if pd.isna(value) else str(value).strip()
 
 
@@ -197,8 +202,9 @@ def seconds(times: pd.DatetimeIndex) -> Float[np.ndarray, "t"]:
 
 
 def _plain(name: str) -> str:
-    """A column's name without case and blanks."""
-    return "_".join(str(name).lower().split())
+    """A column's name without case, blanks, and the unit in brackets behind it."""
+    bare = IN_NAME.sub("", str(name)) or str(name)
+    return "_".join(bare.lower().replace("-", " ").split())
 
 
 def _json(value: Any) -> Any:

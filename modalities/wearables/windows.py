@@ -17,6 +17,7 @@ CONSTANT_S = 10.0  # equal samples for so long are no measurement
 LEAST_RATE_HZ, MOST_RATE_HZ = 1.0, 1000.0
 MOST_WINDOW_S = 86_400.0
 FULL_WEIGHT_G = 0.1  # mean amplitude deviation of brisk walking; more movement does not weigh more
+NOTICED = 0.01  # a share of the samples
 MOST_LATE = 0.1  # a clock that stands still or goes back at more samples than this cannot be trusted
 
 
@@ -29,6 +30,7 @@ class Windowing:
     min_window_s: float
     min_observed: float
     units: str
+    scale: float | None
     gyroscope_units: str
     max_g: float
     calibrate: bool
@@ -47,8 +49,8 @@ class Windowing:
                 f"modality.min_window_s={self.min_window_s} and window_s={self.window_s} must lie in "
                 f"[{2 / self.rate_hz:g}, {MOST_WINDOW_S:g}], two steps to a day"
             )
-        for name in ("max_g", "nonwear_minutes"):
-            if not getattr(self, name) > 0:
+        for name in ("max_g", "nonwear_minutes", "scale"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive")
         for name in ("min_observed", "weight_floor"):
             if not 0 < getattr(self, name) <= 1:
@@ -85,7 +87,8 @@ class Windowing:
         }
         if not rows:
             raise ValueError(self._nothing(quality))
-        return Rows(rows, quality)
+        readings = [*recording.readings, f"the accelerometer in {report['units']}"]
+        return Rows(rows, quality, readings, _dropped(quality))
 
     def _values(
         self, recording: Recording, clock: signals.Clock
@@ -101,19 +104,22 @@ class Windowing:
         if stuck.all():
             raise ValueError("the accelerometer is constant: a stuck sensor, or columns of something else")
         measured = np.where(stuck[:, None], np.float32(np.nan), recording.accelerometer)
-        measured, counts = _cleaned(signals.in_g(measured, self.units), self.max_g, "accelerometer", "g")
+        scale = self.scale if recording.scale is None else recording.scale
+        measured, unit = signals.in_g(measured, self.units, scale, recording.units)
+        measured, counts = _cleaned(measured, self.max_g, "accelerometer", "g")
         counts["missing_samples"] -= int(stuck.sum())
         values, calibration = resampled(measured), {"applied": False, "reason": "modality.calibrate=false"}
         if self.calibrate:
             values, calibration = signals.calibrated(values, self.rate_hz)
         idle = signals.not_worn(values, self.rate_hz, self.nonwear_minutes)
         report = {
+            "units": unit,
             "accelerometer": {**counts, "constant_samples": int(stuck.sum())},
             "calibration": calibration,
             "nonwear_s": round(int((idle & np.isfinite(values[:, 0])).sum()) / self.rate_hz, 3),
         }
         if recording.gyroscope is not None:
-            turned = signals.in_rad_s(recording.gyroscope, self.gyroscope_units)
+            turned = signals.in_rad_s(recording.gyroscope, self.gyroscope_units, measured)
             turned, report["gyroscope"] = _cleaned(turned, signals.MOST_RAD_S, "gyroscope", "rad/s")
             values = np.concatenate([values, resampled(turned)], axis=1)
         values[idle] = np.nan
@@ -176,6 +182,24 @@ class Windowing:
             f"{seconds:g} s {quality['observed_share']:.1%} are, {quality['nonwear_s']:g} s were not worn, "
             "the rest is gaps and bad values"
         )
+
+
+def _dropped(quality: Mapping[str, Any]) -> list[str]:
+    """What a person should see: what was left out where it is more than one sample in a hundred."""
+    samples = quality["samples"]
+    sensor = quality["accelerometer"]
+    kinds = {
+        "missing_samples": "missing values",
+        "absurd_samples": "accelerations beyond modality.max_g",
+        "constant_samples": "values that stand still",
+    }
+    counts = {words: sensor[kind] for kind, words in kinds.items()}
+    counts["times that go back or are repeated"] = quality["late_samples"]
+    return [
+        f"{count} of {samples} samples are left out: {words}"
+        for words, count in counts.items()
+        if count > NOTICED * samples
+    ]
 
 
 def _in_order(recording: Recording) -> tuple[Recording, int]:

@@ -7,7 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from modalities.weather.clock import CALENDAR, Cut, calendar, check_timezone, season, stamp, step_seconds
+from modalities.reading.dialects import TableSettings
+from modalities.reading.groups import check_pattern
+from modalities.reading.times import TimeSettings, check_timezone, has_date
+from modalities.weather.clock import CALENDAR, Cut, calendar, season, stamp, step_seconds
 from modalities.weather.discovery import find
 from modalities.weather.series import (
     Found,
@@ -20,7 +23,7 @@ from modalities.weather.series import (
     without_constants,
 )
 from modalities.weather.tables import Layout
-from modalities.weather.variables import clean, numbers_of, units_of
+from modalities.weather.variables import NOTICED, Cleaning, clean, numbers_of, units_of
 from seqssl import PatchEncoder, Record, Rejected, Rows, Sample, SampleSpec
 
 LONE = "80%"  # where the held-out part of a source's only series begins
@@ -52,7 +55,14 @@ class Weather:
         id_column: str = "",
         variable_column: str = "",
         value_column: str = "value",
+        group_pattern: str | None = None,
+        skip_lines: int | None = None,
+        csv_columns: tuple[str, ...] | None = None,
+        separator: str | None = None,
+        decimal: Literal[".", ","] | None = None,
         missing_values: tuple[str, ...] = ("-9999", "9999"),
+        detect_missing: bool = True,
+        units: dict[str, str] | None = None,
         limits: bool = True,
         max_gap_steps: int = 24,
         segment_steps: int = 1024,
@@ -67,31 +77,28 @@ class Weather:
         self.columns, self.freq = tuple(columns), freq
         self.time_column, self.time_format, self.timezone = time_column, time_format, timezone
         self.id_column, self.variable_column, self.value_column = id_column, variable_column, value_column
-        self.missing_values, self.limits = tuple(missing_values), limits
+        self.group_pattern, self.table = group_pattern, (skip_lines, csv_columns, separator, decimal)
+        self.missing_values, self.limits, self.detect_missing = tuple(missing_values), limits, detect_missing
+        self.units = tuple(sorted(f"{name}={unit}" for name, unit in (units or {}).items()))
         self.max_gap_steps, self.segment_steps = max_gap_steps, segment_steps
         self.min_steps, self.min_observed = min_steps, min_observed
         self.valid_from, self.channel_mode = valid_from, channel_mode
         self._calendar, self._patch, self._shift_steps = calendar, patch, shift_steps
         self._step_s = step_seconds(freq)
         self._cut = Cut.of(valid_from or LONE, timezone)
-        self._sentinels = numbers_of(missing_values)
+        self._cleaning = Cleaning(numbers_of(missing_values), detect_missing, limits, units or {})
         self._check()
-        self._layout = Layout(
-            self.columns, time_column, time_format, timezone, id_column, variable_column, value_column
-        )
+        named = (self.columns, time_column, id_column, variable_column, value_column)
+        self._layout = Layout(*named, TimeSettings(time_format, timezone), TableSettings(*self.table))
         names = self.columns if channel_mode == "mix" else ("value",)
         names += CALENDAR if calendar else ()
         self.spec = SampleSpec(
-            dtype="float32",
-            units=units_of(names),
-            channels=len(names),
-            rate_hz=1 / self._step_s,
-            channel_names=names,
+            "float32", units_of(names), len(names), rate_hz=1 / self._step_s, channel_names=names
         )
 
     def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
         """The series of a file, or of all files of a folder; the end of a lone series is held out."""
-        found = find(source, self._layout, self._step_s)
+        found = find(source, self._layout, self._step_s, self.group_pattern)
         lone = sum(isinstance(item, Found) for item in found) == 1
         for item in found:
             if isinstance(item, Rejected):
@@ -102,7 +109,8 @@ class Weather:
             for part in (item.split,) if item.split else parts:
                 key = f"{item.key}/{part}" if part == HELD_OUT else item.key
                 if split in ("all", part):
-                    yield Record(key, partial(self.read, item, part), group=item.group, split=part)
+                    read = partial(self.read, item, part)
+                    yield Record(key, read, group=item.group, split=part, amount=item.amount)
 
     def read(self, found: Found, part: str) -> Rows:
         """The rows of a series or of its part "train" or "valid", with a report on its quality.
@@ -110,12 +118,8 @@ class Weather:
         Raises ValueError with the reason when there are none.
         """
         series = found.read()
-        values, counts = clean(
-            series.values,
-            self.columns,
-            sentinels=self._sentinels,
-            limits=self.limits,
-            known_units=series.known_units,
+        values, dropped = clean(
+            series.values, self.columns, self._cleaning, known_units=series.known_units, units=series.units
         )
         grid = to_grid(series.times_s, values, self._step_s, series.utc_offset_s)
         constant = np.zeros(len(self.columns), bool)
@@ -126,14 +130,21 @@ class Weather:
             "num_times": len(series.times_s),
             "source_step_s": grid.source_step_s,
             **disorder(series.times_s, values),
-            **counts,
+            **dropped.counts,
             "absent": [name for name in self.columns if name not in found.names],
             "constant": [name for name, flat in zip(self.columns, constant, strict=True) if flat],
             **account,
             **series.quality,
         }
         rows = [row for piece in kept for row in self._rows(piece, series)]
-        return Rows(rows, {name: value for name, value in quality.items() if value not in (0, [])})
+        unreadable = quality.get("unreadable_times", 0)
+        notices = [*series.notices, *dropped.notices]
+        if unreadable > NOTICED * len(series.times_s):
+            notices.append(
+                f"{unreadable} of {len(series.times_s)} times cannot be read: their rows are left out"
+            )
+        shown = {name: value for name, value in quality.items() if value not in (0, [])}
+        return Rows(rows, shown, [*series.readings, *dropped.readings], notices)
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
         """A stored row; augmentation (`shift_steps`) leaves out some first steps, so that patches move."""
@@ -155,6 +166,13 @@ class Weather:
     def _check(self) -> None:
         """Raises ValueError for settings that no type forbids."""
         check_timezone(self.timezone)
+        check_pattern(self.group_pattern, "modality.group_pattern")
+        if self.time_format and not has_date(self.time_format):
+            raise ValueError(
+                f"modality.time_format={self.time_format!r} has no date: the same hours of all days "
+                "would be averaged. "
+                "Name the column of the date, too, as in modality.time_column=DATE+TIME"
+            )
         if not self.columns or len(set(self.columns)) < len(self.columns):
             raise ValueError(f"columns must be different names, at least one, not {[*self.columns]}")
         if not 0 < self.min_steps <= self.segment_steps:

@@ -1,8 +1,10 @@
 """From a file or folder to the series in it, by suffix."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
+from modalities.reading.groups import Grouping, split_of
 from modalities.weather import archive, grids, tables, years
 from modalities.weather.series import Found
 from modalities.weather.tables import Layout
@@ -16,21 +18,32 @@ SUFFIXES = (*TABLE_SUFFIXES, *YEAR_SUFFIXES, *GRID_SUFFIXES, ARCHIVE_SUFFIX)
 NUM_LISTED = 30
 
 
-def find(source: Path, layout: Layout, step_s: float) -> list[Found | Rejected]:
+def find(source: Path, layout: Layout, step_s: float, group_pattern: str | None) -> list[Found | Rejected]:
     """All series, and the files that cannot be used. Raises UserError for a column that none of them has."""
     alone = source.is_file() or source.suffix.lower() == ".zarr"
     found: list[Found | Rejected] = []
-    for path in [source] if alone else dict.fromkeys(_whole(path, source) for path in list_files(source)):
-        name = path.relative_to(source.parent if alone else source)
-        if _suffix(path) not in SUFFIXES:
-            continue
-        group = name.parts[0] if len(name.parts) > 1 else path.name.removesuffix(_suffix(path))
+    whole = [source] if alone else dict.fromkeys(_whole(path, source) for path in list_files(source))
+    root = source.parent if alone else source
+    paths = {path.relative_to(root).as_posix(): path for path in whole if _suffix(path) in SUFFIXES}
+    grouping = Grouping.of(paths, group_pattern, own=True)
+    for name, path in paths.items():
         try:
-            found += _find_in(path, name.as_posix(), group, layout, step_s)
-        except ValueError as error:
-            found.append(Rejected(name.as_posix(), str(error)))
+            group = grouping.group(name) or _place(PurePosixPath(name), _suffix(path))
+            series = list(_find_in(path, name, group, layout, step_s))
+            if group_pattern is not None:
+                series = [replace(one, group=group) for one in series]
+            amount = path.stat().st_size / max(1, len(series))
+            found += [replace(one, split=one.split or split_of(name), amount=amount) for one in series]
+        except Exception as error:  # whatever a library raises for a damaged file
+            found.append(Rejected.of(name, error))
     _check_columns(source, [item for item in found if isinstance(item, Found)], layout.columns)
     return [_with_some_column(item, layout.columns) for item in found]
+
+
+def _place(name: PurePosixPath, suffix: str) -> str:
+    """What a lone series is called after: its folder, if that says more than train or test, or its file."""
+    folder = name.parts[0] if len(name.parts) > 1 and not split_of(name.as_posix()) else ""
+    return folder or name.name[: len(name.name) - len(suffix)]
 
 
 def _whole(path: Path, source: Path) -> Path:
@@ -56,7 +69,7 @@ def _find_in(path: Path, name: str, group: str, layout: Layout, step_s: float) -
 
 
 def _suffix(path: Path) -> str:
-    return "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:]).lower()
+    return "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]).lower()
 
 
 def _check_columns(source: Path, series: list[Found], columns: tuple[str, ...]) -> None:

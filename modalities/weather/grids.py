@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from modalities.reading.quantities import unit_of
 from modalities.weather.series import Found, Series
 
 TIME_NAMES = ("time", "valid_time", "date", "datetime")
@@ -55,11 +56,27 @@ def _series(dataset: Any, time: str, columns: tuple[str, ...], where: dict[str, 
         raise ValueError(f"{time} holds no dates of the standard calendar")
     seconds = (times - np.datetime64(0, "s")) / np.timedelta64(1, "s")
     values = np.full((len(times), len(columns)), np.nan)
+    units = {}
     for place, column in enumerate(columns):
         if column in dataset:
             variable = dataset[column]
             values[:, place] = variable.isel({k: v for k, v in where.items() if k in variable.dims}).values
-    return Series(seconds.astype(np.float64), values)
+            low, high = _valid_range(variable)
+            values[(values[:, place] < low) | (values[:, place] > high), place] = np.nan
+            units[column] = unit_of(str(variable.attrs.get("units", "")))
+    known = {column: unit for column, unit in units.items() if unit}
+    return Series(seconds.astype(np.float64), values, units=known)
+
+
+def _valid_range(variable: Any) -> tuple[float, float]:
+    """The values that the file says are valid; CF gives them as they are packed."""
+    low, high = variable.attrs.get(
+        "valid_range", (variable.attrs.get("valid_min"), variable.attrs.get("valid_max"))
+    )
+    scale = float(variable.encoding.get("scale_factor", 1.0))
+    offset = float(variable.encoding.get("add_offset", 0.0))
+    low, high = (None if end is None else float(end) * scale + offset for end in (low, high))
+    return -np.inf if low is None else low, np.inf if high is None else high
 
 
 @lru_cache(maxsize=1)

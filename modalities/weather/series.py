@@ -23,6 +23,9 @@ class Series:
         False  # an instance of an archive: its times only count, and constants were judged over all
     )
     quality: Mapping[str, Any] = field(default_factory=dict)
+    readings: tuple[str, ...] = ()  # how the file was understood, in sentences
+    notices: tuple[str, ...] = ()  # what was odd
+    units: Mapping[str, str] = field(default_factory=dict)  # of the columns whose unit the file says
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Found:
     read: Callable[[], Series]  # picklable
     group: str = ""
     split: str = ""
+    amount: float = 0.0  # bytes, about
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,25 +1,29 @@
 """CSV and Parquet, wide (a column for each channel) or long (a column of names, one of values)."""
 
-import gzip
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from modalities.weather.clock import to_seconds
+from modalities.reading.columns import time_columns
+from modalities.reading.dialects import TableSettings
+from modalities.reading.headers import kind_of
+from modalities.reading.quantities import unit_in, unit_of
+from modalities.reading.tables import Table, shown
+from modalities.reading.times import TimeSettings, read_times
 from modalities.weather.series import Found, Series
 
-TIME_COLUMNS = ("time", "timestamp", "datetime", "date_time", "date", "valid_time", "ds")  # in any case
-SNIFFED_ROWS = 100
+ID_COLUMNS = (
+    "station", "station_id", "stations_id", "stationid", "station_name", "site", "site_id", "site_code",
+    "location", "location_id", "id", "name", "sensor", "sensor_id", "device", "device_id", "unique_id",
+    "series", "city", "wmo", "icao", "usaf", "node", "node_id", "plot", "gauge", "gauge_id", "item_id",
+    "place",
+)  # fmt: skip
+SOME, MANY = 0.01, 0.1  # shares of times that are repeated: noticed, refused where a column tells them apart
 
 
 @dataclass(frozen=True)
@@ -27,75 +31,141 @@ class Layout:
     """Where a table holds what; "" = there is no such column, or it is found by its name."""
 
     columns: tuple[str, ...]
-    time_column: str
-    time_format: str
-    timezone: str
+    time_column: str  # or several, DATE+TIME
     id_column: str
     variable_column: str
     value_column: str
+    times: TimeSettings
+    table: TableSettings
 
 
 def find(path: Path, name: str, group: str, layout: Layout) -> Iterator[Found]:
     """One series, or one for each id. Raises ValueError when the file cannot be used."""
     read_table.cache_clear()
-    with _with_reasons():
-        head = _head(path)
-    columns = [str(column) for column in head.columns]
-    time = layout.time_column or _time_column(head)
-    needed = {"time": time, "id": layout.id_column, "variable": layout.variable_column}
+    table = Table.open(path, layout.table)
+    head = table.head()
+    times = time_columns(head, layout.time_column)
+    needed = {"time": times, "id": (layout.id_column,), "variable": (layout.variable_column,)}
     if layout.variable_column:
-        needed["value"] = layout.value_column
-    for kind, column in needed.items():
-        if (kind == "time" or column) and column not in columns:
-            raise ValueError(
-                f"there is no {kind} column{f' {column!r}' if column else ''} among {', '.join(columns)}: "
-                f"set modality.{kind}_column"
-            )
+        needed["value"] = (layout.value_column,)
+    for kind, wanted in needed.items():
+        for column in wanted or ("",):
+            if (kind == "time" or column) and column not in table.names:
+                raise ValueError(
+                    f"there is no {kind} column{f' {column!r}' if column else ''} among "
+                    f"{shown(table.names)}: "
+                    f"set modality.{kind}_column, or modality.skip_lines if line 1 is not the header"
+                )
+    taken = {column for wanted in needed.values() for column in wanted}
     if layout.variable_column:
-        present = tuple(_distinct(path, layout.variable_column))
+        present = tuple(_distinct(table, layout.variable_column))
     else:
-        numeric = head.select_dtypes("number").columns
-        usable = {*numeric, *layout.columns} - {*needed.values()}
-        present = tuple(column for column in columns if column in usable)
-    if not layout.id_column:
-        yield Found(name, present, partial(read, path, time, layout, ""), group)
+        usable = {*head.select_dtypes("number").columns, *layout.columns} - taken
+        present = tuple(column for column in table.names if column in usable)
+    identity = layout.id_column or ("" if layout.variable_column else _id_column(table, times, layout))
+    read_it = partial(read, path, times, layout, identity)
+    if not identity:
+        yield Found(name, present, partial(read_it, ""), group)
         return
-    identities = _distinct(path, layout.id_column)
+    identities = _distinct(table, identity)
     if not identities:
-        raise ValueError(f"column {layout.id_column!r} is empty: set modality.id_column")
-    for identity in identities:
-        yield Found(f"{name}/{identity}", present, partial(read, path, time, layout, identity), identity)
+        raise ValueError(f"column {identity!r} is empty: set modality.id_column")
+    for one in identities:
+        yield Found(f"{name}/{one}", present, partial(read_it, one), one)
 
 
-def read(path: Path, time: str, layout: Layout, identity: str) -> Series:
+def read(path: Path, times: tuple[str, ...], layout: Layout, id_column: str, identity: str) -> Series:
     """The series of one id, or of a whole table without ids."""
-    with _with_reasons():
-        table, places = read_table(path, time, layout)
-    if layout.id_column:
-        table = table.iloc[places[identity]]
-    if len(table) == 0:
+    table, frame, places = read_table(path, times, layout, id_column)
+    if id_column:
+        frame = frame.iloc[places[identity]]
+    if len(frame) == 0:
         raise ValueError("the table has no rows")
-    times_s, utc_offset_s = to_seconds(table[time], layout.time_format, layout.timezone)
-    values, quality = (_long if layout.variable_column else _wide)(table, layout)
-    return Series(times_s, values, utc_offset_s, quality=quality)
+    found = read_times([frame[name] for name in times], layout.times)
+    notices = [] if layout.variable_column else _repeated(table, frame, times, found.seconds, id_column)
+    values, quality = (_long if layout.variable_column else _wide)(frame, layout)
+    readings = [*table.reading, f"times in {' and '.join(map(repr, times))}: {found.reading}"]
+    if id_column and not layout.id_column:
+        readings.append(f"column {id_column!r} tells series apart")
+    units = {column: unit_of(table.units.get(column, "")) or unit_in(column) for column in layout.columns}
+    return Series(
+        found.seconds,
+        values,
+        found.utc_offset_s,
+        quality=quality,
+        readings=tuple(readings),
+        notices=tuple(notices),
+        units={column: unit for column, unit in units.items() if unit},
+    )
 
 
 @lru_cache(maxsize=1)
-def read_table(path: Path, time: str, layout: Layout) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+def read_table(
+    path: Path, times: tuple[str, ...], layout: Layout, id_column: str
+) -> tuple[Table, pd.DataFrame, dict[str, np.ndarray]]:
     """The columns that are needed, and the rows of each id; kept for the next id of the same file."""
+    table = Table.open(path, layout.table)
     if layout.variable_column:
-        wanted = [time, layout.id_column, layout.variable_column, layout.value_column]
+        wanted = [*times, id_column, layout.variable_column, layout.value_column]
     else:
-        wanted = [time, layout.id_column, *layout.columns]
-    texts = (layout.id_column, layout.variable_column)
-    table = _read(path, [column for column in dict.fromkeys(wanted) if column], *texts)
+        wanted = [*times, id_column, *layout.columns]
+    frame = table.read(wanted, texts=(id_column, layout.variable_column))
     places: dict[str, np.ndarray] = {}
-    if layout.id_column:
-        codes, names = pd.factorize(table[layout.id_column].astype(str))
+    if id_column:
+        codes, names = pd.factorize(frame[id_column].map(_text))
         order = np.argsort(codes, kind="stable")
         starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
         places = {str(name): order[starts[i] : starts[i + 1]] for i, name in enumerate(names)}
-    return table, places
+    return table, frame, places
+
+
+def _id_column(table: Table, times: Sequence[str], layout: Layout) -> str:
+    """The column with a usual name that tells series apart whose times are the same; "" for none."""
+    taken = {*times, *layout.columns}
+    usual = [name for name in table.names if name.strip().lower() in ID_COLUMNS and name not in taken]
+    if not usual:
+        return ""
+    return _tells_apart(table.read([*times, *usual], texts=usual), times, usual)
+
+
+def _tells_apart(frame: pd.DataFrame, times: Sequence[str], columns: Sequence[str]) -> str:
+    """The first of some columns with which repeated times are no longer repeated; "" for none."""
+    if frame.duplicated([*times]).mean() <= SOME:
+        return ""
+    for column in columns:
+        many = frame[column].nunique()
+        if 2 <= many <= len(frame) / 2 and frame.duplicated([*times, column]).mean() <= SOME:
+            return column
+    return ""
+
+
+def _repeated(
+    table: Table, frame: pd.DataFrame, times: Sequence[str], seconds: np.ndarray, id_column: str
+) -> list[str]:
+    """What to say of times that occur several times. ValueError where they are those of several series."""
+    known = seconds[np.isfinite(seconds)]
+    share = 1 - len(np.unique(known)) / max(1, len(known))
+    if share <= SOME:
+        return []
+    if share > MANY and not id_column:
+        others = [name for name in table.names if name not in times]
+        whole = table.read([*times, *others], texts=())
+        kinds = [name for name in others if name in whole and not pd.api.types.is_float_dtype(whole[name])]
+        column = _tells_apart(whole, times, kinds)
+        often = round(1 / (1 - share))
+        if column:
+            raise ValueError(
+                f"each time occurs {often} times, and column {column!r} tells the rows apart: several "
+                "series are in "
+                f"one table, set modality.id_column={column}"
+            )
+        if (np.diff(known) < 0).any():
+            raise ValueError(
+                f"each time occurs some {often} times, and they start again: several series are in one "
+                "table. Add a "
+                "column that tells them apart and name it in modality.id_column, or make each a file"
+            )
+    return [f"{share:.0%} of the times are repeated: their values are averaged"]
 
 
 def _wide(table: pd.DataFrame, layout: Layout) -> tuple[np.ndarray, dict[str, Any]]:
@@ -124,76 +194,30 @@ def _long(table: pd.DataFrame, layout: Layout) -> tuple[np.ndarray, dict[str, An
 
 def _numbers(column: Any, name: str) -> tuple[np.ndarray, int]:
     """A column as floats, and how many cells hold text; raises ValueError when most do."""
+    if pd.api.types.is_datetime64_any_dtype(column):
+        raise ValueError(f"column {name!r} holds dates: choose others by modality.columns")
     numbers = pd.to_numeric(column, errors="coerce")
     texts = numbers.isna() & column.notna()
     if texts.sum() > column.notna().sum() / 2:
-        raise ValueError(
-            f"column {name!r} holds text in {texts.sum()} of {column.notna().sum()} cells, for example "
-            f"{str(column[texts].iloc[0])!r}: choose others by modality.columns, or write numbers"
-        )
-    return numbers.to_numpy(np.float64, na_value=np.nan), int(texts.sum())
+        example = str(column[texts].iloc[0])[:40]
+        if kind_of(example):
+            raise ValueError(
+                f"column {name!r} holds text in {texts.sum()} of {column.notna().sum()} cells, for example "
+                f"{example!r}: choose others by modality.columns, or write numbers"
+            )
+    found: np.ndarray = numbers.to_numpy(np.float64, na_value=np.nan)
+    return found, int(texts.sum())
 
 
-def _time_column(head: pd.DataFrame) -> str:
-    """The first column with a usual name, else the only one that holds dates; "" where there is none."""
-    named = {str(column).lower(): str(column) for column in reversed(head.columns)}
-    dates = [str(name) for name, kind in head.dtypes.items() if pd.api.types.is_datetime64_any_dtype(kind)]
-    found = [named[name] for name in TIME_COLUMNS if name in named]
-    return (found or (dates if len(dates) == 1 else [""]))[0]
-
-
-def _distinct(path: Path, column: str) -> list[str]:
+def _distinct(table: Table, column: str) -> list[str]:
     """The values of a column of names, sorted."""
-    with _with_reasons():
-        return sorted(str(value) for value in _read(path, [column], column)[column].dropna().unique())
+    return sorted({_text(value) for value in table.read([column], texts=[column])[column].dropna()} - {""})
 
 
-def _head(path: Path) -> pd.DataFrame:
-    """The first rows of all columns."""
-    if path.suffix.lower() != ".parquet":
-        return _read_csv(path, nrows=SNIFFED_ROWS)
-    file = pq.ParquetFile(path)
-    batches = list(islice(file.iter_batches(SNIFFED_ROWS), 1))
-    head: pd.DataFrame = pa.Table.from_batches(batches, file.schema_arrow).to_pandas(ignore_metadata=True)
-    return head
-
-
-def _read(path: Path, columns: list[str], *texts: str) -> pd.DataFrame:
-    """Those of the columns that there are; in `texts`, a number like 007 keeps its zeros."""
-    if path.suffix.lower() != ".parquet":
-        return _read_csv(path, usecols=lambda name: name.strip() in columns, dtype=dict.fromkeys(texts, str))
-    present = [name for name in columns if name in pq.read_schema(path).names]
-    table: pd.DataFrame = pq.read_table(path, columns=present).to_pandas(ignore_metadata=True)
-    return table
-
-
-def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """Separated by commas, semicolons (then with decimal commas, if any) or tabs, as the first line says."""
-    opened = gzip.open(path, "rt", errors="replace") if path.suffix == ".gz" else path.open(errors="replace")
-    with opened as file:
-        separator = max(",;\t", key=file.readline().count)
-    table: pd.DataFrame = pd.read_csv(
-        path,
-        sep=separator,
-        decimal="," if separator == ";" else ".",
-        index_col=False,  # or a line that is longer than the first would shift all columns
-        skipinitialspace=True,
-        low_memory=False,
-        encoding="utf-8-sig",
-        encoding_errors="replace",
-        **options,
-    )
-    return table.rename(columns=str.strip)
-
-
-@contextmanager
-def _with_reasons() -> Iterator[None]:
-    """What pandas and pyarrow raise or warn of a damaged file, as a ValueError that says what it is."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            yield
-    except pd.errors.EmptyDataError as error:
-        raise ValueError("the file is empty") from error
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pa.ArrowException, EOFError, OSError) as error:
-        raise ValueError(f"not readable as a table: {error}".splitlines()[0]) from error
+def _text(value: Any) -> str:
+    """An id as text, the same for 7 and 7.0; "" where it is missing. ValueError for a list."""
+    if isinstance(value, list | np.ndarray | dict):
+        raise ValueError(f"a cell of ids holds a {type(value).__name__}, not a name: set modality.id_column")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if pd.isna(value) else str(value).strip()

@@ -1,6 +1,19 @@
 """Weather variables whose names, units and physical limits are known; names are those of pvlib."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import numpy as np
+
+from modalities.reading.quantities import (
+    TO_OURS,
+    Quantity,
+    converted,
+    is_fraction,
+    likely_unit,
+    quantity_of,
+    sentinels_in,
+)
 
 # Name -> (unit, lowest, highest). Limits lie beyond all records on land: what exceeds them was not measured.
 VARIABLES = {
@@ -17,6 +30,7 @@ VARIABLES = {
     "opaque_sky_cover": ("tenths", 0.0, 10.0),
 }
 
+NOTICED = 0.01  # a share of a column's values
 MOST = 1e18  # nothing that is measured is larger, and squares of more do not fit into float32
 
 
@@ -35,45 +49,121 @@ def numbers_of(missing_values: tuple[str, ...]) -> tuple[float, ...]:
         raise ValueError(f"missing_values must be numbers: {error}") from error
 
 
+@dataclass(frozen=True)
+class Cleaning:
+    """The settings that decide what is no value, and in which unit the others are."""
+
+    sentinels: tuple[float, ...]  # in every column
+    detect_missing: bool
+    limits: bool
+    units: Mapping[str, str]  # by column, as the user says them
+
+
+@dataclass
+class Account:
+    """What was dropped, by kind and column, and what of it a person should see."""
+
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+    readings: list[str] = field(default_factory=list)
+
+    def drop(self, kind: str, name: str, column: np.ndarray, found: np.ndarray, words: str = "") -> None:
+        """Make the found values of a column NaN; said aloud where they are more than one in a hundred."""
+        present = int(np.isfinite(column).sum())
+        count = int(found.sum())
+        column[found] = np.nan
+        if count:
+            before = self.counts.setdefault(kind, {}).get(name, 0)
+            self.counts[kind][name] = before + count
+        if words and count > NOTICED * present:
+            self.notices.append(f"{name}: {count} of {present} values {words}")
+
+
 def clean(
     values: np.ndarray,
     columns: tuple[str, ...],
+    cleaning: Cleaning,
     *,
-    sentinels: tuple[float, ...],
-    limits: bool,
     known_units: bool,
-) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
-    """A copy of `values` (n c) with NaN for sentinels and impossible values, and their counts by column.
+    units: Mapping[str, str],
+) -> tuple[np.ndarray, Account]:
+    """A copy of `values` (n c) with NaN for sentinels and impossible values, in our units, and an account.
 
     `known_units`: the format fixes the units, so a column wholly outside its limits was not measured. In
-    other sources it has other units, and is refused.
+    other sources it has other units, and is refused. `units` are those that the file itself says.
     """
     values = values.astype(np.float64)
     values[~np.isfinite(values)] = np.nan
-    counts: dict[str, dict[str, int]] = {}
+    account = Account()
     for column, name in zip(values.T, columns, strict=True):
-        absurd = np.abs(column) > MOST
-        column[absurd] = np.nan
-        _count(counts, "absurd_values", name, absurd)
-        found = np.isin(column, sentinels)
-        column[found] = np.nan
-        _count(counts, "missing_values", name, found)
-        if name not in VARIABLES or not (limits or known_units):
-            continue
-        unit, lowest, highest = VARIABLES[name]
-        outside = (column < lowest) | (column > highest)  # NaN is neither
-        present = int(np.isfinite(column).sum())
-        if outside.sum() > present / 2 and not known_units:
+        account.drop("absurd_values", name, column, np.abs(column) > MOST)
+        account.drop("missing_values", name, column, np.isin(column, cleaning.sentinels))
+        if cleaning.detect_missing:
+            _drop_sentinels(column, name, account)
+        said = cleaning.units.get(name, "" if known_units else units.get(name, ""))
+        unit = _in_our_unit(column, name, said, asked=name in cleaning.units, account=account)
+        known = Quantity(*VARIABLES[name]) if name in VARIABLES else quantity_of(name, unit)
+        if known is not None and (cleaning.limits or known_units):
+            _limit(column, name, known, account, known_units=known_units)
+    return values, account
+
+
+def _drop_sentinels(column: np.ndarray, name: str, account: Account) -> None:
+    """Values that stand for a missing one; ValueError where most do, which only the user can know."""
+    present = int(np.isfinite(column).sum())
+    for value, count in sentinels_in(column):
+        if count > present / 2:
             raise ValueError(
-                f"{name} is outside [{lowest:g}, {highest:g}] {unit} in {outside.sum()} of {present} values, "
-                f"for example {column[outside][0]:g}: convert its unit, add the value to "
-                f"modality.missing_values, or set modality.limits=false"
+                f"{name} is {value:g} in {count} of {present} values, far from all others: if it stands "
+                "for a "
+                f"missing value, set modality.missing_values=[{value:g}], else modality.detect_missing=false"
             )
-        column[outside] = np.nan
-        _count(counts, "outside_limits", name, outside)
-    return values, counts
+        words = f"are {value:g}, far from all others, and are taken for missing"
+        account.drop("missing_values", name, column, column == value, words)
 
 
-def _count(counts: dict[str, dict[str, int]], kind: str, name: str, found: np.ndarray) -> None:
-    if found.any():
-        counts.setdefault(kind, {})[name] = int(found.sum())
+def _in_our_unit(column: np.ndarray, name: str, said: str, *, asked: bool, account: Account) -> str:
+    """Convert a column whose unit is said; returns the unit that it then has, "" where none is known."""
+    if name in VARIABLES:
+        ours = VARIABLES[name][0]
+    else:
+        ours = (
+            next((ours for ours, others in TO_OURS.items() if said in (ours, *others)), said)
+            if asked
+            else said
+        )
+    if not said or said == ours:
+        return said
+    try:
+        column[:] = converted(column, said, ours)
+    except ValueError:
+        if asked:
+            raise
+        return ""  # a bracket that says something else
+    account.readings.append(f"{name}: from {said} to {ours}")
+    return ours
+
+
+def _limit(column: np.ndarray, name: str, known: Quantity, account: Account, *, known_units: bool) -> None:
+    """Drop what cannot have been measured; ValueError where the column seems to have another unit."""
+    outside = (column < known.lowest) | (column > known.highest)  # NaN is neither
+    present, count = int(np.isfinite(column).sum()), int(outside.sum())
+    words = f"are outside [{known.lowest:g}, {known.highest:g}] {known.unit} and are taken for missing"
+    if not known_units:
+        if known.unit == "%" and is_fraction(column):
+            raise ValueError(
+                f"{name} never exceeds 1, which is no percent (%): set modality.units.{name}=fraction, or "
+                "modality.limits=false"
+            )
+        other = likely_unit(column[np.isfinite(column)], known) if count > NOTICED * present else ""
+        if other or count > present / 2:
+            remedy = f"it looks like {other}: set modality.units.{name}={other}" if other else (
+                f"for example {column[outside][0]:g}: convert its unit, add the value to "
+                "modality.missing_values"
+            )  # fmt: skip
+            raise ValueError(
+                f"{name} is outside [{known.lowest:g}, {known.highest:g}] {known.unit} in {count} of "
+                f"{present} values, "
+                f"{remedy}, or set modality.limits=false"
+            )
+    account.drop("outside_limits", name, column, outside, words)

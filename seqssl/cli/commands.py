@@ -51,6 +51,7 @@ def train(arguments: Arguments) -> None:
 def prepare(arguments: Arguments) -> None:
     """Turn raw files into shards."""
     adapter = _adapter(arguments)
+    from seqssl.config.text import names_in
     from seqssl.data.prepare import prepare as write_shards
 
     with show_progress() as progress:
@@ -61,7 +62,7 @@ def prepare(arguments: Arguments) -> None:
             modality=arguments["modality"],
             split_by=arguments["split_by"],
             valid_share=arguments["valid_share"],
-            valid_groups=_names(arguments["valid_groups"] or ""),
+            valid_groups=names_in(arguments["valid_groups"] or ""),
             seed=arguments["seed"],
             num_workers=arguments["workers"],
             progress=progress,
@@ -73,25 +74,12 @@ def prepare(arguments: Arguments) -> None:
             f", {hours(split.hours)}" if split.hours is not None else ""
         )
         print(f"{name}: {split.num_rows:,} rows, {amount}")
+    for title, said in (("read as", manifest.readings), ("notice", manifest.notices)):
+        for sentence, count in said.items():
+            print(f"{title}: {sentence} ({count:,} {'file' if count == 1 else 'files'})")
     print(f"rejected: {manifest.num_rejected} (see {arguments['out']}/rejected.jsonl)")
     if (Path(arguments["out"]).expanduser() / "quality.jsonl").exists():
         print(f"what was noticed in each file: {arguments['out']}/quality.jsonl")
-
-
-def _names(given: str) -> list[str]:
-    """The names in `a,b` or `[a, b]`, each as it is typed: `010` and `no` are names, too."""
-    if not given.strip().startswith("["):
-        return [name for name in given.split(",") if name]
-    import yaml
-
-    from seqssl.config import text
-    from seqssl.config.values import texts
-
-    try:
-        names = texts(text.read(given))
-    except yaml.YAMLError as error:
-        raise UserError(f"valid_groups = {given}: no list of names; write a,b or [a,b]") from error
-    return [str(name) for name in names] if isinstance(names, list) else [str(names)]
 
 
 def data(arguments: Arguments) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 import yaml
 from yaml.constructor import ConstructorError, SafeConstructor
 
-from seqssl.config.values import Plain, Tree, Value
+from seqssl.config.values import Plain, Tree, Value, texts
+from seqssl.errors import UserError
 
 _TAG = "tag:yaml.org,2002:"
 # YAML 1.1 wants a dot in a number with an exponent; people write 1e-3.
@@ -47,6 +48,17 @@ def reread(value: object) -> Value:
     if isinstance(value, dict):
         return {str(key): reread(item) for key, item in value.items()}
     return [reread(item) for item in value] if isinstance(value, list) else _known(value)
+
+
+def names_in(given: str) -> list[str]:
+    """The names in `a,b` or `[a, b]`, each as it is typed: `010` and `no` are names, too. UserError."""
+    if not given.strip().startswith("["):
+        return [name for name in given.split(",") if name]
+    try:
+        names = texts(read(given))
+    except yaml.YAMLError as error:
+        raise UserError(f"{given} is no list of names; write a,b or [a,b]") from error
+    return [str(name) for name in names] if isinstance(names, list) else [str(names)]
 
 
 def write(tree: Mapping[str, Value]) -> str:

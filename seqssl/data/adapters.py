@@ -58,11 +58,14 @@ class Rows:
     Each row is a mapping, like the one of a `Record` that gives a single row. Its key is `<record's
     key>#<part>`, where `part` is a text in the row; without one it is the row's number, and an empty one adds
     nothing to the record's key. `quality` is written to quality.jsonl: counts, errors before and after a
-    correction, what was left out and why.
+    correction, what was left out and why. What a person has to check is said in sentences, which `prepare`
+    counts and prints: `readings` (how the file was understood) and `notices` (what was odd or dropped).
     """
 
     rows: Sequence[Row]
     quality: Row = field(default_factory=dict)  # plain JSON values
+    readings: Sequence[str] = ()
+    notices: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Record:
     group: str = ""  # speaker, subject, chromosome, piece, station
     label: str = ""
     split: str = ""  # a split that the source itself gives; "" = drawn by `prepare`
+    amount: float = 0.0  # about how much it holds, say in bytes: the held-out share is one of the amount
 
 
 @dataclass(frozen=True)

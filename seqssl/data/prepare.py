@@ -1,7 +1,6 @@
 """From raw files to a prepared folder: Parquet shards, manifest.json and rejected.jsonl."""
 
 import errno
-import hashlib
 import json
 import re
 from collections import Counter
@@ -30,6 +29,7 @@ from seqssl.data.files import (
     write_atomic,
 )
 from seqssl.data.shards import MANIFEST, SCHEMA_VERSION, Corpus, Manifest, Shard, Split
+from seqssl.data.splits import about_groups, assign_splits
 from seqssl.data.wording import printable, reason_of, storable
 from seqssl.data.workers import check_not_worker_import
 from seqssl.data.writing import Written, write_shards
@@ -37,6 +37,7 @@ from seqssl.errors import UserError
 
 REJECTED = "rejected.jsonl"
 QUALITY = "quality.jsonl"
+MAX_SAID = 30  # different sentences in a manifest
 YOUNGER = ("code_stride", "codebook_sizes")  # fields of a spec that were added within schema version 2
 
 
@@ -84,6 +85,7 @@ def prepare(
             raise UserError(_nothing_usable(source, rejected))
         if written.quality:
             write_atomic(out / QUALITY, _lines(written.quality))
+        about = about_groups(records) if split_by == "group" and not valid_groups else ""
         manifest = Manifest(
             modality=modality,
             spec=_plain(adapter.spec),
@@ -93,9 +95,21 @@ def prepare(
             shards=written.shards,
             num_rejected=len(rejected),
             statistics=written.statistics,
+            readings=_counted(written.quality, "readings"),
+            notices=({about: len(records)} if about else {}) | _counted(written.quality, "notices"),
         )
         write_atomic(out / MANIFEST, manifest.to_json())
     return manifest
+
+
+def _counted(quality: Sequence[Row], kind: str) -> dict[str, int]:
+    """How many files each sentence was said of; those that differ in numbers only are one, the first."""
+    first: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for sentence in (sentence for line in quality for sentence in line.get(kind, ())):
+        plain = re.sub(r"\d+", "0", sentence)
+        counts[first.setdefault(plain, sentence)] += 1
+    return dict(counts.most_common(MAX_SAID))
 
 
 def _write(
@@ -152,51 +166,6 @@ def open_or_prepare(
             progress=progress,
         )
     return Corpus(out)
-
-
-def assign_splits(
-    records: Sequence[Record],
-    *,
-    split_by: str,
-    valid_share: float,
-    seed: int,
-    valid_groups: Sequence[str] = (),
-) -> list[str]:
-    """A split for each record: the source's own, else by `valid_groups`, else by a hash of (seed, unit).
-
-    The unit is the group or the key. Adding records never moves the others. Of two or more units at least one
-    is held out and one is not. Where there are no two groups to keep apart, records are the units.
-    """
-    groups = {record.group for record in records if record.group}
-    if set(valid_groups) - groups:
-        missing = ", ".join(sorted(set(valid_groups) - groups))
-        some = ", ".join(sorted(groups)[:12]) or "no group at all"
-        raise UserError(f"valid_groups: there is no group {missing}; the data has {some}.")
-    if valid_groups and all(record.group in valid_groups for record in records if not record.split):
-        raise UserError("valid_groups: with all of these groups held out, nothing is left to train on.")
-    if valid_groups:
-        return [record.split or ("valid" if record.group in valid_groups else "train") for record in records]
-    if split_by == "group" and len(groups) < 2:
-        split_by = "record"
-    units = [(record.group or record.key) if split_by == "group" else record.key for record in records]
-    unassigned = {unit for unit, record in zip(units, records, strict=True) if not record.split}
-    drawn = {unit: _fraction(seed, unit) for unit in sorted(unassigned)}
-    held_out = {unit for unit, fraction in drawn.items() if fraction < valid_share}
-    if any(record.split == "valid" for record in records) or valid_share == 0 or len(drawn) < 2:
-        held_out = set()
-    elif not held_out:
-        held_out = {min(drawn, key=drawn.__getitem__)}
-    elif len(held_out) == len(drawn):
-        held_out.remove(max(drawn, key=drawn.__getitem__))
-    return [
-        record.split or ("valid" if unit in held_out else "train")
-        for unit, record in zip(units, records, strict=True)
-    ]
-
-
-def _fraction(seed: int, unit: str) -> float:
-    digest = hashlib.sha256(f"{seed}:{unit}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _scan(adapter: ModalityAdapter, source: Path) -> tuple[list[Record], list[Rejected]]:

@@ -60,6 +60,8 @@ class Manifest:
     shards: list[Shard]
     num_rejected: int
     statistics: dict[str, list[float]] | None = None  # mean and std of each channel over "train"; not for ids
+    readings: dict[str, int] = field(default_factory=dict)  # how files were understood, and how many were so
+    notices: dict[str, int] = field(default_factory=dict)  # what was odd or dropped, and in how many files
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -77,9 +79,21 @@ class Manifest:
             raise UserError(f"{path} cannot be read ({error}): remove {folder} and prepare again.") from error
         if version != SCHEMA_VERSION:
             raise UserError(f"{path} has schema version {version}, this is {SCHEMA_VERSION}: prepare again.")
-        values["splits"] = {name: Split(**split) for name, split in values["splits"].items()}
-        values["shards"] = [Shard(**shard) for shard in values["shards"]]
-        return cls(**values)
+        try:
+            values["splits"] = {name: Split(**split) for name, split in values["splits"].items()}
+            values["shards"] = [Shard(**shard) for shard in values["shards"]]
+            manifest = cls(**values)
+            counts = [
+                number for split in manifest.splits.values() for number in (split.num_rows, split.length)
+            ]
+            counts += [number for shard in manifest.shards for number in (shard.num_rows, shard.num_bytes)]
+            if not all(isinstance(number, int) and number >= 0 for number in counts):
+                raise ValueError("a count of rows, steps or bytes is no whole number from 0 on")
+            if not all(Path(shard.name).name == shard.name for shard in manifest.shards):
+                raise ValueError("a shard's name leads out of the folder")
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path} is damaged ({error}): remove {folder} and prepare again.") from error
+        return manifest
 
     @property
     def content_hash(self) -> str:

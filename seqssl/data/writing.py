@@ -23,6 +23,7 @@ from seqssl.errors import UserError
 
 Columns = dict[str, Any]  # of a row that is being made
 SHARD_BYTES = 64 * 2**20
+SAID = ("readings", "notices")  # sentences for people, of `Rows`
 FOOTER = "seqssl"  # key in a shard's Parquet metadata
 
 
@@ -71,8 +72,16 @@ def _rows_of(adapter: ModalityAdapter, task: _Task, found: Row | Rows, sums: Sum
             rows[row["key"]] = row
     if not rows:
         rejected = [(key, rejected[0][1] if rejected else "nothing in it is usable")]
-    quality = [{"path": key, **found.quality}] if isinstance(found, Rows) and found.quality else []
-    return _Result([*rows.values()], rejected, quality, sums)
+    return _Result([*rows.values()], rejected, _noticed(key, found), sums)
+
+
+def _noticed(key: str, found: Row | Rows) -> list[Columns]:
+    """The line of quality.jsonl about a record, if there is anything to say."""
+    if not isinstance(found, Rows):
+        return []
+    said = {name: [*map(shortened, getattr(found, name))] for name in SAID}
+    line = {**{name: texts for name, texts in said.items() if texts}, **found.quality}
+    return [{"path": key, **line}] if line else []
 
 
 def _checked(adapter: ModalityAdapter, row: Columns, values: Columns, sums: Sums) -> str:

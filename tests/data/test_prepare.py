@@ -13,8 +13,9 @@ from numbers_adapter import Numbers, write_numbers
 from seqssl import Record, UserError
 from seqssl.config.schema import DataConfig
 from seqssl.data import writing
-from seqssl.data.prepare import assign_splits, open_or_prepare, prepare
+from seqssl.data.prepare import open_or_prepare, prepare
 from seqssl.data.shards import Corpus, ShardWriter
+from seqssl.data.splits import assign_splits
 
 
 @pytest.fixture
@@ -230,12 +231,32 @@ def test_splits_are_stable_and_never_empty(groups, data):
     assert shuffled == [splits[i] for i in order]
 
 
-def test_adding_records_moves_no_other():
-    few, many = _records([("a", 200)]), _records([("a", 300)])
-    options = {"split_by": "record", "valid_share": 0.2, "seed": 3}
-    assert assign_splits(many, **options)[:200] == assign_splits(few, **options)
-    share = assign_splits(many, **options).count("valid") / 300
-    assert 0.1 < share < 0.3
+@given(st.lists(st.floats(0.1, 1e6), min_size=2, max_size=30), st.floats(0.01, 0.99), st.integers(0, 9))
+def test_the_held_out_share_is_one_of_the_amount(amounts, share, seed):
+    records = [Record(f"g{n}/0", dict, group=f"g{n}", amount=amount) for n, amount in enumerate(amounts)]
+    splits = assign_splits(records, split_by="group", valid_share=share, seed=seed)
+    held = sum(amount for amount, split in zip(amounts, splits, strict=True) if split == "valid")
+    assert 0 < held < sum(amounts)
+    if 2 <= splits.count("valid") <= len(amounts) - 2:  # one that is not held out would not bring it nearer
+        left = [amount for amount, split in zip(amounts, splits, strict=True) if split != "valid"]
+        assert abs(held - share * sum(amounts)) <= 0.5 * max(max(left), max(amounts)) + 1e-6
+
+
+def test_one_loud_subject_among_sixteen_does_not_make_the_share():
+    amounts = [900, *([10] * 15)]
+    records = [Record(f"g{n}", dict, group=f"g{n}", amount=amount) for n, amount in enumerate(amounts)]
+    for seed in range(20):
+        splits = assign_splits(records, split_by="group", valid_share=0.3, seed=seed)
+        held = sum(amount for amount, split in zip(amounts, splits, strict=True) if split == "valid")
+        assert held == 150  # of 1,050: all but the loud one, as with it the share would be 0.86
+
+
+def test_a_source_without_a_valid_split_has_its_held_out_rows_drawn_from_training():
+    records = [
+        Record(f"{s}{n}", dict, group=f"{s}{n}", split=s) for s in ("train", "test") for n in range(10)
+    ]
+    splits = assign_splits(records, split_by="group", valid_share=0.2, seed=0)
+    assert splits.count("valid") == 2 and splits[10:] == ["test"] * 10
 
 
 def test_splits_of_the_source_stand():

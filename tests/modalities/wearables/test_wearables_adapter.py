@@ -114,7 +114,7 @@ class TestSettings:
         for name in ("walk_1/sub_3.csv", "jog_2/sub_4.csv", "jog_2/other.csv"):
             write(tmp_path / name)
         records = found(tmp_path, group_pattern=r"sub_(\d+)", label_pattern=r"^([a-z]+)")
-        assert isinstance(records[0], Rejected) and "finds no subject" in records[0].reason
+        assert isinstance(records[0], Rejected) and "finds no group" in records[0].reason
         assert [(r.group, r.label) for r in records[1:]] == [("4", "jog"), ("3", "walk")]
         assert [r.group for r in found(tmp_path)] == ["jog_2", "jog_2", "walk_1"]
 

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from weather_files import HOUR, frame, read_alone, write
 
-from modalities.weather.clock import season, stamp, to_seconds
+from modalities.reading.times import TimeSettings, read_times
+from modalities.weather.clock import season, stamp
+
+
+def to_seconds(column, time_format, timezone):
+    times = read_times([column], TimeSettings(time_format, timezone))
+    return times.seconds, times.utc_offset_s
 
 
 class TestTimes:
@@ -16,11 +22,12 @@ class TestTimes:
         rest = read_alone(tmp_path / "x.csv")
         assert rest.quality["x.csv"]["unreadable_times"] == 1
         assert np.flatnonzero(~rest.sample.observed.any(axis=1)).tolist() == [50]
-        german = table.assign(time=frame()["time"].dt.strftime("%d.%m.%Y %H:%M"))
-        write(tmp_path / "x.csv", german)
+        words = table.assign(time=frame()["time"].dt.strftime("day %d of %m %Y, %H o'clock"))
+        write(tmp_path / "x.csv", words)
         reason = read_alone(tmp_path / "x.csv").reasons["x.csv"]
-        assert "'01.01.2020 00:00'" in reason and "modality.time_format" in reason
-        assert len(read_alone(tmp_path / "x.csv", time_format="%d.%m.%Y %H:%M").sample.values) == 100
+        assert '"day 01 of 01 2020, 00 o\'clock"' in reason and "modality.time_format" in reason
+        told = read_alone(tmp_path / "x.csv", time_format="day %d of %m %Y, %H o'clock")
+        assert len(told.sample.values) == 100
 
     @pytest.mark.parametrize(
         "texts, settings, expected",
@@ -72,7 +79,7 @@ class TestTimes:
 
 
 def test_advice_on_times_works_on_a_command_line():
-    times = pd.Series(["31.12.2020 10:00"] * 3)
+    times = pd.Series(["the 31st of 12"] * 3)
     with pytest.raises(ValueError, match=r"modality\.time_format='\"%d\.%m\.%Y %H:%M\"'"):
         to_seconds(times, "", "UTC")
 

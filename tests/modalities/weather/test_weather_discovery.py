@@ -55,7 +55,7 @@ class TestBadSources:
             "junk.csv.gz": "not readable as a table: ",
             "junk.epw": "the first line names no station",
             "junk.nc": "not readable as nc: ",
-            "junk.parquet": "not readable as a table: ",
+            "junk.parquet": "not readable as Parquet: ",
             "junk.tm2": "the first line names no station",
             "junk.ts": "there is no line @data",
             "longer.csv": "not readable as a table: ",

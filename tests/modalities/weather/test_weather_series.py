@@ -95,9 +95,14 @@ class TestTimes:
         assert rest.sample.observed.all() and len(rest.sample.values) == 100
         assert rest.quality["x.csv"]["short_steps"] == 1
 
-    def test_times_in_another_unit_are_told(self, tmp_path):
+    def test_times_in_another_unit_are_read_or_told(self, tmp_path):
         days = 43831 + np.arange(100) / 24  # as spreadsheets count
         write(tmp_path / "x.csv", frame().assign(time=days))
+        assert len(read_alone(tmp_path / "x.csv").sample.values) == 100
+        write(tmp_path / "x.csv", frame().assign(time=np.arange(100)))
+        reason = read_alone(tmp_path / "x.csv").reasons["x.csv"]
+        assert "neither dates nor seconds since 1970" in reason
+        write(tmp_path / "x.csv", frame().assign(time=1e9 + np.arange(100)))
         reason = read_alone(tmp_path / "x.csv").reasons["x.csv"]
         assert reason.startswith("all values lie within one step of 3600 s")
 

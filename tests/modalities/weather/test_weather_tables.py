@@ -115,4 +115,4 @@ class TestBadSources:
     def test_a_table_without_times(self, tmp_path):
         write(tmp_path / "x.csv", frame().drop(columns="time"))
         reasons = Rest(sensor(), tmp_path).reasons
-        assert reasons == {"x.csv": "there is no time column among a, b: set modality.time_column"}
+        assert reasons["x.csv"].startswith("there is no time column among a, b: set modality.time_column")

@@ -2,7 +2,7 @@ import numpy as np
 from weather_files import frame, read_alone, write
 
 from modalities.weather import Weather
-from modalities.weather.variables import clean
+from modalities.weather.variables import Cleaning, clean
 
 
 class TestBadCells:
@@ -13,12 +13,12 @@ class TestBadCells:
         rest = read_alone(tmp_path / "x.csv")
         assert np.argwhere(~rest.sample.observed).tolist() == [[3, 0], [5, 1], [7, 1]]
         assert rest.quality["x.csv"]["missing_values"] == {"a": 1, "b": 1}
-        kept = read_alone(tmp_path / "x.csv", missing_values=("-1",))
+        kept = read_alone(tmp_path / "x.csv", missing_values=("-1",), detect_missing=False)
         assert kept.sample.values[5, 1] == 9999
 
     def test_impossible_values_of_a_known_variable(self, tmp_path):
         table = frame(100).rename(columns={"a": "temp_air"}).assign(temp_air=np.linspace(-5, 5, 100))
-        table.loc[4, "temp_air"] = 99.9
+        table.loc[4, "temp_air"] = 73.2
         write(tmp_path / "x.csv", table)
         columns = ("temp_air", "b")
         rest = read_alone(tmp_path / "x.csv", columns=columns)
@@ -28,15 +28,19 @@ class TestBadCells:
         write(tmp_path / "x.csv", table.assign(temp_air=table["temp_air"] + 273.15))
         reason = read_alone(tmp_path / "x.csv", columns=columns).reasons["x.csv"]
         assert reason.startswith(
-            "temp_air is outside [-95, 60] degC in 100 of 100 values, for example 268.15"
+            "temp_air is outside [-95, 60] degC in 100 of 100 values, it looks like K: set "
+            "modality.units.temp_air=K"
         )
+        right = read_alone(tmp_path / "x.csv", columns=columns, units={"temp_air": "K"})
+        np.testing.assert_allclose(right.sample.values[:3, 0], np.linspace(-5, 5, 100)[:3], atol=1e-4)
 
 
 def test_values_beyond_all_measure_are_missing_and_counted():
     values = np.array([[1.0, 2.0], [1e19, 3.0], [-1e300, 1e18]])
-    cleaned, counts = clean(values, ("a", "b"), sentinels=(), limits=True, known_units=False)
+    cleaning = Cleaning((), detect_missing=True, limits=True, units={})
+    cleaned, account = clean(values, ("a", "b"), cleaning, known_units=False, units={})
     np.testing.assert_array_equal(cleaned, [[1, 2], [np.nan, 3], [np.nan, 1e18]])
-    assert counts == {"absurd_values": {"a": 2}}
+    assert account.counts == {"absurd_values": {"a": 2}}
 
 
 def test_units_are_named_where_they_are_known():

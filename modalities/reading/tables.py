@@ -1,0 +1,171 @@
+"""CSV and Parquet as people write them, read for all modalities; what was found out is said."""
+
+import csv
+import gzip
+import io
+import re
+import warnings
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from modalities.reading.dialects import BLANKS, Dialect, TableSettings, sniff
+
+CSV_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet")
+HEAD = 200  # rows
+MORE = "\0more"  # a column for what lines hold beyond the last name
+MAX_SHOWN = 12  # names in a message
+USUAL = TableSettings()
+FIELDS = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
+UNREADABLE = (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException, OSError, csv.Error, OverflowError)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table by its name, in any case of letters."""
+    return path.name.lower().endswith(TABLE_SUFFIXES)
+
+
+def shown(names: Sequence[str]) -> str:
+    """Names for a message, the first few of many."""
+    more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
+    return (", ".join(str(name) for name in names[:MAX_SHOWN]) or "none") + more
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of which only the first lines have been read."""
+
+    path: Path
+    names: tuple[str, ...]
+    dialect: Dialect | None = None  # None: Parquet
+    units: dict[str, str] = field(default_factory=dict)  # by column, where the table says them
+
+    @classmethod
+    def open(cls, path: Path, settings: TableSettings = USUAL, example: Sequence[str] = ()) -> "Table":
+        """Find out how a file is written. ValueError, with what was found, where it is no table."""
+        if path.stat().st_size == 0:
+            raise ValueError("the file is empty")
+        if path.suffix.lower() == ".parquet":
+            return cls(path, tuple(_schema(path).names))
+        dialect = sniff(path, settings, example)
+        units = dict(zip(dialect.names, dialect.units, strict=False))
+        return cls(path, dialect.names, dialect, {name: unit for name, unit in units.items() if unit})
+
+    @property
+    def reading(self) -> tuple[str, ...]:
+        """How the file was understood, where that is not as usual."""
+        return self.dialect.reading if self.dialect else ()
+
+    def head(self) -> pd.DataFrame:
+        """The first rows of all columns."""
+        if self.dialect:
+            return self._read_csv(self.dialect, self.names, (), nrows=HEAD)
+        file = pq.ParquetFile(self.path)
+        try:
+            batch = next(file.iter_batches(HEAD), None)
+            rows = [] if batch is None else [batch]
+            return _frame(pa.Table.from_batches(rows, file.schema_arrow))
+        except UNREADABLE as error:
+            raise _unreadable(self.path, error) from error
+
+    def read(self, columns: Collection[str], texts: Collection[str] = ()) -> pd.DataFrame:
+        """All rows of some columns. In `texts`, a number such as 007 keeps its zeros."""
+        wanted = tuple(name for name in self.names if name in columns)
+        if self.dialect:
+            return self._read_csv(self.dialect, wanted, texts)
+        try:
+            return _frame(pq.read_table(self.path, columns=[*wanted]))
+        except UNREADABLE as error:
+            raise _unreadable(self.path, error) from error
+
+    def _read_csv(
+        self, dialect: Dialect, columns: Sequence[str], texts: Collection[str], nrows: int | None = None
+    ) -> pd.DataFrame:
+        options: dict[str, Any] = {
+            "sep": dialect.separator,
+            "decimal": dialect.decimal,
+            "thousands": dialect.thousands,
+            "encoding": dialect.encoding,
+            "names": [*dialect.names, MORE],
+            "dtype": {name: str for name in texts if name in columns},
+            "nrows": nrows,
+        }
+        if dialect.separator != BLANKS:
+            options |= {"quoting": csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                table: pd.DataFrame = pd.read_csv(
+                    self._source(dialect),
+                    header=None,
+                    skiprows=dialect.first,
+                    index_col=False,  # or a line that is longer than the first would shift all columns
+                    skipinitialspace=True,
+                    low_memory=False,
+                    encoding_errors="replace",
+                    compression="gzip"
+                    if self.path.suffix.lower() == ".gz" and not dialect.line_mark
+                    else None,
+                    **options,
+                )
+        except pd.errors.EmptyDataError:
+            return pd.DataFrame({name: pd.Series(dtype=float) for name in columns})
+        except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+            raise ValueError(
+                f"not readable as a table: {_in_our_words(error, len(dialect.names))}"
+            ) from error
+        except (*UNREADABLE, UnicodeError) as error:
+            raise _unreadable(self.path, error) from error
+        longer = np.flatnonzero(table[MORE].notna())
+        if len(longer):
+            raise ValueError(
+                f"not readable as a table: line {dialect.first + int(longer[0]) + 1} or so has more "
+                "cells than the "
+                f"{len(dialect.names)} of the header: correct it, or set modality.skip_lines or "
+                "modality.separator"
+            )
+        return table[[*columns]]
+
+    def _source(self, dialect: Dialect) -> Any:
+        """What pandas reads: the file, or its text without the mark that ends every line."""
+        if not dialect.line_mark:
+            return self.path
+        opener = gzip.open if self.path.suffix.lower() == ".gz" else open
+        with opener(self.path, "rt", encoding=dialect.encoding, errors="replace") as file:
+            return io.StringIO("".join(line.rstrip().removesuffix(dialect.line_mark) + "\n" for line in file))
+
+
+def _in_our_words(error: Exception, named: int) -> str:
+    """What pandas says of lines that do not fit together."""
+    found = FIELDS.search(str(error))
+    if found:
+        return f"line {found[2]} has {found[3]} cells where the header names {named}: correct that line"
+    if "EOF inside string" in str(error):
+        return "a quotation mark never closes"
+    return "its lines do not have as many cells as its header: correct it, or set modality.separator"
+
+
+def _schema(path: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(path)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+    return frame
+
+
+def _unreadable(path: Path, error: BaseException) -> ValueError:
+    kind = "Parquet" if path.suffix.lower() == ".parquet" else "a table"
+    detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ValueError(f"not readable as {kind}: the file is damaged or cut short ({detail[:80]})")

@@ -1,0 +1,246 @@
+"""Speech: audio in any common format to 16 kHz mono, and log-mel features computed inside the model."""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache, partial
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile
+
+from modalities.reading.dialects import TableSettings
+from modalities.reading.groups import Grouping, check_pattern, known_split, split_of
+from modalities.speech import corpora
+from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Stretch, decode, mono
+from modalities.speech.mel import LogMelEncoder as LogMelEncoder
+from modalities.speech.mel import mel_filters as mel_filters
+from seqssl import Record, Rejected, Rows, Sample, SampleSpec, UserError, list_files
+
+WAV_HEADER_BYTES = 44
+# Telephone prompts (.g722) that hold no speech; neither do those in the folder `silence`.
+TONES = {"beep", "beeperr", "ascending-2tone", "descending-2tone", "confbridge-join", "confbridge-leave"}
+NO_SPEECH = {*TONES, "tt-monkeys"}
+
+
+class Speech:
+    """Mono speech at one rate, stored as 16-bit WAV bytes (the audio layout of HF `datasets`)."""
+
+    def __init__(
+        self,
+        *,
+        rate_hz: int = 16_000,
+        num_bins: int = 80,
+        conv_channels: int = 32,
+        min_seconds: float = 0.1,
+        group_pattern: str | None = None,
+        skip_lines: int | None = None,
+        csv_columns: tuple[str, ...] | None = None,
+        separator: str | None = None,
+        decimal: Literal[".", ","] | None = None,
+    ) -> None:
+        check_pattern(group_pattern, "modality.group_pattern")
+        self.rate_hz = rate_hz
+        self._num_bins = num_bins  # private: these do not change what is stored
+        self._conv_channels = conv_channels
+        self.min_seconds = min_seconds
+        self.group_pattern = group_pattern
+        self.skip_lines, self.csv_columns = skip_lines, csv_columns
+        self.separator, self.decimal = separator, decimal
+        self.spec = SampleSpec(dtype="float32", units="amplitude in [-1, 1]", rate_hz=float(rate_hz))
+
+    def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
+        """Audio files of a folder (or one file), or the rows of a metadata table or HF Parquet file."""
+        corpora.forget()
+        _audio_column.cache_clear()
+        tables = [source / name for name in corpora.TABLE_NAMES if (source / name).is_file()]
+        if source.is_file() and source.suffix.lower() in corpora.TABLE_SUFFIXES:
+            found = self._from_table(source, source.name)
+        elif tables:
+            found = self._from_folder_with_table(source, tables[0])
+        else:
+            found = self._from_files(source.parent if source.is_file() else source, list_files(source))
+        return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
+
+    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+        """Amplitudes of a stored row; there is no augmentation."""
+        pcm = np.frombuffer(row["audio"]["bytes"], dtype="<i2", offset=WAV_HEADER_BYTES)
+        return Sample(pcm * np.float32(2**-15), label=row["label"], group=row["group"])
+
+    def feature_encoder(self, dim: int) -> LogMelEncoder:
+        """Log-mel bands and convolutional subsampling; its width does not depend on `dim`."""
+        return LogMelEncoder(rate_hz=self.rate_hz, num_bins=self._num_bins, conv_channels=self._conv_channels)
+
+    def _from_files(self, root: Path, paths: Iterable[Path]) -> Iterator[Record | Rejected]:
+        named = {path.relative_to(root).as_posix(): path for path in paths}
+        audio = {name: path for name, path in named.items() if path.suffix.lower() in AUDIO_SUFFIXES}
+        grouping = Grouping.of(audio, self.group_pattern)
+        for name, path in named.items():
+            try:
+                if path.suffix.lower() == ".parquet":
+                    yield from self._from_table(path, name)
+                elif name in audio:
+                    yield self._of_file(path, PurePosixPath(name), grouping)
+            except Exception as error:  # whatever a library raises for a damaged file
+                yield Rejected.of(name, error)
+
+    def _of_file(self, path: Path, name: PurePosixPath, grouping: Grouping) -> Record | Rejected:
+        group, label = grouping.group(str(name)), corpora.transcript(path)
+        if self.group_pattern is None and path.stem in corpora.transcripts(path.parent):
+            group = path.stem.partition("-")[0]  # LibriSpeech: speaker-chapter-number
+        if path.suffix.lower() == RAW_SUFFIX:
+            prompt = PurePosixPath(*name.parts[1:]).with_suffix("").as_posix()
+            label = label or prompt
+            if prompt in NO_SPEECH or prompt.startswith("silence/"):
+                return Rejected(str(name), "a prompt without speech, by its name")
+        size = float(path.stat().st_size)
+        read = partial(self._read_file, path, None, None)
+        return Record(str(name), read, group=group, label=label, split=split_of(str(name)), amount=size)
+
+    def _from_folder_with_table(self, source: Path, table: Path) -> Iterator[Record | Rejected]:
+        """The rows of a folder's table, and a rejection for each audio file that it does not name."""
+        named: set[Path] = set()
+        for row in self._from_table(table, table.name):
+            if (
+                isinstance(row, Record)
+                and isinstance(row.read, partial)
+                and isinstance(row.read.args[0], Path)
+            ):
+                named.add(row.read.args[0].resolve())
+            yield row
+        for path in list_files(source):
+            if path.suffix.lower() in AUDIO_SUFFIXES and path.resolve() not in named:
+                yield Rejected(path.relative_to(source).as_posix(), f"{table.name} does not name it")
+
+    def _from_table(self, table: Path, name: str) -> Iterator[Record | Rejected]:
+        if table.suffix.lower() == ".parquet" and _has_audio(table):
+            yield from self._from_audio_column(table, name)
+            return
+        settings = TableSettings(self.skip_lines, self.csv_columns, self.separator, self.decimal)
+        try:
+            rows = [*corpora.rows_of(table, settings)]
+        except ValueError as error:
+            raise UserError(f"{table}: {error}") from error
+        grouping = Grouping.of([row.key for row in rows], self.group_pattern)
+        for row in rows:
+            if row.path is None:
+                yield Rejected(row.key, f"the file that {table.name} names is missing")
+                continue
+            try:
+                group = row.group if self.group_pattern is None and row.group else grouping.group(row.key)
+            except ValueError as error:
+                yield Rejected(row.key, str(error))
+                continue
+            label = row.label or corpora.transcript(row.path)
+            split = row.split or split_of(row.key)
+            read = partial(self._read_file, row.path, row.start_s, row.end_s)
+            seconds = (row.end_s or 0.0) - (row.start_s or 0.0)
+            amount = seconds if seconds > 0 else float(row.path.stat().st_size)
+            yield Record(row.key, read, group=group, label=label, split=split, amount=amount)
+
+    def _from_audio_column(self, table: Path, name: str) -> Iterator[Record]:
+        file = pq.ParquetFile(table)
+        known = {*corpora.TEXT_COLUMNS, *corpora.SPEAKER_COLUMNS, "split"}
+        columns = [name for name in file.schema_arrow.names if name in known]
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group, columns=columns).to_pylist()
+            for index in range(file.metadata.row_group(group).num_rows):
+                row = rows[index] if columns else {}
+                key = f"{name}/{group}/{index}"
+                said = corpora.described(row)
+                yield Record(
+                    key,
+                    partial(self._read_cell, table, group, index),
+                    group=said.get("group", ""),
+                    label=said.get("label", ""),
+                    split=said["split"] or _split_by_name(table),
+                )
+
+    def _read_file(self, path: Path, start_s: float | None, end_s: float | None) -> Rows:
+        if path.stat().st_size == 0:
+            raise ValueError("the file is empty")
+        stretches, notices = decode(path, path.suffix.lower())
+        return self._rows(stretches, path.name, notices, start_s, end_s)
+
+    def _read_cell(self, table: Path, group: int, index: int) -> Rows:
+        cell = _audio_column(table, group)[index].as_py()
+        if not isinstance(cell, dict):
+            raise ValueError("its audio is missing (null)")
+        name = str(cell.get("path") or "")
+        if cell.get("bytes") is not None:
+            suffix = Path(name).suffix.lower()
+            stretches, notices = decode(
+                io.BytesIO(cell["bytes"]), suffix if suffix in AUDIO_SUFFIXES else ".wav"
+            )
+            return self._rows(stretches, name, notices)
+        if cell.get("array") is not None and cell.get("sampling_rate"):
+            samples = np.asarray(cell["array"], dtype=np.float32)
+            samples = samples[:, None] if samples.ndim == 1 else samples.T
+            return self._rows([Stretch(samples, int(cell["sampling_rate"]))], name, [])
+        if name and (table.parent / name).is_file():
+            return self._read_file(table.parent / name, None, None)
+        raise ValueError(f"its audio is neither bytes nor an array, and there is no file {name!r}")
+
+    def _rows(
+        self,
+        stretches: list[Stretch],
+        name: str,
+        notices: list[str],
+        start_s: float | None = None,
+        end_s: float | None = None,
+    ) -> Rows:
+        """Mix to mono, resample, cut and check."""
+        amplitudes, more = mono(stretches, self.rate_hz)
+        if start_s is not None:
+            last = len(amplitudes) if end_s is None else round(end_s * self.rate_hz)
+            if (
+                not 0 <= start_s
+                or last > len(amplitudes) + self.rate_hz * 0.1
+                or last <= start_s * self.rate_hz
+            ):
+                seconds = len(amplitudes) / self.rate_hz
+                raise ValueError(
+                    f"the stretch from {start_s:g} to {end_s} s is not within its {seconds:.2f} s"
+                )
+            amplitudes = amplitudes[round(start_s * self.rate_hz) : last]
+        if len(amplitudes) < self.min_seconds * self.rate_hz:
+            raise ValueError(f"shorter than {self.min_seconds} s")
+        pcm = np.rint(amplitudes * 2**15).clip(-(2**15), 2**15 - 1).astype("<i2")
+        if np.ptp(pcm.astype(np.int32)) == 0:
+            raise ValueError("digital silence")
+        row = {
+            "part": "",
+            "length": len(pcm),
+            "audio": {"bytes": _wav_bytes(pcm, self.rate_hz), "path": name},
+        }
+        return Rows([row], notices=[*notices, *more])
+
+
+def _has_audio(table: Path) -> bool:
+    """Whether a Parquet file holds audio. ValueError where it cannot be read."""
+    try:
+        schema = pq.read_schema(table)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"a Parquet file that cannot be read: damaged or cut short ({str(error)[:60]})"
+        ) from error
+    return "audio" in schema.names and pa.types.is_struct(schema.field("audio").type)
+
+
+def _split_by_name(table: Path) -> str:
+    """The split in a name such as train-00000-of-00003.parquet; "" where there is none."""
+    found = known_split(table.stem.partition("-")[0])
+    return found if found in ("train", "valid", "test") else split_of(table.as_posix())
+
+
+def _wav_bytes(pcm: np.ndarray, rate_hz: int) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, rate_hz, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+@lru_cache(maxsize=2)
+def _audio_column(table: Path, group: int) -> pa.ChunkedArray:
+    return pq.ParquetFile(table).read_row_group(group, columns=["audio"]).column("audio")

@@ -1,0 +1,107 @@
+"""Log-mel bands of amplitudes, computed inside the model, and convolutional subsampling."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seqssl import Conv2dSubsampling, Features
+
+WINDOW_S, HOP_S = 0.025, 0.010
+LOWEST_HZ = 20.0
+FLOOR = 1e-6  # added to the mel power: about that of 16-bit rounding noise
+# Mean and standard deviation of each of 80 bands over the training split of the demo corpus (1.89 h).
+# fmt: off
+LOG_MEL_MEAN = (
+    -4.41, -4.02, -2.94, -1.53, -0.23, 0.64, 1.0, 0.75, 0.2, -0.46, -0.74, -0.92, -0.86, -0.86,
+    -1.1, -1.41, -1.74, -2.04, -2.13, -2.53, -2.83, -2.66, -2.92, -2.87, -3.07, -3.15, -3.33, -3.37,
+    -3.59, -3.79, -3.94, -4.1, -4.18, -4.18, -4.18, -4.17, -4.14, -4.08, -4.02, -4.08, -3.99, -4.1,
+    -4.12, -4.22, -4.25, -4.28, -4.33, -4.34, -4.31, -4.28, -4.26, -4.19, -4.15, -4.22, -4.4, -4.6,
+    -4.76, -4.85, -4.95, -5.05, -5.04, -5.1, -5.18, -5.11, -5.02, -5.03, -5.13, -5.23, -5.38, -5.51,
+    -5.55, -5.56, -5.55, -5.53, -5.41, -5.32, -5.31, -5.3, -5.36, -6.0,
+)
+LOG_MEL_STD = (
+    2.58, 2.93, 3.59, 4.06, 4.38, 4.55, 4.69, 4.8, 4.71, 4.53, 4.5, 4.54, 4.63, 4.65,
+    4.59, 4.51, 4.4, 4.33, 4.33, 4.32, 4.31, 4.33, 4.3, 4.25, 4.18, 4.16, 4.14, 4.11,
+    4.06, 4.04, 4.01, 3.96, 3.94, 3.94, 3.95, 3.96, 3.97, 3.97, 3.98, 3.98, 3.98, 3.95,
+    3.91, 3.88, 3.86, 3.87, 3.91, 3.96, 4.0, 4.01, 3.97, 3.95, 3.94, 3.89, 3.82, 3.72,
+    3.62, 3.57, 3.54, 3.52, 3.52, 3.47, 3.44, 3.47, 3.51, 3.51, 3.47, 3.45, 3.42, 3.39,
+    3.39, 3.4, 3.4, 3.4, 3.42, 3.44, 3.43, 3.43, 3.39, 3.1,
+)
+# fmt: on
+
+
+class LogMelEncoder(nn.Module):
+    """Log-mel power in 25 ms windows every 10 ms, fixed normalization, then 4-fold convolutional subsampling.
+
+    Input (b, t) amplitudes, output (b, s, dim). A window never reaches beyond the row; a row
+    shorter than one window is followed by zeros.
+    """
+
+    window: Tensor
+    filters: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, *, rate_hz: int = 16_000, num_bins: int = 80, conv_channels: int = 32) -> None:
+        super().__init__()
+        self.window_length, self.hop_length = round(WINDOW_S * rate_hz), round(HOP_S * rate_hz)
+        self.fft_length = 2 ** math.ceil(math.log2(self.window_length))
+        self.register_buffer(
+            "window", torch.hann_window(self.window_length, periodic=False), persistent=False
+        )
+        filters = mel_filters(num_bins, fft_length=self.fft_length, rate_hz=rate_hz)
+        self.register_buffer("filters", torch.from_numpy(filters), persistent=False)
+        bands = np.linspace(0, len(LOG_MEL_MEAN) - 1, num_bins)
+        for name, constants in (("mean", LOG_MEL_MEAN), ("std", LOG_MEL_STD)):
+            values = np.interp(bands, np.arange(len(constants)), constants)
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32), persistent=False)
+        self.subsampling = Conv2dSubsampling(num_bins, channels=conv_channels)
+        self.dim = self.subsampling.dim
+
+    def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+        """Frames made of so many samples."""
+        return self.subsampling.output_lengths(self.num_windows(lengths))
+
+    def num_windows(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+        """Mel frames made of so many samples."""
+        return (lengths - self.window_length).clamp(min=0) // self.hop_length + 1
+
+    def forward(self, inputs: Float[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Features:
+        """Encode amplitudes."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            mel = self.picture(inputs, lengths)
+        features: Features = self.subsampling(mel, self.num_windows(lengths))
+        return features
+
+    def picture(self, inputs: Float[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "b s f"]:
+        """What reports show and probes compare with: the input of the subsampling."""
+        return (self.log_mel(inputs.float(), lengths) - self.mean) / self.std
+
+    def log_mel(self, inputs: Float[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "b s f"]:
+        """Log of mel power, before normalization."""
+        size = inputs.shape[1]
+        inputs = inputs * (torch.arange(size, device=inputs.device) < lengths[:, None])
+        inputs = F.pad(inputs, (0, max(0, self.window_length - size)))
+        windows = inputs.unfold(1, self.window_length, self.hop_length) * self.window
+        spectrum = torch.fft.rfft(windows, n=self.fft_length)
+        power: Tensor = spectrum.real.square() + spectrum.imag.square()
+        return (power @ self.filters + FLOOR).log()
+
+
+def mel_filters(num_bins: int, *, fft_length: int, rate_hz: int) -> Float[np.ndarray, "frequency f"]:
+    """Triangles that are even on the mel scale (HTK's formula, as in Kaldi), from 20 Hz to half the rate."""
+
+    def mel(hz: Any) -> Any:
+        return 1127.0 * np.log1p(np.asarray(hz) / 700.0)
+
+    edges = np.linspace(mel(LOWEST_HZ), mel(rate_hz / 2), num_bins + 2)
+    frequencies = mel(np.arange(fft_length // 2 + 1) * rate_hz / fft_length)[:, None]
+    rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
+    filters: np.ndarray = np.minimum(rising, falling).clip(min=0).astype(np.float32)
+    return filters
