@@ -21,6 +21,7 @@ from modalities.dna.intervals import (
     read_intervals,
 )
 from modalities.dna.storage import DAMAGE, Bases, OtherStrand
+from modalities.reading.groups import split_of
 from seqssl import Record, Rejected, Rows, Sample, SampleSpec, TokenEncoder, UserError
 
 BLOCK_BASES = 2**18  # a longer sequence becomes several records
@@ -121,7 +122,9 @@ class DNA:
                 continue
             prefix = f"{name}/" if several and kind_of(path) != "text" else ""
             intervals = (interval_of_title(sequence.title, len(sequence.bases)) for sequence in found)
-            yield from self._of_sequences(name, prefix, zip(found, intervals, strict=True))
+            given = split_of(name)
+            for row in self._of_sequences(name, prefix, zip(found, intervals, strict=True)):
+                yield replace(row, split=row.split or given) if isinstance(row, Record) else row
 
     def _from_intervals(self, source: Path) -> Iterator[Record | Rejected]:
         table = self._interval_file(source if source.is_dir() else source.parent)
@@ -165,10 +168,10 @@ class DNA:
             return list(read_sequences(path, name, columns))
         except DAMAGE as error:
             return Rejected(name, f"damaged or cut short, bring it again ({error})")
-        except ValueError as error:
+        except Exception as error:  # a library may raise anything for a damaged file
             if isinstance(error, UserError) and path == source:
                 raise
-            return Rejected(name, str(error))
+            return Rejected.of(name, error)
 
     def _of_sequences(
         self, name: str, prefix: str, found: Iterable[tuple[Sequence, Interval | None]]
@@ -206,6 +209,7 @@ class DNA:
             group=sequence.group or chromosome or sequence.name,
             label=sequence.label,
             split=sequence.split,
+            amount=float(len(bases)),
         )
         starts, num_windows = self._starts(len(bases)), max(1, BLOCK_BASES // self.step)
         if len(starts) <= num_windows:

@@ -28,7 +28,8 @@ def scan_fasta(path: Path) -> Iterator[tuple[str, Bases]]:
     bgzf = is_bgzf(path)
     if bgzf:
         _check_end(path)
-    keep = is_gzip(path) and not bgzf
+    comments = _has_comments(path)
+    keep = comments or (is_gzip(path) and not bgzf)
     record: _Record | None = None
     with closing(opened(path)) as file:
         for part in _parts(file):
@@ -40,10 +41,23 @@ def scan_fasta(path: Path) -> Iterator[tuple[str, Bases]]:
                 record = _Record(part.text[1:].decode("utf-8", "replace").strip(), keep=keep)
             elif record is not None:
                 record.extend(part)
-            elif part.text.strip():
+            elif _without_comments(part.text).strip():
                 raise ValueError("it does not begin with '>', as FASTA does")
     if record is not None:
         yield record.title, record.bases(path)
+
+
+def _has_comments(path: Path) -> bool:
+    """Whether lines of the first megabyte begin with a semicolon, as comments do in Pearson's FASTA."""
+    with closing(opened(path)) as file:
+        head = file.read(CHUNK_BYTES)
+    return head.startswith(b";") or b"\n;" in head
+
+
+def _without_comments(text: bytes) -> bytes:
+    """Lines that do not begin with a semicolon."""
+    lines = text.splitlines(keepends=True)
+    return b"".join(line for line in lines if not line.startswith(b";"))
 
 
 class _Part(NamedTuple):
@@ -66,7 +80,12 @@ class _Record:
 
     def extend(self, part: _Part) -> None:
         """Count in lines, or pieces of them."""
-        letters = part.text.translate(None, WHITESPACE)
+        text = part.text
+        if b";" in text:  # a comment of Pearson's FASTA
+            if self._letters is None:
+                raise ValueError("a ';' among the bases: remove comment lines from within sequences")
+            text = _without_comments(text)
+        letters = text.translate(None, WHITESPACE)
         if letters:
             self._marks.append(Mark(self._num_bases, part.offset, part.lead))
             self._num_bases += len(letters)

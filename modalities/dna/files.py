@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from modalities.dna.fasta import scan_fasta
 from modalities.dna.intervals import SPLIT_NAMES
 from modalities.dna.storage import Bases, InMemory, InText, InTwoBit, is_gzip, two_bit
+from modalities.reading.tables import Table, shown
 from seqssl import UserError, list_files
 
 COMPRESSED = (".gz", ".bgz", ".bgzf")
@@ -178,7 +179,7 @@ def _table(path: Path, columns: Columns) -> Iterator[Sequence]:
     }
     if not places["sequence"]:
         raise UserError(
-            f"{path} has no column of sequences ({', '.join(SEQUENCE_COLUMNS)}); it has {', '.join(names)}: "
+            f"{path} has no column of sequences ({', '.join(SEQUENCE_COLUMNS)}); it has {shown(names)}: "
             f"set modality.sequence_column."
         )
     for number, row in enumerate(rows):
@@ -197,30 +198,18 @@ def _column(path: Path, role: str, given: str | None, usual: Iterable[str], name
     """The column that has a role, "" for none."""
     if given is not None:
         if given not in names:
-            raise UserError(
-                f"{path} has no column {given} (modality.{role}_column); it has {', '.join(names)}."
-            )
+            raise UserError(f"{path} has no column {given} (modality.{role}_column); it has {shown(names)}.")
         return given
     return next((name for candidate in usual for name in names if name.lower() == candidate), "")
 
 
 def _csv_rows(path: Path) -> Iterator[Any]:
     """The names of the columns, then each row by name; every value is text."""
-    import pandas as pd
-
-    with pd.read_csv(
-        path,
-        sep="," if ".csv" in path.name.lower() else "\t",
-        dtype=str,
-        keep_default_na=False,
-        encoding="utf-8-sig",
-        chunksize=TABLE_ROWS,
-        compression="gzip" if is_gzip(path) else None,
-    ) as parts:
-        for number, part in enumerate(parts):
-            if number == 0:
-                yield [str(name) for name in part.columns]
-            yield from part.to_dict("records")
+    table = Table.open(path)
+    yield [*table.names]
+    frame = table.read(table.names, texts=table.names)
+    for cells in frame.itertuples(index=False, name=None):
+        yield dict(zip(table.names, cells, strict=True))
 
 
 def _parquet_rows(path: Path) -> Iterator[Any]:

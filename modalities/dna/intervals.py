@@ -8,11 +8,10 @@ from itertools import islice
 from pathlib import Path
 
 from modalities.dna.storage import DAMAGE, is_gzip
+from modalities.reading.groups import SPLITS
 from seqssl import Rejected, UserError
 
-SPLIT_NAMES = {"train": "train", "test": "test"} | dict.fromkeys(
-    ("valid", "validation", "val", "dev"), "valid"
-)
+SPLIT_NAMES = {name: split for name, split in SPLITS.items() if name != "eval"}
 COLUMNS = {
     "chrom": ("chrom", "chromosome", "chr", "seqname", "contig"),
     "start": ("start", "chromstart", "begin"),
@@ -24,7 +23,8 @@ COLUMNS = {
 }
 BED_COLUMNS = {"chrom": 0, "start": 1, "stop": 2, "label": 3, "strand": 5}
 NUM_SHOWN = 6  # names of sequences that a message lists
-TITLE = re.compile(r"(?:^|\s|::)([^\s:]+):(-?\d+)-(\d+)(?=\([+-]\)|\s|$)")
+# chr2L:100-300, chr2L:100-300(-), and NC_004354.4:c300-100, which is NCBI's way to name the other strand
+TITLE = re.compile(r"(?:^|\s|::)([^\s:]+):(c?)(-?\d{1,12})-(\d{1,12})(?=\([+-]\)|\s|$)")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ def interval_of_title(title: str, num_bases: int) -> Interval | None:
     found = TITLE.search(title)
     if not found:
         return None
-    chrom, first, stop = found[1], int(found[2]), int(found[3])
+    chrom, first, stop = found[1], int(found[3]), int(found[4])
+    if found[2] or first > stop:
+        first, stop = stop, first
     for start in (first - 1, first):
         if stop - max(0, start) == num_bases:
             return Interval(chrom, max(0, start), stop)
@@ -103,9 +105,12 @@ def problem_on(interval: Interval, lengths: Mapping[str, int]) -> str:
 
 def _interval(values: Mapping[str, str], place: str, *, one_based: bool) -> Interval:
     try:
-        start, stop = int(values["start"]) - one_based, int(values["stop"])
+        start, stop = _whole(values["start"]) - one_based, _whole(values["stop"])
     except (KeyError, ValueError):
-        raise ValueError("no interval: it needs a sequence's name, a start and an end") from None
+        given = " ".join(values.values())[:60]
+        raise ValueError(
+            f"no interval: it needs a sequence's name, a start and an end in whole numbers, not {given!r}"
+        ) from None
     if start < 0:
         raise ValueError(f"the start is before the sequence's first base ({start + one_based})")
     if start == stop and not one_based:
@@ -124,6 +129,17 @@ def _interval(values: Mapping[str, str], place: str, *, one_based: bool) -> Inte
     return Interval(
         values["chrom"], start, stop, strand == "-", "" if label == "." else label, group, split, place
     )
+
+
+def _whole(text: str) -> int:
+    """A whole number; 1e+05, as R writes it, is one. ValueError for others."""
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer():
+            raise ValueError(text) from None
+        return int(number)
 
 
 def _lines(path: Path) -> list[list[str]]:
@@ -145,9 +161,16 @@ def _fields(line: str) -> list[str]:
     return [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
 
 
+def _is_whole(text: str) -> bool:
+    try:
+        return _whole(text) is not None
+    except (ValueError, OverflowError):
+        return False
+
+
 def _places(path: Path, first: Sequence[str]) -> Mapping[str, int]:
     """In which field each column stands, by the first line."""
-    if len(first) > 2 and first[1].lstrip("-").isdigit():
+    if len(first) > 2 and _is_whole(first[1]) and _is_whole(first[2]):
         return BED_COLUMNS
     names = [name.lstrip("#").lower() for name in first]
     places = {

@@ -15,6 +15,8 @@ from modalities.dna.alphabet import WHITESPACE, reverse_complement
 
 CHUNK_BYTES = 2**16  # read at a time; also between two marks of an index
 GZIP_MAGIC = b"\x1f\x8b"
+TWO_BIT_SIGNATURE = 0x1A412743
+TWO_BIT_ENTRY = 6  # bytes at least: the length of a name, a letter of it, an offset
 BGZF_MAGIC = b"\x1f\x8b\x08\x04"
 BGZF_END = b"\x03\x00" + bytes(8)  # an empty block, without which a file is cut short
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -159,6 +161,7 @@ def two_bit(path: Path) -> Any:
     """Biopython's lazy reader, which reads the index of a 2bit file once per process."""
     from Bio.SeqIO.TwoBitIO import TwoBitIterator
 
+    _check_two_bit(path)
     stream = path.open("rb")
     try:
         reader = TwoBitIterator(stream)
@@ -167,6 +170,17 @@ def two_bit(path: Path) -> Any:
         raise
     finalize(reader, stream.close)
     return reader
+
+
+def _check_two_bit(path: Path) -> None:
+    """`ValueError` where the header counts more sequences than the file has room to name."""
+    head, size = _head(path, 16), path.stat().st_size
+    for order in ("<", ">"):
+        signature, _, count, _ = struct.unpack(f"{order}4I", head) if len(head) == 16 else (0, 0, 0, 0)
+        if signature == TWO_BIT_SIGNATURE and count * TWO_BIT_ENTRY > size:
+            raise ValueError(
+                f"its header says {count:,} sequences, for which its {size:,} bytes have no room"
+            )
 
 
 def opened(path: Path) -> Any:
@@ -189,6 +203,6 @@ def is_bgzf(path: Path) -> bool:
     return head.startswith(BGZF_MAGIC) and head[12:14] == b"BC"
 
 
-def _head(path: Path) -> bytes:
+def _head(path: Path, size: int = 14) -> bytes:
     with path.open("rb") as file:
-        return file.read(14)
+        return file.read(size)

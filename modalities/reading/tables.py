@@ -21,6 +21,10 @@ from modalities.reading.dialects import BLANKS, Dialect, TableSettings, sniff
 CSV_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet")
 HEAD = 200  # rows
+EMPTY = [
+    "", "#N/A", "#NA", "-1.#IND", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN",
+    "None", "n/a", "nan", "null", "-", "--", "M", "?", "missing", "Missing", "NaT", "N.A.", "nodata",
+]  # fmt: skip
 MORE = "\0more"  # a column for what lines hold beyond the last name
 MAX_SHOWN = 12  # names in a message
 USUAL = TableSettings()
@@ -96,6 +100,9 @@ class Table:
             "encoding": dialect.encoding,
             "names": [*dialect.names, MORE],
             "dtype": {name: str for name in texts if name in columns},
+            # In a column of texts NA is Namibia, or two bases; elsewhere it is nothing.
+            "keep_default_na": False,
+            "na_values": {name: EMPTY for name in (*dialect.names, MORE) if name not in texts},
             "nrows": nrows,
         }
         if dialect.separator != BLANKS:

@@ -75,6 +75,13 @@ def _rows_of(adapter: ModalityAdapter, task: _Task, found: Row | Rows, sums: Sum
     return _Result([*rows.values()], rejected, _noticed(key, found), sums)
 
 
+def _storable(value: Any) -> Any:
+    """A value of a row, with texts that UTF-8 can hold."""
+    if isinstance(value, dict):
+        return {name: _storable(inner) for name, inner in value.items()}
+    return storable(value) if isinstance(value, str) else value
+
+
 def _noticed(key: str, found: Row | Rows) -> list[Columns]:
     """The line of quality.jsonl about a record, if there is anything to say."""
     if not isinstance(found, Rows):
@@ -90,8 +97,7 @@ def _checked(adapter: ModalityAdapter, row: Columns, values: Columns, sums: Sums
     if empty:
         return f"{', '.join(empty)} is None, which cannot be stored"
     try:
-        texts = {name: storable(value) for name, value in values.items() if isinstance(value, str)}
-        row |= {"length": values.pop("length"), **values, **texts}
+        row |= {"length": values.pop("length"), **{name: _storable(value) for name, value in values.items()}}
         sample = adapter.load(row, None)
     except UserError:
         raise

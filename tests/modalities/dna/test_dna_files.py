@@ -161,7 +161,7 @@ class TestBadFiles:
             "not.gb": "there is no sequence in it",
             "cut.gb": "cut short: Premature end of file in sequence data",
             "header.csv": "there is no sequence in it",
-            "not.parquet": "Parquet magic bytes not found",
+            "not.parquet": "it cannot be read: damaged",
             "genes.bed": "intervals, but no genome: name this file in modality.intervals",
             "peaks.tsv": f"{tmp_path / 'peaks.tsv'} has no column of sequences (sequence, seq, dna); it has",
         }

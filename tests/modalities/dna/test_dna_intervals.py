@@ -149,8 +149,10 @@ class TestIntervals:
             "regions.bed:6": "no bases between 70 and 70: BED counts from 0 and leaves the end out; "
             "for a file that counts from 1 set modality.one_based=true",
             "regions.bed:7": "the end 60 is before the start 70",
-            "regions.bed:8": "no interval: it needs a sequence's name, a start and an end",
-            "regions.bed:9": "no interval: it needs a sequence's name, a start and an end",
+            "regions.bed:8": "no interval: it needs a sequence's name, a start and an end in whole numbers, "
+            "not 'chr1 x 60'",
+            "regions.bed:9": "no interval: it needs a sequence's name, a start and an end in whole numbers, "
+            "not 'chr1'",
             "regions.bed:11": "the strand is '?', neither + nor -",
             "regions.bed": "1 of 2 have the interval of an earlier one, which is kept: "
             "regions.bed:10 has that of regions.bed:1",
