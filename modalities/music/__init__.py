@@ -24,7 +24,7 @@ from seqssl import Record, Rejected, Rows, Sample, SampleSpec, TokenEncoder, Use
 
 MOVEMENT = re.compile(r"(?<=\d)\.\d[\w-]*$")  # bwv244.15: a movement of bwv244
 # The work that a kern file is a part of; one with a catalogue number is a work by itself, of a collection.
-KERN_WORK = re.compile(r"^!!!OPR[^:]*:[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
+KERN_WORK = re.compile(r"^!!!OPR[^:\n]*:(.*)$", re.MULTILINE)
 KERN_CATALOGUE = re.compile(r"^!!!SC[AT]", re.MULTILINE)
 MAX_SHIFT = (-5, 6)  # semitones
 MAX_POSITIONS = 96  # in a quarter: 1/384 notes, beyond what is written
@@ -135,22 +135,27 @@ class Music:
             raise UserError("min_notes and pieces_per_folder must be at least 1.")
 
     def _pieces_in(self, path: Path, name: PurePosixPath, folder: str) -> Iterator[Record]:
-        kind, num_tunes = KINDS[path.suffix.lower()], 1
+        kind, found = KINDS[path.suffix.lower()], [""]
         label = folder if self.label == "composer" else ""
         group = MOVEMENT.sub("", str(name.with_suffix("")))
         if kind in ("ABC", "kern"):
             text = read_text(path)
-            num_tunes = len(tunes(text)) if kind == "ABC" else 1
+            found = tunes(text) if kind == "ABC" else found
             work = KERN_WORK.search(text) if kind == "kern" else None
-            group = f"{folder}/{work[1]}" if work and not KERN_CATALOGUE.search(text) else group
-        if num_tunes == 1:
-            yield Record(str(name), partial(self._read, path, 0, label), group=group, label=label)
+            group = (
+                f"{folder}/{work[1].strip()}"
+                if work and work[1].strip() and not KERN_CATALOGUE.search(text)
+                else group
+            )
+        if len(found) == 1:
+            read = partial(self._read, path, found[0], label)
+            yield Record(str(name), read, group=group, label=label, amount=float(path.stat().st_size))
             return
-        for tune in range(1, num_tunes + 1):
-            read = partial(self._read, path, tune, label)
-            yield Record(f"{name}/{tune}", read, group=f"{name}/{tune}", label=label)
+        for number, tune in enumerate(found, start=1):
+            read, place = partial(self._read, path, tune, label), f"{name}/{number}"
+            yield Record(place, read, group=place, label=label, amount=float(len(tune)))
 
-    def _read(self, path: Path, tune: int, label: str) -> Rows:
+    def _read(self, path: Path, tune: str, label: str) -> Rows:
         piece = read_piece(path, tune)
         grid = Grid.of(piece, positions=self.positions_per_quarter, lowest=self.lowest, highest=self.highest)
         windows = list(grid.windows(self.window_quarters * self.positions_per_quarter))

@@ -1,67 +1,56 @@
-"""MusicXML, kern and ABC through music21."""
+"""MusicXML and kern through music21; ABC by our own reader."""
 
 import gc
 import re
-from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from modalities.music.pieces import CLOSE, Bar, Note, Piece, end_of, regular_bars, table
+from modalities.music import counts
+from modalities.music.abc import read_abc
+from modalities.music.pieces import Bar, Note, Piece, end_of, joined, regular_bars, table, written_bars
 
 KERN_MODE = re.compile(r"\*([A-Ga-g])[#-]*:([a-z]*)")
 MODES = {"dor": "dorian", "phr": "phrygian", "lyd": "lydian", "mix": "mixolydian", "aeo": "aeolian"}
 MODES |= {"ion": "ionian", "loc": "locrian"}  # as music21 spells them
-ABC_UNIT = re.compile(r"^L:[ \t]*(\d+)(?:/(\d+))?|\[L:[ \t]*(\d+)(?:/(\d+))?", re.MULTILINE)
-ABC_NO_NOTES = re.compile(r'^[A-Za-z]:.*|%.*|"[^"\n]*"|![^!\n]*!', re.MULTILINE)
-ABC_LENGTH = re.compile(r"[A-Ga-gxyzXZ][,']*(\d+)|\](\d+)")
-METRE = re.compile(r"(?:^M:[ \t]*|\[M:[ \t]*|\*M)(\d+)/", re.MULTILINE)  # in ABC and in kern
+METRE = re.compile(r"\*M(\d+)/")
 MAX_BEATS = 128
-MAX_ABC_QUARTERS = 128  # music21 takes the square of a note's length in time: seconds here, hours at 10,000
 
 
-def read_notation(path: Path, kind: str, tune: int) -> Piece:
-    """The piece of a file of this kind (MusicXML, kern, ABC); raises whatever music21 does."""
+def read_notation(path: Path, kind: str, tune: str) -> Piece:
+    """The piece of a file of this kind (MusicXML, kern), or of the text of a tune (ABC).
+
+    Raises whatever music21 does.
+    """
+    if kind == "ABC":
+        return read_abc(tune)
     from music21.converter import subConverters
 
     converters: Any = subConverters
-    text = "" if kind == "MusicXML" else read_text(path)
     with _complaints() as complaints, _uncollected():
-        if kind == "MusicXML":  # may be packed, and XML names its own encoding
+        if kind == "MusicXML":
+            xml = counts.xml_of(path)
+            written, mode = counts.in_xml(xml), ""
             converter = converters.ConverterMusicXML()
-            converter.parseFile(path)
-        elif kind == "kern":
-            check_lengths(text, kind)
+            converter.parseData(xml)
+        else:
+            text = read_text(path)
+            check_metre(text)
+            written, mode = counts.in_kern(text), _kern_mode(text)
             converter = converters.ConverterHumdrum()
             converter.parseData(text)
-        else:
-            written = tunes(text)[max(0, tune - 1)]
-            check_lengths(written, kind)
-            converter = converters.ConverterABC()
-            converter.parseData(_standard_abc(written))
-        piece = _piece_of(converter.stream, mode=_kern_mode(text) if kind == "kern" else "")
+        piece = _piece_of(converter.stream, written, mode)
     return replace(piece, complaints=tuple(complaints))
 
 
-def check_lengths(text: str, kind: str) -> None:
-    """`ValueError` for notes (ABC) or bars (ABC, kern) so long that music21 would not come to an end."""
+def check_metre(text: str) -> None:
+    """`ValueError` for bars of kern so long that music21 would not come to an end."""
     beats = max(map(float, METRE.findall(text)), default=0.0)
     if beats > MAX_BEATS:
         raise ValueError(f"a metre of {beats:.6g} beats where {MAX_BEATS} are the most: correct it")
-    if kind != "ABC":
-        return
-    units = [match.groups() for match in ABC_UNIT.finditer(text)]
-    quarters = max((4 * float(a or c) / max(1.0, float(b or d or 1)) for a, b, c, d in units), default=0.5)
-    notes = ABC_LENGTH.findall(ABC_NO_NOTES.sub("", text))
-    longest = max((quarters * float(length or of_chord) for length, of_chord in notes), default=quarters)
-    if longest > MAX_ABC_QUARTERS:
-        raise ValueError(
-            f"a note of {longest:.6g} quarters where {MAX_ABC_QUARTERS} are the most: correct the number "
-            "behind it, or the unit in L:"
-        )
 
 
 def tunes(text: str) -> list[str]:
@@ -116,17 +105,6 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _standard_abc(tune: str) -> str:
-    """A tune with what is standard in ABC and not in music21.
-
-    Accidentals hold to the end of the bar, which music21 does in files that name a version from 2.0; notes
-    are eighths where there is neither metre nor note length.
-    """
-    if not re.search(r"^[LM]:", tune, re.MULTILINE):
-        tune = re.sub(r"^K:", "L:1/8\nK:", tune, count=1, flags=re.MULTILINE)
-    return f"%abc-2.1\n{tune}"
-
-
 def _kern_mode(text: str) -> str:
     found = KERN_MODE.search(text)
     if found is None:
@@ -135,20 +113,21 @@ def _kern_mode(text: str) -> str:
     return MODES.get(mode, mode) or ("major" if tonic.isupper() else "minor")
 
 
-def _piece_of(score: Any, mode: str) -> Piece:
+def _piece_of(score: Any, written: counts.Written, mode: str) -> Piece:
+    """Notes and bars of a score that music21 has read; ValueError where some of what it writes is missing."""
     from music21 import instrument, key
 
     if any(found.transposition for found in score.recurse().getElementsByClass(instrument.Instrument)):
         score = score.toSoundingPitch()
     left_out: Counter[str] = Counter()
     parts = [part.flatten() for part in score.parts or [score]]
-    written = [note for number, part in enumerate(parts) for note in _notes_of(part, number, left_out)]
-    notes = _joined(written)
-    bars = _written_bars(next(iter(score.parts), score), end_of(notes))
+    notes = [note for number, part in enumerate(parts) for note in _notes_of(part, number, left_out)]
+    counts.check(written, len(notes), sum((note.duration for note in notes), 0.0))
+    bars = _written_bars(next(iter(score.parts), score), end_of(joined(notes)))
     composer = score.metadata.composer if score.metadata else None
     declared = next(iter(score.recurse().getElementsByClass(key.Key)), None)
     mode = mode or (declared.mode if declared else "")
-    return Piece(table(notes), bars, composer or "", mode, dict(left_out))
+    return Piece(table(joined(notes)), bars, composer or "", mode, dict(left_out))
 
 
 def _notes_of(part: Any, number: int, left_out: Counter[str]) -> Iterator[Note]:
@@ -164,25 +143,12 @@ def _notes_of(part: Any, number: int, left_out: Counter[str]) -> Iterator[Note]:
             left_out["unpitched notes"] += 1
         elif duration == 0:
             left_out["grace notes"] += 1
+        elif element.style.noteSize == "cue":
+            left_out["cue notes"] += 1
         else:
             for note in element.notes if isinstance(element, chord.Chord) else [element]:
                 tied = note.tie is not None and note.tie.type in ("stop", "continue")
                 yield Note(onset, duration, round(note.pitch.ps), number, tied)
-
-
-def _joined(notes: Iterable[Note]) -> list[Note]:
-    """Tied notes as one, each with the note of its pitch and part that ends where it begins."""
-    joined: list[Note] = []
-    last: dict[tuple[int, int], int] = {}
-    for note in sorted(notes):
-        voice = (note.part, note.pitch)
-        before = joined[last[voice]] if voice in last else None
-        if note.tied and before and abs(before.onset + before.duration - note.onset) < CLOSE:
-            joined[last[voice]] = before._replace(duration=before.duration + note.duration)
-        else:
-            last[voice] = len(joined)
-            joined.append(note)
-    return joined
 
 
 def _written_bars(part: Any, end: float) -> list[Bar]:
@@ -196,17 +162,4 @@ def _written_bars(part: Any, end: float) -> list[Bar]:
     ]
     if not measures:
         return regular_bars(metres, end)
-    changes = [start for start, _, _ in metres]
-    starts = [float(measure.offset) for measure in measures]
-    bars: list[Bar] = []
-    for start, stop in zip(starts, [*starts[1:], max(end, starts[-1])], strict=True):
-        current = bisect_right(changes, start + CLOSE) - 1
-        _, metre, whole = metres[current] if current >= 0 else (0.0, "", stop - start)
-        missing = whole - (stop - start)
-        origin = start
-        if missing > CLOSE and not bars:
-            origin = start - missing  # a pickup
-        elif missing > CLOSE and stop - bars[-1].origin < whole + CLOSE:
-            origin = bars[-1].origin  # the second half of a bar that a repeat sign divides
-        bars.append(Bar(start, origin, metre))
-    return bars
+    return written_bars([float(measure.offset) for measure in measures], metres, end)

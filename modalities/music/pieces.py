@@ -1,6 +1,7 @@
 """What a score says: notes and bars, in quarters from its beginning."""
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,3 +72,37 @@ def regular_bars(metres: Sequence[tuple[float, str, float]], end: float) -> list
         for (first, metre, quarters), stop in zip(metres, stops, strict=True)
         for start in np.arange(first, stop, quarters)
     ]
+
+
+def joined(notes: Iterable[Note]) -> list[Note]:
+    """Tied notes as one, each with the note of its pitch and part that ends where it begins."""
+    joined: list[Note] = []
+    last: dict[tuple[int, int], int] = {}
+    for note in sorted(notes):
+        voice = (note.part, note.pitch)
+        before = joined[last[voice]] if voice in last else None
+        if note.tied and before and abs(before.onset + before.duration - note.onset) < CLOSE:
+            joined[last[voice]] = before._replace(duration=before.duration + note.duration)
+        else:
+            last[voice] = len(joined)
+            joined.append(note)
+    return joined
+
+
+def written_bars(
+    starts: Sequence[float], metres: Sequence[tuple[float, str, float]], end: float
+) -> list[Bar]:
+    """Bars that begin at these times, with the metre (start, name, quarters in a bar) that holds there."""
+    changes = [start for start, _, _ in metres]
+    bars: list[Bar] = []
+    for start, stop in zip(starts, [*starts[1:], max(end, starts[-1])], strict=True):
+        current = bisect_right(changes, start + CLOSE) - 1
+        _, metre, whole = metres[current] if current >= 0 else (0.0, "", stop - start)
+        missing = whole - (stop - start)
+        origin = start
+        if missing > CLOSE and not bars:
+            origin = start - missing  # a pickup
+        elif missing > CLOSE and stop - bars[-1].origin < whole + CLOSE:
+            origin = bars[-1].origin  # the second half of a bar that a repeat sign divides
+        bars.append(Bar(start, origin, metre))
+    return bars

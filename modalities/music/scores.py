@@ -19,8 +19,8 @@ KINDS = {
 }
 
 
-def read_piece(path: Path, tune: int) -> Piece:
-    """The piece in a score file, or the tune of that number (from 1) of an ABC file.
+def read_piece(path: Path, tune: str) -> Piece:
+    """The piece in a score file, or in the text of one tune of an ABC file.
 
     Raises `ValueError` with the reason where the file is damaged, has no pitched notes or absurd times, or
     where the reading package is missing.
@@ -36,9 +36,11 @@ def read_piece(path: Path, tune: int) -> Piece:
             piece = read_midi(path) if kind == "MIDI" else read_notation(path, kind, tune)
     except ImportError as error:
         raise ValueError(f"{kind} files need the package {package}: pip install 'seqssl[music]'") from error
+    except ValueError as error:
+        raise ValueError(f"not readable as {kind}: {error}") from error
     except Exception as error:  # they raise whatever a damaged file leads them to
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"not readable as {kind}: {reason}") from error
+        words = f"{type(error).__name__}: {error}".splitlines()[0][:80]
+        raise ValueError(f"not readable as {kind}: damaged, or not what its name says ({words})") from error
     if not len(piece.notes):
         left_out = ", ".join(f"{count} {what}" for what, count in piece.left_out.items())
         raise ValueError(f"no pitched notes (left out: {left_out})" if left_out else "no notes")

@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from modalities.music import Music
+from modalities.music.notation import read_text, tunes
 from modalities.music.pieces import Piece
 from modalities.music.scores import read_piece
 from seqssl.data.prepare import prepare
@@ -150,7 +151,9 @@ def expected(notes: Iterable[tuple]) -> list[tuple[float, float, int]]:
 
 
 def read_one(path: Path, content: str | bytes, tune: int = 0) -> Piece:
-    return read_piece(write(path, content), tune)
+    file = write(path, content)
+    text = tunes(read_text(file))[max(0, tune - 1)] if path.suffix == ".abc" else ""
+    return read_piece(file, text)
 
 
 def prepared(source: Path, out: Path, **settings) -> tuple[dict[str, dict], dict[str, str], dict[str, dict]]:

@@ -41,7 +41,7 @@ class TestReading:
             score.insert(0, part)
         path = tmp_path / f"score.{suffix}"
         score.write(suffix, fp=path)
-        piece = read_piece(path, 0)
+        piece = read_piece(path, "")
         assert sorted(triples(piece)) == sorted(expected(wanted))
         assert {int(row[3]) for row in piece.notes if row[2] >= 72} == {0}  # the higher part comes first
         assert {int(row[3]) for row in piece.notes if row[2] < 72} == {1}
