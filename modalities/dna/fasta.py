@@ -19,6 +19,8 @@ from modalities.dna.storage import (
     opened,
 )
 
+MAX_TITLE = 2**20
+
 
 def scan_fasta(path: Path) -> Iterator[tuple[str, Bases]]:
     """The title of each record and its letters: places in a plain or bgzip file, else in memory.
@@ -116,6 +118,10 @@ def _parts(file: Any) -> Iterator[_Part]:
             else:
                 end = chunk.find(b"\n", position) + 1 or len(chunk)
                 title += chunk[position:end]
+                if len(title) > MAX_TITLE:
+                    raise ValueError(
+                        f"a title of more than {MAX_TITLE:,} letters: lines may not end as they should"
+                    )
                 if title.endswith(b"\n"):
                     yield _Part(True, title, offset, position)
                     title = None

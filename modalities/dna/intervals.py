@@ -76,7 +76,7 @@ def read_intervals(path: Path, *, one_based: bool) -> Iterator[Interval | Reject
     BED counts from 0 and its end is not included; with `one_based` the first base is 1 and the end is
     included. Columns 4 and 6 of BED are label and strand; a fourth column of split names only is the split.
     """
-    lines = [(number, fields) for number, fields in enumerate(_lines(path), start=1) if fields]
+    lines = [*_lines(path)]
     places = _places(path, lines[0][1]) if lines else {}
     if places is not BED_COLUMNS:
         lines = lines[1:]
@@ -142,12 +142,16 @@ def _whole(text: str) -> int:
         return int(number)
 
 
-def _lines(path: Path) -> list[list[str]]:
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each line that has some, with its number from 1."""
+    opener = gzip.open if is_gzip(path) else open
     try:
-        text = gzip.decompress(path.read_bytes()) if is_gzip(path) else path.read_bytes()
+        with opener(path, "rt", encoding="utf-8-sig", errors="replace") as file:
+            for number, line in enumerate(file, start=1):
+                if fields := _fields(line):
+                    yield number, fields
     except DAMAGE as error:
         raise UserError(f"{path} is damaged or cut short ({error}).") from error
-    return [_fields(line) for line in text.decode("utf-8-sig", "replace").splitlines()]
 
 
 def _fields(line: str) -> list[str]:

@@ -4,15 +4,17 @@ The light reading knows no pitches and no places. What it counts has to agree wi
 that skips a voice, or reads one twice, does so without a word.
 """
 
-import io
+import math
 import re
 import zipfile
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 MAX_XML_BYTES = 2**26  # 64 MiB: a symphony has 20
+MAX_ELEMENTS = 3_000_000  # music21 holds all of them
 MAX_BEATS = 128
 BEATS = re.compile(rb"<beats>([^<]*)</beats>")
 RECIP = re.compile(r"(\d+)(?:%(\d+))?(\.*)")
@@ -59,22 +61,71 @@ def in_xml(text: bytes) -> Written:
         parts = re.findall(rb"\d+", found)[:64]
         if len(found) > 64 or sum(min(int(part[:9]), 10**9) for part in parts) > MAX_BEATS:
             raise ValueError(f"a metre of more than {MAX_BEATS} beats: correct it")
-    notes = cues = 0
-    quarters, divisions = 0.0, 1.0
-    for _, element in ElementTree.iterparse(io.BytesIO(text)):
-        tag = element.tag.rpartition("}")[2]
-        if tag == "divisions":
-            divisions = max(1e-9, float(element.text or 1))
-        elif tag == "note":
-            kinds = {child.tag.rpartition("}")[2]: child for child in element}
-            duration = kinds.get("duration")
-            if "pitch" in kinds and "grace" not in kinds:
-                cues += "cue" in kinds
-                if "cue" not in kinds:
-                    notes += 1
-                    quarters += float(duration.text or 0) / divisions if duration is not None else 0.0
-            element.clear()
-    return Written(notes, quarters, cues)
+    reader = _XmlNotes()
+    parser = expat.ParserCreate(namespace_separator="}")
+    parser.StartElementHandler = reader.start
+    parser.EndElementHandler = reader.end
+    parser.CharacterDataHandler = reader.text
+    try:
+        parser.Parse(text, True)
+    except expat.ExpatError as error:
+        raise ValueError(f"its XML is damaged ({error})") from error
+    return Written(reader.notes, reader.quarters, reader.cues)
+
+
+class _XmlNotes:
+    """Counts notes as a parser goes by, so that no tree has to be held."""
+
+    def __init__(self) -> None:
+        self.notes = self.cues = self.elements = 0
+        self.quarters, self._divisions = 0.0, 1.0
+        self._inside: dict[str, str] | None = None  # of a note: what it holds
+        self._tag, self._letters = "", ""
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """An element begins."""
+        self._tag, self._letters = tag.rpartition("}")[2], ""
+        self.elements += 1
+        if self.elements > MAX_ELEMENTS:
+            raise ValueError(f"more than {MAX_ELEMENTS:,} elements of XML")
+        if self._tag == "note":
+            self._inside = {}
+        elif self._inside is not None:
+            self._inside.setdefault(self._tag, "")
+
+    def text(self, letters: str) -> None:
+        """Letters in an element."""
+        if len(self._letters) < 40:
+            self._letters += letters
+
+    def end(self, tag: str) -> None:
+        """An element ends."""
+        name = tag.rpartition("}")[2]
+        if name == "divisions":
+            self._divisions = max(1e-9, _number(self._letters))
+        elif name == "note" and self._inside is not None:
+            self._count(self._inside)
+            self._inside = None
+        elif self._inside is not None and name == self._tag:
+            self._inside[name] = self._letters
+        self._letters = ""
+
+    def _count(self, inside: dict[str, str]) -> None:
+        if "pitch" not in inside or "grace" in inside:
+            return
+        self.cues += "cue" in inside
+        if "cue" not in inside:
+            self.notes += 1
+            self.quarters += _number(inside.get("duration", "0")) / self._divisions
+
+
+def _number(text: str) -> float:
+    """A number in XML; 0 for what is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 def in_kern(text: str) -> Written:

@@ -45,6 +45,8 @@ def read_collection(path: Path) -> Collection:
     name = _first(members, VALUES)
     if name is None:
         raise ValueError(f"no samples ({', '.join(VALUES)}) in it, only {', '.join(members) or 'nothing'}")
+    for used in (name, *GROUPS, *LABELS, *SPLITS, *LABEL_NAMES, *CHANNEL_NAMES):
+        pickles.check_size(members.get(used), path.stat().st_size)
     recordings = _recordings(members[name], name)
     groups, labels, splits = (_texts(members, names, len(recordings)) for names in (GROUPS, LABELS, SPLITS))
     label_names = _texts(members, LABEL_NAMES)
@@ -126,6 +128,8 @@ def _read_npy(file: BufferedIOBase, path: Path | None = None) -> Any:
     shape, _, dtype = read_header(file)
     if dtype.hasobject:
         return pickles.load(file)
+    if dtype.itemsize == 0 and math.prod(shape) > 0:
+        raise ValueError(f"its header says {math.prod(shape):,} texts without a letter")
     data, claimed = file.tell(), math.prod(shape) * dtype.itemsize
     held = file.seek(0, os.SEEK_END) - data
     if claimed > held:

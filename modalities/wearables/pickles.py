@@ -7,12 +7,14 @@ made of them afterwards. Everything else that a file may name is refused.
 
 import pickle
 import re
+from collections.abc import Iterable
 from io import BufferedIOBase
 from typing import Any, Literal
 
 import numpy as np
 
 SIMPLE_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|U\d+|S\d+|O8?")
+MOST_SHARED = 100  # values for each byte of the file
 ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")  # up to numpy 1, from numpy 2
 
 
@@ -24,6 +26,27 @@ def load(file: BufferedIOBase) -> Any:
         raise
     except Exception as error:  # a damaged or forged stream fails in any way it likes
         raise ValueError(f"its pickle cannot be read: {type(error).__name__}: {error}") from error
+
+
+def check_size(value: Any, held: int) -> None:
+    """`ValueError` where lists share their parts so that few bytes stand for very many values."""
+    size = _spread(value, {})
+    if size > MOST_SHARED * max(held, 1):
+        raise ValueError(f"its lists share their parts so that {held:,} bytes stand for {size:,} values")
+
+
+def _spread(value: Any, known: dict[int, int]) -> int:
+    """How many values there are when every list has its own copy of its parts."""
+    if not isinstance(value, list | dict | np.ndarray):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 1  # a list that holds itself
+        parts: Iterable[Any] = value.values() if isinstance(value, dict) else value
+        if isinstance(value, np.ndarray):
+            known[id(value)] = value.size
+            parts = value.flat if value.dtype == object else ()
+        known[id(value)] += sum(_spread(part, known) for part in parts)
+    return known[id(value)]
 
 
 class _DType:

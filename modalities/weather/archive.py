@@ -9,6 +9,8 @@ import numpy as np
 
 from modalities.weather.series import Found, Series
 
+MOST_PADDED = 1000  # cells for each value that is written: shorter channels are filled up
+
 
 @dataclass(frozen=True, eq=False)
 class Archive:
@@ -88,7 +90,13 @@ def _instance(channels: list[str], line: int) -> np.ndarray:
         values = [[float(cell.replace("?", "nan")) for cell in channel.split(",")] for channel in channels]
     except ValueError as error:
         raise ValueError(f"line {line} is not a row of numbers: {error}") from error
-    instance = np.full((max(map(len, values), default=0), len(values)), np.nan)
+    longest = max(map(len, values), default=0)
+    if longest * len(values) > MOST_PADDED * sum(map(len, values)):
+        raise ValueError(
+            f"line {line} has {len(values):,} channels of very unequal length, the longest of "
+            f"{longest:,} values"
+        )
+    instance = np.full((longest, len(values)), np.nan)
     for place, channel in enumerate(values):
         instance[: len(channel), place] = channel
     return instance

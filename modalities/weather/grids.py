@@ -1,8 +1,9 @@
 """NetCDF and Zarr through xarray: a series for each place that the variables know beside time."""
 
 import importlib
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
@@ -14,6 +15,8 @@ from modalities.reading.quantities import unit_of
 from modalities.weather.series import Found, Series
 
 TIME_NAMES = ("time", "valid_time", "date", "datetime")
+MOST_PLACES = 200_000
+MOST_PACKED = 1000  # bytes of values for one of the file
 LOADED_BYTES = 2**30  # a file up to this size is read once for all its places, a larger one once for each
 
 
@@ -30,6 +33,7 @@ def find(path: Path, name: str, group: str, columns: tuple[str, ...], time_colum
         variables = {name: v for name, v in timed.items() if v.dtype.kind in "fiu"}
         chosen = [variables[column] for column in columns if column in variables]
         places = list(dict.fromkeys(str(dim) for v in chosen for dim in v.dims if dim != steps))
+        _check_size(path, chosen, [dataset.sizes[place] for place in places])
         for index in product(*(range(dataset.sizes[place]) for place in places)):
             where = dict(zip(places, index, strict=True))
             label = ",".join(f"{dim}={_shown(dataset, dim, number)}" for dim, number in where.items())
@@ -39,6 +43,19 @@ def find(path: Path, name: str, group: str, columns: tuple[str, ...], time_colum
                 partial(read, path, time, columns, where),
                 group=label or group,
             )
+
+
+def _check_size(path: Path, chosen: Sequence[Any], sizes: Sequence[int]) -> None:
+    """`ValueError` where a file claims far more than it holds, or has more places than can be listed."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    held, claimed = sum(file.stat().st_size for file in files), sum(variable.nbytes for variable in chosen)
+    if claimed > LOADED_BYTES and claimed > MOST_PACKED * held:
+        raise ValueError(f"it says that it holds {claimed:,} bytes of values, in a file of {held:,} bytes")
+    if math.prod(sizes) > MOST_PLACES:
+        raise ValueError(
+            f"{math.prod(sizes):,} places, more than {MOST_PLACES:,}: choose some first, for example "
+            "every tenth"
+        )
 
 
 def read(path: Path, time: str, columns: tuple[str, ...], where: dict[str, int]) -> Series:

@@ -67,7 +67,12 @@ def read(path: Path, kind: str, columns: tuple[str, ...]) -> Series:
     try:
         local_s, zone_h, measured = READERS[kind](_text(path))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, pd.errors.ParserError) as error:
-        raise ValueError(f"not readable as {kind.upper()}: {error}") from error
+        words = f"damaged, or not what its name says ({str(error)[:80]})"
+        raise ValueError(f"not readable as {kind.upper()}: {words}") from error
+    if not len(local_s):
+        raise ValueError(f"not readable as {kind.upper()}: it has a header and no hours")
+    if not np.issubdtype(np.asarray(local_s).dtype, np.number):
+        raise ValueError(f"not readable as {kind.upper()}: its times are no numbers")
     values = np.full((len(local_s), len(columns)), np.nan)
     for place, name in enumerate(columns):
         if name in measured:

@@ -3,6 +3,8 @@
 import os
 import traceback
 
+from seqssl.errors import UserError
+
 MAX_REASON = 200  # characters; a file's own words in a reason can be as long as the file
 
 
@@ -55,11 +57,19 @@ def reason_of(error: BaseException) -> str:
         return "it is nested too deeply to be read"
     if isinstance(error, OSError) and error.errno is not None:
         return f"it cannot be opened or read ({error.strerror})"
-    if type(error) in (ValueError, OSError) and str(error):
-        return str(error)
     place = traceback.extract_tb(error.__traceback__)[-1:]
+    ours = isinstance(error, UserError) or (type(error) is ValueError and not _is_library(place))
+    if ours and str(error):
+        return str(error)
     where = f", {os.path.basename(place[0].filename)} line {place[0].lineno}" if place else ""
     return f"it cannot be read: damaged, or not what its name says ({type(error).__name__}: {error}{where})"
+
+
+def _is_library(place: list[traceback.FrameSummary]) -> bool:
+    """Whether an error was raised in an installed package, not in an adapter."""
+    return bool(place) and (
+        "site-packages" in place[0].filename or f"{os.sep}lib{os.sep}python" in place[0].filename
+    )
 
 
 def _is_name(text: str) -> bool:
