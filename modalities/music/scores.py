@@ -7,6 +7,7 @@ from pathlib import Path
 from modalities.music.midi import read_midi
 from modalities.music.notation import read_notation
 from modalities.music.pieces import Piece
+from seqssl import Rejected
 
 KINDS = {
     ".mid": "MIDI",
@@ -36,11 +37,8 @@ def read_piece(path: Path, tune: str) -> Piece:
             piece = read_midi(path) if kind == "MIDI" else read_notation(path, kind, tune)
     except ImportError as error:
         raise ValueError(f"{kind} files need the package {package}: pip install 'seqssl[music]'") from error
-    except ValueError as error:
-        raise ValueError(f"not readable as {kind}: {error}") from error
     except Exception as error:  # they raise whatever a damaged file leads them to
-        words = f"{type(error).__name__}: {error}".splitlines()[0][:80]
-        raise ValueError(f"not readable as {kind}: damaged, or not what its name says ({words})") from error
+        raise ValueError(f"not readable as {kind}: {Rejected.of('', error).reason}") from error
     if not len(piece.notes):
         left_out = ", ".join(f"{count} {what}" for what, count in piece.left_out.items())
         raise ValueError(f"no pitched notes (left out: {left_out})" if left_out else "no notes")

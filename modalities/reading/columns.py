@@ -50,8 +50,8 @@ def time_columns(
         looks = [name for name in names if _holds_times(head[name])]
         return tuple(looks[:1]) if len(looks) == 1 else ()
     time = usual[0]
-    if _is_clock(head[time]):
-        dates = [known[name] for name in DATE_COLUMNS if name in known and known[name] != time]
+    dates = [known[name] for name in DATE_COLUMNS if name in known and known[name] != time]
+    if _is_clock(head[time], numbers=bool(dates)):
         return (dates[0], time) if dates else (time,)
     clocks = [known[name] for name in CLOCK_COLUMNS if name in known and known[name] != time]
     if clocks and head[time].duplicated().any() and _is_clock(head[clocks[0]], numbers=True):

@@ -121,7 +121,7 @@ def _joined(columns: Sequence[Any]) -> Any:
     year = next((parts[name] for name in parts if name in ("year", "yyyy", "yr")), None)
     if year is None:
         texts = [column.astype("string").str.strip() for column in columns]
-        texts = [text.str.zfill(4) if _is_clock_number(text) else text for text in texts]
+        texts = [_as_clock(text) for text in texts]
         joined = texts[0].str.replace(r"[T ]00:00(:00)?(\.0+)?$", "", regex=True)
         for text in texts[1:]:
             joined = joined + " " + text
@@ -146,10 +146,14 @@ def _whole(column: Any) -> Any:
     return pd.to_numeric(column, errors="coerce").round().astype("Int64").astype("string")
 
 
-def _is_clock_number(text: Any) -> bool:
-    """Whether a column of digits holds times of the day such as 30, 1230 and 2400."""
-    known = text.dropna()
-    return bool(len(known)) and bool(known.str.fullmatch(r"\d{1,4}").all())
+def _as_clock(texts: Any) -> Any:
+    """Hours (0 to 24) or times without a mark (30, 1230, 2400) as 05:00; other texts as they are."""
+    known = texts.dropna()
+    if not len(known) or not known.str.fullmatch(r"\d{1,4}").all():
+        return texts
+    if known.astype(int).max() <= 24:
+        return texts.str.zfill(2) + ":00"
+    return texts.str.zfill(4).str.replace(r"(\d\d)(\d\d)", r"\1:\2", regex=True)
 
 
 def _numbers(column: Any) -> np.ndarray | None:

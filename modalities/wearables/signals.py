@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 STANDARD_GRAVITY = 9.80665  # m/s2 per g
+AUTO_G = (0.5, 1.6)  # closer than for a unit that is said: 2,048 counts are no 2 g in mg
 G_OF = {"g": 1.0, "m/s2": 1 / STANDARD_GRAVITY, "mg": 1e-3}
 COUNTS = (64, 128, 256, 512, 2048, 4096, 8192, 16384)  # in 1 g, as sensors of 8 to 16 bits count
 SAMPLES_AT_REST = 50
@@ -98,7 +99,8 @@ def in_g(
             f"with {scale:g} g a count, the median acceleration is {scale * median:.3g} g, not near 1 g: "
             f"{_advice(median)}"
         )
-    fitting = [unit for unit, of_g in G_OF.items() if LEAST_G <= of_g * median <= MOST_G]
+    near = (LEAST_G, MOST_G) if units != "auto" else AUTO_G
+    fitting = [unit for unit, of_g in G_OF.items() if near[0] <= of_g * median <= near[1]]
     chosen = units if units != "auto" else stated if stated in fitting else (fitting or [""])[0]
     if chosen not in fitting:
         if units != "auto" and fitting:

@@ -1,9 +1,12 @@
 """NetCDF and Zarr through xarray: a series for each place that the variables know beside time."""
 
+import gc
 import importlib
 import math
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
@@ -110,12 +113,26 @@ def _open(path: Path) -> Any:
     except ImportError as error:
         raise ValueError("NetCDF and Zarr need the package xarray: pip install 'seqssl[weather]'") from error
     options = {"engine": "zarr", "consolidated": False} if path.suffix.lower() == ".zarr" else {}
+    with _quiet_destructors():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of units and calendars that we do not read
+                return xarray.open_dataset(path, decode_timedelta=False, **options)
+        except Exception as error:  # damaged headers fail anywhere in three libraries
+            words = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+        gc.collect()  # of what is half open, which the error has held until here
+    raise ValueError(f"not readable as {path.suffix[1:]}: damaged, or not what its name says ({words})")
+
+
+@contextmanager
+def _quiet_destructors() -> Iterator[None]:
+    """No traces of objects that fail when they go, as a file of h5netcdf does that was never open."""
+    usual = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of units and calendars that we do not read
-            return xarray.open_dataset(path, decode_timedelta=False, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ValueError(f"not readable as {path.suffix[1:]}: {error}".splitlines()[0]) from error
+        yield
+    finally:
+        sys.unraisablehook = usual
 
 
 def _shown(dataset: Any, dim: str, number: int) -> str:

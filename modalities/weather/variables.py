@@ -96,8 +96,13 @@ def clean(
     values[~np.isfinite(values)] = np.nan
     account = Account()
     for column, name in zip(values.T, columns, strict=True):
+        for value in np.unique(column[np.abs(column) > MOST])[:3]:
+            words = f"are {value:g}, which nothing that is measured can be"
+            account.drop("absurd_values", name, column, column == value, words)
         account.drop("absurd_values", name, column, np.abs(column) > MOST)
-        account.drop("missing_values", name, column, np.isin(column, cleaning.sentinels))
+        for value in cleaning.sentinels:
+            words = f"are {value:g} and missing, by modality.missing_values"
+            account.drop("missing_values", name, column, column == value, words)
         if cleaning.detect_missing:
             _drop_sentinels(column, name, account)
         said = cleaning.units.get(name, "" if known_units else units.get(name, ""))

@@ -1,0 +1,185 @@
+"""C: two speakers, persons or stations are never one because a column was not named or a folder is shared."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from field import prepare
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modalities.reading.groups import Grouping, known_split, split_of
+
+HOURS = pd.date_range("2020-01-01", periods=240, freq="h")
+
+
+def write_sound(path: Path, hz: int = 300, seconds: float = 0.5) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * hz * np.arange(int(16_000 * seconds)) / 16_000), 16_000)
+
+
+LAYOUTS = {
+    "VCTK": ([f"wav48/p22{s}/p22{s}_{n:03}.wav" for s in range(4) for n in range(3)], r"(p22\d)", False),
+    "TIMIT": ([f"{t}/DR{s % 2 + 1}/FCJF{s}/SA{n}.WAV" for t, s in [("TRAIN", 0), ("TRAIN", 1), ("TEST", 2), ("TRAIN", 3)]
+               for n in range(2)], r"(FCJF\d)", False),
+    "LibriSpeech": ([f"train-clean-100/{s}/12{s}/{s}-12{s}-{n:04}.flac" for s in range(3) for n in range(3)], r"/(\d)/", False),
+    "flat with prefixes": ([f"anna{s}_{n}.wav" for s in range(3) for n in range(4)], r"(anna\d)", False),
+    "speakers in a shared folder": ([f"data/audio/spk{s}/{n}.wav" for s in range(3) for n in range(2)], r"(spk\d)", False),
+    "mixed case splits": ([f"{t}/s{s}/{n}.wav" for t, s in [("Train", 1), ("DEV", 2), ("Test", 3)] for n in range(2)], r"(s\d)", False),
+    "persons of a study": ([f"data/P{s:03}.csv" for s in range(4)], r"(P\d+)", True),
+    "sessions of persons": ([f"P{s}/session{n}/acc.csv" for s in range(3) for n in range(2)], r"(P\d)", True),
+    "days in a flat folder": ([f"P0{s}_day{n}.csv" for s in range(3) for n in range(2)], r"(P0\d)", True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_of_corpora(name: str) -> None:
+    import re
+
+    names, pattern, own = LAYOUTS[name]
+    grouping = Grouping.of(names, own=own)
+    groups = [grouping.group(path) or (Path(path).stem if own else "") for path in names]
+    wanted = [re.search(pattern, path)[1] for path in names]  # type: ignore[index]
+    assert groups == wanted
+    told = Grouping.of(names, pattern)
+    assert [told.group(path) for path in names] == wanted
+
+
+@given(
+    st.lists(st.text("abcxyz019", min_size=1, max_size=6), min_size=2, max_size=6, unique=True),
+    st.integers(1, 4),
+)
+def test_folders_of_persons_are_groups_under_any_container(persons: list[str], depth: int) -> None:
+    if any(split_of(f"{person}/x") for person in persons):
+        return
+    containers = "/".join(["data", "wav48", "clips", "raw"][:depth])
+    names = [
+        f"{split}/{containers}/{person}/{n}.wav"
+        for person in persons
+        for split in ("train", "test")
+        for n in range(2)
+    ]
+    grouping = Grouping.of(names)
+    assert [grouping.group(name) for name in names] == [name.split("/")[-2] for name in names]
+    assert {split_of(name) for name in names} == {"train", "test"}
+
+
+@pytest.mark.parametrize("word", ["Val", "VALID", "validation", "dev", "Dev", " val "])
+def test_words_for_splits(word: str) -> None:
+    assert known_split(word) == "valid" and known_split("fold3") == "fold3"
+
+
+def test_speakers_are_held_out_whole_and_transcripts_are_found_in_any_case(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    for split, region, speaker in [
+        ("TRAIN", "DR1", "FCJF0"),
+        ("TRAIN", "DR2", "MABW0"),
+        ("TRAIN", "DR2", "FDAW0"),
+        ("TEST", "DR1", "MDAB0"),
+    ]:
+        for number in range(2):
+            write_sound(source / split / region / speaker / f"SA{number}.WAV")
+            text = f"0 46797 She had your dark suit {number}\n"
+            (source / split / region / speaker / f"SA{number}.TXT").write_text(text)
+    found = prepare("speech", source)
+    assert (
+        found.split("test") == {"MDAB0"} and len(found.split("valid")) == 1 and len(found.split("train")) == 2
+    )
+    assert all(row["label"].startswith("She had your dark suit") for row in found.rows)
+
+
+def test_one_group_for_all_is_said(tmp_path: Path) -> None:
+    for number in range(6):
+        write_sound(tmp_path / "in" / "anna" / f"{number}.wav", 200 + 50 * number)
+    found = prepare("speech", tmp_path / "in")
+    assert "notice: all rows are of one group, 'anna'" in found.said and "group_pattern" in found.said
+
+
+def stations(folder: Path, *, stacked: bool = False, column: str | None = "station") -> Path:
+    folder.mkdir()
+    parts = [
+        pd.DataFrame(
+            {
+                column or "drop": name,
+                "time": HOURS,
+                "temp": base + np.arange(240) % 24,
+                "rain": 0.1 * (np.arange(240) % 7),
+            }
+        )
+        for name, base in (("NORTH", -10.0), ("MID", 10.0), ("SOUTH", 25.0))
+    ]
+    whole = pd.concat(parts, ignore_index=True)
+    whole = whole if stacked else whole.sort_values("time", kind="stable")
+    whole.drop(columns=[] if column else ["drop"]).to_csv(folder / "all.csv", index=False)
+    return folder
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("column", ["station", "Station_ID", "site", "sensor", "unique_id"])
+def test_stations_in_one_table_are_as_many_series(tmp_path: Path, column: str, stacked: bool) -> None:
+    found = prepare(
+        "weather", stations(tmp_path / "in", stacked=stacked, column=column), "modality.columns=[temp,rain]"
+    )
+    assert {row["group"] for row in found.rows} == {"NORTH", "MID", "SOUTH"}
+    assert f"column '{column}' tells series apart" in found.said
+    lowest = {row["group"]: min(value[0] for value in row["values"]) for row in found.rows}
+    assert lowest == {"NORTH": -10.0, "MID": 10.0, "SOUTH": 25.0}
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_column_with_an_unusual_name_is_named_in_the_refusal(tmp_path: Path, stacked: bool) -> None:
+    source = stations(tmp_path / "in", stacked=stacked, column="wo")
+    found = prepare("weather", source, "modality.columns=[temp,rain]")
+    assert found.code == 2 and "modality.id_column=wo" in found.message
+    told = prepare("weather", source, "modality.columns=[temp,rain]", "modality.id_column=wo")
+    assert {row["group"] for row in told.rows} == {"NORTH", "MID", "SOUTH"}
+
+
+def test_stacked_series_without_any_column_are_refused(tmp_path: Path) -> None:
+    found = prepare(
+        "weather", stations(tmp_path / "in", stacked=True, column=None), "modality.columns=[temp,rain]"
+    )
+    assert found.code == 2 and "several series are in one table" in found.message
+
+
+def test_a_coarse_clock_is_no_second_series(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    times = pd.date_range("2020-01-01", periods=7200, freq="30s").floor("min")
+    pd.DataFrame({"time": times, "temp": np.arange(7200) % 300 / 10}).to_csv(folder / "s.csv", index=False)
+    found = prepare("weather", folder, "modality.columns=[temp]")
+    assert found.code == 0 and "of the times are repeated: their values are averaged" in found.said
+
+
+def test_a_constant_station_column_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "in" / "berlin"
+    folder.mkdir(parents=True)
+    pd.DataFrame({"station": 44, "time": HOURS, "temp": np.arange(240) % 24}).to_csv(
+        folder / "s.csv", index=False
+    )
+    found = prepare("weather", tmp_path / "in", "modality.columns=[temp]")
+    assert {row["group"] for row in found.rows} == {"berlin"}
+
+
+def test_the_other_strand_of_a_chromosome_is_no_other_chromosome(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    titles = ["chr1:1-400", "chr1:c800-401", "chr1:801-1200(-)", "chr2:1-400", "chr2:c800-401", "chr3:1-400"]
+    text = "".join(f">{title}\n{''.join(rng.choice([*'ACGT'], 400))}\n" for title in titles)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "g.fa").write_text(text)
+    found = prepare("dna", tmp_path / "in", "valid_share=0.3")
+    assert {row["group"] for row in found.rows} == {"chr1", "chr2", "chr3"} and len(found.rows) == 6
+    assert not found.split("valid") & found.split("train")
+
+
+def test_unequal_subjects_are_held_out_by_their_amount(tmp_path: Path) -> None:
+    for number in range(8):
+        for part in range(16 if number == 0 else 1):
+            write_sound(tmp_path / "in" / f"s{number}" / f"{part}.wav", seconds=1.0)
+    found = prepare("speech", tmp_path / "in", "valid_share=0.3")
+    held = sum(row["length"] for row in found.rows if row["split"] == "valid") / sum(
+        row["length"] for row in found.rows
+    )
+    assert 0.25 < held < 0.35 and "s0" not in found.split("valid")
