@@ -55,6 +55,8 @@ def decode(file: AudioFile, suffix: str) -> tuple[list[Stretch], list[str]]:
 
     ValueError where it holds no audio, or where only a part of it can be read.
     """
+    if isinstance(file, Path) and not str(file).isprintable():  # no decoder opens a name that is no UTF-8
+        file = io.BytesIO(file.read_bytes())
     readers = [_with_soundfile, _with_pyav] if suffix in SOUNDFILE_SUFFIXES else [_with_pyav, _with_soundfile]
     reasons: list[str] = []
     for reader in readers[:1] if suffix == RAW_SUFFIX else readers:

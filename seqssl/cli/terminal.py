@@ -19,7 +19,7 @@ def show(what: "RenderableType") -> None:
     """Print tables."""
     from rich.console import Console
 
-    Console().print(what, highlight=False)
+    Console(markup=False).print(what, highlight=False)  # a channel may be called [/h]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from seqssl.data.adapters import ModalityAdapter, Row, Sample
 from seqssl.data.epochs import Item, epoch_batches, padding_share
 from seqssl.data.joining import all_or_none, crop, join, where_given
 from seqssl.data.shards import Corpus
+from seqssl.data.wording import reason_of
 from seqssl.data.workers import start_worker, worker_context
 from seqssl.errors import UserError
 from seqssl.model.types import Batch
@@ -174,7 +175,7 @@ class _BatchBuilder(Dataset[Batch | UserError]):
     def _sample(self, row: Row, epoch: int, number: int) -> Sample:
         """A row as a sample of at most `max_length` steps; in training, a random part of a longer row."""
         rng = np.random.default_rng([self.seed, epoch, number]) if self.training else None
-        sample = self.adapter.load(row, rng)
+        sample = self._loaded(row, rng)
         label = row["label"] if sample.label == "" else sample.label
         sample = replace(sample, label=label, group=row["group"])  # an adapter need not repeat them
         excess = len(sample.values) - (self.max_length or len(sample.values))
@@ -184,6 +185,19 @@ class _BatchBuilder(Dataset[Batch | UserError]):
         stride = self.adapter.spec.code_stride if sample.codes is not None else 1
         start -= start % (stride or 1)  # codes are cut between two frames
         return crop(sample, start, len(sample.values) - excess, stride)
+
+    def _loaded(self, row: Row, rng: np.random.Generator | None) -> Sample:
+        """What the adapter makes of a row; UserError where it cannot, or makes numbers that are none."""
+        try:
+            sample = self.adapter.load(row, rng)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"the row {row['key']} cannot be loaded: {reason_of(error)}") from error
+        values = sample.values
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise UserError(f"the row {row['key']} holds values that are no numbers: prepare the data again.")
+        return sample
 
 
 def collate(samples: Sequence[Sample], keys: list[str], groups: Mapping[str, int] | None = None) -> Batch:

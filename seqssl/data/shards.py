@@ -22,6 +22,7 @@ from seqssl.errors import UserError
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 ROW_GROUP_BYTES = 2**20  # what one random access reads
+MAX_LENGTH = 2**40  # input steps
 CACHED_GROUPS = 256  # per process: some 256 MiB
 INDEX_COLUMNS = ("key", "group", "label", "split", "length")
 WEIGHT = "weight"  # a column that a modality may add
@@ -91,7 +92,7 @@ class Manifest:
                 raise ValueError("a count of rows, steps or bytes is no whole number from 0 on")
             if not all(Path(shard.name).name == shard.name for shard in manifest.shards):
                 raise ValueError("a shard's name leads out of the folder")
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise UserError(f"{path} is damaged ({error}): remove {folder} and prepare again.") from error
         return manifest
 
@@ -243,15 +244,33 @@ class Corpus:
             raise UserError(f"{path} is damaged ({error}): prepare again into an empty folder.") from error
 
     def _read_group(self, shard: int, group: int) -> pa.Table:
-        return self._file(shard).read_row_group(group, use_threads=False).combine_chunks()
+        try:
+            return self._file(shard).read_row_group(group, use_threads=False).combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            path = self.folder / self.manifest.shards[shard].name
+            raise UserError(f"{path} is damaged ({error}): prepare again into an empty folder.") from error
 
     @cached_property
     def _index(self) -> dict[str, np.ndarray]:
         """The small columns of all rows, by name; with weights, where the shards have them."""
         files = [self._file(shard) for shard in range(len(self.manifest.shards))]
+        if not files:
+            raise UserError(f"{self.folder} holds no shards: prepare again into an empty folder.")
         names = [*INDEX_COLUMNS, *([WEIGHT] if WEIGHT in files[0].schema_arrow.names else [])]
-        table = pa.concat_tables([file.read(names) for file in files])
-        return {name: table.column(name).to_numpy() for name in names}
+        try:
+            table = pa.concat_tables([file.read(names) for file in files])
+            index = {name: table.column(name).to_numpy() for name in names}
+        except (OSError, KeyError, pa.ArrowException) as error:
+            raise UserError(
+                f"{self.folder}: the shards are damaged or lack a column ({error}): prepare again into "
+                "an empty folder."
+            ) from error
+        lengths = index["length"]
+        if not (lengths.dtype.kind in "iu" and (lengths > 0).all() and (lengths < MAX_LENGTH).all()):
+            raise UserError(
+                f"{self.folder}: a row has an impossible length: prepare again into an empty folder."
+            )
+        return index
 
     @cached_property
     def _group_places(self) -> list[tuple[int, int]]:

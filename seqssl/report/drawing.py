@@ -29,6 +29,7 @@ def styled(*, has_grid: bool = True) -> Iterator[None]:
             "legend.fontsize": 8.0,
             "legend.frameon": False,
             "svg.fonttype": "none",  # text stays text
+            "text.parse_math": False,  # a channel may be called $\\frac$
             "svg.hashsalt": "seqssl",  # the same picture twice is the same text
             "xtick.color": "#64748b",
             "ytick.color": "#64748b",
