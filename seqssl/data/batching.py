@@ -187,16 +187,18 @@ class _BatchBuilder(Dataset[Batch | UserError]):
         return crop(sample, start, len(sample.values) - excess, stride)
 
     def _loaded(self, row: Row, rng: np.random.Generator | None) -> Sample:
-        """What the adapter makes of a row; UserError where it cannot, or makes numbers that are none."""
+        """What the adapter makes of a row; UserError where it cannot, or where that is of another type."""
         try:
             sample = self.adapter.load(row, rng)
         except UserError:
             raise
         except Exception as error:
             raise UserError(f"the row {row['key']} cannot be loaded: {reason_of(error)}") from error
-        values = sample.values
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise UserError(f"the row {row['key']} holds values that are no numbers: prepare the data again.")
+        values, wanted = sample.values, self.adapter.spec.dtype
+        if str(values.dtype) != wanted:
+            raise UserError(
+                f"the row {row['key']} holds {values.dtype} where {wanted} is wanted: prepare the data again."
+            )
         return sample
 
 

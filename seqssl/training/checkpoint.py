@@ -124,7 +124,7 @@ def read(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
         optimizer = None
         if "param_groups" in stored:
             tensors = load_file(optimizer_file, device=str(device))
-            optimizer = OptimizerState(tensors=tensors, groups=stored["param_groups"])
+            optimizer = OptimizerState(tensors=tensors, groups=_groups_of(stored["param_groups"]))
         number = stored["format"]
         # The state of another format is not looked at: it would be called damaged, and it is only unknown.
         state = _state_of(stored) if number in READABLE else State(update=0, cursor=0, best=None, tally={})
@@ -136,6 +136,16 @@ def read(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
             f"use the version of seqssl that wrote it (see config.yaml beside it)."
         )
     return Checkpoint(path, number, state, model, optimizer)
+
+
+def _groups_of(stored: object) -> list[ParamGroup]:
+    """The optimizer's groups, as `save` writes them. ValueError."""
+    whole = isinstance(stored, list) and all(
+        isinstance(group, dict) and isinstance(group.get("params"), list) for group in stored
+    )
+    if not isinstance(stored, list) or not whole:
+        raise ValueError("param_groups is no list of groups with their params")
+    return stored
 
 
 def _state_of(stored: Mapping[str, object]) -> State:

@@ -28,14 +28,14 @@ def test_classification_learns_the_labels(waves: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", [Classify, Ctc, PretrainTask])
 def test_tasks_pass_the_public_checks(waves: Path, tmp_path: Path, task: Any) -> None:
-    config = config_of(waves, tmp_path / "run", "data.batch_frames=600")
+    config = config_of(waves, tmp_path / "run", "data.batch_frames=900", "data.valid_share=0.5")
     batch = batch_of(config)
     last = 0 if task is PretrainTask else ("a", "b", "c", "d")
     check_task(lambda: task(build_model(config), last), [batch, *rows_of(batch, 1, 2)])
 
 
 def test_classification_in_two_micro_steps_is_one_big_step(waves: Path, tmp_path: Path) -> None:
-    config = config_of(waves, tmp_path / "run", "data.batch_frames=600")
+    config = config_of(waves, tmp_path / "run", "data.batch_frames=900", "data.valid_share=0.5")
     batch, found = batch_of(config), []
     for number, sizes in enumerate([(3,), (1, 2)]):
         task = Classify(build_model(config), ("a", "b", "c", "d"))
@@ -53,7 +53,7 @@ def test_the_loss_of_ctc_falls(waves: Path, tmp_path: Path) -> None:
 
 def test_ctc_in_two_micro_steps_is_one_big_step(waves: Path, tmp_path: Path) -> None:
     """The loss is a mean over letters: rows of one, two and three letters weigh by them."""
-    config = config_of(waves, tmp_path / "run", "data.batch_frames=600")
+    config = config_of(waves, tmp_path / "run", "data.batch_frames=900", "data.valid_share=0.5")
     batch, found, losses = batch_of(config), [], []
     labels = ("ab", "a", "bab")
     for number, sizes in enumerate([(3,), (1, 2)]):
@@ -89,7 +89,7 @@ def test_gradient_reversal_lowers_the_accuracy_of_the_critic(tmp_path: Path) -> 
     for strength in (0.0, 3.0):
         out = tmp_path / f"run{strength}"
         slot = f"task={{target: reversal:Fair, strength: {strength}}}"
-        train(source, out, slot, "data.batch_frames=400", *FAST, "train.num_updates=80")
+        train(source, out, slot, "data.batch_frames=400", *FAST, "train.num_updates=160")
         found[strength] = records(out, "valid")[-1]["critic/accuracy"]
     assert found[0.0] > 0.9
     assert found[3.0] < 0.7
