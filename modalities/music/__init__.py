@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float
 
 from modalities.music.notation import read_text, tunes
 from modalities.music.pieces import Piece
@@ -106,6 +107,13 @@ class Music:
             return Sample(note_tokens(notes), **described)
         values, observed = piano_roll(notes, row["length"], lowest=self.lowest, highest=self.highest)
         return Sample(values, observed=observed, **described)
+
+    def picture(self, sample: Sample) -> Float[np.ndarray, "t bins"]:
+        """A roll as people know it: notes, and brighter where one begins; fields of notes as they are."""
+        if self.view == "notes":
+            return sample.values.astype(np.float32)
+        onset, hold = np.split(sample.values, 2, axis=1)
+        return 0.6 * hold + 0.4 * onset
 
     def feature_encoder(self, dim: int) -> RollEncoder | TokenEncoder:
         """Roll: `frames_per_quarter` patches, so that masks fall on beats. Notes: a frame for each."""

@@ -55,7 +55,7 @@ def prepare(arguments: Arguments) -> None:
     from seqssl.data.prepare import prepare as write_shards
 
     with show_progress() as progress:
-        manifest = write_shards(
+        write_shards(
             adapter,
             Path(arguments["source"]).expanduser(),
             Path(arguments["out"]).expanduser(),
@@ -67,19 +67,15 @@ def prepare(arguments: Arguments) -> None:
             num_workers=arguments["workers"],
             progress=progress,
         )
-    from seqssl.runs.streams import hours
+    from seqssl.data.shards import Corpus
+    from seqssl.report.prepared import summary, write_page
 
-    for name, split in manifest.splits.items():
-        amount = f"{split.length:,} input steps" + (
-            f", {hours(split.hours)}" if split.hours is not None else ""
-        )
-        print(f"{name}: {split.num_rows:,} rows, {amount}")
-    for title, said in (("read as", manifest.readings), ("notice", manifest.notices)):
-        for sentence, count in said.items():
-            print(f"{title}: {sentence} ({count:,} {'file' if count == 1 else 'files'})")
-    print(f"rejected: {manifest.num_rejected} (see {arguments['out']}/rejected.jsonl)")
-    if (Path(arguments["out"]).expanduser() / "quality.jsonl").exists():
-        print(f"what was noticed in each file: {arguments['out']}/quality.jsonl")
+    out = Path(arguments["out"]).expanduser()
+    for title, text in summary(Corpus(out), adapter):
+        print(f"{title}: {text}")
+    if (out / "quality.jsonl").exists():
+        print(f"what was noticed in each file: {out}/quality.jsonl")
+    print(f"look at it: {write_page(out, adapter)}")
 
 
 def data(arguments: Arguments) -> None:

@@ -94,6 +94,8 @@ class TrainConfig:
     eval_batches: Annotated[int, POSITIVE] | None = None
     save_every: Annotated[int, POSITIVE] = 1_000
     keep_last: Annotated[int, POSITIVE] = 2
+    # Where figures go beside metrics.jsonl: tensorboard, wandb, mlflow, or pkg.mod:Class.
+    trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
 
 
 @dataclass(kw_only=True)

@@ -37,6 +37,7 @@ from seqssl.errors import UserError
 
 REJECTED = "rejected.jsonl"
 QUALITY = "quality.jsonl"
+PAGE = "prepare.html"
 MAX_SAID = 30  # different sentences in a manifest
 YOUNGER = ("code_stride", "codebook_sizes")  # fields of a spec that were added within schema version 2
 
@@ -238,7 +239,7 @@ def _check_paths(source: Path, out: Path) -> None:
     _check_exists(source)
     if source.is_dir() and lies_inside(out, source):
         raise UserError(f"The prepared folder {out} lies inside the raw data {source}: choose another.")
-    ours = {MANIFEST, REJECTED, QUALITY, ".lock"}
+    ours = {MANIFEST, REJECTED, QUALITY, PAGE, ".lock"}
     names = [path.name for path in out.iterdir()] if out.is_dir() else []
     foreign = [name for name in names if name.removesuffix(".tmp") not in ours and name[:6] != "shard-"]
     if foreign:

@@ -30,7 +30,7 @@ MAX_NAMED = 6  # weights that a sentence lists
 
 # What may differ when a run is taken up again: none of it changes the numbers that are still to come.
 _FREE = {"out", "health", "data.source", "data.workers"}
-_FREE |= {f"train.{key}" for key in ("log_every", "eval_every", "save_every", "keep_last")}
+_FREE |= {f"train.{key}" for key in ("log_every", "eval_every", "save_every", "keep_last", "trackers")}
 
 
 def load(

@@ -1,11 +1,12 @@
-"""metrics.jsonl and TensorBoard events of a run."""
+"""metrics.jsonl of a run, and what trackers are told."""
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from seqssl.data.files import unlinked
+from seqssl.training.trackers import Tracker
 
 Value = bool | int | float | str | list[str] | None  # what a record of metrics.jsonl holds
 Record = Mapping[str, Value]
@@ -44,15 +45,13 @@ def number_of(value: Value) -> float | None:
 
 
 class MetricsLog:
-    """metrics.jsonl and TensorBoard events of a run folder."""
+    """metrics.jsonl of a run folder, and the trackers that are told the same."""
 
-    def __init__(self, run: Path, *, resume_at: int) -> None:
+    def __init__(self, run: Path, *, resume_at: int, trackers: Sequence[Tracker] = ()) -> None:
         self.path = run / "metrics.jsonl"
         self.kept = self._forget_after(resume_at)
         self._file = unlinked(self.path).open("a", encoding="utf-8")
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=resume_at + 1)
+        self._trackers = trackers
 
     def _forget_after(self, step: int) -> list[Record]:
         """Drop records after a step, because a resumed run writes them again; returns those that stay."""
@@ -74,15 +73,19 @@ class MetricsLog:
         }
         self._file.write(json.dumps(safe) + "\n")
         self._file.flush()
-        if record["kind"] != "event":
-            for key, value in record.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(f"{record['kind']}/{key}", value, record["step"])
+        if record["kind"] == "event":
+            return
+        figures = {
+            f"{record['kind']}/{key}": value for key, value in record.items() if isinstance(value, float)
+        }
+        for tracker in self._trackers:
+            tracker.log(int(_step_of(record)), figures)
 
     def close(self) -> None:
-        """Flush and close both files."""
+        """Flush and close the file and all trackers."""
         self._file.close()
-        self._board.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def _step_of(record: Record) -> float:

@@ -24,6 +24,7 @@ from seqssl.training.parallel import Alone, Parallel
 from seqssl.training.progress import Reporter, describe
 from seqssl.training.tally import Tally
 from seqssl.training.tasks import StepModule
+from seqssl.training.trackers import start
 
 
 class Batches(Protocol):
@@ -87,7 +88,10 @@ class Trainer:
         self.optimizer = optim.make_optimizer(self.settings.optim, optim.trained_parameters(self.task))
         self.tally, self.update, self.cursor, self.best = Tally(), 0, 0, math.inf
         problems = self.resume()
-        self.log = MetricsLog(self.run, resume_at=self.update) if self.parallel.is_first else None
+        self.log = None
+        if self.parallel.is_first:
+            told = start(train.trackers, self.run, self.settings, self.update)
+            self.log = MetricsLog(self.run, resume_at=self.update, trackers=told)
         if self.parallel.is_first and self.catalogues:
             write(self.run, self.catalogues)
         self.reporter = Reporter(train.num_updates, self.update, quiet=not self.parallel.is_first)
