@@ -52,7 +52,7 @@ def test_a_run_folder_gives_no_code_even_where_its_configuration_asks_for_it(tmp
     (run / "metrics.jsonl").write_text("")
     for name in ("rich", "mod"):
         (run / f"{name}.py").write_text(EVIL)
-    for command in (["info", "run=."], ["report", "run=."], ["doctor", "run=."]):
+    for command in (["info", "."], ["doctor", "."]):
         assert in_folder(run, *command).returncode in (0, 2, 3)
     assert not (run / "RAN").exists()
 
@@ -68,7 +68,7 @@ def test_a_class_of_the_users_own_is_found_in_the_current_folder(tmp_path: Path)
 def test_reading_a_recipe_runs_nothing(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE)
     (tmp_path / "mod.py").write_text(ANNOTATED)
-    for command in (["config", "recipe=r.yaml"], ["doctor", "run=r.yaml"], ["recipes"]):
+    for command in (["config", "recipe=r.yaml"], ["doctor", "r.yaml"], ["recipes"]):
         done = in_folder(tmp_path, *command)
         assert "imported" not in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "RAN").exists()
