@@ -3,6 +3,7 @@
 #                 RECIPE=music_w2vbert EXTRAS=music trains another recipe, with the readers that its data want
 #   make test     install with the dev extra, then all checks and tests
 #   make lint     the checks alone
+#   make docs     build the documentation into build/site; a broken link is an error
 #   make clean    remove the environment and every cache; runs/ stays
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 # Two torch threads that wait for each other cost more than they give on small tensors.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: train test lint clean
+.PHONY: train test lint docs clean
 
 train: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/seqssl train recipe=$(RECIPE) $(ARGS)
@@ -29,6 +30,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/installed-dev
+	$(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) .pytest_cache .hypothesis .ruff_cache .mypy_cache .import_linter_cache build dist
