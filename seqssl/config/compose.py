@@ -25,6 +25,7 @@ from seqssl.config.values import Tree, Value, did_you_mean
 from seqssl.errors import UserError
 
 MAX_EXTENDS = 2  # levels below a recipe; longer chains are hard for people to follow
+STRUCTURE = ("[", "{", "'", '"', "|", ">", "&", "*", "!")  # how a value of YAML begins that is no plain text
 COMMAND_LINE = "command line"
 DEFAULT = "default"
 # Names of sizes, and the configuration at each -> the one to take, and a sentence for the user.
@@ -168,8 +169,8 @@ def parse_overrides(
             continue
         try:
             read = text.read(f"value: {written}")  # as if it stood in a recipe; `key=` is null
-        except yaml.YAMLError:
-            read = None
+        except yaml.YAMLError:  # a shell has taken the quotes of "%d.%m.%Y %H:%M": a text is what is typed
+            read = None if written.lstrip().startswith(STRUCTURE) else {"value": written}
         if not isinstance(read, dict) or [*read] != ["value"]:
             problems.append(Problem(key, written, "not a YAML value; quote it", COMMAND_LINE))
             continue

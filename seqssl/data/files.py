@@ -32,23 +32,23 @@ def list_files(source: Path) -> list[Path]:
 def lies_inside(path: Path, source: Path) -> bool:
     """Whether a path, which need not exist, is in a folder of the source or of one linked there."""
     real = Path(os.path.realpath(path))
-    return not _walk(source)[1].isdisjoint(str(folder) for folder in (real, *real.parents))
+    folders = _walk(source)[1]
+    return any(_identity(folder) in folders for folder in (real, *real.parents) if folder.is_dir())
 
 
-def _walk(source: Path) -> tuple[list[Path], set[str]]:
-    """All files in a folder and below it, and the real paths of the folders that they are in."""
+def _walk(source: Path) -> tuple[list[Path], set[tuple[int, int]]]:
+    """All files in a folder and below it, and which folders they are in."""
     files: list[Path] = []
-    folders: set[str] = set()
+    folders: set[tuple[int, int]] = set()
     links = [source]  # followed last, so that a folder counts under its name in the source
-
     while links:
         waiting = [links.pop(0)]
         while waiting:  # no recursion: folders may be nested by the thousand
             folder = waiting.pop()
-            real = os.path.realpath(folder)
-            if real in folders:
+            identity = _identity(folder)
+            if identity in folders:
                 continue
-            folders.add(real)
+            folders.add(identity)
             inner: list[Path] = []
             for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
                 if entry.is_dir():
@@ -57,6 +57,12 @@ def _walk(source: Path) -> tuple[list[Path], set[str]]:
                     files.append(Path(entry.path))
             waiting += reversed(inner)
     return files, folders
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """What a folder is, by whatever path: its device and number there."""
+    found = folder.stat()
+    return found.st_dev, found.st_ino
 
 
 def sha256_file(path: Path) -> str:

@@ -38,6 +38,7 @@ from seqssl.errors import UserError
 REJECTED = "rejected.jsonl"
 QUALITY = "quality.jsonl"
 PAGE = "prepare.html"
+SCANNED = 10_000  # records between two signs of progress
 MAX_SAID = 30  # different sentences in a manifest
 YOUNGER = ("code_stride", "codebook_sizes")  # fields of a spec that were added within schema version 2
 
@@ -72,7 +73,7 @@ def prepare(
         refuse_linked_folders(out)
         if (out / MANIFEST).exists():
             return _finished(out, plan)
-        records, rejected = _scan(adapter, source)
+        records, rejected = _scan(adapter, source, progress)
         assign = partial(
             assign_splits, split_by=split_by, valid_share=valid_share, valid_groups=valid_groups, seed=seed
         )
@@ -156,7 +157,7 @@ def open_or_prepare(
     out = cache_root() / "prepared" / f"{source.stem}-{digest}"
     if not (out / MANIFEST).is_file():
         progress(0, 0, f"preparing {source} into {out}")
-        prepare(
+        manifest = prepare(
             adapter,
             source,
             out,
@@ -166,15 +167,20 @@ def open_or_prepare(
             valid_groups=valid_groups,
             progress=progress,
         )
+        for title, said in (("read as", manifest.readings), ("notice", manifest.notices)):
+            for sentence in said:
+                progress(0, 0, f"{title}: {sentence}")
     return Corpus(out)
 
 
-def _scan(adapter: ModalityAdapter, source: Path) -> tuple[list[Record], list[Rejected]]:
+def _scan(adapter: ModalityAdapter, source: Path, progress: Progress) -> tuple[list[Record], list[Rejected]]:
     """The records that an adapter finds, each key once, and what is rejected."""
     records: dict[str, Record] = {}
     rejected = []
     try:
         for found in adapter.records(source, "all"):
+            if (len(records) + len(rejected)) % SCANNED == SCANNED - 1:
+                progress(len(records), 0, f"looking through {source}")
             if isinstance(found, Rejected):
                 rejected.append(found)
                 continue
