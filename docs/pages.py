@@ -1,4 +1,4 @@
-"""Pages of the documentation that are made from the code when the site is built, so that they cannot be out of date."""
+"""Pages of the documentation that are made from the code when the site is built: never out of date."""
 
 import dataclasses
 import inspect
@@ -48,7 +48,8 @@ def commands() -> str:
 def configuration() -> str:
     """Every key of the configuration with its default and what it may be, from the dataclasses."""
     parts = [
-        "# Configuration\n\nEvery key, its default and what it may be. `seqssl config recipe=NAME` shows the values of a recipe.\n"
+        "# Configuration\n\nEvery key, its default and what it may be. `seqssl config recipe=NAME` shows "
+        "the values of a recipe.\n"
     ]
     classes = [
         found
@@ -84,7 +85,8 @@ def default_of(one: "dataclasses.Field[object]") -> str:
 def recipes() -> str:
     """The comment at the head of each recipe, and the recipe."""
     parts = [
-        "# Recipes\n\nThe files in `recipes/`, as they are. [Recipe files](../recipes.md) explains how they are put together.\n"
+        "# Recipes\n\nThe files in `recipes/`, as they are. [Recipe files](../recipes.md) explains how "
+        "they are put together.\n"
     ]
     for path in sorted((ROOT / "recipes").rglob("*.yaml")):
         name = path.relative_to(ROOT / "recipes").with_suffix("").as_posix()

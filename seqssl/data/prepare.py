@@ -176,7 +176,7 @@ def open_or_prepare(
 def _scan(adapter: ModalityAdapter, source: Path, progress: Progress) -> tuple[list[Record], list[Rejected]]:
     """The records that an adapter finds, each key once, and what is rejected."""
     records: dict[str, Record] = {}
-    rejected = []
+    rejected: list[Rejected] = []
     try:
         for found in adapter.records(source, "all"):
             if (len(records) + len(rejected)) % SCANNED == SCANNED - 1:
