@@ -1,12 +1,13 @@
 """Which columns of a table hold the times."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from modalities.reading.headers import kind_of
-from modalities.reading.times import OF_DAY
+from modalities.reading.times import OF_DAY, is_compact
 
 TIME_COLUMNS = ("time", "timestamp", "datetime", "date_time", "date", "valid_time", "ds")  # in any case
 DATE_COLUMNS = ("date", "day", "datum", "fecha", "data", "dt", "yyyymmdd", "observation_date")
@@ -48,7 +49,8 @@ def time_columns(
     usual = [known[name] for name in usual_names if name in known]
     if not usual:
         looks = [name for name in names if _holds_times(head[name])]
-        return tuple(looks[:1]) if len(looks) == 1 else ()
+        begins = [name for name in looks if re.search(r"start|begin|from", name, re.IGNORECASE)]
+        return tuple((begins or looks)[:1]) if len(looks) == 1 or begins else ()
     time = usual[0]
     dates = [known[name] for name in DATE_COLUMNS if name in known and known[name] != time]
     if _is_clock(head[time], numbers=bool(dates)):
@@ -63,9 +65,11 @@ def _holds_times(column: Any) -> bool:
     """Whether the cells of a column are dates, by what they look like."""
     if pd.api.types.is_datetime64_any_dtype(column):
         return True
+    known = column.dropna()
     if pd.api.types.is_numeric_dtype(column):
-        return False
-    known = column.dropna().astype(str)
+        named = re.search(r"time|date|zeit|datum|stamp|fecha|yyyy", str(column.name), re.IGNORECASE)
+        return bool(named) and len(known) > 0 and is_compact(known.to_numpy(float))
+    known = known.astype(str)
     return len(known) > 0 and bool((known.map(kind_of) == "time").mean() > 0.9)
 
 

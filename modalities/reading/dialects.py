@@ -213,8 +213,9 @@ def _blanks(lines: Sequence[str]) -> str:
     rows = [_cells(line, BLANKS) for line in lines[:HEAD_ROWS] if line.strip()]
     counts = Counter(len(cells) for cells in rows)
     count, times = counts.most_common(1)[0]
-    numbers = sum(kind_of(cell) == "number" for cells in rows if len(cells) == count for cell in cells)
-    return BLANKS if count > 1 and times > 0.7 * len(rows) and numbers > 0.5 * count * times else ","
+    full = [kind_of(cell) for cells in rows if len(cells) == count for cell in cells]
+    data = sum(kind in ("number", "time") for kind in full)
+    return BLANKS if count > 1 and times > 0.7 * len(rows) and data > 0.7 * len(full) else ","
 
 
 def _is_quoted(lines: Sequence[str], separator: str) -> bool:
@@ -247,7 +248,7 @@ def _header(
     start, count = first_data(rows) if settings.skip_lines is None else after_header(rows)
     above = start - 1
     units: tuple[str, ...] = ()
-    if above > 0 and are_units(rows[above].cells, rows[above - 1].cells):
+    while above > 0 and are_units(rows[above].cells, rows[above - 1].cells):
         units = tuple(cell.strip() for cell in rows[above].cells)
         said.append(f"line {skipped + rows[above].number + 1} holds units")
         above -= 1

@@ -29,7 +29,7 @@ WORDS = (
 )
 CLOCKS = (
     "%H:%M:%S", "%H:%M:%S.%f", "%H:%M", "%I:%M:%S %p", "%I:%M:%S.%f %p", "%I:%M %p", "%I %p", "%H.%M.%S",
-    "%H.%M", "%H%M", "%H%M%S", "%H", "%Hh%M", "%I:%M:%S%p", "%I:%M%p",
+    "%H.%M", "%H%M", "%H%M%S", "%H", "%Hh%M", "%Hh", "%I:%M:%S%p", "%I:%M%p",
 )  # fmt: skip
 BETWEEN = (" ", "T", ", ", "_", "-", ":")
 ZONES = ("", "%z", " %z")

@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from modalities.reading.quantities import unit_of
+
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)*|[.,]\d+)([eE][+-]?\d+)?")
 TIME = re.compile(r"\d{1,4}[-/.:]\d{1,2}\D.*|\d{1,2}:\d\d.*|\d{1,2}[- ][A-Za-z]{3}.*|\d{8}T\d.*")
 THOUSANDS = re.compile(r"[+-]?\d{1,3}(([.,])\d{3})(\2\d{3})*(?!\2)[.,]\d+")
 NOTHING = {"", "na", "n/a", "nan", "null", "none", "-", "--", "m", "?", "nodata", "missing"}
+# What a line of units may hold, beside units that are known; one of its cells has to be surely one.
 UNIT = re.compile(
-    r"[\[(].*[\])]|-|[°º]?[a-zµμ%‰°º]{1,5}([/ .*^-]{0,2}[a-z0-9²³^-]{1,4}){0,3}|[ymdhs:/ .-]{4,20}|utc|none|"
-    r"degrees?( \w+)?|celsius|kelvin|fahrenheit|percent|iso ?8601|unitless",
+    r"[\[(].*[\])]|-|ts|rn|[°º]?[a-zµμ%‰]{1,4}\d?([/ .*^]-?[a-z0-9²³^-]{1,4}){0,3}|degrees?( \w+)?|unitless|"
+    r"celsius|kelvin|fahrenheit|percent|fraction|counts?",
     re.IGNORECASE,
+)
+SURE = re.compile(
+    r"[\[(].*[\])]|[ymdhs]{1,4}([-/:. t]+[ymdhs]{1,4})+(z| ?utc)?|avg|smp|tot|std|iso ?8601", re.IGNORECASE
 )
 
 
@@ -72,7 +78,18 @@ def first_data(rows: Sequence[Line]) -> tuple[int, int]:
         ),
         found[0] if found else len(rows),
     )
+    # A row with one odd cell (10.0 s) right above is a row, no header
+    while 0 < first < len(rows) and _has_data(rows[first - 1], kinds, count):
+        first -= 1
     return first, count
+
+
+def _has_data(row: Line, kinds: Sequence[str], count: int) -> bool:
+    """Whether any cell of a row is a time or a number where the rows below have the same."""
+    cells = zip(row.cells, kinds, strict=False)
+    return len(row.cells) == count and any(
+        kind in ("time", "number") and kind_of(cell) == kind for cell, kind in cells
+    )
 
 
 def after_header(rows: Sequence[Line]) -> tuple[int, int]:
@@ -88,15 +105,14 @@ def after_header(rows: Sequence[Line]) -> tuple[int, int]:
 
 def are_units(cells: Sequence[str], above: Sequence[str]) -> bool:
     """Whether a line says the units of the names above it."""
-    full = [cell.strip().strip('"') for cell in cells if cell.strip()]
+    full = [cell.strip().strip('"') for cell in cells if cell.strip().strip('"')]
     if len(cells) != len(above) or not full or any(kind_of(cell) == "number" for cell in full):
         return False
     names = {cell.strip().lower() for cell in above}
-    looks = sum(bool(UNIT.fullmatch(cell)) for cell in full)
+    sure = any(SURE.fullmatch(cell) or (unit_of(cell) and len(cell) > 1) or cell in "%°" for cell in full)
+    looks = all(UNIT.fullmatch(cell) or SURE.fullmatch(cell) or unit_of(cell) for cell in full)
     return (
-        looks == len(full)
-        and all(kind_of(cell) in ("text", "") for cell in above)
-        and len(names) == len(above)
+        sure and looks and len(names) == len(above) and all(kind_of(cell) in ("text", "") for cell in above)
     )
 
 

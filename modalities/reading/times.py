@@ -34,6 +34,7 @@ COMPACT = {  # digits -> format of a date without marks
     12: "%Y%m%d%H%M",
     10: "%Y%m%d%H",
     8: "%Y%m%d",
+    7: "%Y%j",
     6: "%Y%m",
 }
 OF_DAY = re.compile(r"\d{1,2}[:.h]\d{2}([:.]\d{2}([.,:]\d+)?)?( ?[AaPp]\.?[Mm]\.?)?")
@@ -171,13 +172,10 @@ def _numbers(column: Any) -> np.ndarray | None:
 def _of_found_numbers(column: Any, numbers: np.ndarray, name: str, settings: TimeSettings) -> Times:
     """Numbers as dates without marks, as a count since 1970, as Excel's days, or as seconds from a start."""
     known = numbers[np.isfinite(numbers)]
-    largest, whole = float(np.abs(known).max()), bool((known == np.round(known)).all())
-    digits = {len(str(int(value))) for value in (known.min(), known.max())}
-    if whole and known.min() > 0 and len(digits) == 1 and (count := digits.pop()) in COMPACT:
-        moments = _compact(known, COMPACT[count])
-        if moments is not None:
-            texts = pd.Series(numbers).astype("Int64").astype("string")
-            return _parsed(texts, COMPACT[count], settings)
+    largest = float(np.abs(known).max())
+    if form := _compact_form(known):
+        texts = pd.Series(numbers).astype("Int64").astype("string")
+        return _parsed(texts, form, settings)
     for unit, seconds in UNITS.items():
         if EPOCH_S[0] <= largest * seconds < EPOCH_S[1] and known.min() * seconds > EPOCH_S[0] / 10:
             return _of_numbers(numbers * seconds, f"{UNIT_NAMES[unit]} since 1970", settings)
@@ -199,13 +197,21 @@ def _of_found_numbers(column: Any, numbers: np.ndarray, name: str, settings: Tim
     )
 
 
-def _compact(known: np.ndarray, form: str) -> Any:
-    """Dates without marks, if all of the numbers are some, of plausible years; else None."""
+def is_compact(numbers: np.ndarray) -> bool:
+    """Whether numbers are dates without marks, such as 2019010100."""
+    return bool(_compact_form(numbers[np.isfinite(numbers)]))
+
+
+def _compact_form(known: np.ndarray) -> str:
+    """The format of dates without marks, if all of the numbers are some, of plausible years; else ""."""
+    if not len(known) or known.min() <= 0 or (known != np.round(known)).any() or known.max() >= 1e15:
+        return ""
+    digits = {len(str(int(value))) for value in (known.min(), known.max())}
+    form = COMPACT.get(digits.pop(), "") if len(digits) == 1 else ""
     texts = pd.Series(known).astype("int64").astype(str)
-    if not texts.str[:4].astype(int).between(*YEARS).all():
-        return None
-    moments = pd.to_datetime(tidy(texts)[0], format=form, errors="coerce")
-    return moments if moments.notna().all() else None
+    if not form or not texts.str[:4].astype(int).between(*YEARS).all():
+        return ""
+    return form if pd.to_datetime(tidy(texts)[0], format=form, errors="coerce").notna().all() else ""
 
 
 def _of_numbers(seconds: np.ndarray, reading: str, settings: TimeSettings) -> Times:

@@ -143,6 +143,9 @@ class Weather:
             notices.append(
                 f"{unreadable} of {len(series.times_s)} times cannot be read: their rows are left out"
             )
+        for name, count in quality.get("text_cells", {}).items():
+            if count > NOTICED * len(series.times_s):
+                notices.append(f"{name}: {count} of {len(series.times_s)} cells hold text and are missing")
         shown = {name: value for name, value in quality.items() if value not in (0, [])}
         return Rows(rows, shown, [*series.readings, *dropped.readings], notices)
 

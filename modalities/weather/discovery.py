@@ -79,7 +79,12 @@ def _check_columns(source: Path, series: list[Found], columns: tuple[str, ...]) 
     if series and missing:
         raise UserError(
             f"{source} has no column {', '.join(missing)}; its numeric columns (or variables) are "
-            f"{_listed(names)}: choose by modality.columns=[{','.join(names[:3])}]."
+            f"{_listed(names)}: "
+            + (
+                f"choose by modality.columns=[{','.join(names[:3])}]."
+                if names
+                else "see modality.separator and skip_lines."
+            )
         )
 
 
