@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from modalities.reading.headers import kind_of
+from modalities.reading.quantities import IN_NAME
 from modalities.reading.times import OF_DAY, is_compact
 
 TIME_COLUMNS = ("time", "timestamp", "datetime", "date_time", "date", "valid_time", "ds")  # in any case
@@ -41,7 +42,7 @@ def time_columns(
     names = [str(column) for column in head.columns]
     if wanted:
         return (wanted,) if wanted in names or "+" not in wanted else tuple(wanted.split("+"))
-    known = {name.strip().lower(): name for name in reversed(names)}
+    known = {plain(name): name for name in reversed(names)}
     parts = [next((known[name] for name in part if name in known), "") for part in PARTS]
     if parts[0] and (parts[1] or parts[3]) and not set(TIME_COLUMNS[:4]) & set(known):
         day = (parts[3],) if parts[3] and not parts[2] else (parts[1], parts[2])
@@ -59,6 +60,11 @@ def time_columns(
     if clocks and head[time].duplicated().any() and _is_clock(head[clocks[0]], numbers=True):
         return time, clocks[0]
     return (time,)
+
+
+def plain(name: str) -> str:
+    """A column's name in small letters without the unit in brackets behind it."""
+    return (IN_NAME.sub("", name) or name).strip().lower()
 
 
 def _holds_times(column: Any) -> bool:

@@ -146,14 +146,16 @@ def example_names(rows: Sequence[Line], last: Sequence[str]) -> list[str]:
     names = [f"c{place + 1}" for place in range(count)]
     kinds = [kind_of(cell) for cell in rows[0].cells] if rows else [""]
     numeric = [place for place, kind in enumerate(kinds) if kind == "number"]
-    taken = numeric[len(numeric) - len(last) :] if len(numeric) >= len(last) else []
-    for place, name in zip(taken, last, strict=False):
-        names[place] = name
-    left = [place for place in range(count) if place not in taken]
-    times = [place for place in left if kinds[place] == "time"]
-    times = times or [place for place in left if kinds[place] == "number" and _increases(rows, place)]
+    times = [place for place, kind in enumerate(kinds) if kind == "time"]
+    times = times or [place for place in numeric[: len(numeric) - len(last)] if _increases(rows, place)]
     if times:
         names[times[0]] = "time"
+        numeric = [place for place in numeric if place > times[0]]
+        numeric = numeric[: len(last)]  # the sensor's columns follow the time
+    for place, name in zip(
+        numeric[len(numeric) - len(last) :] if len(numeric) >= len(last) else [], last, strict=False
+    ):
+        names[place] = name
     return names
 
 

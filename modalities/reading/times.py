@@ -49,11 +49,6 @@ class Times:
     dated: bool  # whether the date is known
     reading: str  # for people: "%d/%m/%Y %H:%M", "seconds since 1970"
 
-    @property
-    def num_unreadable(self) -> int:
-        """How many could not be read."""
-        return int(np.isnan(self.seconds).sum())
-
 
 @dataclass(frozen=True)
 class TimeSettings:
@@ -179,12 +174,7 @@ def _of_found_numbers(column: Any, numbers: np.ndarray, name: str, settings: Tim
     for unit, seconds in UNITS.items():
         if EPOCH_S[0] <= largest * seconds < EPOCH_S[1] and known.min() * seconds > EPOCH_S[0] / 10:
             return _of_numbers(numbers * seconds, f"{UNIT_NAMES[unit]} since 1970", settings)
-    if (
-        20_000 < known.min() <= largest < 80_000
-        and len(known) > 1
-        and np.ptp(known) < 40_000
-        and settings.dated
-    ):
+    if _are_excel_days(known, settings):
         return _local(
             pd.Series(_moments((numbers - 25_569) * 86_400)), settings, "days since 1900, as Excel counts"
         )
@@ -195,6 +185,13 @@ def _of_found_numbers(column: Any, numbers: np.ndarray, name: str, settings: Tim
         "nor seconds "
         "since 1970: set modality.time_column, or modality.time_format=s"
     )
+
+
+def _are_excel_days(known: np.ndarray, settings: TimeSettings) -> bool:
+    """Whether numbers are days since 1900; where no date is needed, only if they go on in small parts."""
+    if not (20_000 < known.min() and known.max() < 80_000 and len(known) > 1):
+        return False
+    return settings.dated or 0 < float(np.median(np.abs(np.diff(known)))) < 0.01
 
 
 def is_compact(numbers: np.ndarray) -> bool:
@@ -274,7 +271,7 @@ def _by_format(column: Any, name: str, settings: TimeSettings) -> Times:
     if not has_date(form):
         return _of_day(known if len(known) == len(texts) else texts, form)
     times = _parsed(texts, form, settings)
-    unreadable = times.num_unreadable - int(texts.isna().sum())
+    unreadable = int(np.isnan(times.seconds).sum()) - int(texts.isna().sum())
     if unreadable > len(texts) * MOST_UNREADABLE:
         example = str(known[np.isnan(times.seconds)[texts.notna().to_numpy()]].iloc[0])[:40]
         raise ValueError(

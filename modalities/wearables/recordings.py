@@ -26,7 +26,7 @@ DEVICE_FACTS = ("Device", "DeviceID", "ReadErrors", "SampleRate", "StartTime", "
 
 AXES = ("x", "y", "z")
 SENSOR_AXES = (*AXES, "gyro_x", "gyro_y", "gyro_z")  # actipy's names
-ACCELEROMETER = ("{}", "acc_{}", "accel_{}", "acc{}", "a{}", "acceleration_{}", "accelerometer_{}")
+ACCELEROMETER = ("{}", "{}_axis", "acc_{}", "accel_{}", "acc{}", "a{}", "acceleration_{}", "accelerometer_{}")
 GYROSCOPE = ("gyro_{}", "gyr_{}", "gyro{}", "g{}", "w{}", "gyroscope_{}", "rotation_{}")
 
 
@@ -204,7 +204,7 @@ def seconds(times: pd.DatetimeIndex) -> Float[np.ndarray, "t"]:
 def _plain(name: str) -> str:
     """A column's name without case, blanks, and the unit in brackets behind it."""
     bare = IN_NAME.sub("", str(name)) or str(name)
-    return "_".join(bare.lower().replace("-", " ").split())
+    return "_".join(bare.lower().replace("-", " ").replace(".", " ").split())
 
 
 def _json(value: Any) -> Any:

@@ -112,6 +112,12 @@ def in_g(
             f"the median acceleration is {median:.3g}, near 1 g in no unit ({', '.join(G_OF)}): "
             f"{_advice(median)}"
         )
+    if units == "auto" and chosen == "mg" and stated != "mg" and np.nanmin(values) > 0:
+        raise ValueError(
+            f"the median acceleration is {median:.3g} and no value is below 0: mg, or counts with an "
+            "offset? Say "
+            "modality.units=mg, or subtract the offset first"
+        )
     return (values if chosen == "g" else (values * np.float32(G_OF[chosen])).astype(np.float32)), chosen
 
 

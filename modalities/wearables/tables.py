@@ -13,14 +13,15 @@ from jaxtyping import Float, Shaped
 
 from modalities.reading.columns import TIME_COLUMNS, time_columns
 from modalities.reading.dialects import TableSettings, encoding_of, head_of
-from modalities.reading.quantities import unit_in, unit_of
+from modalities.reading.quantities import IN_NAME, unit_in, unit_of
 from modalities.reading.tables import TABLE_SUFFIXES, Table, shown
 from modalities.reading.times import UNIT_NAMES, UNITS, Times, TimeSettings, read_times
 from modalities.wearables.recordings import AXES, FileSettings, Recording, text, usual_name
 
 __all__ = ["TABLE_SUFFIXES", "forget", "layout", "read_table", "subjects"]
 
-TIME_NAMES = (*TIME_COLUMNS[:4], "t", "seconds", "time_s", "timestamp_ms", "time_ms", "date")
+TIME_NAMES = (*TIME_COLUMNS[:4], "t", "seconds", "time_s", "timestamp_ms", "time_ms", "elapsed", "date")
+UNIT_WORDS = {"s": "s", "sec": "s", "seconds": "s", "ms": "ms", "us": "us", "µs": "us", "ns": "ns"}
 LABEL_NAMES = ("label", "activity", "annotation", "class")
 GROUP_NAMES = ("subject", "subject_id", "pid", "participant", "participant_id", "person", "user", "group")
 LIKELY_HZ = (5.0, 500.0)  # what a recorder of movement does, then what is possible
@@ -213,6 +214,9 @@ def _times(
     The instant is UTC where offsets or a `timezone` are given, else the file's own clock.
     """
     unit = settings.time_unit
+    said = IN_NAME.search(str(columns[0].name))
+    if unit == "auto" and said:
+        unit = UNIT_WORDS.get(said[1].strip().lower(), unit)
     numeric = len(columns) == 1 and not settings.time_format and _is_numeric(columns[0])
     if numeric and unit != "auto":
         numbers = pd.to_numeric(columns[0], errors="coerce").to_numpy(np.float64, na_value=np.nan)

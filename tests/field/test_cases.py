@@ -27,7 +27,12 @@ def test_netcdf_fill_values_are_missing(tmp_path: Path, how: str) -> None:
     if how == "valid_range":
         data["t2m"].attrs["valid_range"] = np.array([150.0, 350.0], np.float32)
     elif how == "valid_min of packed values":
-        encoding = {"dtype": "int16", "scale_factor": 0.1, "add_offset": 250.0, "_FillValue": np.int16(-32768)}
+        encoding = {
+            "dtype": "int16",
+            "scale_factor": 0.1,
+            "add_offset": 250.0,
+            "_FillValue": np.int16(-32768),
+        }
         data["t2m"].attrs["valid_max"] = np.int16(1000)  # 350 K
     elif how == "_FillValue":
         data["t2m"][100:110] = np.nan
