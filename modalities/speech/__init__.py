@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -55,11 +56,14 @@ class Speech:
         """Audio files of a folder (or one file), or the rows of a metadata table or HF Parquet file."""
         corpora.forget()
         _audio_column.cache_clear()
-        tables = [source / name for name in corpora.TABLE_NAMES if (source / name).is_file()]
+        inside = [path for path in list_files(source) if path.name.lower() in corpora.TABLE_NAMES]
+        tables = [path for path in inside if path.parent == source]
         if source.is_file() and source.suffix.lower() in corpora.TABLE_SUFFIXES:
             found = self._from_table(source, source.name)
         elif tables:
             found = self._from_folder_with_table(source, tables[0])
+        elif inside:
+            found = self._from_folders_with_tables(source, inside)
         else:
             found = self._from_files(source.parent if source.is_file() else source, list_files(source))
         return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
@@ -113,6 +117,19 @@ class Speech:
         for path in list_files(source):
             if path.suffix.lower() in AUDIO_SUFFIXES and path.resolve() not in named:
                 yield Rejected(path.relative_to(source).as_posix(), f"{table.name} does not name it")
+
+    def _from_folders_with_tables(self, source: Path, tables: list[Path]) -> Iterator[Record | Rejected]:
+        """Folders with a table each, as HF's audio folders have one for every split, and all other files."""
+        folders = {table.parent: table for table in reversed(tables)}
+        for folder, table in sorted(folders.items()):
+            name = folder.relative_to(source).as_posix()
+            for row in self._from_folder_with_table(folder, table):
+                if isinstance(row, Record):
+                    yield replace(row, key=f"{name}/{row.key}", split=row.split or split_of(f"{name}/x"))
+                else:
+                    yield Rejected(f"{name}/{row.path}", row.reason)
+        others = [path for path in list_files(source) if not {*path.parents} & {*folders}]
+        yield from self._from_files(source, others)
 
     def _from_table(self, table: Path, name: str) -> Iterator[Record | Rejected]:
         if table.suffix.lower() == ".parquet" and _has_audio(table):

@@ -33,6 +33,7 @@ DURATION_COLUMNS = ("duration", "dur", "length_s", "duration_s")
 FOLDERS = ("", "clips", "wavs", "wav", "audio", "data")  # where the files of a table may be
 SUFFIXES = ("", ".wav", ".flac", ".mp3", ".ogg")  # that an id may lack
 PHONETIC = re.compile(r"^\d+\s+\d+\s+")  # a transcript of TIMIT begins with samples
+MICROPHONE = re.compile(r"_mic\d$")
 COUNTED = re.compile(r".+\t\d+")
 
 
@@ -92,8 +93,14 @@ def transcript(path: Path) -> str:
     if path.stem in transcripts(path.parent):
         return transcripts(path.parent)[path.stem]
     beside = _names_in(path.parent).get(f"{path.stem}.txt".lower())
-    text = _text(path.parent / beside) if beside else ""
-    return PHONETIC.sub("", text)
+    if beside:
+        return PHONETIC.sub("", _text(path.parent / beside))
+    stem = MICROPHONE.sub("", path.stem)
+    for folder in path.parents:
+        if folder.name.lower().startswith(("wav", "audio")):  # VCTK has wav48/p225/x.wav and txt/p225/x.txt
+            other = folder.parent / "txt" / path.relative_to(folder).with_name(f"{stem}.txt")
+            return _text(other) if other.is_file() else ""
+    return ""
 
 
 @lru_cache(maxsize=4)

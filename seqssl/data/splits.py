@@ -38,7 +38,7 @@ def assign_splits(
     the held-out amount nearer to its share: where some say more than others, a share of persons is no share
     of what they say. Of two or more units at least one is held out and one is not. Where there are no two
     groups to keep apart, records are the units. A source that names rows for training and for testing only
-    has its held-out rows drawn from the former.
+    has its held-out rows drawn from the former; one that names no rows for training has all of them drawn.
     """
     groups = {record.group for record in records if record.group}
     if set(valid_groups) - groups:
@@ -46,6 +46,8 @@ def assign_splits(
         some = ", ".join(sorted(groups)[:12]) or "no group at all"
         raise UserError(f"valid_groups: there is no group {missing}; the data has {some}.")
     given = [record.split for record in records]
+    if not {"", "train"} & {*given}:
+        given = [""] * len(given)  # dev-clean alone, say: nothing would be left to train on
     if "valid" not in given:
         given = ["" if split == "train" else split for split in given]  # some of it is to be held out
     free = [record for record, split in zip(records, given, strict=True) if not split]

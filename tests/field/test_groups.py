@@ -183,3 +183,35 @@ def test_unequal_subjects_are_held_out_by_their_amount(tmp_path: Path) -> None:
         row["length"] for row in found.rows
     )
     assert 0.25 < held < 0.35 and "s0" not in found.split("valid")
+
+
+def test_a_source_of_one_split_is_trained_on(tmp_path: Path) -> None:
+    for speaker in (84, 174, 251):
+        for number in range(2):
+            write_sound(tmp_path / "in" / "dev-clean" / str(speaker) / f"{speaker}-1-{number}.flac")
+    found = prepare("speech", tmp_path / "in")
+    assert len(found.split("train")) == 2 and len(found.split("valid")) == 1
+
+
+def test_transcripts_and_tables_in_other_folders(tmp_path: Path) -> None:
+    for number in range(3):
+        write_sound(tmp_path / "vctk" / "wav48" / f"p{number}" / f"p{number}_001_mic1.flac")
+        (tmp_path / "vctk" / "txt" / f"p{number}").mkdir(parents=True)
+        (tmp_path / "vctk" / "txt" / f"p{number}" / f"p{number}_001.txt").write_text(f"words {number}\n")
+    assert {row["label"] for row in prepare("speech", tmp_path / "vctk").rows} == {
+        "words 0",
+        "words 1",
+        "words 2",
+    }
+    for split in ("train", "test"):
+        for number in range(2):
+            write_sound(tmp_path / "hf" / split / f"{number}.wav")
+        lines = [f"{number}.wav,{split} {number}" for number in range(2)]
+        (tmp_path / "hf" / split / "metadata.csv").write_text(
+            "\n".join(["file_name,transcription", *lines]) + "\n"
+        )
+    write_sound(tmp_path / "hf" / "train" / "not-named.wav")
+    found = prepare("speech", tmp_path / "hf")
+    assert {row["label"] for row in found.rows} == {"train 0", "train 1", "test 0", "test 1"}
+    assert {row["split"] for row in found.rows} == {"train", "valid", "test"}
+    assert found.rejected == {"train/not-named.wav": "metadata.csv does not name it"}
