@@ -51,6 +51,7 @@ class Reader:
         self.current = ""
         self.propagation = "pitch"
         self.metre_given = False
+        self.is_text = False
 
     @property
     def voice(self) -> Voice:
@@ -71,6 +72,10 @@ class Reader:
 
     def line(self, line: str) -> None:
         """Read a line of the tune: a field, or music."""
+        if re.match(r"%%\s*(begin|end)(text|ps|svg|ml)?", line):
+            self.is_text = "begin" in line[:10]  # a block of other things, whose letters are no notes
+        if self.is_text:
+            return
         if line.startswith("%%") or line.startswith("I:"):
             found = PROPAGATION.search(line)
             self.propagation = found[1] if found else self.propagation
@@ -91,6 +96,8 @@ class Reader:
             self.set_key(value)
         elif name == "V":
             self.set_voice(value)
+        elif name == "m":
+            self.unknown[f"m:{value}, a macro"] += 1
         elif name == "C" and not self.composer:
             self.composer = value
 

@@ -101,6 +101,9 @@ def read_table(path: Path, settings: FileSettings, subject: str | None) -> Recor
         readings.append(f"times in {' and '.join(map(repr, times))}: {reading}")
     else:
         seconds, start = _regular(len(frame), found, settings), found.start
+        readings.append(
+            f"the rate from {'the header' if found.rate_hz else 'modality.source_rate_hz'}: no times"
+        )
     units = {unit_of(found.table.units.get(name, "")) or unit_in(name) for name in sensors[:3]}
     return Recording.of(
         _numbers(frame, sensors),

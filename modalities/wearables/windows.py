@@ -88,6 +88,7 @@ class Windowing:
         if not rows:
             raise ValueError(self._nothing(quality))
         readings = [*recording.readings, f"the accelerometer in {report['units']}"]
+        readings.append(f"{clock.rate_hz:.4g} samples a second")
         if ordered.start is not None:
             readings.append(f"recorded from {ordered.start.isoformat(timespec='seconds')} on")
         return Rows(rows, quality, readings, _dropped(quality))

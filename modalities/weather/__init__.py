@@ -147,7 +147,8 @@ class Weather:
             if count > NOTICED * len(series.times_s):
                 notices.append(f"{name}: {count} of {len(series.times_s)} cells hold text and are missing")
         shown = {name: value for name, value in quality.items() if value not in (0, [])}
-        return Rows(rows, shown, [*series.readings, *dropped.readings], notices)
+        rate = [] if series.undated else [f"one value every {grid.source_step_s:g} s, by the times"]
+        return Rows(rows, shown, [*series.readings, *dropped.readings, *rate], notices)
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
         """A stored row; augmentation (`shift_steps`) leaves out some first steps, so that patches move."""

@@ -83,6 +83,7 @@ def test_an_overlay_fills_its_bar_again() -> None:
         ("K:C\nCD[r:note the D]EF|\n", [60, 62, 64, 65]), ("K:C\nCD % C D E\nEF|\n", [60, 62, 64, 65]),
         ('K:C\n"Am7"C!trill!D+fermata+E"^above"F|\n', [60, 62, 64, 65]), ("K:C\nuCvD.E~F TG|\n", [60, 62, 64, 65, 67]),
         ("K:C\n(CD)(EF)|(3GAB c|\n", [60, 62, 64, 65, 67, 69, 71, 72]), ("K:C\nC{d}D{/ef}EF|\n", [60, 62, 64, 65]),
+        ("K:C\n%%begintext\nABC words DEF\n%%endtext\nCDEF|\n", [60, 62, 64, 65]),
         ("K:C\n|:CDEF:|[1 G4:|[2 A4|]\n", [60, 62, 64, 65, 67, 69]), ("K:C\nCD\\\nEF|\n", [60, 62, 64, 65]),
         ("K:C\nC`D$E*F!\nG4|\n", [60, 62, 64, 65, 67]),
     ],
