@@ -37,7 +37,6 @@ MARKS = {  # byte order marks, the longer ones first
 }
 POINT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
-PLACES = ("utf-8", "cp1252")
 
 csv.field_size_limit(2**22)  # the module's own limit is a wrong reason to reject a file
 
