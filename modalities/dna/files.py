@@ -4,6 +4,7 @@ import gzip
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -186,12 +187,22 @@ def _table(path: Path, columns: Columns) -> Iterator[Sequence]:
         values = {name: _cell(row[column]) if column else "" for name, column in places.items()}
         yield Sequence(
             values["key"] or str(number),
-            InMemory("".join(values["sequence"].split()).encode()),
+            InMemory(_letters(values["sequence"]).encode()),
             values["key"],
             label=values["label"],
             group=values["group"],
             split=SPLIT_NAMES.get(values["split"], values["split"]),
         )
+
+
+def _letters(cell: str) -> str:
+    """The letters of a cell without blanks; overlapping k-mers (DNABERT) give one letter each."""
+    words = cell.split()
+    size = len(words[0]) if words else 0
+    if len(words) > 1 and size > 1 and all(len(word) == size for word in words):
+        if all(before[1:] == after[:-1] for before, after in pairwise(words)):
+            return words[0] + "".join(word[-1] for word in words[1:])
+    return "".join(words)
 
 
 def _column(path: Path, role: str, given: str | None, usual: Iterable[str], names: list[str]) -> str:

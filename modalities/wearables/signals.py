@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-STANDARD_GRAVITY = 9.80665  # m/s2 per g
+from modalities.reading.quantities import G_MS2
+
 AUTO_G = (0.5, 1.6)  # closer than for a unit that is said: 2,048 counts are no 2 g in mg
-G_OF = {"g": 1.0, "m/s2": 1 / STANDARD_GRAVITY, "mg": 1e-3}
+G_OF = {"g": 1.0, "m/s2": 1 / G_MS2, "mg": 1e-3}
 COUNTS = (64, 128, 256, 512, 2048, 4096, 8192, 16384)  # in 1 g, as sensors of 8 to 16 bits count
 SAMPLES_AT_REST = 50
 RESTING_RAD_S = 0.35  # 20 deg/s: no gyroscope's offset is larger

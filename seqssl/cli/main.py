@@ -69,6 +69,8 @@ DATA = Key("data", "prepared folder, raw folder or Parquet file; else the demo c
 
 PATH_ERRORS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError, FileNotFoundError)
 
+PATH_ERRNOS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)  # those that have no exception of their own
+
 COMMANDS = (
     Command(
         "train",
@@ -208,14 +210,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Interrupted) as error:
         print(f"seqssl: interrupted. {error}".rstrip(), file=sys.stderr)
         return INTERRUPTED
-    except PATH_ERRORS as error:
-        advice = "Check the path, and who may read and write there."
-        print(f"seqssl: {error.filename}: {error.strerror}. {advice}", file=sys.stderr)
-        return USER_ERROR
     except BrokenPipeError:  # the reader has seen enough, as in `seqssl config ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
+        if isinstance(error, PATH_ERRORS) or (isinstance(error, OSError) and error.errno in PATH_ERRNOS):
+            advice = "Check the path, and who may read and write there."
+            print(f"seqssl: {error.filename}: {error.strerror}. {advice}", file=sys.stderr)
+            return USER_ERROR
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             print("seqssl: the disk is full: free some space and try again.", file=sys.stderr)
             return USER_ERROR

@@ -59,14 +59,18 @@ def write_report(run: Path, illustrations: Sequence[Illustration] = ()) -> Path:
         configuration(config, source),
     ]
     body = "\n".join(sections)
-    title = escape(f"{config.get('recipe') or run.name}: seqssl report")
-    page = (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+    title = f"{config.get('recipe') or run.name}: seqssl report"
+    write_atomic(run / "report.html", document(title, body))
+    return run / "report.html"
+
+
+def document(title: str, body: str) -> str:
+    """A whole page of HTML in the report's style, which needs no other file and no network."""
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
-    write_atomic(run / "report.html", page)
-    return run / "report.html"
 
 
 def header(run: Path, config: Mapping[str, Value], health: doctor.Report) -> str:

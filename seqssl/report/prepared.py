@@ -1,9 +1,12 @@
 """prepare.html: what a person can check of a prepared folder; here a wrong reading becomes visible."""
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +14,10 @@ from seqssl.data.adapters import HasPicture, ModalityAdapter, Sample
 from seqssl.data.files import write_atomic
 from seqssl.data.prepare import PAGE, REJECTED
 from seqssl.data.shards import Corpus
-from seqssl.report.page import STYLE, table
+from seqssl.report.page import document, table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NUM_EXAMPLES = 3
 MAX_POINTS = 4000  # of a line
@@ -68,14 +74,8 @@ def write_page(folder: Path, adapter: ModalityAdapter) -> Path:
         _ranges(adapter, [sample for _, sample in good]),
         _reasons(folder / REJECTED),
     ]
-    title = escape(f"{folder.name}: prepared data")
     body = "\n".join(filter(None, sections))
-    page = (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
-    write_atomic(folder / PAGE, page)
+    write_atomic(folder / PAGE, document(f"{folder.name}: prepared data", body))
     return folder / PAGE
 
 
@@ -165,13 +165,10 @@ def _loaded(corpus: Corpus, adapter: ModalityAdapter, row: int) -> Sample | None
     return Sample(sample.values, label, stored["group"], sample.observed, sample.times)
 
 
-def _lines(axes: "object", adapter: ModalityAdapter, sample: Sample) -> None:
+def _lines(axes: "Axes", adapter: ModalityAdapter, sample: Sample) -> None:
     """Channels over time, with holes where nothing was observed."""
-    from matplotlib.axes import Axes
-
     from seqssl.report.drawing import COLORS, cycle
 
-    assert isinstance(axes, Axes)
     values = sample.values.astype(np.float64)
     if sample.observed is not None:
         values = np.where(sample.observed, values, np.nan)
@@ -231,9 +228,6 @@ def _ranges(adapter: ModalityAdapter, samples: Sequence[Sample]) -> str:
 
 def _reasons(path: Path) -> str:
     """The most frequent reasons for rejections, each with an example."""
-    import json
-    import re
-
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     if not lines:
         return ""

@@ -122,7 +122,7 @@ class Annotated:
         return Sample(values, codes=codes, segments=segments)
 
     def feature_encoder(self, dim: int) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError("rows are prepared and joined without one")
 
 
 class Read:

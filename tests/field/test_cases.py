@@ -135,3 +135,15 @@ def test_wav_of_24_bits_and_extensible(tmp_path: Path) -> None:
     ):
         soundfile.write(tmp_path / "in" / name, sine(400, 1), 16_000, subtype=subtype, format=form)
     assert {row["length"] for row in prepare("speech", tmp_path / "in").rows} == {16_000}
+
+
+@pytest.mark.parametrize("size", [3, 6])
+def test_overlapping_kmers_are_one_letter_each(tmp_path: Path, size: int) -> None:
+    letters = ["".join(np.random.default_rng(n).choice([*"ACGT"], 90)) for n in range(4)]
+    kmers = [" ".join(text[at : at + size] for at in range(len(text) - size + 1)) for text in letters]
+    blocks = [" ".join(text[at : at + 10] for at in range(0, len(text), 10)) for text in letters]
+    (tmp_path / "in").mkdir()
+    pd.DataFrame({"sequence": kmers, "label": 1}).to_csv(tmp_path / "in" / "a.tsv", sep="\t", index=False)
+    assert {row["sequence"] for row in prepare("dna", tmp_path / "in").rows} == {*letters}
+    pd.DataFrame({"sequence": blocks, "label": 1}).to_csv(tmp_path / "in" / "a.tsv", sep="\t", index=False)
+    assert {row["sequence"] for row in prepare("dna", tmp_path / "in").rows} == {*letters}

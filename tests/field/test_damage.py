@@ -1,11 +1,11 @@
 """G, H and I: nothing in a file ends the folder, what is typed stays what it is, every reason says what to do."""
 
+import errno
 import gzip
 import json
 import os
 import pickle
 import re
-import shlex
 import time
 import zipfile
 from collections.abc import Callable
@@ -218,15 +218,12 @@ def test_every_file_is_in_one_of_the_lists(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("group", ["010", "no", "on", "1e5", "null", "~", "off", "08"])
 def test_names_stay_what_is_typed(tmp_path: Path, group: str) -> None:
+    (tmp_path / "in").mkdir()
     for name in (group, "8", "100000", "other", "false"):
-        hours(tmp_path / "in" / name, "s.csv") if (tmp_path / "in").mkdir(exist_ok=True) is None else None
+        hours(tmp_path / "in" / name, "s.csv")
     for form in (f"valid_groups=[{group}]", f"valid_groups={group}", f"valid_groups=[{group},other]"):
         found = prepare("weather", tmp_path / "in", COLUMNS, form)
         assert found.split("valid") == ({group, "other"} if "other" in form else {group}), found.message
-
-
-def bad_manifest(text: str) -> str:
-    return text
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
@@ -310,18 +307,30 @@ def test_a_setting_that_a_refusal_names_helps(tmp_path: Path, name: str) -> None
     named = re.findall(r"set (modality\.[a-z_]+)", found.message)
     assert told or named, found.message
     setting = told[0].rstrip(".:") if told else f"{named[0]}=50"
-    again = (
-        prepare(
-            modality,
-            tmp_path / "in",
-            *settings,
-            shlex.split(setting)[0] if '"' not in setting else setting,
-            "modality.calibrate=false",
-        )
-        if modality == "wearables"
-        else prepare(modality, tmp_path / "in", *settings, setting)
-    )
+    again = prepare(modality, tmp_path / "in", *settings, setting)
     assert again.code == 0, (setting, again.message)
+
+
+@pytest.mark.parametrize(
+    "place", ["a file", "below a file", "a name too long", "a file system that is read only"]
+)
+def test_an_out_that_cannot_be_written_is_one_message(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These hold for every user, root included."""
+    source = hours(tmp_path / "in")
+    (tmp_path / "file").touch()
+    outs = {"a file": "file", "below a file": "file/x", "a name too long": "x" * 300}
+    if place not in outs:
+
+        def refuse(self: Path, *_: object, **__: object) -> None:
+            raise OSError(errno.EROFS, "Read-only file system", str(self))
+
+        monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    out = tmp_path / outs.get(place, "out")
+    words = ("modality=weather", f"source={source}", COLUMNS, f"out={out}")
+    said = seqssl("prepare", *words)
+    assert said.code == 2 and "Check the path" in said.said and "Traceback" not in said.said, said.said[-400:]
 
 
 def test_a_read_only_folder_is_one_message(tmp_path: Path) -> None:
