@@ -1,6 +1,6 @@
 """The one place where parts meet: from a configuration to adapters, a model and a task."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqssl.config.components import construct
+from seqssl.config.components import Lazy, construct
 from seqssl.config.compose import resolve
 from seqssl.config.schema import EncoderConfig, RunConfig, Slot, StreamConfig
+from seqssl.config.values import Value
 from seqssl.data.adapters import ModalityAdapter, SampleSpec
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
+from seqssl.finetuning.facts import Facts, Labelled
 from seqssl.model.alignment import Alphabet, steps_per_frame, tiles
 from seqssl.model.encoder import ContextEncoder
 from seqssl.model.joint import JointModel
@@ -193,25 +195,6 @@ def _build_targets(stream: Stream, feature_encoder: FeatureEncoder, dim: int) ->
     return targets
 
 
-class Lazy(Mapping[str, object]):
-    """Wiring that makes a part only when it is asked for."""
-
-    def __init__(self, **makers: Callable[[], object]) -> None:
-        self._makers = makers
-
-    def __getitem__(self, name: str) -> object:
-        return self._makers[name]()
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._makers  # Mapping's own would make the part to find out
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-
 def _alphabet(stream: Stream, feature_encoder: FeatureEncoder) -> Alphabet:
     """How the ids of a frame become codes; UserError where inputs are no ids, or frames overlap."""
     spec, stride = stream.spec, tiles(feature_encoder)
@@ -321,9 +304,13 @@ def build_encoder(config: EncoderConfig, mixer: Slot, checkpoint_activations: bo
     )
 
 
-def build_task(config: RunConfig, model: Model, streams: Sequence[OpenStream]) -> Task:
-    """What the loop is to run, from the slot `task`."""
+def build_task(
+    config: RunConfig, model: Model, streams: Sequence[OpenStream], facts: Facts | None = None
+) -> Task:
+    """What the loop is to run, from the slot `task`; `facts`: of its labels; else those of streams."""
     wiring = Lazy(
+        facts=lambda: facts or facts_of(streams),
+        tuning=lambda: config.finetune,
         model=lambda: model,
         streams=lambda: streams,
         labels=lambda: tuple(sorted({str(label) for s in streams for label in s.corpus.labels} - {""})),
@@ -333,6 +320,14 @@ def build_task(config: RunConfig, model: Model, streams: Sequence[OpenStream]) -
     with seeded(config.seed):
         task: Task = construct(config.task, "task", wiring)
     return task
+
+
+def facts_of(streams: Sequence[OpenStream], known: Mapping[str, Value] | None = None) -> Facts:
+    """What tasks with labels may learn about the data of a run; UserError for one of several kinds."""
+    if len(streams) != 1:
+        raise UserError("this task is for one kind of data: a joint run is tuned with stream=NAME.")
+    stream = streams[0]
+    return Facts(stream.spec, Labelled(stream.corpus, stream.adapter), known)
 
 
 def groups_of(streams: Sequence[OpenStream]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """DNA: FASTA, FASTQ, GenBank, 2bit, tables and class folders to rows of bases A C G T N."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from jaxtyping import Int
 
 from modalities.dna import alphabet, shuffling
 from modalities.dna.files import Columns, Sequence, find_files, kind_of, read_sequences
+from modalities.dna.frames import FORWARD, REVERSE, open_frames
 from modalities.dna.intervals import (
     Interval,
     chromosome_of_title,
@@ -22,7 +24,7 @@ from modalities.dna.intervals import (
 )
 from modalities.dna.storage import DAMAGE, Bases, OtherStrand
 from modalities.reading.groups import split_of
-from seqssl import Record, Rejected, Rows, Sample, SampleSpec, TokenEncoder, UserError
+from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Segment, TokenEncoder, UserError
 
 BLOCK_BASES = 2**18  # a longer sequence becomes several records
 MAX_STRIDE = 64  # bases of a frame
@@ -37,6 +39,7 @@ class Piece:
     bases: Bases
     start: int = 0  # of its first base in the sequence
     whole: bool = True  # it is all of the sequence
+    features: tuple[tuple[int, int, str], ...] = ()  # stretches of the whole sequence, with their strand
 
 
 class DNA:
@@ -62,6 +65,8 @@ class DNA:
         shuffled: bool = False,
         rc: bool = True,
         stride: int = 4,
+        segments: Literal["none", "orf", "cds"] = "none",
+        min_orf: int = 300,
     ) -> None:
         self.length, self.min_length, self.every = length, min_length, every
         self.step = length if step is None else step
@@ -70,6 +75,13 @@ class DNA:
         self.sequence_column, self.label_column = sequence_column, label_column
         self.group_column, self.shuffled = group_column, shuffled
         self._rc, self._stride = rc, stride
+        if segments not in ("none", "orf", "cds") or min_orf < 3:
+            raise ValueError(
+                f"modality.segments={segments} and min_orf={min_orf}: none, orf, cds; at least 3"
+            )
+        if segments == "cds":
+            self.segments = segments  # public, as it changes what is stored
+        self._segments, self._min_orf = segments, min_orf
         if not 1 <= min_length <= length or self.step < 1 or every < 1 or not 0 <= max_missing <= 1:
             raise ValueError(
                 f"1 <= min_length <= length, step >= 1, every >= 1 and 0 <= max_missing <= 1 are needed; got "
@@ -100,7 +112,12 @@ class DNA:
         """Ids of a stored row; with `rng`, in half of the cases those of the other strand."""
         values = self._values(row["sequence"].encode())
         observed = values != alphabet.MISSING
-        sample = Sample(values, label=row["label"], group=row["group"], observed=observed)
+        segments: tuple[Segment, ...] | None = None
+        if self._segments == "orf":
+            segments = tuple(open_frames(values, self._min_orf))
+        elif self._segments == "cds":
+            segments = tuple(Segment(*part) for part in json.loads(row["segments"]))
+        sample = Sample(values, label=row["label"], group=row["group"], observed=observed, segments=segments)
         flip = rng is not None and self._rc and rng.random() < 0.5
         return _reverse_complement(sample) if flip else sample
 
@@ -213,12 +230,13 @@ class DNA:
         )
         starts, num_windows = self._starts(len(bases)), max(1, BLOCK_BASES // self.step)
         if len(starts) <= num_windows:
-            yield describe(key, partial(self._read, Piece(key, bases)))
+            yield describe(key, partial(self._read, Piece(key, bases, features=sequence.features)))
             return
         for block in (starts[at : at + num_windows] for at in range(0, len(starts), num_windows)):
             start, stop = block[0], min(len(bases), block[-1] + self.length)
             name = f"{key}:{start}-{stop}"
-            piece = Piece(name, bases.narrow(start, stop), start, whole=False)
+            inside = tuple(part for part in sequence.features if part[0] < stop and part[1] > start)
+            piece = Piece(name, bases.narrow(start, stop), start, whole=False, features=inside)
             yield describe(name, partial(self._read, piece))
 
     def _starts(self, num_bases: int) -> range:
@@ -243,7 +261,15 @@ class DNA:
                 dropped[problem] += 1
                 continue
             place = piece.start + start
-            rows += self._rows(window, piece.key, "" if single else f"{place}-{place + len(window)}")
+            found = self._rows(window, piece.key, "" if single else f"{place}-{place + len(window)}")
+            if self._segments == "cds":
+                parts = [
+                    [max(first - place, 0), min(last - place, len(window)), strand]
+                    for first, last, strand in piece.features
+                    if first < place + len(window) and last > place
+                ]
+                found = [{**row, "segments": json.dumps(parts)} for row in found]
+            rows += found
         if not rows:
             (problem, _), *_ = dropped.most_common()
             raise ValueError(problem if single else f"{problem}, or worse, in each of {len(starts)} windows")
@@ -286,4 +312,12 @@ class DNA:
 def _reverse_complement(sample: Sample) -> Sample:
     """The other strand; copies, since torch takes no arrays that run backwards."""
     observed = None if sample.observed is None else sample.observed[::-1].copy()
-    return replace(sample, values=alphabet.COMPLEMENT_IDS[sample.values][::-1].copy(), observed=observed)
+    size, turned = len(sample.values), {FORWARD: REVERSE, REVERSE: FORWARD}
+    segments = None
+    if sample.segments is not None:
+        segments = tuple(
+            Segment(size - s.end, size - s.start, turned.get(str(s.label), s.label))
+            for s in reversed(sample.segments)
+        )
+    values = alphabet.COMPLEMENT_IDS[sample.values][::-1].copy()
+    return replace(sample, values=values, observed=observed, segments=segments)

@@ -37,6 +37,7 @@ class Sequence:
     label: str = ""
     group: str = ""
     split: str = ""
+    features: tuple[tuple[int, int, str], ...] = ()  # coding stretches: start, end, strand
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,13 @@ def _genbank(path: Path) -> Iterator[Sequence]:
             letters = bytes(record.seq)
         except UndefinedSequenceError:  # a record that names its pieces and holds no bases
             letters = b""
-        yield Sequence(record.id, InMemory(letters))
+        coding = [
+            part for feature in record.features if feature.type == "CDS" for part in feature.location.parts
+        ]
+        features = [
+            (int(part.start), int(part.end), "reverse" if part.strand == -1 else "forward") for part in coding
+        ]
+        yield Sequence(record.id, InMemory(letters), features=tuple(sorted(features)))
 
 
 def _two_bit(path: Path) -> Iterator[Sequence]:

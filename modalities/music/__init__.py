@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from modalities.music.labels import KINDS as KINDS_OF_SEGMENTS
+from modalities.music.labels import segments_of
 from modalities.music.notation import read_text, tunes
 from modalities.music.pieces import Piece
 from modalities.music.scores import KINDS, read_piece
@@ -52,13 +54,14 @@ class Music:
         pieces_per_folder: int | None = None,
         frames_per_quarter: int = 1,
         transpose: bool = True,
+        segments: Literal["none", "root", "key", "voice"] = "none",
     ) -> None:
         self.view, self.label = view, label
         self.positions_per_quarter, self.window_quarters = positions_per_quarter, window_quarters
         self.min_notes, self.lowest, self.highest = min_notes, lowest, highest
         self.pieces_per_folder = pieces_per_folder
         self._frames_per_quarter = frames_per_quarter  # private: these do not change what is stored
-        self._transpose = transpose
+        self._transpose, self._segments = transpose, segments
         self._check()
         if view == "roll":
             names = channel_names(lowest, highest)
@@ -102,7 +105,12 @@ class Music:
             up = min(MAX_SHIFT[1], self.highest - int(notes[:, PITCH].max()))
             notes = notes.copy()
             notes[:, PITCH] += rng.integers(down, up + 1)
-        described = {"label": row["label"], "group": row["group"]}
+        described: dict[str, Any] = {"label": row["label"], "group": row["group"]}
+        if self._segments != "none":
+            described["segments"] = segments_of(
+                notes, row["length"], self._segments, self.positions_per_quarter,
+                per_note=self.view == "notes",
+            )  # fmt: skip
         if self.view == "notes":
             return Sample(note_tokens(notes), **described)
         values, observed = piano_roll(notes, row["length"], lowest=self.lowest, highest=self.highest)
@@ -123,6 +131,10 @@ class Music:
         return RollEncoder(self.spec.channels or 1, dim=dim, patch=patch)
 
     def _check(self) -> None:
+        if self._segments not in KINDS_OF_SEGMENTS or (self._segments == "voice" and self.view != "notes"):
+            raise UserError(
+                f"modality.segments={self._segments}: expected none, root or key, or voice for view=notes."
+            )
         positions, frames = self.positions_per_quarter, self._frames_per_quarter
         if not 0 <= self.lowest <= self.highest <= 127:
             raise UserError(

@@ -1,6 +1,7 @@
 """Speech: audio in any common format to 16 kHz mono, and log-mel features computed inside the model."""
 
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -14,11 +15,12 @@ import soundfile
 
 from modalities.reading.dialects import TableSettings
 from modalities.reading.groups import Grouping, check_pattern, known_split, split_of
-from modalities.speech import corpora
+from modalities.speech import alignments, corpora
+from modalities.speech.alignments import Alignments
 from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Stretch, decode, mono
 from modalities.speech.mel import LogMelEncoder as LogMelEncoder
 from modalities.speech.mel import mel_filters as mel_filters
-from seqssl import Record, Rejected, Rows, Sample, SampleSpec, UserError, list_files
+from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Segment, UserError, list_files
 
 WAV_HEADER_BYTES = 44
 # Telephone prompts (.g722) that hold no speech; neither do those in the folder `silence`.
@@ -41,6 +43,8 @@ class Speech:
         csv_columns: tuple[str, ...] | None = None,
         separator: str | None = None,
         decimal: Literal[".", ","] | None = None,
+        alignments: bool = True,
+        tier: str | None = None,
     ) -> None:
         check_pattern(group_pattern, "modality.group_pattern")
         self.rate_hz = rate_hz
@@ -50,12 +54,24 @@ class Speech:
         self.group_pattern = group_pattern
         self.skip_lines, self.csv_columns = skip_lines, csv_columns
         self.separator, self.decimal = separator, decimal
+        if not alignments:  # what is not stored must not change the name of a prepared folder
+            self.alignments = False
+        if tier is not None:
+            self.tier = tier
+        self._aligned = Alignments(())
         self.spec = SampleSpec(dtype="float32", units="amplitude in [-1, 1]", rate_hz=float(rate_hz))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the alignments of the source: each record carries its own."""
+        return {**vars(self), "_aligned": Alignments(())}
 
     def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
         """Audio files of a folder (or one file), or the rows of a metadata table or HF Parquet file."""
         corpora.forget()
         _audio_column.cache_clear()
+        if getattr(self, "alignments", True):
+            files = list_files(source if source.is_dir() else source.parent)
+            self._aligned = Alignments(files, getattr(self, "tier", None))
         inside = [path for path in list_files(source) if path.name.lower() in corpora.TABLE_NAMES]
         tables = [path for path in inside if path.parent == source]
         if source.is_file() and source.suffix.lower() in corpora.TABLE_SUFFIXES:
@@ -71,7 +87,9 @@ class Speech:
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
         """Amplitudes of a stored row; there is no augmentation."""
         pcm = np.frombuffer(row["audio"]["bytes"], dtype="<i2", offset=WAV_HEADER_BYTES)
-        return Sample(pcm * np.float32(2**-15), label=row["label"], group=row["group"])
+        stored = row.get("segments", "")  # "" where the source has no alignments at all
+        segments = tuple(Segment(*parts) for parts in json.loads(stored)) if stored else None
+        return Sample(pcm * np.float32(2**-15), label=row["label"], group=row["group"], segments=segments)
 
     def feature_encoder(self, dim: int) -> LogMelEncoder:
         """Log-mel bands and convolutional subsampling; its width does not depend on `dim`."""
@@ -100,7 +118,7 @@ class Speech:
             if prompt in NO_SPEECH or prompt.startswith("silence/"):
                 return Rejected(str(name), "a prompt without speech, by its name")
         size = float(path.stat().st_size)
-        read = partial(self._read_file, path, None, None)
+        read = partial(self._read_file, path, None, None, self._aligned.of(path))
         return Record(str(name), read, group=group, label=label, split=split_of(str(name)), amount=size)
 
     def _from_folder_with_table(self, source: Path, table: Path) -> Iterator[Record | Rejected]:
@@ -152,7 +170,7 @@ class Speech:
                 continue
             label = row.label or corpora.transcript(row.path)
             split = row.split or split_of(row.key)
-            read = partial(self._read_file, row.path, row.start_s, row.end_s)
+            read = partial(self._read_file, row.path, row.start_s, row.end_s, self._aligned.of(row.path))
             seconds = (row.end_s or 0.0) - (row.start_s or 0.0)
             amount = seconds if seconds > 0 else float(row.path.stat().st_size)
             yield Record(row.key, read, group=group, label=label, split=split, amount=amount)
@@ -175,11 +193,19 @@ class Speech:
                     split=said["split"] or _split_by_name(table),
                 )
 
-    def _read_file(self, path: Path, start_s: float | None, end_s: float | None) -> Rows:
+    def _read_file(
+        self,
+        path: Path,
+        start_s: float | None,
+        end_s: float | None,
+        aligned: Path | list[alignments.Interval] | None = None,
+    ) -> Rows:
         if path.stat().st_size == 0:
             raise ValueError("the file is empty")
         stretches, notices = decode(path, path.suffix.lower())
-        return self._rows(stretches, path.name, notices, start_s, end_s)
+        if isinstance(aligned, Path):
+            aligned = alignments.read(aligned, getattr(self, "tier", None), stretches[0].rate_hz)
+        return self._rows(stretches, path.name, notices, start_s, end_s, aligned)
 
     def _read_cell(self, table: Path, group: int, index: int) -> Rows:
         cell = _audio_column(table, group)[index].as_py()
@@ -207,6 +233,7 @@ class Speech:
         notices: list[str],
         start_s: float | None = None,
         end_s: float | None = None,
+        aligned: list[alignments.Interval] | None = None,
     ) -> Rows:
         """Mix to mono, resample, cut and check."""
         amplitudes, more = mono(stretches, self.rate_hz)
@@ -232,6 +259,8 @@ class Speech:
             "length": len(pcm),
             "audio": {"bytes": _wav_bytes(pcm, self.rate_hz), "path": name},
         }
+        if aligned is not None:
+            row["segments"] = alignments.within(aligned, start_s or 0.0, len(pcm), self.rate_hz)
         return Rows([row], notices=[*notices, *more])
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from modalities.reading.dialects import TableSettings, encoding_of, head_of
 from modalities.reading.groups import known_split
 from modalities.reading.tables import Table, shown
+from modalities.speech.alignments import is_track
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".parquet", ".json", ".jsonl"}
 TABLE_NAMES = ("metadata.csv", "metadata.tsv", "metadata.parquet", "metadata.jsonl", "manifest.jsonl")
@@ -34,6 +35,7 @@ FOLDERS = ("", "clips", "wavs", "wav", "audio", "data")  # where the files of a 
 SUFFIXES = ("", ".wav", ".flac", ".mp3", ".ogg")  # that an id may lack
 PHONETIC = re.compile(r"^\d+\s+\d+\s+")  # a transcript of TIMIT begins with samples
 MICROPHONE = re.compile(r"_mic\d$")
+FESTVOX = re.compile(r'^\s*\(\s*(\S+)\s+"((?:[^"\\]|\\.)*)"\s*\)', re.MULTILINE)
 COUNTED = re.compile(r".+\t\d+")
 
 
@@ -93,8 +95,10 @@ def transcript(path: Path) -> str:
     if path.stem in transcripts(path.parent):
         return transcripts(path.parent)[path.stem]
     beside = _names_in(path.parent).get(f"{path.stem}.txt".lower())
-    if beside:
+    if beside and not is_track(path.parent / beside):
         return PHONETIC.sub("", _text(path.parent / beside))
+    if path.stem in festvox(path.parent.parent / "etc"):
+        return festvox(path.parent.parent / "etc")[path.stem]
     stem = MICROPHONE.sub("", path.stem)
     for folder in path.parents:
         if folder.name.lower().startswith(("wav", "audio")):  # VCTK has wav48/p225/x.wav and txt/p225/x.txt
@@ -114,8 +118,18 @@ def transcripts(folder: Path) -> dict[str, str]:
     return {name: text for table in tables for name, _, text in (line.partition(" ") for line in table)}
 
 
+@lru_cache(maxsize=4)
+def festvox(folder: Path) -> dict[str, str]:
+    """The lines `( name "text" )` of a voice of Festival, in etc/txt.done.data beside its wav/."""
+    table = folder / "txt.done.data"
+    if not table.is_file():
+        return {}
+    return {match[1]: match[2].replace('\\"', '"') for match in FESTVOX.finditer(_text(table))}
+
+
 def forget() -> None:
     """Drop the folders that were looked at: they may have changed since."""
+    festvox.cache_clear()
     transcripts.cache_clear()
     _names_in.cache_clear()
 

@@ -1,5 +1,6 @@
 """Wearables: accelerometers and gyroscopes of any format and rate, as windows in g at one rate."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -14,7 +15,7 @@ from modalities.reading.tables import is_table
 from modalities.wearables import arrays, tables
 from modalities.wearables.recordings import AXES, SENSOR_AXES, FileSettings, is_device, read_device
 from modalities.wearables.windows import Windowing
-from seqssl import Conv1dStack, Record, Rejected, Rows, Sample, SampleSpec, list_files
+from seqssl import Conv1dStack, Record, Rejected, Rows, Sample, SampleSpec, Segment, list_files
 
 MOST_CLIP_G = 1000.0
 HALF_TURN = np.pi  # rad/s: the unit of the gyroscope's channels, so that values are of the order of 1
@@ -55,6 +56,7 @@ class Wearables:
         label_pattern: str | None = None,
         clip_g: float = 8.0,
         rotate: bool = False,
+        segments: bool = False,
     ) -> None:
         if not 0 < clip_g <= MOST_CLIP_G:
             raise ValueError(f"modality.clip_g={clip_g} must lie in (0, {MOST_CLIP_G:g}]")
@@ -63,6 +65,8 @@ class Wearables:
         self._files = FileSettings(**{field.name: given[field.name] for field in fields(FileSettings)})
         # Public: all of these change what is stored. Private: the other two, which do not.
         vars(self).update(vars(self._windowing) | vars(self._files))
+        if not segments:  # older prepared folders know no such setting
+            vars(self).pop("segments")
         self._clip_g, self._rotate = clip_g, rotate
         self.spec = _spec(self._windowing, gyroscope=gyroscope)
 
@@ -91,6 +95,9 @@ class Wearables:
             group=row["group"],
             observed=observed,
             times=(np.arange(len(values)) / self._windowing.rate_hz).astype(np.float32),
+            segments=tuple(Segment(*part) for part in json.loads(row["segments"]))
+            if self._windowing.segments
+            else None,
         )
 
     def feature_encoder(self, dim: int) -> Conv1dStack:

@@ -1,8 +1,10 @@
 """From a recording to windows of one rate, with a report of what was found and left out."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ class Windowing:
     calibrate: bool
     nonwear_minutes: float
     weight_floor: float
+    segments: bool = False  # whether rows say the label of each step, beside their own
 
     def __post_init__(self) -> None:
         if not LEAST_RATE_HZ <= self.rate_hz <= MOST_RATE_HZ:
@@ -167,8 +170,21 @@ class Windowing:
                 moved = min(1.0, signals.movement_g(part[:, :3]) / FULL_WEIGHT_G)
                 row = {"part": f"{start_s:.12g}", "length": len(part), "values": part, "start_s": start_s}
                 row["weight"] = self.weight_floor + (1 - self.weight_floor) * moved
+                if self.segments:
+                    row["segments"] = self._segments(recording, start_s, len(part))
                 rows.append(row | _known(recording, start_s, len(part) / self.rate_hz))
         return rows, counts
+
+    def _segments(self, recording: Recording, start_s: float, num_steps: int) -> str:
+        """Runs of steps with one label, each step with that of the last sample before it, as JSON."""
+        if recording.labels is None:
+            return "[]"
+        times = start_s + np.arange(num_steps) / self.rate_hz
+        places = np.searchsorted(recording.times, times + 1e-9, side="right") - 1
+        labels = recording.labels[places.clip(0)]
+        edges = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist(), num_steps]
+        parts = [[start, end, str(labels[start])] for start, end in pairwise(edges) if labels[start] != ""]
+        return json.dumps(parts, ensure_ascii=False)
 
     def _notes(self, clock: signals.Clock) -> list[str]:
         if clock.rate_hz > 0.98 * self.rate_hz:

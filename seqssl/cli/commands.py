@@ -4,7 +4,8 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -100,18 +101,21 @@ def embed(arguments: Arguments) -> None:
     pool, out = arguments["pool"], Path(arguments["out"]).expanduser()
     if pool not in ("mean", "none"):
         raise UserError(f"pool = {pool}: expected mean or none")
-    run, source = _existing(arguments["run"]), _existing(arguments["source"])
+    run, source = existing(arguments["run"]), existing(arguments["source"])
     if out.suffix != ".parquet" or out.is_dir():
         raise UserError(f"out = {out}: name a file that ends in .parquet")
     if out.exists() and out.resolve() == source.resolve():
         raise UserError(f"out = {out}: that is the source itself, which would be lost")
     from seqssl.evaluation.embedding import write_embeddings
     from seqssl.runs.folder import load
+    from seqssl.runs.sources import open_source
 
     stream = arguments["stream"]
     encoder = load(run, tap=arguments["tap"], weights=arguments["weights"], stream=stream)
     with show_progress() as progress:
-        corpus, adapter = _open_source(run, str(source), arguments, progress)
+        corpus, adapter = open_source(
+            run, str(source), stream=stream, settings=modality_settings(arguments), progress=progress
+        )
         write_embeddings(encoder, corpus, adapter, out, pool=pool, progress=progress)
     print(f"{out}: {len(corpus)} rows, {encoder.dim} dimensions, tap {encoder.tap}")
     if corpus.manifest.num_rejected:
@@ -120,31 +124,35 @@ def embed(arguments: Arguments) -> None:
 
 def probe(arguments: Arguments) -> None:
     """Run a linear probe, with baselines beside."""
-    run, task = _existing(arguments["run"]), arguments["task"]
-    if task not in ("labels", "forecast"):
-        raise UserError(f"task = {task}: expected labels or forecast")
+    run, task = existing(arguments["run"]), arguments["task"]
+    if task not in ("labels", "frames", "forecast"):
+        raise UserError(f"task = {task}: expected labels, frames or forecast")
     for name in ("max_rows", "horizon", "lookback", "season"):
         if arguments[name] is not None and arguments[name] < 1:
             raise UserError(f"{name} = {arguments[name]}: must be at least 1")
-    if task == "forecast" and arguments["unheard"]:
-        raise UserError("unheard: only for task=labels; a forecast is scored on the held-out rows")
+    if task != "labels" and arguments["unheard"]:
+        raise UserError("unheard: only for task=labels")
     from seqssl.runs.folder import load
+    from seqssl.runs.sources import open_source
 
     stream = arguments["stream"]
     encoder = load(run, tap=arguments["tap"], weights=arguments["weights"], stream=stream)
     random = load(run, weights="random", stream=stream)
     with show_progress() as progress:
-        corpus, adapter = _open_source(run, arguments["source"], arguments, progress)
+        opening = partial(
+            open_source, run, stream=stream, settings=modality_settings(arguments), progress=progress
+        )
+        corpus, adapter = opening(arguments["source"])
         corpora = {"source": corpus}
         if arguments["unheard"] and task == "labels":
-            corpora["unheard"], _ = _open_source(run, arguments["unheard"], arguments, progress)
+            corpora["unheard"], _ = opening(arguments["unheard"])
         table, scores = _scores(arguments, (encoder, random), corpora, adapter, progress)
     from seqssl.data.files import write_atomic
     from seqssl.runs.folder import find_run
 
     named = {name: f"{found.folder.name} ({found.content_hash})" for name, found in corpora.items()}
     settings = {"run": str(run), "weights": arguments["weights"], "tap": encoder.tap, "stream": stream}
-    name = "-".join(["probe" if task == "labels" else "forecast", *([stream] if stream else [])])
+    name = "-".join(["probe" if task == "labels" else task, *([stream] if stream else [])])
     out = find_run(run)[1] / f"{name}.json"
     write_atomic(out, json.dumps({**settings, **named, "scores": scores}, indent=2) + "\n")
     show(table)
@@ -157,12 +165,22 @@ def _scores(
     corpora: Mapping[str, "Corpus"],
     adapter: "ModalityAdapter",
     progress: "Progress",
-) -> tuple["RenderableType", list[dict[str, Value]]]:
+) -> tuple["RenderableType", Any]:
     """The scores of a probe's task, as a table and as plain values."""
-    from seqssl.evaluation import forecast
+    from seqssl.evaluation import forecast, frames
     from seqssl.evaluation import probe as labels
-    from seqssl.evaluation.scores import forecast_table, probe_tables
+    from seqssl.evaluation.scores import forecast_table, frames_table, probe_tables
 
+    if arguments["task"] == "frames":
+        per_frame = frames.probe_frames(
+            *encoders,
+            corpora["source"],
+            adapter,
+            labels=arguments["labels"],
+            max_rows=arguments["max_rows"],
+            progress=progress,
+        )
+        return frames_table(per_frame, encoders[0].tap), frames.to_json(per_frame)
     patterns = arguments["labels"].split(",")
     if arguments["task"] == "forecast":
         protocol = forecast.Protocol(
@@ -214,7 +232,7 @@ def plan(arguments: Arguments) -> None:
 
 def doctor(arguments: Arguments) -> int:
     """Show the health of a run; returns an exit code."""
-    run = _existing(arguments["run"])
+    run = existing(arguments["run"])
     from seqssl.doctor import examine
 
     report = examine(run)
@@ -224,7 +242,7 @@ def doctor(arguments: Arguments) -> int:
 
 def check(arguments: Arguments) -> int:
     """Run the contract checks on an adapter; returns an exit code."""
-    source = _existing(arguments["source"])
+    source = existing(arguments["source"])
     adapter = _adapter(arguments)
     from seqssl.testing import ChecksFailed, adapter_checks, check_adapter
 
@@ -283,12 +301,12 @@ def _run_to_continue(overrides: list[str]) -> str:
 
 def _adapter(arguments: Arguments) -> "ModalityAdapter":
     """The adapter of a command's `modality`, with the settings that were given."""
-    slot = {"target": arguments["modality"], **_settings(arguments)}
+    slot = {"target": arguments["modality"], **modality_settings(arguments)}
     adapter: ModalityAdapter = construct(slot, "modality", {})
     return adapter
 
 
-def _settings(arguments: Arguments) -> Mapping[str, Value]:
+def modality_settings(arguments: Arguments) -> Mapping[str, Value]:
     """The `modality.KEY=value` arguments of a command, as keys and values."""
     given, problems = compose.parse_overrides(arguments.overrides)
     if problems:
@@ -297,35 +315,7 @@ def _settings(arguments: Arguments) -> Mapping[str, Value]:
     return settings if isinstance(settings, dict) else {}
 
 
-def _open_source(
-    run: Path, source: str | None, arguments: Arguments, progress: "Progress"
-) -> tuple["Corpus", "ModalityAdapter"]:
-    """A folder, file or demo corpus, else the run's own data; read by the run's adapter.
-
-    Settings of the modality may differ from the run's as long as a row means the same.
-    """
-    from seqssl.assembly import build_adapter, streams_of
-    from seqssl.data.catalog import list_corpora
-    from seqssl.data.prepare import open_or_prepare
-    from seqssl.runs.folder import check_contract, check_data, find_run, stream_of
-
-    config, folder = find_run(run)
-    part = stream_of(streams_of(config), arguments["stream"]).config
-    data = part.data
-    if source in {entry.name for entry in list_corpora()} and not Path(str(source)).exists():
-        data = replace(data, source=None, demo=source)
-    elif source is not None:
-        data = replace(data, source=str(_existing(source)), valid_groups=[])
-    modality = {**part.modality, **_settings(arguments)}
-    adapter = build_adapter(modality)
-    check_contract(adapter.spec, folder, arguments["stream"])
-    corpus = open_or_prepare(adapter, data, modality=str(modality["target"]), progress=progress)
-    if source is None and not arguments.overrides:
-        check_data(corpus, folder, arguments["stream"])
-    return corpus, adapter
-
-
-def _existing(text: str) -> Path:
+def existing(text: str) -> Path:
     """A path, if something is there; else UserError."""
     path = Path(text).expanduser()
     if not path.exists():

@@ -1,6 +1,6 @@
 """The command line: `seqssl COMMAND key=value ...`.
 
-`COMMANDS` is the whole surface. What a command does is in `seqssl.cli.commands`, which is imported once the
+`seqssl.cli.surface` lists the commands. What one does is in a module of its own, which is imported once the
 arguments are known to be good, so that help and mistakes cost no heavy import.
 """
 
@@ -12,39 +12,15 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from typing import Any
 
+from seqssl.cli.surface import COMMANDS, Command, Key, Typed
 from seqssl.config.schema import RunConfig
 from seqssl.config.values import did_you_mean
 from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted, UserError
 
-Typed = str | int | float | None  # the value of a key
 DONE, BUG, USER_ERROR, HALTED, INTERRUPTED = 0, 1, 2, 3, 130
-
-
-@dataclass(frozen=True)
-class Key:
-    """One argument of a command."""
-
-    name: str
-    help: str
-    default: Typed = None
-    required: bool = False
-    convert: type = str
-    override: bool = False  # a setting of the recipe, listed because it is the one most asked for
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command; its function in `seqssl.cli.commands` has the same name."""
-
-    name: str
-    help: str
-    example: str  # {recipe} and {modality} stand for one that is installed
-    words: tuple[Key, ...] = ()  # given by position
-    keys: tuple[Key, ...] = ()
-    flags: tuple[Key, ...] = ()
-    overrides: str = ""  # which further keys it takes: "" none, "recipe" all settings, "modality" modality.*
 
 
 @dataclass(frozen=True)
@@ -58,136 +34,9 @@ class Arguments:
         return self.values[name]
 
 
-RECIPE = Key("recipe", "a recipe's name, its YAML file, or a run's folder", required=True)
-RUN = Key("run", "a run's folder", required=True)
-MODALITY = Key("modality", "an adapter's name, or pkg.mod:Class", required=True)
-TAP = Key("tap", "the stage to read: a tap of the encoder, or features; else the highest tap", "")
-WEIGHTS = Key("weights", "last, best or random", "last")
-STREAM = Key("stream", "which kind of data, for a joint run", "")
-SIZE = Key("size", "a size of the recipe, or auto", "auto", override=True)
-DATA = Key("data", "prepared folder, raw folder or Parquet file; else the demo corpus", override=True)
-
 PATH_ERRORS = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError, FileNotFoundError)
 
 PATH_ERRNOS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)  # those that have no exception of their own
-
-COMMANDS = (
-    Command(
-        "train",
-        "pre-train; goes on where it stopped when `out` holds a run",
-        "seqssl train recipe={recipe} size=tiny train.num_updates=200 out=runs/first",
-        keys=(
-            Key("recipe", f"{RECIPE.help}; not needed when `out` holds a run"),
-            SIZE,
-            DATA,
-            Key(
-                "out",
-                "the run's folder",
-                "runs/RECIPE-SIZE, with the data's name if it is yours",
-                override=True,
-            ),
-        ),
-        overrides="recipe",
-    ),
-    Command(
-        "prepare",
-        "raw files to Parquet shards with manifest and hashes; what is unusable goes to rejected.jsonl",
-        "seqssl prepare modality={modality} source=my_files out=my_corpus",
-        keys=(
-            MODALITY,
-            Key("source", "a folder or file of raw data", required=True),
-            Key("out", "the folder to write", required=True),
-            Key("split_by", "what is held out as a whole: group or record", "group"),
-            Key("valid_share", "share that is held out", 0.1, convert=float),
-            Key("valid_groups", "groups to hold out instead, by name: a,b"),
-            Key("seed", "of the split", 0, convert=int),
-            Key("workers", "reading processes; all cores if not given", convert=int),
-        ),
-        overrides="modality",
-    ),
-    Command(
-        "data",
-        "list the public demo corpora, or get one into the cache, verified by checksum",
-        "seqssl data list",
-        words=(Key("action", "list or get", "list"), Key("name", "the corpus to get")),
-    ),
-    Command(
-        "embed",
-        "frozen features of raw or prepared data",
-        "seqssl embed run=runs/first source=my_files out=features.parquet",
-        keys=(
-            RUN,
-            Key("source", "a folder or file of data", required=True),
-            Key("out", "the Parquet file to write", required=True),
-            Key("pool", "mean: a vector per row; none: a vector per frame", "mean"),
-            TAP,
-            WEIGHTS,
-            STREAM,
-        ),
-        overrides="modality",
-    ),
-    Command(
-        "probe",
-        "linear probe of frozen features, beside random weights and other baselines",
-        "seqssl probe run=runs/first labels='digits/*,letters/*'",
-        keys=(
-            RUN,
-            Key("source", "labelled data, or a demo corpus by name; else what the run was trained on"),
-            Key("unheard", "more of it, from groups that the run was not trained on"),
-            Key("labels", "labels to tell apart: patterns, each a task of its own (forecast: channels)", "*"),
-            Key("task", "labels, or forecast (of series of numbers)", "labels"),
-            Key("max_rows", "embed at most so many rows; all if not given", convert=int),
-            Key("horizon", "forecast: steps ahead", 24, convert=int),
-            Key("lookback", "forecast: steps that are given", 168, convert=int),
-            Key("season", "forecast: steps after which the seasonal-naive baseline repeats", 24, convert=int),
-            TAP,
-            WEIGHTS,
-            STREAM,
-        ),
-        overrides="modality",
-    ),
-    Command(
-        "info",
-        "a run or recipe: input contract, sizes, what is trained",
-        "seqssl info {recipe}",
-        words=(Key("subject", "a run's folder or a recipe", required=True),),
-        overrides="recipe",
-    ),
-    Command(
-        "plan",
-        "parameters, memory, FLOPs and time of a run, without building the weights",
-        "seqssl plan recipe={recipe} size=xl devices=64 device=h100",
-        keys=(
-            RECIPE,
-            SIZE,
-            Key("devices", "number of devices to plan for", 1, convert=int),
-            Key("device", "a GPU of the table in the docs"),
-        ),
-        overrides="recipe",
-    ),
-    Command(
-        "doctor",
-        "read a run's metrics: collapse, divergence, dead codes; says which key to change",
-        "seqssl doctor runs/first",
-        words=(RUN,),
-    ),
-    Command(
-        "check",
-        "the contract checks on an adapter, yours or a shipped one",
-        "seqssl check modality=my_pkg.my_adapter:MyAdapter source=my_files",
-        keys=(MODALITY, Key("source", "a folder or file of raw data", required=True)),
-        overrides="modality",
-    ),
-    Command(
-        "config",
-        "the resolved recipe",
-        "seqssl config recipe={recipe} size=tiny --origin",
-        keys=(RECIPE, SIZE, DATA),
-        flags=(Key("--origin", "say beside each value which file it came from"),),
-        overrides="recipe",
-    ),
-    Command("recipes", "what there is, with paper, sizes and expected result", "seqssl recipes"),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -244,8 +93,7 @@ def _run(arguments: list[str]) -> int:
         print(usage(commands[name]))
         return DONE
     parsed = parse(commands[name], rest)
-    from seqssl.cli import commands as functions
-
+    functions = import_module(f"seqssl.cli.{commands[name].module}")
     return int(getattr(functions, name)(parsed) or DONE)
 
 

@@ -8,7 +8,7 @@ entry points (`seqssl.<kind>`) as anybody else's.
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from importlib import metadata
 from inspect import Parameter, Signature
@@ -109,6 +109,25 @@ def defaults(parameters: Mapping[str, Parameter]) -> Tree:
     """The default of each parameter that has one which can be read from the source text."""
     said = {name: p.default for name, p in parameters.items() if p.default is not Parameter.empty}
     return {name: value for name, value in said.items() if value is not source.NOT_TOLD}
+
+
+class Lazy(Mapping[str, object]):
+    """Wiring that makes a part only when it is asked for."""
+
+    def __init__(self, **makers: Callable[[], object]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> object:
+        return self._makers[name]()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers  # Mapping's own would make the part to find out
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
 
 
 # Any: the class is found by name at run time, so the caller annotates what it expects to get.

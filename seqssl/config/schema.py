@@ -90,12 +90,39 @@ class TrainConfig:
     checkpoint_activations: bool = False
     log_every: Annotated[int, POSITIVE] = 50
     eval_every: Annotated[int, POSITIVE] = 1_000
+    # The held-out metric that decides which weights are kept as best: min:NAME or max:NAME.
+    keep_best: str = "min:loss"
     # Held-out batches to evaluate on, spread over all of them; None = all.
     eval_batches: Annotated[int, POSITIVE] | None = None
     save_every: Annotated[int, POSITIVE] = 1_000
     keep_last: Annotated[int, POSITIVE] = 2
     # Where figures go beside metrics.jsonl: tensorboard, wandb, mlflow, or pkg.mod:Class.
     trackers: list[str] = field(default_factory=lambda: ["tensorboard"])
+
+
+@dataclass(kw_only=True)
+class FinetuneConfig:
+    """How a task with labels changes a pre-trained encoder; pre-training does not read it."""
+
+    # Where labels come from. files: the path of a row below the folder of its group, without the ending.
+    labels_from: Literal["labels", "files"] = "labels"
+    # What is not trained. none; features: the feature encoder; encoder: everything but the head; a number:
+    # the encoder, for so many first updates.
+    freeze: Literal["none", "features", "encoder"] | Annotated[int, NOT_NEGATIVE] = "none"
+    # Each block learns by this factor more slowly than the block above it.
+    layer_decay: Annotated[float, Bound(above=0, at_most=1, advice="1 means one rate for all")] = 1.0
+    head_rate: Annotated[float, POSITIVE] = 10.0  # learning rate of the head, as a multiple of optim.lr
+    # Share of the frames hidden in training, in runs of `time_span`; and of the width of each frame.
+    time_share: Annotated[float, SHARE] = 0.0
+    time_span: Annotated[int, POSITIVE] = 10
+    channel_share: Annotated[float, SHARE] = 0.0
+    channel_span: Annotated[int, POSITIVE] = 16
+    label_smoothing: Annotated[float, SHARE] = 0.0
+    # Decay of a running mean of the weights, which is then evaluated instead of them; null = none.
+    average: Annotated[float, SHARE] | None = None
+    # Rank of low-rank additions to linear maps of the encoder, which itself then stays (LoRA); null = none.
+    lora_rank: Annotated[int, POSITIVE] | None = None
+    lora_modules: list[str] = field(default_factory=lambda: ["query_key_value", "output"])
 
 
 @dataclass(kw_only=True)
@@ -155,6 +182,7 @@ class RunConfig(StreamConfig):
     seed: Annotated[int, Bound(at_least=0, below=2**63)] = 0
     # What the loop runs.
     task: Annotated[Slot, Kind("task")] = field(default_factory=lambda: {"target": "pretrain"})
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     init: str | None = None  # a run to take the first weights from
     out: str | None = None  # None = runs/<recipe>-<size>
     health: Literal["off", "warn", "halt"] = "warn"

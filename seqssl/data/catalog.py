@@ -145,6 +145,19 @@ def _fetch_pip(file: CatalogFile, folder: Path) -> Path:
     return _run(command, folder, "check the network and pip's index settings")
 
 
+def _fetch_sdist(file: CatalogFile, folder: Path) -> Path:
+    """Download a source archive into a folder; _Unavailable where pip fails.
+
+    Pip builds the metadata of a source archive, which runs code of it: so pip checks the checksum before.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = Path(scratch) / "requirements.txt"
+        wanted.write_text(f"{file.name}=={file.version} --hash=sha256:{file.sha256}\n")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", file.name]
+        command += ["--require-hashes", "-r", str(wanted)]
+        return _run(command, folder, "check the network and pip's index settings")
+
+
 def _run(command: list[str], folder: Path, hint: str) -> Path:
     """Run a downloader in an empty folder; returns the one file that it leaves there, else _Unavailable."""
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
@@ -165,6 +178,7 @@ def _fetch_url(file: CatalogFile, folder: Path) -> Path:
 _FETCHERS: dict[str, Callable[[CatalogFile, Path], Path]] = {
     "apt": _fetch_apt,
     "pip": _fetch_pip,
+    "sdist": _fetch_sdist,
     "url": _fetch_url,
 }
 

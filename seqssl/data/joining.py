@@ -37,7 +37,8 @@ def crop(sample: Sample, start: int, length: int, code_stride: int | None = None
 def join(samples: Sequence[Sample], code_stride: int | None = None) -> Sample:
     """Samples of one group, one after the other.
 
-    The label is the one that all of them share, else None: no label is true of the whole.
+    The label is the one that all of them share, else the tuple of their labels: no single one is true of the
+    whole.
     """
     if len(samples) == 1:
         return samples[0]
@@ -50,7 +51,7 @@ def join(samples: Sequence[Sample], code_stride: int | None = None) -> Sample:
     times = all_or_none([sample.times for sample in samples])
     return Sample(
         values=np.concatenate([sample.values for sample in samples]),
-        label=labels[0] if all(label == labels[0] for label in labels) else None,
+        label=labels[0] if all(label == labels[0] for label in labels) else tuple(labels),
         group=samples[0].group,
         observed=None if observed is None else np.concatenate(observed),
         times=None if times is None else _joined_times(times),

@@ -1,10 +1,11 @@
 """Parquet shards: a writer whose files appear only when whole, and memory-mapped reading by row number."""
 
+import copy
 import hashlib
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -169,6 +170,8 @@ class Corpus:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self.manifest = Manifest.read(self.folder)
+        self._splits: np.ndarray | None = None  # None = those stored
+        self._labels: np.ndarray | None = None
         self._files: Recent[pq.ParquetFile] = Recent(32)
         self._groups: Recent[pa.Table] = Recent(CACHED_GROUPS)
         for shard in self.manifest.shards:
@@ -184,6 +187,18 @@ class Corpus:
         state = {**vars(self), "_files": Recent(32), "_groups": Recent(CACHED_GROUPS)}
         state.pop("_index", None)
         return state
+
+    def assigned(self, splits: np.ndarray) -> "Corpus":
+        """The same rows in other splits; a row with the split "" is in none."""
+        other = copy.copy(self)
+        other._splits = np.asarray(splits, dtype=object)
+        return other
+
+    def relabelled(self, labels: Sequence[str]) -> "Corpus":
+        """The same rows with other labels, one each."""
+        other = copy.copy(self)
+        other._labels = np.array(labels, dtype=object)
+        return other
 
     @property
     def content_hash(self) -> str:
@@ -203,12 +218,12 @@ class Corpus:
     @property
     def labels(self) -> np.ndarray:
         """Label of each row, "" where there is none."""
-        return self._index["label"]
+        return self._index["label"] if self._labels is None else self._labels
 
     @property
     def splits(self) -> np.ndarray:
         """Split of each row."""
-        return self._index["split"]
+        return self._index["split"] if self._splits is None else self._splits
 
     @property
     def lengths(self) -> np.ndarray:
@@ -230,7 +245,8 @@ class Corpus:
         shard, index = self._group_places[group]
         table = self._groups.get((shard, index), lambda: self._read_group(shard, index))
         offset = number - int(self._group_starts[group])
-        return {name: _from_arrow(table.column(name).chunk(0), offset) for name in table.column_names}
+        row = {name: _from_arrow(table.column(name).chunk(0), offset) for name in table.column_names}
+        return row if self._labels is None else {**row, "label": self._labels[number]}
 
     def _file(self, shard: int) -> pq.ParquetFile:
         return self._files.get(shard, lambda: self._open(shard))

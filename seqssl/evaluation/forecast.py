@@ -60,7 +60,7 @@ class Windows:
     future: Array  # n horizon c, NaN where missing
 
     def __len__(self) -> int:
-        return len(self.inputs)
+        return len(self.past)
 
 
 def probe_forecast(

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.embedding import Rows, pooled_input, pooled_stages
 from seqssl.evaluation.frozen import Array, Encoder
+from seqssl.finetuning.facts import name_in_group
 
 Names = npt.NDArray[np.str_]
 NUM_FOLDS = 5  # of held-out takes
@@ -143,12 +143,7 @@ def some_of(rows: Rows, max_rows: int | None) -> Rows:
 def labels_of(corpus: Corpus) -> Names:
     """The label of each row; where the data has none, the path below the folder of its group."""
     pairs = zip(corpus.labels, corpus.keys, strict=True)
-    return np.array([label or _name_in_group(key) for label, key in pairs], dtype=np.str_)
-
-
-def _name_in_group(key: str) -> str:
-    path = PurePosixPath(key)
-    return PurePosixPath(*path.parts[1:]).with_suffix("").as_posix() if len(path.parts) > 1 else ""
+    return np.array([label or name_in_group(key) for label, key in pairs], dtype=np.str_)
 
 
 def matching(labels: Names, pattern: str) -> npt.NDArray[np.bool_]:

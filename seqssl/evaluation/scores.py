@@ -5,6 +5,7 @@ from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING
 
 from seqssl.evaluation.forecast import ForecastScore, Protocol
+from seqssl.evaluation.frames import FrameScores
 from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED, Score
 
 if TYPE_CHECKING:
@@ -55,6 +56,33 @@ def forecast_table(scores: Sequence[ForecastScore], headline: str, protocol: Pro
             gain = f"{random.mse - score.mse:+.3f}"
             gain = f"[bold]{gain}[/bold]" if method == headline else gain
             table.add_row(method, f"{score.mse:.3f}", f"{score.mae:.3f}", f"{random.mse:.3f}", gain)
+    return table
+
+
+def frames_table(found: FrameScores, headline: str) -> "RenderableType":
+    """Every stage with its intervals, trained beside random weights; the stage `headline` is bold."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    title = (
+        f"Frames: {found.num_frames:,} of {found.num_rows:,} rows, {found.num_classes} labels "
+        f"(most frequent {found.majority:.1%}); {found.unit} held out"
+    )
+    table = Table(title=title, box=SIMPLE_HEAD)
+    table.add_column("weights")
+    table.add_column("stage")
+    for heading in ("linear %", "95 %", "nearest %", "rank", "ABX within %", "across %"):
+        table.add_column(heading, justify="right")
+    for score in found.scores:
+        name = f"[bold]{score.stage}[/bold]" if score.stage == headline else score.stage
+        between = f"{100 * score.low:.1f} to {100 * score.high:.1f}"
+        shares = (score.nearest, score.abx_within, score.abx_across)
+        near, within, across = ("" if x is None else f"{100 * x:.1f}" for x in shares)
+        rank = "" if score.rank is None else f"{score.rank:.0f}"
+        table.add_row(score.weights, name, f"{100 * score.accuracy:.1f}", between, near, rank, within, across)
+    for weights, value in found.pnmi.items():
+        words = f"codes: {value:.3f} of the labels' entropy (PNMI), purity {found.purity[weights]:.1%}"
+        table.add_row(weights, words)
     return table
 
 

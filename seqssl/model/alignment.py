@@ -1,17 +1,21 @@
 """Which input steps a frame stands for: what is missing, what is masked, and which symbols a frame holds."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
 from seqssl.model.protocols import FeatureEncoder
-from seqssl.model.types import Batch, length_mask
+from seqssl.model.types import Batch, Segment, length_mask
 
 FAR = 2**20  # input steps; enough to see what a feature encoder does far from the borders
 MIN_OBSERVED = 0.5  # a frame with a smaller share of its values is no target
+NONE = -1  # of a frame without a label
 MAX_WORDS = 1024  # up to so many possible words, the ids of a frame are one code
 
 
@@ -142,3 +146,25 @@ def frame_symbols(
     ids = ids.masked_fill(~known[..., None], -1)
     ids = F.pad(ids, (0, 0, 0, -ids.shape[1] % stride), value=-1)
     return ids.reshape(len(ids), ids.shape[1] // stride, stride * ids.shape[2])
+
+
+def labels_of_frames(
+    segments: Sequence[Segment], num_frames: int, stride: float, number: Mapping[str, int], none: int = NONE
+) -> Int[np.ndarray, "s"]:
+    """The number of the label at the middle of each frame, `none` where there is no such segment.
+
+    Of overlapping segments the one that starts last counts.
+    """
+    found = np.full(num_frames, none)
+    middles = ((np.arange(num_frames) + 0.5) * stride).astype(np.int64)
+    for segment in sorted(segments, key=lambda segment: (segment.start, -segment.end)):
+        label = number.get(str(segment.label))
+        if label is not None:
+            first, last = np.searchsorted(middles, [segment.start, segment.end])
+            found[first:last] = label
+    return found
+
+
+def runs(labels: Int[np.ndarray, "s"]) -> Iterator[tuple[int, int]]:
+    """Start and end of each run of equal labels."""
+    yield from pairwise([0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)])

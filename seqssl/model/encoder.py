@@ -45,6 +45,11 @@ class ContextEncoder(nn.Module):
         self.drop_probs = [stochastic_depth * layer / len(blocks) for layer in range(1, len(blocks) + 1)]
         self.checkpoint_activations = checkpoint_activations
 
+    def tap_every_layer(self) -> None:
+        """Add a tap `layerN` for each layer below the highest tap that has none."""
+        named = set(self.taps.values())
+        self.taps |= {f"layer{n}": n for n in range(1, max(named) + 1) if n not in named}
+
     def forward(
         self, x: Float[Tensor, "b s d"], frames: Frames, generator: Generator | None = None
     ) -> dict[str, Float[Tensor, "b s d"]]:

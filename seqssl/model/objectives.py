@@ -110,7 +110,9 @@ def count_distinct(codes: Int[Tensor, "n k g"], usable: Bool[Tensor, "n k"]) -> 
 class MaskedPredictionLoss(nn.Module):
     """Predict the codes of masked frames: one softmax per codebook (w2v-BERT, section 3.2).
 
-    The loss is the mean over codebooks, learned and given ones alike. Codes carry no gradient.
+    The loss is the mean over codebooks, learned and given ones alike. Codes carry no gradient; with `pulls`
+    they do, through the probabilities that they were drawn from: the quantizer then learns codes that are
+    easy to predict, and collapses (docs/results/collapse.md). It is there to be studied.
     `codebook_sizes` are given where codebooks differ in size; `codebook_size` is then the largest. With a
     `seen_weight`, visible frames (not masked) count too, each with that weight (HuBERT, 2106.07447, section
     II-B; w2v-BERT has none): so the output of the context encoder keeps what is at a frame.
@@ -131,8 +133,10 @@ class MaskedPredictionLoss(nn.Module):
         tap: str,
         weight: float = 1.0,
         seen_weight: float = 0.0,
+        pulls: bool = False,
     ) -> None:
         super().__init__()
+        self.pulls = pulls
         if seen_weight < 0:
             raise ValueError(f"seen_weight must be at least 0; got {seen_weight}")
         self.tap, self.weight, self.seen_weight = tap, weight, seen_weight
@@ -151,6 +155,11 @@ class MaskedPredictionLoss(nn.Module):
         logits = logits.flatten(0, 1)
         losses = F.cross_entropy(logits, targets.codes.flatten(), reduction="none")
         losses = losses.view(-1, self.num_codebooks)
+        if self.pulls and targets.probs is not None:
+            # Zero in the forward pass: only the gradient of the probabilities is added.
+            change = targets.probs - targets.probs.detach()
+            pull = -(change * logits.view_as(change).log_softmax(-1)).sum(-1)
+            losses = losses + pull
         with torch.no_grad():
             found = logits.argmax(-1).view(-1, self.num_codebooks)
             correct = (found == targets.codes).sum(0).float()

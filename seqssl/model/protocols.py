@@ -231,6 +231,15 @@ class Summarizes(Protocol):
         ...
 
 
+@runtime_checkable
+class FollowsUpdates(Protocol):
+    """What a task may offer beside `Task`: something to do after each optimizer update."""
+
+    def after_update(self) -> None:
+        """The weights have changed; the same on all ranks."""
+        ...
+
+
 @dataclass(frozen=True)
 class InputWiring:
     """What a part that reads raw inputs may ask for by position: a feature encoder, an input norm."""

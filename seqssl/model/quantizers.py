@@ -79,7 +79,7 @@ class GumbelProductQuantizer(nn.Module):
         codes = (logits if temperature is None else noisy).argmax(-1)
         vectors = StraightThroughLookup.apply(probs, self.codebook, codes)  # type: ignore[no-untyped-call]
         usage = clean.sum(0) / max(1, len(x))
-        return Quantized(vectors.flatten(1), codes, usage)
+        return Quantized(vectors.flatten(1), codes, usage, probs=probs)
 
 
 def gumbel_noise(like: Tensor, generator: Generator) -> Tensor:

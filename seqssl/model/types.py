@@ -38,7 +38,8 @@ class Batch:
     observed: Bool[Tensor, "b t *c"] | None = None  # False = missing, never a target; of the inputs' shape
     times: Float[Tensor, "b t"] | None = None  # seconds; None = regular
     codes: Int[Tensor, "b s g"] | None = None  # targets given from outside (HuBERT, DiscreteBERT); -1 = none
-    labels: tuple[object, ...] | None = None  # as the adapter gives them; "" and None = no label
+    # As the adapter gives them; "" and None = no label, a tuple = those of the rows that were joined.
+    labels: tuple[object, ...] | None = None
     segments: tuple[tuple[Segment, ...], ...] | None = None
     groups: Int[Tensor, "b"] | None = None  # number of the group among all of the run; -1 = no group
     keys: list[str] = field(default_factory=list)
@@ -92,6 +93,7 @@ class Quantized:
     codes: Int[Tensor, "n g"]  # g = 0 where there are vectors only
     usage: Float[Tensor, "l v"]  # of the learned codebooks: mean softmax of the clean logits
     identity_codes: Int[Tensor, "n i"] | None = None  # they tell a negative from the positive; None = codes
+    probs: Float[Tensor, "n g v"] | None = None  # from which learned codes were drawn, with their gradient
 
     @property
     def identity(self) -> Int[Tensor, "n i"]:
@@ -101,7 +103,8 @@ class Quantized:
     def at(self, places: Int[Tensor, "m"]) -> "Quantized":
         """The targets of some of the frames; `usage` stays that of all."""
         own = None if self.identity_codes is None else self.identity_codes[places]
-        return Quantized(self.vectors[places], self.codes[places], self.usage, own)
+        probs = None if self.probs is None else self.probs[places]
+        return Quantized(self.vectors[places], self.codes[places], self.usage, own, probs)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def write_report(run: Path, illustrations: Sequence[Illustration] = ()) -> Path:
         *map(logos, illustrations),
         *(curves(parts, name) for name, parts in parts_by_stream(records, meanings).items()),
         *map(codebooks, illustrations),
+        evaluations(run),
         in_order(health),
         configuration(config, source),
     ]
@@ -218,6 +219,14 @@ def logos(illustration: Illustration) -> str:
         "in bits. The shaded steps are the frame's own.</p>\n"
         f'<div class="card"><img alt="sequence logos" src="{picture}"></div>'
     )
+
+
+def evaluations(run: Path) -> str:
+    """What evaluations in the run's folder found; later ones are put in the same place."""
+    from seqssl.report import evaluated
+
+    found = evaluated.sections(run)
+    return "\n".join([evaluated.START, *([found] if found else []), evaluated.END])
 
 
 def _of(stream: str) -> str:

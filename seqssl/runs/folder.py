@@ -1,5 +1,6 @@
 """A run's folder: what is stored in it, and how a run is opened again."""
 
+import json
 import platform
 import subprocess
 import warnings
@@ -11,9 +12,10 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
 import seqssl
-from seqssl.assembly import Model, OpenStream, Stream, assemble, set_scaling, streams_of
+from seqssl.assembly import Model, OpenStream, Stream, assemble, build_task, set_scaling, streams_of
 from seqssl.config.compose import to_yaml
 from seqssl.config.schema import RunConfig
 from seqssl.config.tree import flatten, within_stream
@@ -23,9 +25,12 @@ from seqssl.data.lengths import length_of
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.frozen import Encoder
+from seqssl.finetuning.facts import Facts
+from seqssl.finetuning.supervised import Supervised
 from seqssl.planning.plan import load_recipe
 from seqssl.training import checkpoint
 
+FACTS = "facts.json"
 MAX_NAMED = 6  # weights that a sentence lists
 
 # What may differ when a run is taken up again: none of it changes the numbers that are still to come.
@@ -52,8 +57,11 @@ def load(
     spec = SampleSpec.restore(origin["spec"])
     model = assemble(config, streams)
     set_scaling(model.of(stream), origin.get("statistics"))
+    whole: nn.Module = model
+    if (folder / FACTS).exists():  # a task's head stands around the model, and its adapters in it
+        whole = build_task(config, model, (), read_facts(folder, spec)).model
     if weights != "random":
-        checkpoint.load_weights(model, find_checkpoint(Path(path).expanduser(), folder, weights))
+        checkpoint.load_weights(whole, find_checkpoint(Path(path).expanduser(), folder, weights))
     limit = length_of(chosen.config.data, "batch", spec) or 2**20
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,16 +79,55 @@ def stream_of(streams: Sequence[Stream], name: str) -> Stream:
     return found[name]
 
 
-def starting_weights(model: Model, run: str) -> list[str]:
+def write_facts(out: Path, facts: Facts) -> None:
+    """Write what a task knows of its labels, without which the run could not be opened again."""
+    write_atomic(out / FACTS, json.dumps(facts.found, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_facts(run: Path, spec: SampleSpec) -> Facts:
+    """What `write_facts` wrote; UserError where it is missing or damaged."""
+    try:
+        known = json.loads((run / FACTS).read_text(encoding="utf-8"))
+        if not isinstance(known, dict):
+            raise ValueError("it holds no facts")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run / FACTS} cannot be read ({error}): it says what the labels are.") from error
+    return Facts(spec, None, known)
+
+
+def load_task(path: str | Path, *, device: str = "auto", weights: str = "last") -> Supervised:
+    """The task of a fine-tuned run, with its weights; UserError for a run that is none."""
+    config, folder = find_run(path)
+    if not (folder / FACTS).exists():
+        raise UserError(
+            f"{folder} was not fine-tuned: `seqssl finetune run={folder} task=...` makes such a run."
+        )
+    (stream,) = streams_of(config)
+    origin = read_provenance(folder)
+    model = assemble(config, [stream])
+    set_scaling(model.of(""), origin.get("statistics"))
+    task = build_task(config, model, (), read_facts(folder, SampleSpec.restore(origin["spec"])))
+    assert isinstance(task, Supervised)
+    checkpoint.load_weights(task.model, find_checkpoint(Path(path).expanduser(), folder, weights))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    task.model.to(device).eval()
+    return task
+
+
+def starting_weights(model: Model, run: str, config: RunConfig | None = None) -> list[str]:
     """Take over the weights of another run that fit this model, and say which; UserError where none does.
 
     Weights fit by name and shape. What does not fit keeps its initial values: heads of other codebooks, a
     feature encoder of another kind of data.
     """
     path = Path(run).expanduser()
-    saved = find_checkpoint(path, find_run(path)[1], "last")
+    before, folder = find_run(path)
+    saved = find_checkpoint(path, folder, "last")
     own = checkpoint.weights_of(model)
     given = checkpoint.renamed(saved, own)
+    if config is not None and before.streams and not config.streams:
+        given = _of_stream(before, saved, config)
     fitting = {name: x for name, x in given.items() if name in own and own[name].shape == x.shape}
     if not fitting:
         raise UserError(f"init = {run}: none of its weights fits this model by name and shape.")
@@ -98,6 +145,20 @@ def starting_weights(model: Model, run: str) -> list[str]:
             shown = ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
             lines.append(f"init: {len(names)} {words}: {shown}")
     return lines
+
+
+def _of_stream(joint: RunConfig, saved: checkpoint.Checkpoint, config: RunConfig) -> dict[str, torch.Tensor]:
+    """The weights of the stream of a joint run that reads what this run reads; UserError where none does."""
+    streams = streams_of(joint)
+    fitting = [stream for stream in streams if stream.config.modality == config.modality]
+    if len(fitting) != 1:
+        raise UserError(
+            f"init: {len(fitting)} streams of that joint run ({', '.join(s.name for s in streams)}) read "
+            "what this run reads, with the same settings of the modality; it takes exactly one."
+        )
+    model = assemble(joint, streams)
+    checkpoint.load_weights(model, saved)
+    return checkpoint.weights_of(model.of(fitting[0].name))
 
 
 def check_contract(spec: SampleSpec, run: Path, stream: str) -> None:

@@ -4,9 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 
 from seqssl.assembly import OpenStream, Stream, groups_of
+from seqssl.config.schema import FinetuneConfig
 from seqssl.data.batching import BatchLoader
 from seqssl.data.files import Progress
 from seqssl.data.lengths import lengths_of
@@ -15,6 +17,8 @@ from seqssl.data.prepare import open_or_prepare
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.markov import markov_bits
+from seqssl.finetuning.facts import Labelled, name_in_group
+from seqssl.finetuning.supervised import Supervised
 from seqssl.model.types import Batch
 from seqssl.training.parallel import Parallel
 
@@ -35,6 +39,31 @@ def opened(stream: Stream, parallel: Parallel, device: torch.device, progress: P
                 f"{corpus.folder}/rejected.jsonl."
             )
     return OpenStream(stream.name, config, adapter, stream.weight, corpus=corpus)
+
+
+def labelled(stream: OpenStream, tuning: FinetuneConfig) -> OpenStream:
+    """The stream with its labels taken from where the settings say."""
+    if tuning.labels_from == "labels":
+        return stream
+    return replace(
+        stream, corpus=stream.corpus.relabelled([name_in_group(key) for key in stream.corpus.keys])
+    )
+
+
+def chosen_rows(task: Supervised, stream: OpenStream) -> OpenStream:
+    """The stream with those rows, or parts of rows, that a task has labels for; UserError for none."""
+    corpus = stream.corpus
+    chosen = task.choose(Labelled(corpus, stream.adapter))
+    before = {str(split) for split in corpus.splits} - {""}
+    corpus = corpus.assigned(np.where(chosen, corpus.splits, ""))
+    for split in sorted(before):
+        if not len(corpus.rows(split)):
+            raise UserError(
+                f"none of the rows of the split {split!r} has a label of the task: see task.labels, "
+                "data.valid_share and data.valid_groups."
+            )
+    parts = task.parts(Labelled(corpus, stream.adapter))
+    return replace(stream, corpus=parts.corpus, adapter=parts.adapter)
 
 
 def loader(stream: OpenStream, split: str, seed: int, groups: Sequence[str] | None = None) -> BatchLoader:

@@ -23,14 +23,23 @@ from seqssl.config.schema import RunConfig, TrainConfig
 from seqssl.data.files import Progress, silent
 from seqssl.doctor import Monitor
 from seqssl.errors import HealthHalt, UserError
+from seqssl.finetuning.supervised import Supervised
 from seqssl.model.protocols import Task
 from seqssl.planning import hardware
 from seqssl.planning.cost import Cost, cost_of
 from seqssl.report.illustration import illustrate
 from seqssl.report.page import write_report
 from seqssl.report.types import Illustration
-from seqssl.runs.folder import alone, check_same_run, starting_weights, write_config
-from seqssl.runs.streams import describe, held_out, opened, references, training_batches
+from seqssl.runs.folder import alone, check_same_run, starting_weights, write_config, write_facts
+from seqssl.runs.streams import (
+    chosen_rows,
+    describe,
+    held_out,
+    labelled,
+    opened,
+    references,
+    training_batches,
+)
 from seqssl.training import parallel as strategies
 from seqssl.training.catalogue import Catalogue, Catalogues, Explains
 from seqssl.training.loop import Settings, Trainer, Units
@@ -57,7 +66,8 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
     began = time.monotonic()
     device = resolve_device(config.train)
     kinds = streams_of(config)
-    parallel = strategies.start(device, some_unused=len(kinds) > 1)
+    # What is frozen for a while, or not read by the task, gets no gradient.
+    parallel = strategies.start(device, some_unused=len(kinds) > 1 or config.task["target"] != "pretrain")
     if device.type == "cuda":
         device = torch.device("cuda", parallel.local_rank)
     say = say if parallel.is_first else lambda text: None
@@ -68,10 +78,19 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
         streams = [opened(stream, parallel, device, progress) for stream in kinds]
         check_same_run(config, out, streams)
         parallel.first(lambda: stack.enter_context(alone(out)), device)
-        parallel.first(lambda: write_config(config, out, streams), device)
         for text in prepare_model(model, config, streams, out):
             say(text)
+        all_rows, streams = streams, [labelled(stream, config.finetune) for stream in streams]
         task = build_task(config, model, streams)
+        if isinstance(task, Supervised):
+            streams = [chosen_rows(task, streams[0])]
+            for text in task.notes:
+                say(f"task: {text}")
+        # Not before the task has accepted its labels: a folder with a configuration is a run that has begun.
+        parallel.first(lambda: write_config(config, out, all_rows), device)
+        if isinstance(task, Supervised):
+            facts = task.facts
+            parallel.first(lambda: write_facts(out, facts), device)
         task.model.to(device)
         precision = resolve_precision(config.train, device)
         cost = cost_of(config, kinds) if isinstance(task, PretrainTask) else None
@@ -98,7 +117,7 @@ def prepare_model(model: Model, config: RunConfig, streams: Sequence[OpenStream]
             block.compile(dynamic=True)
     if config.init is None or (out / "checkpoints").exists():
         return []
-    return starting_weights(model, config.init)
+    return starting_weights(model, config.init, config)
 
 
 def trainer_of(
@@ -110,6 +129,8 @@ def trainer_of(
     parallel: Parallel,
     precision: torch.dtype,
     units: Units,
+    *,
+    quiet: bool = False,
 ) -> Trainer:
     """The loop, with what it needs of the configuration and the data."""
     seed, train = config.seed, config.train
@@ -131,6 +152,7 @@ def trainer_of(
         references=references(streams) if parallel.is_first else {},
         catalogues=meanings,
         observe=Monitor(train.num_updates, meanings).observe,
+        quiet=quiet,
     )
 
 

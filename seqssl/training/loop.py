@@ -1,27 +1,25 @@
 """The one training loop."""
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from seqssl.config.schema import OptimConfig, TemperatureConfig, TrainConfig
-from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted
-from seqssl.model.protocols import Summarizes, Task
+from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted, UserError
+from seqssl.model.protocols import FollowsUpdates, Summarizes, Task
 from seqssl.model.types import Batch, Draws, Plan
 from seqssl.training import checkpoint, optim
 from seqssl.training.catalogue import Catalogues, write
 from seqssl.training.log import MetricsLog, Value
 from seqssl.training.parallel import Alone, Parallel
 from seqssl.training.progress import Reporter, describe
+from seqssl.training.signals import interruptible
 from seqssl.training.tally import Tally
 from seqssl.training.tasks import StepModule
 from seqssl.training.trackers import start
@@ -79,6 +77,7 @@ class Trainer:
     references: Mapping[str, float] = field(default_factory=dict)  # figures of the held-out data alone
     catalogues: Catalogues = field(default_factory=dict)  # what the metrics of each kind of data mean
     observe: Callable[[Mapping[str, Value]], Sequence[object]] = lambda record: ()
+    quiet: bool = False  # whether nothing is shown
 
     def fit(self) -> dict[str, float]:
         """Train until `train.num_updates` are done, from what the run folder holds; the held-out metrics."""
@@ -94,7 +93,9 @@ class Trainer:
             self.log = MetricsLog(self.run, resume_at=self.update, trackers=told)
         if self.parallel.is_first and self.catalogues:
             write(self.run, self.catalogues)
-        self.reporter = Reporter(train.num_updates, self.update, quiet=not self.parallel.is_first)
+        self.reporter = Reporter(
+            train.num_updates, self.update, quiet=self.quiet or not self.parallel.is_first
+        )
         for record in self.log.kept if self.log else []:
             self.observe(record)  # the health rules remember what came before
         for text in problems:
@@ -147,6 +148,8 @@ class Trainer:
         optim.clip_gradients(task.model.parameters(), norm, settings.optim.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if isinstance(task, FollowsUpdates):
+            task.after_update()
         self.tally.add_update(norm)
         self.recent.append((self.update, norm, [key for batch in batches for key in batch.keys]))
         self.update += 1
@@ -217,21 +220,32 @@ class Trainer:
         return figures
 
     def evaluate(self) -> dict[str, float]:
-        """Held-out metrics; keeps the weights with the lowest held-out loss as `best`."""
+        """Held-out metrics; keeps the weights that are best by `train.keep_best` as `best`."""
         began = time.monotonic()
         metrics = self.evaluate_quietly()
         # The first rank decides alone, and tells all: gathering the weights takes every rank.
-        loss = metrics.get("loss", math.inf) if self.parallel.is_first else math.inf
-        if self.parallel.any(loss < self.best, self.device):
+        cost = self.cost_of(metrics) if self.parallel.is_first else math.inf
+        if self.parallel.any(cost < self.best, self.device):
             weights, _ = self.parallel.gather_state(self.task.model)
             if self.parallel.is_first:
-                self.best = loss
+                self.best = cost
                 checkpoint.save(self.checkpoints / "best", weights, None, self.state(Tally()))
         if self.parallel.is_first:
             self.record("valid", metrics)
         self.parallel.barrier()
         self.interval_started += time.monotonic() - began  # no part of the throughput
         return metrics
+
+    def cost_of(self, metrics: Mapping[str, float]) -> float:
+        """The figure by which weights are kept as best: the lower, the better."""
+        direction, _, name = self.settings.train.keep_best.partition(":")
+        if name not in metrics and name != "loss":
+            raise UserError(
+                f"train.keep_best = {direction}:{name}: there is no such held-out metric; there is "
+                f"{', '.join(sorted(metrics))}."
+            )
+        value = metrics.get(name, math.inf)
+        return -value if direction == "max" and name in metrics else value
 
     def evaluate_quietly(self) -> dict[str, float]:
         """Held-out metrics, without a record; {} on ranks that take no part."""
@@ -325,23 +339,3 @@ class Trainer:
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """A context for matrix products in `precision`; float32 changes nothing."""
     return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGINT or SIGTERM into a flag; a second one acts at once."""
-    received: list[int] = []
-    numbers = (int(signal.SIGINT), int(signal.SIGTERM))
-    previous = {number: signal.getsignal(number) for number in numbers}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])
-
-    for number in numbers:
-        signal.signal(number, note)
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

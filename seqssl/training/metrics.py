@@ -69,6 +69,38 @@ _CHAIN = (
     Baseline("symbols/markov_bits", "best Markov chain", "Markov"),
 )
 _USE, _SPREAD, _HIDDEN = "Unused entries, most used entry", "Variation over frames", "Masked, padding"
+_TOLD, _CODES = "Frames told apart", "Labels that codes tell"
+_PLACES: tuple[Place, ...] = ("line", "table")
+_PROBES = (
+    Metric(
+        name="probe/accuracy_*", words="frames told apart", short="frames", unit="share", panel=_TOLD,
+        places=_PLACES,
+    ),
+    Metric(
+        name="probe/nearest_*", words="frames told by their neighbors", short="neighbors", unit="share",
+        panel=_TOLD, places=_PLACES,
+    ),
+    Metric(
+        name="probe/rank_*", words="effective rank of frames", short="rank", unit="count",
+        panel="Effective rank of frames", places=_PLACES,
+    ),
+    Metric(
+        name="probe/pnmi_*", words="labels that codes tell (PNMI)", short="PNMI", unit="share", panel=_CODES,
+        places=_PLACES,
+    ),
+    Metric(
+        name="probe/purity_*", words="purity of codes", short="purity", unit="share", panel=_CODES,
+        places=_PLACES,
+    ),
+    Metric(
+        name="probe/abx_within_*", words="ABX error within groups", short="ABX", unit="share",
+        panel="ABX error", places=_PLACES,
+    ),
+    Metric(
+        name="probe/abx_across_*", words="ABX error across groups", short="ABX across", unit="share",
+        panel="ABX error", places=_PLACES,
+    ),
+)  # fmt: skip
 BUILT_IN = (
     *(
         Metric(
@@ -91,6 +123,7 @@ BUILT_IN = (
     ),
     Metric(name="codes/dead_*", words="unused entries", unit="share", panel=_USE, places=("table",)),
     Metric(name="codes/top1_*", words="share of the most used entry", unit="share", panel=_USE),
+    *_PROBES,
     Metric(name="features/std", words="feature encoder", rule="variance", panel=_SPREAD, is_log=True),
     Metric(name="context/std", words="context encoder", rule="variance", panel=_SPREAD, is_log=True),
     Metric(name="grad_norm", words="gradient norm", rule="stability", panel="Gradient norm", is_log=True),

@@ -11,16 +11,28 @@ from seqssl.model.protocols import HasWords, Summarizes, Task
 from seqssl.model.types import Batch, Draws, Output, Plan, Stat
 from seqssl.training.catalogue import stats_of
 from seqssl.training.codes import code_summary
+from seqssl.training.probing import Probe, probe
 from seqssl.training.tally import Tally
 
 HELD_OUT = 2**31  # stands for the update in seeds of evaluation; no update has this number
 
 
 class PretrainTask:
-    """Masked pre-training of a model, of one stream or several."""
+    """Masked pre-training of a model, of one stream or several.
 
-    def __init__(self, model: PretrainingModel | JointModel, seed: int = 0) -> None:
-        self.model, self.seed = model, seed
+    `probes`: what is measured of the frames at each evaluation, beside the losses; `labels`: shell patterns
+    of the labels that they tell apart. See `seqssl.training.probing`.
+    """
+
+    def __init__(
+        self,
+        model: PretrainingModel | JointModel,
+        seed: int = 0,
+        *,
+        probes: tuple[Probe, ...] = (),
+        labels: str = "*",
+    ) -> None:
+        self.model, self.seed, self.probes, self.labels = model, seed, probes, labels
 
     def plan(self, batch: Batch, draws: Draws) -> Plan:
         """The masked frames of a batch that is still on the CPU, and the counts of all terms."""
@@ -35,7 +47,15 @@ class PretrainTask:
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Metrics over all batches, without noise, with the same masks and negatives every time."""
-        return held_out_metrics(self, batches, seed=self.seed)
+        if not self.probes:
+            return held_out_metrics(self, batches, seed=self.seed)
+        kept = list(batches)
+        metrics = held_out_metrics(self, kept, seed=self.seed)
+        for stream in sorted({batch.stream for batch in kept}):
+            own = [batch for batch in kept if batch.stream == stream]
+            found = probe(self.model.of(stream), own, self.probes, self.labels)
+            metrics |= {f"{stream}/{name}" if stream else name: value for name, value in found.items()}
+        return metrics
 
     def summarize(self, sums: dict[str, Tensor], stream: str) -> dict[str, float]:
         """How codes are used and predicted, from the counts of chosen codes."""

@@ -71,8 +71,8 @@ def test_joined_parts_follow_one_another(parts: list[Sample]) -> None:
     for name in ("values", "observed", "codes"):
         assert np.array_equal(getattr(whole, name), np.concatenate([getattr(part, name) for part in parts]))
     assert painted(whole) == [labels for part in parts for labels in painted(part)]
-    labels = {part.label for part in parts}
-    assert whole.label == (labels.pop() if len(labels) == 1 else None)
+    labels = [part.label for part in parts]
+    assert whole.label == (labels[0] if len({*labels}) == 1 else tuple(labels))
     assert (np.diff(whole.times) > 0).all()
 
 

@@ -1,0 +1,47 @@
+"""Open reading frames by rule: stretches of codons without a stop, on either strand."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Int
+
+from seqssl import Segment
+
+STOPS = ((3, 0, 0), (3, 0, 2), (3, 2, 0))  # TAA, TAG, TGA as ids A C G T
+START = (0, 3, 2)  # ATG
+FORWARD, REVERSE = "forward", "reverse"
+
+
+def open_frames(ids: Int[np.ndarray, "t"], least: int) -> list[Segment]:
+    """The open reading frames of at least `least` bases, in order of their start; they may overlap.
+
+    One begins at the first ATG behind a stop, or at the first codon of the row, and ends with a stop, or with
+    the last codon of the row: a row is a window, which genes cross. On the other strand the same holds for
+    the reverse complement. `ids` are 0 to 3 for A C G T; anything else ends a frame.
+    """
+    found = [Segment(start, end, FORWARD) for start, end in _frames(ids)]
+    size, other = len(ids), np.where(ids < 4, 3 - ids, 4)[::-1]
+    found += [Segment(size - end, size - start, REVERSE) for start, end in _frames(other)]
+    kept = [segment for segment in found if segment.end - segment.start >= least]
+    return sorted(kept, key=lambda segment: (segment.start, segment.end))
+
+
+def _frames(ids: Int[np.ndarray, "t"]) -> Iterator[tuple[int, int]]:
+    """Start and end of each open frame of one strand, in all three phases."""
+    for phase in range(3):
+        codons = ids[phase : phase + (len(ids) - phase) // 3 * 3].reshape(-1, 3)
+        is_stop = np.zeros(len(codons), bool)
+        for stop in STOPS:
+            is_stop |= (codons == stop).all(1)
+        broken = (codons > 3).any(1)
+        is_start = (codons == START).all(1)
+        begin: int | None = 0
+        for place in np.flatnonzero(is_stop | broken | is_start).tolist():
+            if is_start[place]:
+                begin = place if begin is None else begin
+                continue
+            if begin is not None and place > begin:
+                yield phase + 3 * begin, phase + 3 * (place + int(is_stop[place]))
+            begin = None
+        if begin is not None and begin < len(codons):
+            yield phase + 3 * begin, phase + 3 * len(codons)

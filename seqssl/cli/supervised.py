@@ -1,0 +1,126 @@
+"""What the commands about labels do: `finetune`, `predict`, `evaluate`, `study`."""
+
+import os
+import time
+from pathlib import Path
+
+from seqssl.cli.commands import Arguments, existing, modality_settings
+from seqssl.cli.terminal import show, show_progress
+from seqssl.errors import UserError
+
+
+def finetune(arguments: Arguments) -> None:
+    """Tune an encoder for a task, or go on with it."""
+    from seqssl.cli.tables import run_tables
+    from seqssl.runs.finetune import configuration
+    from seqssl.runs.train import train
+
+    config = configuration(
+        existing(arguments["run"]),
+        arguments["task"],
+        *arguments.overrides,
+        data=arguments["data"],
+        init=arguments["init"],
+        out=arguments["out"],
+        stream=arguments["stream"],
+    )
+    with show_progress() as progress:
+        run = train(config, progress=progress)
+    if os.environ.get("RANK", "0") == "0":
+        show(run_tables(run.out, run.metrics, run.report, run.seconds))
+
+
+def predict(arguments: Arguments) -> None:
+    """Write what a tuned run says of data."""
+    from seqssl.runs.predict import check_out, write_predictions
+    from seqssl.runs.predict import predict as predictions
+    from seqssl.runs.sources import open_source
+
+    run, out = existing(arguments["run"]), Path(arguments["out"]).expanduser()
+    check_out(out)
+    from seqssl.runs.folder import load_task
+
+    task = load_task(run, weights=arguments["weights"])
+    with show_progress() as progress:
+        corpus, adapter = open_source(
+            run, arguments["source"], settings=modality_settings(arguments), progress=progress
+        )
+        rows = predictions(task, corpus, adapter, progress=progress)
+    write_predictions(rows, out)
+    print(f"{out}: {len(rows)} rows with {', '.join([*rows[0]][2:])}")
+    if corpus.manifest.num_rejected:
+        print(f"rejected: {corpus.manifest.num_rejected} (see {corpus.folder}/rejected.jsonl)")
+
+
+def evaluate(arguments: Arguments) -> None:
+    """Measure what an encoder is worth."""
+    from seqssl.ruler.evaluate import evaluate as measure
+    from seqssl.ruler.plan import Request
+    from seqssl.ruler.table import markdown
+
+    request = Request(
+        fractions=numbers("fractions", arguments["fractions"]),
+        seeds=arguments["seeds"],
+        folds=arguments["folds"],
+        rows=[name.strip() for name in arguments["rows"].split(",")],
+        metric=arguments["metric"],
+        rates=numbers("lrs", arguments["lrs"]),
+        jobs=arguments["jobs"],
+    )
+    with show_progress() as progress:
+        values = measure(
+            existing(arguments["run"]),
+            arguments["task"],
+            *arguments.overrides,
+            request=request,
+            data=arguments["data"],
+            out=arguments["out"],
+            stream=arguments["stream"],
+            progress=progress,
+        )
+    print(f"\n{markdown(values)}\n{values['worth']['sentence']}")
+    print(f"every figure, and pictures: {values['folder']}/report.html, evaluation.json, evaluation.md")
+
+
+def numbers(name: str, text: str) -> list[float]:
+    """The numbers of `[a, b]`, or of one number; UserError for anything else."""
+    try:
+        return [float(part) for part in text.strip().removeprefix("[").removesuffix("]").split(",")]
+    except ValueError as error:
+        raise UserError(f"{name} = {text}: expected numbers, such as [0.1,1].") from error
+
+
+def study(arguments: Arguments) -> None:
+    """Run a study, and write what it found."""
+    from seqssl.data.files import write_atomic
+    from seqssl.ruler.executor import hardware
+    from seqssl.runs.folder import git_commit
+
+    name = arguments["name"]
+    if name not in ("collapse", "ablation", "transfer"):
+        raise UserError(f"study: there is no study {name!r}; expected collapse, ablation or transfer.")
+    out = Path(arguments["out"] or f"studies/{name}").expanduser()
+    out.mkdir(parents=True, exist_ok=True)
+    settings = {key: arguments[key] for key in ("updates", "seeds", "jobs") if arguments[key] is not None}
+    began = time.monotonic()
+    if name == "collapse":
+        from seqssl.studies.collapse import collapse
+
+        found = collapse(out, **settings)
+    elif name == "ablation":
+        from seqssl.studies.ablation import ablation
+
+        recipe, task = [arguments["recipe"], "size=tiny"], arguments["task"].split(",")
+        found = ablation(out, recipe=recipe, task=task, **settings)
+    else:
+        from seqssl.studies.transfer import TASKS, transfer
+
+        recipes = arguments["recipes"].split(",")
+        unknown = [recipe for recipe in recipes if recipe not in TASKS]
+        if unknown or len(recipes) < 2:
+            raise UserError(f"recipes = {arguments['recipes']}: expected two or more of {', '.join(TASKS)}.")
+        found = transfer(out, recipes=recipes, **settings)
+    minutes = (time.monotonic() - began) / 60
+    about = f"{hardware()}, {time.strftime('%Y-%m-%d')}, commit {git_commit() or '-'}, {minutes:.1f} min."
+    write_atomic(out / "report.md", f"{found}\n{about}\n")
+    print(f"\n{found}\n{about}\nwritten: {out / 'report.md'}")

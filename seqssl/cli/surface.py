@@ -1,0 +1,233 @@
+"""The whole surface of the command line: every command with its keys."""
+
+from dataclasses import dataclass
+
+Typed = str | int | float | None  # the value of a key
+
+
+@dataclass(frozen=True)
+class Key:
+    """One argument of a command."""
+
+    name: str
+    help: str
+    default: Typed = None
+    required: bool = False
+    convert: type = str
+    override: bool = False  # a setting of the recipe, listed because it is the one most asked for
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command; its function has the same name."""
+
+    name: str
+    help: str
+    example: str  # {recipe} and {modality} stand for one that is installed
+    words: tuple[Key, ...] = ()  # given by position
+    keys: tuple[Key, ...] = ()
+    flags: tuple[Key, ...] = ()
+    overrides: str = ""  # which further keys it takes: "" none, "recipe" all settings, "modality" modality.*
+    module: str = "commands"  # of seqssl.cli, where its function is
+
+
+TASKS = ("classify", "regress", "tag", "forecast", "impute", "ctc", "transducer")
+RECIPE = Key("recipe", "a recipe's name, its YAML file, or a run's folder", required=True)
+RUN = Key("run", "a run's folder", required=True)
+MODALITY = Key("modality", "an adapter's name, or pkg.mod:Class", required=True)
+TAP = Key("tap", "the stage to read: a tap of the encoder, or features; else the highest tap", "")
+WEIGHTS = Key("weights", "last, best or random", "last")
+STREAM = Key("stream", "which kind of data, for a joint run", "")
+SIZE = Key("size", "a size of the recipe, or auto", "auto", override=True)
+DATA = Key("data", "prepared folder, raw folder or Parquet file; else the demo corpus", override=True)
+
+COMMANDS = (
+    Command(
+        "train",
+        "pre-train; goes on where it stopped when `out` holds a run",
+        "seqssl train recipe={recipe} size=tiny train.num_updates=200 out=runs/first",
+        keys=(
+            Key("recipe", f"{RECIPE.help}; not needed when `out` holds a run"),
+            SIZE,
+            DATA,
+            Key(
+                "out",
+                "the run's folder",
+                "runs/RECIPE-SIZE, with the data's name if it is yours",
+                override=True,
+            ),
+        ),
+        overrides="recipe",
+    ),
+    Command(
+        "prepare",
+        "raw files to Parquet shards with manifest and hashes; what is unusable goes to rejected.jsonl",
+        "seqssl prepare modality={modality} source=my_files out=my_corpus",
+        keys=(
+            MODALITY,
+            Key("source", "a folder or file of raw data", required=True),
+            Key("out", "the folder to write", required=True),
+            Key("split_by", "what is held out as a whole: group or record", "group"),
+            Key("valid_share", "share that is held out", 0.1, convert=float),
+            Key("valid_groups", "groups to hold out instead, by name: a,b"),
+            Key("seed", "of the split", 0, convert=int),
+            Key("workers", "reading processes; all cores if not given", convert=int),
+        ),
+        overrides="modality",
+    ),
+    Command(
+        "data",
+        "list the public demo corpora, or get one into the cache, verified by checksum",
+        "seqssl data list",
+        words=(Key("action", "list or get", "list"), Key("name", "the corpus to get")),
+    ),
+    Command(
+        "embed",
+        "frozen features of raw or prepared data",
+        "seqssl embed run=runs/first source=my_files out=features.parquet",
+        keys=(
+            RUN,
+            Key("source", "a folder or file of data", required=True),
+            Key("out", "the Parquet file to write", required=True),
+            Key("pool", "mean: a vector per row; none: a vector per frame", "mean"),
+            TAP,
+            WEIGHTS,
+            STREAM,
+        ),
+        overrides="modality",
+    ),
+    Command(
+        "finetune",
+        "tune a run's encoder for a task with labels; goes on where it stopped",
+        "seqssl finetune run=runs/first task=classify task.labels='digits/*' out=runs/digits",
+        keys=(
+            RUN,
+            Key("task", f"{', '.join(TASKS)}, or pkg.mod:Class", required=True),
+            Key("data", "labelled data, or a demo corpus by name; else what the run was trained on"),
+            Key("init", "pretrained: the run's weights; scratch: drawn anew", "pretrained"),
+            Key("out", "the folder of the tuned run; else RUN-TASK-INIT"),
+            STREAM,
+        ),
+        overrides="recipe",
+        module="supervised",
+    ),
+    Command(
+        "predict",
+        "what a tuned run says of data: labels and scores, segments, forecasts or text",
+        "seqssl predict run=runs/digits source=my_files out=said.csv",
+        keys=(
+            Key("run", "the folder of a tuned run", required=True),
+            Key("source", "a folder or file of data, or a demo corpus by name", required=True),
+            Key("out", "the file to write: .csv, .jsonl or .parquet", required=True),
+            WEIGHTS,
+        ),
+        overrides="modality",
+        module="supervised",
+    ),
+    Command(
+        "evaluate",
+        "is the pre-trained encoder worth it: beside scratch, random weights and a classical method",
+        "seqssl evaluate run=runs/first task=classify task.labels='digits/*' fractions=[0.1,1]",
+        keys=(
+            RUN,
+            Key("task", f"{', '.join(TASKS)}", required=True),
+            Key("data", "labelled data, or a demo corpus by name; else what the run was trained on"),
+            Key("fractions", "shares of the labels to learn from", "[0.01,0.1,1]"),
+            Key("seeds", "how often everything is repeated", 3, convert=int),
+            Key(
+                "folds",
+                "who is tested: rotate (other groups for each seed), leave_one_out, split, or a number",
+                "rotate",
+            ),
+            Key("rows", "what is compared", "classical,random,scratch,frozen,pretrained"),
+            Key("metric", "what decides; else the task's first metric", ""),
+            Key("lrs", "learning rates to choose from, for each row", "[0.0002,0.001,0.005]"),
+            Key("jobs", "cells at once; 0: one for each core, or one on a GPU", 0, convert=int),
+            Key("out", "the folder to write; else RUN/evaluation-TASK"),
+            STREAM,
+        ),
+        overrides="recipe",
+        module="supervised",
+    ),
+    Command(
+        "study",
+        "a claim of the field put to the test: collapse, ablation or transfer; goes on where it stopped",
+        "seqssl study collapse out=studies/collapse",
+        words=(Key("name", "collapse, ablation or transfer", required=True),),
+        keys=(
+            Key("out", "the folder to write; else studies/NAME"),
+            Key("recipe", "ablation: the recipe to vary", "wearables_w2vbert"),
+            Key("task", "ablation: what it is judged by", "classify"),
+            Key(
+                "recipes",
+                "transfer: the recipes of the matrix",
+                "wearables_w2vbert,music_w2vbert,dna_w2vbert",
+            ),
+            Key("updates", "of pre-training, for each run; else what fits the study's time", convert=int),
+            Key("seeds", "of each variant; else 3, for transfer 2", convert=int),
+            Key("jobs", "runs at once; 0: one for each core", 0, convert=int),
+        ),
+        module="supervised",
+    ),
+    Command(
+        "probe",
+        "linear probe of frozen features, beside random weights and other baselines",
+        "seqssl probe run=runs/first labels='digits/*,letters/*'",
+        keys=(
+            RUN,
+            Key("source", "labelled data, or a demo corpus by name; else what the run was trained on"),
+            Key("unheard", "more of it, from groups that the run was not trained on"),
+            Key("labels", "labels to tell apart: patterns, each a task of its own (forecast: channels)", "*"),
+            Key("task", "labels, frames (one by one, at every layer), or forecast (of numbers)", "labels"),
+            Key("max_rows", "embed at most so many rows; all if not given", convert=int),
+            Key("horizon", "forecast: steps ahead", 24, convert=int),
+            Key("lookback", "forecast: steps that are given", 168, convert=int),
+            Key("season", "forecast: steps after which the seasonal-naive baseline repeats", 24, convert=int),
+            TAP,
+            WEIGHTS,
+            STREAM,
+        ),
+        overrides="modality",
+    ),
+    Command(
+        "info",
+        "a run or recipe: input contract, sizes, what is trained",
+        "seqssl info {recipe}",
+        words=(Key("subject", "a run's folder or a recipe", required=True),),
+        overrides="recipe",
+    ),
+    Command(
+        "plan",
+        "parameters, memory, FLOPs and time of a run, without building the weights",
+        "seqssl plan recipe={recipe} size=xl devices=64 device=h100",
+        keys=(
+            RECIPE,
+            SIZE,
+            Key("devices", "number of devices to plan for", 1, convert=int),
+            Key("device", "a GPU of the table in the docs"),
+        ),
+        overrides="recipe",
+    ),
+    Command(
+        "doctor",
+        "read a run's metrics: collapse, divergence, dead codes; says which key to change",
+        "seqssl doctor runs/first",
+        words=(RUN,),
+    ),
+    Command(
+        "check",
+        "the contract checks on an adapter, yours or a shipped one",
+        "seqssl check modality=my_pkg.my_adapter:MyAdapter source=my_files",
+        keys=(MODALITY, Key("source", "a folder or file of raw data", required=True)),
+        overrides="modality",
+    ),
+    Command(
+        "config",
+        "the resolved recipe",
+        "seqssl config recipe={recipe} size=tiny --origin",
+        keys=(RECIPE, SIZE, DATA),
+        flags=(Key("--origin", "say beside each value which file it came from"),),
+        overrides="recipe",
+    ),
+    Command("recipes", "what there is, with paper, sizes and expected result", "seqssl recipes"),
+)

@@ -1,0 +1,115 @@
+"""What a task has to know of its labelled data before it can be built."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import TypeVar, cast
+
+from seqssl.config.values import Value
+from seqssl.data.adapters import ModalityAdapter, Sample, SampleSpec
+from seqssl.data.shards import Corpus
+from seqssl.errors import UserError
+
+T = TypeVar("T")
+MAX_NAMED = 6  # things that a sentence lists
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Prepared rows with their labels."""
+
+    corpus: Corpus
+    adapter: ModalityAdapter
+
+    def labels(self, split: str = "") -> list[str]:
+        """The label of each row of a split, or of all."""
+        found = self.corpus.labels if not split else self.corpus.labels[self.corpus.rows(split)]
+        return [str(label) for label in found]
+
+    def samples(self) -> Iterator[tuple[str, Sample]]:
+        """Every row with its key, as the adapter gives it without augmentation."""
+        for number, key in enumerate(self.corpus.keys.tolist()):
+            yield key, self.adapter.load(self.corpus.row(number), None)
+
+
+class Facts:
+    """Facts about labelled data, each found when it is first asked for.
+
+    `known` holds those of an earlier time, under their names: a run stores them, so that it can be opened
+    again without its data. `data` None: nothing but `known` can be told.
+    """
+
+    def __init__(
+        self, spec: SampleSpec, data: Labelled | None, known: Mapping[str, Value] | None = None
+    ) -> None:
+        self.spec, self.data = spec, data
+        self.found: dict[str, Value] = dict(known or {})
+
+    def get(self, name: str, find: Callable[[Labelled], T]) -> T:
+        """The fact of this name, which `find` takes from the data; it must be plain JSON."""
+        if name not in self.found:
+            if self.data is None:
+                raise UserError(
+                    f"the run does not say {name}: its facts.json was written by another version."
+                )
+            self.found[name] = cast(Value, find(self.data))
+        return cast(T, self.found[name])
+
+
+def name_in_group(key: str) -> str:
+    """The path of a row below the folder of its group, without the ending; "" for a row without a folder."""
+    path = PurePosixPath(key)
+    return PurePosixPath(*path.parts[1:]).with_suffix("").as_posix() if len(path.parts) > 1 else ""
+
+
+def matches(label: str, patterns: str) -> bool:
+    """Whether a label is one of those that shell patterns, separated by commas, choose."""
+    return bool(label) and any(fnmatchcase(label, pattern.strip()) for pattern in patterns.split(","))
+
+
+def names_in(labels: Sequence[str], patterns: str, what: str = "labels", *, min_rows: int = 1) -> list[str]:
+    """The different labels that the patterns choose, sorted; UserError where they are of several tasks.
+
+    One with fewer rows than `min_rows` is left out.
+    """
+    counts = Counter(label for label in labels if matches(label, patterns))
+    if not counts:
+        known = ", ".join(sorted({label for label in labels if label})[:MAX_NAMED])
+        raise UserError(
+            f"task.labels = {patterns}: no row has such a label; "
+            + (
+                f"the {what} are {known}, ..."
+                if known
+                else f"the data has no {what} at all. finetune.labels_from=files takes names of files."
+            )
+        )
+    if patterns == "*":
+        refuse_several(counts, what)
+    names = sorted(label for label, number in counts.items() if number >= min_rows)
+    if not names:
+        raise UserError(f"task.min_rows = {min_rows}: no label has so many rows.")
+    return names
+
+
+def refuse_several(counts: Mapping[str, int], what: str) -> None:
+    """UserError where labels are named `task/value`, and there is more than one task."""
+    kinds: Counter[str] = Counter()
+    for label, number in counts.items():
+        kinds[label.partition("/")[0] if "/" in label else ""] += number
+    if len(kinds) > 1:
+        shown = [
+            f"{kind}/* ({number} rows)" if kind else f"without a kind ({number} rows)"
+            for kind, number in kinds.most_common(MAX_NAMED)
+        ]
+        first = next(kind for kind, _ in kinds.most_common() if kind)
+        raise UserError(
+            f"the {what} belong to several tasks: {', '.join(shown)}. Choose one: task.labels='{first}/*'."
+        )
+
+
+def common_prefix(patterns: str) -> str:
+    """What one pattern says before its `*`, if it names a kind of labels: "digits/" of "digits/*"."""
+    head, star, tail = patterns.partition("*")
+    return head if star and not tail and head.endswith("/") and "," not in patterns else ""

@@ -1,0 +1,289 @@
+"""Tasks about the series itself: what comes next, and what is missing."""
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from seqssl.config.schema import FinetuneConfig
+from seqssl.data.windows import Windowed, last_windows, windows_of
+from seqssl.errors import UserError
+from seqssl.finetuning.facts import Facts, Labelled
+from seqssl.finetuning.per_frame import FrameHead
+from seqssl.finetuning.scoring import ERRORS, Scored, sums_of_errors
+from seqssl.finetuning.supervised import Chosen, Supervised, keys_and_groups
+from seqssl.finetuning.tuned import cut
+from seqssl.model import alignment
+from seqssl.model.bounds import POSITIVE, Bound
+from seqssl.model.pretraining import PretrainingModel
+from seqssl.model.readouts import random_spans
+from seqssl.model.types import Batch, Draws, Features, Plan
+from seqssl.training.tasks import HELD_OUT
+
+Share = Annotated[float, Bound(above=0, below=1)]
+MIN_SCALE = 1e-4  # standard deviations of a channel over all training rows
+
+
+class FlatHead(nn.Module):
+    """All frames of a window, side by side, and a linear map (PatchTST, 2211.14730)."""
+
+    def __init__(self, dim: int, num_frames: int, size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim * num_frames, size)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Scores (b, size)."""
+        scores: Tensor = self.linear(x.flatten(1))
+        return scores
+
+
+class Series(Supervised):
+    """What forecasts and imputations share: the channels, and errors in standard deviations of each."""
+
+    metrics = ERRORS
+
+    def _channels(self, facts: Facts, patterns: str) -> None:
+        """Choose the channels, and take their scale from the training rows; UserError for none."""
+        spec = facts.spec
+        if spec.channels is None or spec.vocab_size is not None:
+            raise UserError("task=forecast and task=impute are for series of numbers with channels.")
+        names = spec.channel_names or tuple(str(number) for number in range(spec.channels))
+        chosen = [
+            c for c, name in enumerate(names)
+            if any(fnmatchcase(name, pattern.strip()) for pattern in patterns.split(","))
+        ]  # fmt: skip
+        if not chosen:
+            raise UserError(f"task.channels = {patterns}: no channel matches; there is {', '.join(names)}.")
+        self.names, self.channels = [names[c] for c in chosen], chosen
+
+        def statistics(data: Labelled) -> dict[str, list[float]]:
+            found = data.corpus.manifest.statistics
+            if found is None:
+                raise UserError(f"{data.corpus.folder} has no statistics of its channels: prepare it again.")
+            return found
+
+        known = facts.get("statistics", statistics)
+        self.mean = torch.tensor(known["mean"])[chosen]
+        self.std = torch.tensor(known["std"])[chosen].clamp(min=1e-6)
+
+    def scaled(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The chosen channels in standard deviations, and which values are there."""
+        device = batch.inputs.device
+        values = (batch.inputs[..., self.channels] - self.mean.to(device)) / self.std.to(device)
+        there = alignment.present(batch)[..., self.channels]
+        return values.masked_fill(~there, 0.0), there
+
+    def choose(self, data: Labelled) -> Chosen:
+        """All rows: the series is its own label."""
+        return np.ones(len(data.corpus), bool)
+
+    def _score(self, batch: Batch, said: list[Any], values: Tensor, counted: Tensor) -> list[Scored]:
+        wanted, known = values.cpu().double().numpy(), counted.cpu().numpy()
+        return [
+            Scored(key, group, wanted[n], guess, sums_of_errors(wanted[n], guess, known[n]))
+            for n, ((key, group), guess) in enumerate(zip(keys_and_groups(batch), said, strict=True))
+        ]
+
+
+class Forecast(Series):
+    """Tell the next `horizon` steps from `lookback` steps: squared error of values that are there.
+
+    The mean and the scale of what was given are taken off each channel and added back (RevIN, ICLR 2022). All
+    windows of held-out rows are scored, `every` steps apart; those of training rows are as far apart. Errors
+    are in standard deviations of a channel over the training rows.
+    """
+
+    term = "forecast"
+
+    def __init__(
+        self,
+        model: PretrainingModel,
+        facts: Facts,
+        tuning: FinetuneConfig,
+        seed: int,
+        *,
+        lookback: Annotated[int, POSITIVE] = 168,
+        horizon: Annotated[int, POSITIVE] = 24,
+        every: Annotated[int, POSITIVE] = 6,
+        channels: str = "*",
+    ) -> None:
+        self.lookback, self.horizon, self.every = lookback, horizon, every
+        self._channels(facts, channels)
+        num_frames = int(model.feature_encoder.output_lengths(torch.tensor([lookback])))
+        size = horizon * len(self.channels)
+        head = FlatHead(model.input_projection.out_features, num_frames, size)
+        super().__init__(model, facts, tuning, seed, head)
+
+    def parts(self, data: Labelled) -> Labelled:
+        """Every window of the rows; UserError where none is long enough in one of the splits."""
+        windows = windows_of(data.corpus, self.lookback + self.horizon, self.every)
+        for split in sorted({str(split) for split in data.corpus.splits} - {""}):
+            if not len(windows.rows(split)):
+                raise UserError(
+                    f"no row of the split {split!r} is {self.lookback} + {self.horizon} steps long: lower "
+                    "task.lookback or task.horizon."
+                )
+        return Labelled(windows, Windowed(data.adapter))  # type: ignore[arg-type]  # it has what loaders use
+
+    def parts_to_predict(self, data: Labelled) -> Labelled:
+        """The last look-back of each row."""
+        windows = last_windows(data.corpus, self.lookback)
+        if not len(windows):
+            raise UserError(f"no row is {self.lookback} steps long, which the forecast is made from.")
+        return Labelled(windows, Windowed(data.adapter))  # type: ignore[arg-type]  # it has what loaders use
+
+    def read(self, batch: Batch) -> Batch:
+        """The look-back alone."""
+        return cut(batch, self.lookback)
+
+    def outputs(self, frames: Features, batch: Batch) -> Tensor:
+        """Forecasts (b, horizon, c), in standard deviations of the training rows."""
+        mean, scale = self._instance(batch)
+        made: Tensor = self.model.head(frames.x, frames.valid).float()
+        return made.view(len(made), self.horizon, -1) * scale + mean
+
+    def _instance(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each channel over the look-back."""
+        values, there = self.scaled(batch)
+        values, there = values[:, : self.lookback], there[:, : self.lookback]
+        count = there.sum(1, keepdim=True).clamp(min=1)
+        mean = values.sum(1, keepdim=True) / count
+        variance = ((values - mean) * there).square().sum(1, keepdim=True) / count
+        return mean, variance.sqrt().clamp(min=MIN_SCALE)
+
+    def _future(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        values, there = self.scaled(batch)
+        return values[:, self.lookback :], there[:, self.lookback :]
+
+    def count(self, batch: Batch) -> int:
+        """The number of values to be told."""
+        return int(self._future(batch)[1].sum())
+
+    def loss(self, outputs: Tensor, frames: Features, batch: Batch) -> Tensor:
+        """Squared error over the values that are there."""
+        values, there = self._future(batch)
+        return ((outputs - values).square() * there).sum()
+
+    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> list[Any]:
+        """The forecast of each window (horizon, c)."""
+        return list(outputs.cpu().double().numpy())
+
+    def scored(self, batch: Batch, said: list[Any]) -> list[Scored]:
+        """Errors of each window."""
+        return self._score(batch, said, *self._future(batch))
+
+    def columns(self, batch: Batch, said: list[Any]) -> list[dict[str, Any]]:
+        """The forecast, a list of lists of the channels, in their own units."""
+        mean, std = self.mean.double().numpy(), self.std.double().numpy()
+        return [{"channels": self.names, "forecast": (guess * std + mean).tolist()} for guess in said]
+
+
+class Impute(Series):
+    """Tell values that were hidden: squared error over them.
+
+    `share` of the steps of a row is hidden in runs of `span`, all channels at once; the model sees them as
+    missing.
+    """
+
+    term = "impute"
+
+    def __init__(
+        self,
+        model: PretrainingModel,
+        facts: Facts,
+        tuning: FinetuneConfig,
+        seed: int,
+        *,
+        share: Share = 0.25,
+        span: Annotated[int, POSITIVE] = 8,
+        channels: str = "*",
+    ) -> None:
+        self.share, self.span = share, span
+        self._channels(facts, channels)
+        self.stride = alignment.tiles(model.feature_encoder)
+        if self.stride is None or "observed" not in model.extra_inputs:
+            raise UserError(
+                "task=impute needs a feature encoder that reads `observed` and whose frames do not overlap "
+                "(patch)."
+            )
+        self.round, self.hides = HELD_OUT, "spans"
+        head = FrameHead(model.input_projection.out_features, self.stride * len(self.channels))
+        super().__init__(model, facts, tuning, seed, head)
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The steps hidden in each row: others in each update, the same in every evaluation."""
+        size = batch.inputs.shape[1]
+        if self.hides == "nothing":
+            return torch.zeros(len(batch.keys), size, dtype=torch.bool, device=batch.inputs.device)
+        generators = [Draws((self.seed, self.round, crc32(key.encode()))).generator() for key in batch.keys]
+        lines = [
+            random_spans(length[None], size, share=self.share, span=self.span, generator=generator)[0]
+            for length, generator in zip(batch.lengths.cpu(), generators, strict=True)
+        ]
+        return torch.stack(lines).to(batch.inputs.device)
+
+    def plan(self, batch: Batch, draws: Draws) -> Plan:
+        """The number of values that this update hides."""
+        self.round = draws.seed[1]
+        return super().plan(batch, draws)
+
+    def forward(self, batch: Batch, update: int, generator: Generator | None) -> tuple[Tensor, Features]:
+        """Outputs and frames."""
+        self.round = update if generator is not None else HELD_OUT
+        return super().forward(batch, update, generator)
+
+    def parts_to_predict(self, data: Labelled) -> Labelled:
+        """All rows; nothing but what is missing is told."""
+        self.hides = "nothing"
+        return data
+
+    def read(self, batch: Batch) -> Batch:
+        """The batch with the hidden steps missing."""
+        steps = self.hidden(batch)[..., None]
+        return replace(
+            batch, inputs=batch.inputs.masked_fill(steps, 0), observed=alignment.present(batch) & ~steps
+        )
+
+    def _hidden_values(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        values, there = self.scaled(batch)
+        return values, there & self.hidden(batch)[..., None]
+
+    def outputs(self, frames: Features, batch: Batch) -> Tensor:
+        """Every step of every row (b, t, c), in standard deviations of the training rows."""
+        made: Tensor = self.model.head(frames.x, frames.valid).float()
+        steps = made.view(len(made), -1, len(self.channels))
+        return steps[:, : batch.inputs.shape[1]]
+
+    def count(self, batch: Batch) -> int:
+        """The number of hidden values."""
+        return int(self._hidden_values(batch)[1].sum())
+
+    def loss(self, outputs: Tensor, frames: Features, batch: Batch) -> Tensor:
+        """Squared error over the hidden values."""
+        values, counted = self._hidden_values(batch)
+        return ((outputs - values).square() * counted).sum()
+
+    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> list[Any]:
+        """All values of each row (t, c)."""
+        return list(outputs.cpu().double().numpy())
+
+    def scored(self, batch: Batch, said: list[Any]) -> list[Scored]:
+        """Errors at the hidden values."""
+        return self._score(batch, said, *self._hidden_values(batch))
+
+    def columns(self, batch: Batch, said: list[Any]) -> list[dict[str, Any]]:
+        """The series with what is missing filled in, in the channels' own units."""
+        values, there = self.scaled(batch)
+        mean, std = self.mean.double().numpy(), self.std.double().numpy()
+        rows = []
+        for n, (guess, length) in enumerate(zip(said, batch.lengths.tolist(), strict=True)):
+            known = there[n, :length].cpu().numpy()
+            filled = np.where(known, values[n, :length].cpu().double().numpy(), guess[:length])
+            rows.append({"channels": self.names, "filled": (filled * std + mean).tolist()})
+        return rows

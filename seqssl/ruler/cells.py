@@ -1,0 +1,173 @@
+"""One cell of the table: one row at one label fraction, seed and fold, trained and tested."""
+
+import hashlib
+import json
+import shutil
+import time
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqssl.assembly import OpenStream, assemble, build_task, set_scaling, streams_of
+from seqssl.config.schema import RunConfig
+from seqssl.config.values import Value
+from seqssl.data.adapters import ModalityAdapter
+from seqssl.data.files import unlinked
+from seqssl.data.shards import Corpus
+from seqssl.data.windows import WindowedCorpus
+from seqssl.errors import UserError
+from seqssl.finetuning.facts import Facts, Labelled
+from seqssl.finetuning.scoring import Scored
+from seqssl.finetuning.supervised import Supervised
+from seqssl.runs.folder import starting_weights
+from seqssl.runs.train import resolve_device, resolve_precision, trainer_of
+from seqssl.training.loop import Units
+from seqssl.training.parallel import Alone
+
+CLASSICAL, RANDOM, SCRATCH, FROZEN, PRETRAINED = "classical", "random", "scratch", "frozen", "pretrained"
+ROWS = (CLASSICAL, RANDOM, SCRATCH, FROZEN, PRETRAINED)
+WORDS = {
+    CLASSICAL: "no encoder",
+    RANDOM: "random encoder, frozen",
+    SCRATCH: "trained from scratch",
+    FROZEN: "pre-trained encoder, frozen",
+    PRETRAINED: "pre-trained, fine-tuned",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is learned from and tested on."""
+
+    row: str
+    seed: int
+    train: np.ndarray  # numbers of rows of the corpus
+    test: np.ndarray
+    lr: float
+
+    @property
+    def name(self) -> str:
+        """A name that says everything that decides the result beside the settings that all cells share."""
+        digest = hashlib.sha256(b"".join([self.train.tobytes(), b"|", self.test.tobytes()])).hexdigest()[:10]
+        return f"{self.row}-seed{self.seed}-lr{self.lr:g}-{digest}"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all cells share. It is picklable: cells may run in processes of their own."""
+
+    config: RunConfig  # of the fine-tuned run; its `init` is the pre-trained run
+    corpus: Corpus | WindowedCorpus
+    adapter: ModalityAdapter
+    known: Mapping[str, Value]  # facts of the task that are the same in all cells
+    folder: Path
+    num_threads: int = 1
+
+    def splits(self, cell: Cell) -> np.ndarray:
+        """The split of each row in a cell."""
+        splits = np.full(len(self.corpus), "", dtype=object)
+        splits[cell.train], splits[cell.test] = "train", "valid"
+        return splits
+
+
+@dataclass(frozen=True)
+class Result:
+    """The test rows of a cell, scored."""
+
+    rows: list[Scored]
+    seconds: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def run_cell(bench: Bench, cell: Cell) -> Result:
+    """Train and test; an interrupted cell goes on from its last checkpoint."""
+    began = time.monotonic()
+    torch.set_num_threads(bench.num_threads)
+    config, device = configured(bench.config, cell), resolve_device(bench.config.train)
+    (stream,) = streams_of(config)
+    corpus = bench.corpus.assigned(bench.splits(cell))
+    stream = OpenStream(stream.name, config, bench.adapter, corpus=corpus)  # type: ignore[arg-type]
+    work = bench.folder / "cells" / cell.name
+    work.mkdir(parents=True, exist_ok=True)
+    model = assemble(config, [stream])
+    set_scaling(model.of(""), corpus.manifest.statistics)
+    if config.init is not None and not (work / "checkpoints").exists():
+        starting_weights(model, config.init, config)
+    facts = Facts(stream.spec, Labelled(corpus, bench.adapter), bench.known)  # type: ignore[arg-type]
+    task = build_task(config, model, [stream], facts)
+    assert isinstance(task, Supervised)
+    task.model.to(device)
+    precision = resolve_precision(config.train, device)
+    trainer = trainer_of(config, task, [stream], work, device, Alone(), precision, Units(), quiet=True)
+    trainer.fit()
+    seconds = time.monotonic() - began
+    rows = [named(row, corpus) for row in task.rows or task.score(trainer.held_out())]
+    if len(rows) != len(cell.test):
+        raise AssertionError(f"{len(cell.test)} rows to test, {len(rows)} scored")
+    shutil.rmtree(work)
+    return Result(rows, seconds)
+
+
+def configured(config: RunConfig, cell: Cell) -> RunConfig:
+    """The settings of a cell: the rows differ in nothing but their first weights and what learns."""
+    head_only = cell.row in (RANDOM, FROZEN)
+    return replace(
+        config,
+        seed=cell.seed,
+        init=config.init if cell.row in (FROZEN, PRETRAINED) else None,
+        finetune=replace(config.finetune, freeze="encoder") if head_only else config.finetune,
+        optim=replace(config.optim, lr=cell.lr),
+    )
+
+
+def named(row: Scored, corpus: Corpus | WindowedCorpus) -> Scored:
+    """A scored row with the name of its group, where it has the number."""
+    groups = sorted({str(group) for group in corpus.groups} - {""})
+    number = int(row.group)
+    return replace(row, group=groups[number] if 0 <= number < len(groups) else "")
+
+
+def save(result: Result, path: Path) -> None:
+    """Write a result; the file appears whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = result.rows
+    table = {
+        "keys": np.array([row.key for row in rows]),
+        "groups": np.array([row.group for row in rows]),
+        "sums": np.stack([row.sums for row in rows]),
+        "about": np.array(json.dumps({"seconds": result.seconds, **result.details})),
+    }
+    if all(
+        isinstance(row.wanted, int | float | str) and isinstance(row.said, int | float | str) for row in rows
+    ):
+        table["wanted"] = np.array([row.wanted for row in rows])
+        table["said"] = np.array([row.said for row in rows])
+    if all(row.scores is not None for row in rows):
+        table["scores"] = np.stack([row.scores for row in rows if row.scores is not None])
+    temporary = unlinked(path.with_suffix(".tmp.npz"))
+    np.savez_compressed(temporary, **table)  # type: ignore[arg-type]  # names of arrays
+    temporary.replace(path)
+
+
+def read(path: Path) -> Result:
+    """What `save` wrote; UserError where it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as table:
+            about = json.loads(str(table["about"]))
+            number = len(table["keys"])
+            wanted = table["wanted"].tolist() if "wanted" in table else [None] * number
+            said = table["said"].tolist() if "said" in table else [None] * number
+            scores = list(table["scores"]) if "scores" in table else [None] * number
+            lines = zip(
+                table["keys"].tolist(), table["groups"].tolist(), wanted, said, table["sums"], scores,
+                strict=True,
+            )  # fmt: skip
+            rows = [Scored(*line) for line in lines]
+            return Result(rows, float(about.pop("seconds")), about)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({error}): remove it, and evaluate again.") from error

@@ -1,0 +1,285 @@
+"""`seqssl evaluate`: is the pre-trained encoder worth it, and how many labels?"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqssl.assembly import assemble, build_task, streams_of
+from seqssl.config.schema import RunConfig
+from seqssl.data.files import Progress, locked, sha256_json, silent, write_atomic
+from seqssl.errors import UserError
+from seqssl.finetuning.facts import Labelled
+from seqssl.finetuning.scoring import Metric, find_metric
+from seqssl.finetuning.supervised import Supervised
+from seqssl.finetuning.whole_rows import Classify
+from seqssl.report.evaluated import write_evaluation_pages
+from seqssl.ruler import cells as one
+from seqssl.ruler.cells import CLASSICAL, FROZEN, PRETRAINED, RANDOM, Bench, Cell, Result
+from seqssl.ruler.classical import Classical
+from seqssl.ruler.executor import executor, hardware
+from seqssl.ruler.folds import Fold, development, subset
+from seqssl.ruler.pictures import pictures
+from seqssl.ruler.plan import Request, folds_of, seen_in_pretraining
+from seqssl.ruler.table import Entry, Table, markdown
+from seqssl.runs.finetune import configuration
+from seqssl.runs.folder import git_commit
+from seqssl.runs.streams import labelled, opened
+from seqssl.training.parallel import Alone
+
+DEFAULTS = (
+    "train.trackers=[]",
+    "train.num_updates=200",
+    "train.eval_every=1000000",
+    "train.save_every=1000000",
+    "train.log_every=1000000",
+    "optim.warmup_updates=20",
+    "health=off",
+)
+HEAD_ONLY = (RANDOM, FROZEN)
+VARIES = ("numbers",)  # facts that a task takes from the rows it learns from, anew in each cell
+
+
+def evaluate(
+    run: str | Path,
+    task: str,
+    *overrides: str,
+    request: Request,
+    data: str | None = None,
+    out: str | Path | None = None,
+    stream: str = "",
+    say: Callable[[str], None] = print,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Measure the encoder of a run beside its rivals; what is written to evaluation.json.
+
+    Cells that are finished are not run again. UserError for bad input, as of `configuration`.
+    """
+    began = time.time()
+    request.check()
+    config = configuration(run, task, *DEFAULTS, *overrides, data=data, stream=stream)
+    folder = Path(out or Path(str(config.init)) / f"evaluation-{task}").expanduser()
+    work = _Work.open(config, folder, request, progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock", wait=False):
+        _check_same(folder, work.identity())
+        for text in work.notes:
+            say(text)
+        rates = work.choose_rates(say)
+        entries = work.entries(rates, say)
+        tested = sorted({row.group for e in entries for rows in e.by_seed.values() for row in rows} - {""})
+        table = Table(work.metric, entries, tested if len(tested) > 1 else [])
+        values = {
+            "task": task,
+            "folder": str(folder),
+            "metric": work.metric.name,
+            "metric_words": work.metric.words,
+            "unit": "share" if work.metric.name in ("accuracy", "macro_f1", "wer", "cer") else "number",
+            "higher_is_better": work.metric.higher_is_better,
+            "groups_held_out": list(table.groups_held_out),
+            "results": [table.line(entry) for entry in entries],
+            "worth": table.worth() if len(table.entries) else {},
+            "gain_over_random": table.differences(FROZEN, RANDOM) if {*HEAD_ONLY} <= {*request.rows} else [],
+            **work.about(rates, table, entries),
+            **pictures(work.bench, work.task),
+            "seconds": round(time.time() - began, 1),
+        }
+        write_atomic(folder / "evaluation.json", json.dumps(values, indent=2) + "\n")
+        write_atomic(folder / "evaluation.md", markdown(values) + f"\n{values['worth']['sentence']}\n")
+        write_evaluation_pages(folder, values)
+    return values
+
+
+def _check_same(folder: Path, identity: str) -> None:
+    """UserError where the folder holds cells of other settings or data."""
+    path = folder / "identity.json"
+    if path.exists():
+        if json.loads(path.read_text())["identity"] != identity:
+            raise UserError(
+                f"{folder} holds an evaluation with other settings, data or weights: choose another out=."
+            )
+        return
+    write_atomic(path, json.dumps({"identity": identity}) + "\n")
+
+
+@dataclass
+class _Work:
+    """An evaluation in progress."""
+
+    config: RunConfig
+    request: Request
+    folder: Path
+    task: Supervised  # with first weights: for what all cells share
+    bench: Bench
+    metric: Metric
+    folds: list[Fold]
+    classes: list[str] | None
+    notes: list[str]
+
+    @classmethod
+    def open(cls, config: RunConfig, folder: Path, request: Request, progress: Progress) -> "_Work":
+        """Open the data, and decide who is tested."""
+        (stream,) = streams_of(config)
+        found = labelled(opened(stream, Alone(), torch.device("cpu"), progress), config.finetune)
+        model = assemble(config, [found])
+        task = build_task(config, model, [found])
+        if not isinstance(task, Supervised):
+            raise UserError(f"task = {config.task['target']}: evaluate wants a task with labels.")
+        metric = find_metric(task.metrics, request.metric)
+        chosen = task.has_label(Labelled(found.corpus, found.adapter))
+        rows = task.parts(
+            Labelled(found.corpus.assigned(np.where(chosen, found.corpus.splits, "")), found.adapter)
+        )
+        corpus, notes = rows.corpus, list(task.notes)
+        folds, classes = folds_of(corpus, request, task, notes)
+        known = {name: value for name, value in task.facts.found.items() if name not in VARIES}
+        if isinstance(task, Classify):
+            assert classes is not None
+            used = np.concatenate([folds[0].train, folds[0].test])
+            splits = np.full(len(corpus), "", dtype=object)
+            splits[used] = "train"
+            corpus = corpus.assigned(splits)
+            task.names = sorted({classes[row] for row in used.tolist()})
+            known["classes"] = list(task.names)
+            task.number = {name: number for number, name in enumerate(task.names)}
+        bench = Bench(config, corpus, rows.adapter, known, folder)
+        return cls(config, request, folder, task, bench, metric, folds, classes, notes)
+
+    def identity(self) -> str:
+        """A digest of everything that a cell's result depends on, beside what is in its name."""
+        saved = sorted((Path(str(self.config.init)) / "checkpoints").glob("step-*/model.safetensors"))
+        weights = [(path.parent.name, path.stat().st_size) for path in saved[-1:]]
+        config = asdict(replace(self.config, out=None, init=None))
+        for part in ("workers",):
+            config["data"].pop(part)
+        return sha256_json([config, self.bench.corpus.manifest.content_hash, weights])
+
+    def choose_rates(self, say: Callable[[str], None]) -> dict[str, float]:
+        """A learning rate for each row that learns: the best on a part of the training groups of fold 0."""
+        rates = self.request.rates
+        learning = [row for row in self.request.rows if row != CLASSICAL]
+        if len(rates) == 1:
+            return dict.fromkeys(learning, rates[0])
+        fold = self.folds[0]
+        train, held_out = development(fold.train, self.bench.corpus.groups.tolist())
+        part = subset(train, self.classes, max(self.request.fractions), 0)
+        wanted = [Cell(row, 0, part, held_out, rate) for row in learning for rate in rates]
+        found = self._run(wanted, say, "choosing learning rates")
+        best: dict[str, tuple[float, float]] = {}
+        for cell in wanted:
+            value = self.metric(found[cell.name].rows)
+            value = value if self.metric.higher_is_better else -value
+            if cell.row not in best or value > best[cell.row][0]:
+                best[cell.row] = (value, cell.lr)
+        return {row: rate for row, (_, rate) in best.items()}
+
+    def entries(self, rates: Mapping[str, float], say: Callable[[str], None]) -> list[Entry]:
+        """Every cell of the table, run or read."""
+        classical = Classical(self.bench, self.task, self.metric)
+        rows = [row for row in self.request.rows if row != CLASSICAL or classical.exists]
+        plan: dict[tuple[str, float], list[Cell]] = {}
+        for seed in range(self.request.seeds):
+            for fold in self._folds_of(seed):
+                for fraction in sorted(self.request.fractions):
+                    train = subset(fold.train, self.classes, fraction, seed)
+                    for row in rows:
+                        cell = Cell(row, seed, train, fold.test, rates.get(row, 0.0))
+                        plan.setdefault((row, fraction), []).append(cell)
+        every = [cell for cells in plan.values() for cell in cells]
+        every.sort(key=lambda cell: (cell.seed, len(cell.train)))
+        learned = self._run([cell for cell in every if cell.row != CLASSICAL], say, "evaluating")
+        for cell in every:
+            if cell.row == CLASSICAL:
+                path = self._path(cell)
+                if not path.exists():
+                    one.save(classical.run(cell), path)
+                learned[cell.name] = one.read(path)
+        entries = []
+        for row in rows:
+            for fraction in sorted(self.request.fractions):
+                cells = plan[row, fraction]
+                by_seed = {
+                    seed: [r for cell in cells if cell.seed == seed for r in learned[cell.name].rows]
+                    for seed in sorted({cell.seed for cell in cells})
+                }
+                entries.append(
+                    Entry(row, fraction, float(np.mean([len(cell.train) for cell in cells])), by_seed)
+                )
+        self._details = {name: result.details for name, result in learned.items() if result.details}
+        return entries
+
+    def _folds_of(self, seed: int) -> list[Fold]:
+        """The folds that a seed tests: one in turn, or all of them."""
+        return [self.folds[seed % len(self.folds)]] if self.request.folds == "rotate" else self.folds
+
+    def _path(self, cell: Cell) -> Path:
+        return self.folder / "cells" / f"{cell.name}.npz"
+
+    def _run(self, wanted: Sequence[Cell], say: Callable[[str], None], what: str) -> dict[str, Result]:
+        """The results of cells; those that are on disk are read."""
+        names = {cell.name: cell for cell in wanted}
+        missing = [cell for cell in names.values() if not self._path(cell).exists()]
+        began, done = time.monotonic(), 0
+        cost = {cell.name: 0.35 if cell.row in HEAD_ONLY else 1.0 for cell in missing}
+        total, spent = sum(cost.values()), 0.0
+        with executor(self.request.jobs, self.config) as submit:
+            for cell, result in submit(self.bench, missing):
+                one.save(result, self._path(cell))
+                done, spent = done + 1, spent + cost[cell.name]
+                left = (time.monotonic() - began) / spent * (total - spent)
+                value = self.metric(result.rows)
+                say(
+                    f"{what}: {done} of {len(missing)} | {one.WORDS[cell.row]}, {len(cell.train)} labels, "
+                    f"seed {cell.seed}, lr {cell.lr:g}: {self.metric.name} {value:.3f} in "
+                    f"{result.seconds:.0f} s | about {left / 60:.1f} min left"
+                )
+        return {name: one.read(self._path(cell)) for name, cell in names.items()}
+
+    def about(self, rates: Mapping[str, float], table: Table, entries: Sequence[Entry]) -> dict[str, Any]:
+        """What a skeptic asks: who was tested, what was seen, what was chosen, on what it ran."""
+        corpus = self.bench.corpus
+        seen = seen_in_pretraining(self.config)
+        found: dict[str, Any] = {
+            "folds": self.request.folds,
+            "num_test_rows": {str(fold.number): len(fold.test) for fold in self.folds},
+            "test_groups_seen_unlabelled_in_pretraining": sorted({*table.groups_held_out} & seen),
+            "learning_rates": dict(rates),
+            "num_updates": self.config.train.num_updates,
+            "run": str(self.config.init),
+            "data": f"{corpus.folder.name} ({corpus.manifest.content_hash})",
+            "notes": self.notes,
+            "other_metrics": self._others(entries),
+            "classical": sorted({str(d["method"]) for d in self._details.values() if "method" in d}),
+            "commit": git_commit(),
+            "torch": str(torch.__version__),
+            "date": time.strftime("%Y-%m-%d"),
+            "hardware": hardware(),
+        }
+        full = [e for e in entries if e.row == PRETRAINED and e.fraction == max(self.request.fractions)]
+        names = getattr(self.task, "names", None)
+        if full and names and self.metric.of is not None and len(names) <= 60:
+            sums = np.sum([row.sums for rows in full[0].by_seed.values() for row in rows], axis=0)
+            if sums.shape == (len(names), len(names)):
+                found["confusion"] = {"labels": list(names), "table": sums.astype(int).tolist()}
+        return found
+
+    def _others(self, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+        """The other metrics of each entry, mean over seeds."""
+        lines = []
+        for entry in entries:
+            values = {}
+            for metric in self.task.metrics:
+                if metric.of is None and any(
+                    r.scores is None for rows in entry.by_seed.values() for r in rows
+                ):
+                    continue
+                found = [metric(rows) for rows in entry.by_seed.values()]
+                known = [value for value in found if np.isfinite(value)]
+                values[metric.name] = float(np.mean(known)) if known else None
+            lines.append({"row": entry.row, "fraction": entry.fraction, **values})
+        return lines

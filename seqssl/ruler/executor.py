@@ -1,0 +1,62 @@
+"""Cells one after the other, or in processes side by side."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from seqssl.config.schema import RunConfig
+from seqssl.ruler import cells as one
+from seqssl.ruler.cells import Bench, Cell, Result
+
+Submit = Callable[[Bench, Sequence[Cell]], Iterator[tuple[Cell, Result]]]
+
+
+@contextmanager
+def executor(jobs: int, config: RunConfig) -> Iterator[Submit]:
+    """A context with a function that runs cells: here on a GPU, else in a process for each core.
+
+    Each cell has one thread, so that its numbers do not depend on how many run at once.
+    """
+    on_gpu = torch.cuda.is_available() and config.train.device != "cpu"
+    count = jobs or (1 if on_gpu else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+    def here(bench: Bench, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Result]]:
+        threads = torch.get_num_threads()
+        try:
+            for cell in cells:
+                yield cell, one.run_cell(bench, cell)
+        finally:
+            torch.set_num_threads(threads)
+
+    if count == 1:
+        yield here
+        return
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+
+        def apart(bench: Bench, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Result]]:
+            futures = {pool.submit(one.run_cell, bench, cell): cell for cell in cells}
+            try:
+                for future in as_completed(futures):
+                    yield futures[future], future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+        yield apart
+
+
+def hardware() -> str:
+    """The machine in words."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    name = "CPU"
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            name = line.partition(":")[2].strip()
+            break
+    return f"{name}, {os.cpu_count()} cores"

@@ -1,0 +1,200 @@
+"""From the scored rows of all cells to the table, its intervals, and what pre-training is worth in labels."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seqssl.finetuning.scoring import Metric, Resampling, Scored, interval
+from seqssl.ruler.cells import PRETRAINED, SCRATCH, WORDS
+
+Array = npt.NDArray[Any]
+NUM_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row at one fraction: each seed's test rows, of all folds that it tested."""
+
+    row: str
+    fraction: float
+    num_labels: float  # mean over seeds and folds
+    by_seed: Mapping[int, Sequence[Scored]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """All entries, with the draws that their intervals share."""
+
+    metric: Metric
+    entries: Sequence[Entry]
+    groups_held_out: Sequence[str]  # empty where rows are the units
+
+    def __post_init__(self) -> None:
+        by_row = len(self.groups_held_out) < 2
+        object.__setattr__(self, "_by_row", by_row)
+        units = [
+            r.key if by_row else r.group for e in self.entries for rows in e.by_seed.values() for r in rows
+        ]
+        object.__setattr__(self, "_resampling", Resampling.of(units, num_draws=NUM_DRAWS))
+        object.__setattr__(self, "_draws", {})
+
+    def draws(self, entry: Entry) -> Array:
+        """The metric of an entry, mean over seeds, for each draw of test groups."""
+        known: dict[tuple[str, float], Array] = self._draws  # type: ignore[attr-defined]
+        place = (entry.row, entry.fraction)
+        if place not in known:
+            resampling: Resampling = self._resampling  # type: ignore[attr-defined]
+            by_row: bool = self._by_row  # type: ignore[attr-defined]
+            known[place] = resampling.values(self.metric, list(entry.by_seed.values()), by_row)
+        return known[place]
+
+    def line(self, entry: Entry) -> dict[str, Any]:
+        """An entry as plain values."""
+        by_seed = {str(seed): self.metric(rows) for seed, rows in sorted(entry.by_seed.items())}
+        low, high = interval(self.draws(entry))
+        return {
+            "row": entry.row,
+            "fraction": entry.fraction,
+            "num_labels": entry.num_labels,
+            "mean": float(np.mean([*by_seed.values()])),
+            "low": low,
+            "high": high,
+            "by_seed": by_seed,
+        }
+
+    def of(self, row: str) -> list[Entry]:
+        """The entries of a row, by rising number of labels."""
+        return sorted((e for e in self.entries if e.row == row), key=lambda e: e.num_labels)
+
+    def mean(self, entry: Entry) -> float:
+        """The metric, mean over seeds."""
+        return float(np.mean([self.metric(rows) for rows in entry.by_seed.values()]))
+
+    def differences(self, row: str, other: str) -> list[dict[str, Any]]:
+        """How much better one row is than another at each fraction, with the interval of the difference."""
+        sign = 1 if self.metric.higher_is_better else -1
+        found = []
+        for one, two in zip(self.of(row), self.of(other), strict=True):
+            low, high = interval(sign * (self.draws(one) - self.draws(two)))
+            value = sign * (self.mean(one) - self.mean(two))
+            found.append(
+                {
+                    "fraction": one.fraction,
+                    "num_labels": one.num_labels,
+                    "gain": value,
+                    "low": low,
+                    "high": high,
+                }
+            )
+        return found
+
+    def worth(self) -> dict[str, Any]:
+        """How many labels scratch needs for what pre-training reaches, and a sentence about it."""
+        scratch, tuned = self.of(SCRATCH), self.of(PRETRAINED)
+        if not scratch or not tuned:
+            return {"sentence": "Not measured: it takes the rows scratch and pretrained.", "at": []}
+        sign = 1 if self.metric.higher_is_better else -1
+        labels = [entry.num_labels for entry in scratch]
+        curves = np.stack([sign * self.draws(entry) for entry in scratch])  # fraction, draw
+        means = [sign * self.mean(entry) for entry in scratch]
+        at = []
+        for entry, gain in zip(tuned, self.differences(PRETRAINED, SCRATCH), strict=True):
+            drawn = sign * self.draws(entry)
+            needed = [
+                labels_for(labels, curve, value)
+                for curve, value in zip(curves.T.tolist(), drawn.tolist(), strict=True)
+            ]
+            low, high = np.quantile(needed, [0.025, 0.975], method="nearest")
+            value = labels_for(labels, means, sign * self.mean(entry))
+            at.append(
+                {**gain, "worth": _finite(value), "worth_low": _finite(low), "worth_high": _finite(high)}
+            )
+        return {"sentence": self.sentence(at, max(labels)), "most_labels": max(labels), "at": at}
+
+    def sentence(self, at: Sequence[Mapping[str, Any]], most: float) -> str:
+        """What a person should take from the table."""
+        gains = [each for each in at if each["low"] > 0]
+        losses = [each for each in at if each["high"] < 0]
+        name = self.metric.words
+        if gains:
+            best = max(gains, key=lambda each: (each["worth"] or math.inf) / each["num_labels"])
+            number = best["num_labels"]
+            above = f"more than {most:,.0f}"
+            worth = above if best["worth"] is None else f"{best['worth']:,.0f}"
+            ends = [
+                above if best[end] is None else f"{best[end]:,.0f}" for end in ("worth_low", "worth_high")
+            ]
+            between = f" ({ends[0]} to {ends[1]})" if ends[0] != ends[1] else ""
+            text = (
+                f"With {number:,.0f} labels, pre-training is worth {worth} labels{between}: training from "
+                f"scratch would need so many for the same {name}."
+            )
+        else:
+            widest = max(at, key=lambda each: each["gain"])
+            text = (
+                f"No gain seen: with {widest['num_labels']:,.0f} labels the {name} of the pre-trained "
+                f"encoder is better by {_signed(widest['gain'])} (interval {_signed(widest['low'])} to "
+                f"{_signed(widest['high'])})."
+            )
+        if losses:
+            where = ", ".join(f"{each['num_labels']:,.0f}" for each in losses)
+            text += f" With {where} labels it is worse than scratch."
+        return text
+
+
+def labels_for(labels: Sequence[float], curve: Sequence[float], value: float) -> float:
+    """The labels at which a curve first reaches a value: infinite where it never does.
+
+    Between two numbers of labels the curve is a straight line over their logarithm. At or below its first
+    point, the first number is the answer: what fewer labels give is not known.
+    """
+    best = -math.inf
+    for place, (number, height) in enumerate(zip(labels, curve, strict=True)):
+        if height >= value:
+            if place == 0 or height <= best:
+                return number
+            share = (value - best) / (height - best)
+            before = math.log(labels[place - 1])
+            return math.exp(before + share * (math.log(number) - before))
+        best = height
+    return math.inf
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3g}"
+
+
+def markdown(values: Mapping[str, Any]) -> str:
+    """The table of an evaluation in Markdown: a line for each row, a column for each number of labels."""
+    results = values["results"]
+    numbers = sorted(
+        {(each["fraction"], each["num_labels"]) for each in results if each["row"] != "classical"}
+    )
+    numbers = numbers or sorted({(each["fraction"], each["num_labels"]) for each in results})
+    heads = [f"{fraction:.3g} ({number:,.0f} labels)" for fraction, number in numbers]
+    lines = [
+        f"| {values['metric']} | " + " | ".join(heads) + " |",
+        "| --- |" + " ---: |" * len(heads),
+    ]
+    for row in dict.fromkeys(each["row"] for each in results):
+        cells = []
+        for fraction, _ in numbers:
+            found = [e for e in results if e["row"] == row and e["fraction"] == fraction]
+            cells.append(printed(found[0], values["unit"]) if found else "")
+        lines.append(f"| {WORDS.get(row, row)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def printed(entry: Mapping[str, Any], unit: str) -> str:
+    """A mean with its interval: in percent where the metric is a share."""
+    scale, form = (100, ".1f") if unit == "share" else (1, ".3f")
+    mean, low, high = (format(scale * entry[name], form) for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})"

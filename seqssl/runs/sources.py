@@ -1,0 +1,56 @@
+"""The data that a command on a run is about: a path, a demo corpus, or the run's own."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from seqssl.assembly import build_adapter, streams_of
+from seqssl.config.values import Value
+from seqssl.data.adapters import ModalityAdapter
+from seqssl.data.catalog import list_corpora
+from seqssl.data.files import Progress, silent
+from seqssl.data.prepare import open_or_prepare
+from seqssl.data.shards import Corpus
+from seqssl.errors import UserError
+from seqssl.runs.folder import check_contract, check_data, find_run, stream_of
+
+
+def existing(text: str | Path) -> Path:
+    """A path, if something is there; else UserError."""
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise UserError(f"there is no file or folder {path}")
+    return path
+
+
+def is_demo(source: str) -> bool:
+    """Whether a text names a demo corpus, and no path."""
+    return source in {entry.name for entry in list_corpora()} and not Path(source).exists()
+
+
+def open_source(
+    run: Path,
+    source: str | None,
+    *,
+    stream: str = "",
+    settings: Mapping[str, Value] | None = None,
+    progress: Progress = silent,
+) -> tuple[Corpus, ModalityAdapter]:
+    """A folder, file or demo corpus, else the run's own data; read by the run's adapter.
+
+    `settings` of the modality may differ from the run's as long as a row means the same.
+    """
+    config, folder = find_run(run)
+    part = stream_of(streams_of(config), stream).config
+    data = part.data
+    if source is not None and is_demo(source):
+        data = replace(data, source=None, demo=source)
+    elif source is not None:
+        data = replace(data, source=str(existing(source)), valid_groups=[])
+    modality = {**part.modality, **(settings or {})}
+    adapter = build_adapter(modality)
+    check_contract(adapter.spec, folder, stream)
+    corpus = open_or_prepare(adapter, data, modality=str(modality["target"]), progress=progress)
+    if source is None and not settings:
+        check_data(corpus, folder, stream)
+    return corpus, adapter

@@ -1,0 +1,137 @@
+"""Where should the blocks be split between the two losses, and is the second loss needed?
+
+The referee is fine-tuning on held-out groups, not the pretext loss: each variant is pre-trained alike, then
+tuned and tested as `seqssl evaluate` does, beside the same encoder from scratch.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from seqssl.config.schema import RunConfig
+from seqssl.planning.plan import resolve
+from seqssl.ruler.evaluate import evaluate
+from seqssl.ruler.plan import Request
+from seqssl.runs.train import train
+from seqssl.studies.running import Claim, Plan, Say, claims_table, mean_and_error, run_all
+
+UPDATES, TUNING, SEEDS = 400, 100, 3
+RATE = 1e-3
+QUIET = ("train.trackers=[]", "health=off", "train.device=cpu", "train.log_every=100000")
+
+
+def variants(config: RunConfig) -> dict[str, list[str]]:
+    """Settings of each variant by its name, from the number of blocks of the recipe."""
+    top = config.encoder.num_layers
+    splits = sorted({1, max(1, top // 2), max(1, top - 1)})
+    found = {
+        f"both, split at {layer} of {top}": [f"encoder.taps={{contrastive: {layer}, output: {top}}}"]
+        for layer in splits
+    }
+    found["contrastive only"] = [
+        "objectives.masked_prediction=null",
+        f"encoder.taps={{contrastive: {top}}}",
+    ]
+    return found
+
+
+def trial(
+    recipe: list[str],
+    settings: list[str],
+    task: list[str],
+    seed: int,
+    updates: int,
+    tuning: int,
+    folder: Path,
+) -> dict[str, float]:
+    """Pre-train a variant, tune it, and tune the same encoder from scratch."""
+    name, *rest = recipe
+    own = [f"seed={seed}", f"out={folder}", f"train.num_updates={updates}", *QUIET]
+    own += [f"train.{each}_every={updates}" for each in ("eval", "save")]
+    config = resolve(name, *rest, *settings, *own).config
+    train(config, say=lambda text: None)
+    return measured(folder, task, tuning, seed)
+
+
+def measured(run: Path, task: list[str], tuning: int, seed: int) -> dict[str, float]:
+    """The metric of a tuned run beside that of the same encoder from scratch, on the same fold."""
+    kind, *settings = task
+    request = Request(
+        fractions=(1.0,), seeds=1, folds="rotate", rows=("scratch", "frozen", "pretrained"), rates=(RATE,),
+        jobs=1,
+    )  # fmt: skip
+    values: dict[str, Any] = evaluate(
+        run, kind, *settings, f"train.num_updates={tuning}", "train.device=cpu", request=request,
+        out=run / "evaluation", say=lambda text: None,
+    )  # fmt: skip
+    return {entry["row"]: entry["mean"] for entry in values["results"]}
+
+
+def ablation(
+    out: Path,
+    *,
+    recipe: list[str],
+    task: list[str],
+    updates: int = UPDATES,
+    tuning: int = TUNING,
+    seeds: int = SEEDS,
+    jobs: int = 0,
+    say: Say = print,
+) -> str:
+    """Run the study, or what is left of it; the page that it writes, in Markdown."""
+    name, *rest = recipe
+    chosen = variants(resolve(name, *rest).config)
+    plans = [
+        Plan(
+            f"{_slug(variant)}-{seed}",
+            {"recipe": recipe, "settings": settings, "task": task, "seed": seed, "updates": updates,
+             "tuning": tuning},
+        )
+        for variant, settings in chosen.items()
+        for seed in range(seeds)
+    ]  # fmt: skip
+    found = run_all(trial, plans, out / "trials", jobs=jobs, say=say)
+    table = {
+        variant: {
+            row: mean_and_error([found[f"{_slug(variant)}-{seed}"][row] for seed in range(seeds)])
+            for row in ("pretrained", "frozen", "scratch")
+        }
+        for variant in chosen
+    }
+    lines = ["| variant | fine-tuned | frozen | from scratch |", "| --- | ---: | ---: | ---: |"]
+    for variant, rows in table.items():
+        lines.append(f"| {variant} | " + " | ".join(f"{m:.3f} ± {e:.3f}" for m, e in rows.values()) + " |")
+    return "\n".join(lines) + "\n\n" + claims_table(claims(table))
+
+
+def claims(table: dict[str, dict[str, tuple[float, float]]]) -> list[Claim]:
+    """What the paper says of its ablations (2108.06209, 4.3), on this data."""
+    both = {name: rows["pretrained"] for name, rows in table.items() if name.startswith("both")}
+    best = max(both, key=lambda name: both[name][0])
+    alone, scratch = table["contrastive only"]["pretrained"], table[best]["scratch"]
+    spread = max(mean for mean, _ in both.values()) - min(mean for mean, _ in both.values())
+    error = max(error for _, error in both.values())
+
+    def told(value: tuple[float, float]) -> str:
+        return "{:.3f} ± {:.3f}".format(*value)
+
+    return [
+        Claim(
+            "Both losses beat the contrastive loss alone",
+            f"{best}: {told(both[best])}, contrastive only: {told(alone)}",
+            both[best][0] - alone[0] > (both[best][1] ** 2 + alone[1] ** 2) ** 0.5,
+        ),
+        Claim(
+            "The place of the split matters little",
+            f"from the worst to the best split {spread:.3f}, standard errors up to {error:.3f}",
+            spread <= 2 * error,
+        ),
+        Claim(
+            "Pre-training beats training from scratch",
+            f"{best}: {told(both[best])}, from scratch: {told(scratch)}",
+            both[best][0] - scratch[0] > (both[best][1] ** 2 + scratch[1] ** 2) ** 0.5,
+        ),
+    ]
+
+
+def _slug(name: str) -> str:
+    return name.replace(",", "").replace(" ", "-")

@@ -1,0 +1,103 @@
+"""Many runs of one study: side by side, each once, with the time that is left."""
+
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqssl.data.files import locked, sha256_json, write_atomic
+
+Say = Callable[[str], None]
+Trial = Callable[..., dict[str, float]]  # settings and a folder -> figures
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of a study: its name, and what its function is given."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+def run_all(
+    trial: Trial, plans: Sequence[Plan], folder: Path, *, jobs: int = 0, say: Say = print
+) -> dict[str, dict[str, float]]:
+    """The figures of every run; those that a file in `folder` holds are not run again.
+
+    `trial` is a function of a module, so that other processes can call it; each has one thread.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[str, float]] = {}
+    missing = []
+    for plan in plans:
+        path = folder / f"{plan.name}.json"
+        digest = sha256_json(dict(plan.arguments))
+        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if stored.get("settings") == digest:
+            found[plan.name] = stored["figures"]
+        else:
+            missing.append((plan, digest))
+    began = time.monotonic()
+    count = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    with (
+        locked(folder / ".lock", wait=False),
+        ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool,
+    ):
+        waiting = {
+            pool.submit(_alone, trial, dict(plan.arguments), folder / "runs" / plan.name): (plan, digest)
+            for plan, digest in missing
+        }
+        try:
+            for done, future in enumerate(as_completed(waiting), start=1):
+                plan, digest = waiting[future]
+                figures = future.result()
+                found[plan.name] = figures
+                text = json.dumps({"settings": digest, "figures": figures}, indent=2)
+                write_atomic(folder / f"{plan.name}.json", text + "\n")
+                left = (time.monotonic() - began) / done * (len(missing) - done) / 60
+                shown = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+                say(f"{done} of {len(missing)}: {plan.name}: {shown} | about {left:.1f} min left")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return found
+
+
+def _alone(trial: Trial, arguments: dict[str, Any], folder: Path) -> dict[str, float]:
+    """A run in a process of its own."""
+    torch.set_num_threads(1)
+    return trial(**arguments, folder=folder)
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean over seeds, and its standard error (0 for one seed)."""
+    table = np.array(values, float)
+    error = table.std(ddof=1) / np.sqrt(len(table)) if len(table) > 1 else 0.0
+    return float(table.mean()), float(error)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that was claimed, what was found, and whether it holds here."""
+
+    text: str
+    found: str
+    holds: bool
+
+    @property
+    def line(self) -> str:
+        """A line of a table in Markdown."""
+        return f"| {self.text} | {self.found} | {'holds' if self.holds else '**fails**'} |"
+
+
+def claims_table(claims: Sequence[Claim]) -> str:
+    """All claims in Markdown."""
+    return "\n".join(["| claim | found | verdict |", "| --- | --- | --- |", *(c.line for c in claims)]) + "\n"

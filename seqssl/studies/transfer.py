@@ -1,0 +1,112 @@
+"""Does what is learned from one kind of data help with another? Pre-train on A, evaluate on B: a matrix.
+
+The context encoder is taken over, weight for weight; what reads the data of B is drawn anew. Beside stands
+the same model from scratch.
+"""
+
+from pathlib import Path
+
+from seqssl.planning.plan import resolve
+from seqssl.runs.train import train
+from seqssl.studies.ablation import QUIET, measured
+from seqssl.studies.running import Claim, Plan, Say, claims_table, mean_and_error, run_all
+
+UPDATES, TUNING, SEEDS = 300, 100, 2
+# What each recipe is judged by on its demo data.
+TASKS = {
+    "wearables_w2vbert": ["classify"],
+    "dna_w2vbert": ["classify", "modality.shuffled=true"],
+    "music_w2vbert": ["classify", "modality.label=metre"],
+    "weather_w2vbert": ["forecast", "task.every=24"],
+}
+
+
+def pretrain(recipe: str, seed: int, updates: int, folder: Path) -> dict[str, float]:
+    """Pre-train on A."""
+    own = ["size=tiny", f"seed={seed}", f"out={folder}", f"train.num_updates={updates}", *QUIET]
+    own += [f"train.{each}_every={updates}" for each in ("eval", "save")]
+    run = train(resolve(recipe, *own).config, say=lambda text: None)
+    return {"loss": run.metrics["loss"]}
+
+
+def trial(
+    source: str, target: str, task: list[str], seed: int, tuning: int, runs: str, folder: Path
+) -> dict[str, float]:
+    """Take the encoder of A over into a run of B that has learned nothing, and tune that."""
+    own = ["size=tiny", f"seed={seed}", f"out={folder}", "train.num_updates=1", *QUIET]
+    own += [f"train.{each}_every=1" for each in ("eval", "save")]
+    own += ["optim.lr=1e-12", f"init={Path(runs) / f'{source}-{seed}'}"]
+    own += [setting for setting in task[1:] if setting.startswith("modality.")]
+    train(resolve(target, *own).config, say=lambda text: None)
+    kept = [setting for setting in task if not setting.startswith("modality.")]
+    return measured(folder, kept, tuning, seed)
+
+
+def transfer(
+    out: Path,
+    *,
+    recipes: list[str],
+    updates: int = UPDATES,
+    tuning: int = TUNING,
+    seeds: int = SEEDS,
+    jobs: int = 0,
+    say: Say = print,
+) -> str:
+    """Run the study, or what is left of it; the page that it writes, in Markdown."""
+    first = [
+        Plan(f"{recipe}-{seed}", {"recipe": recipe, "seed": seed, "updates": updates})
+        for recipe in recipes
+        for seed in range(seeds)
+    ]
+    run_all(pretrain, first, out / "pretrained", jobs=jobs, say=say)
+    runs = str(out / "pretrained" / "runs")
+    plans = [
+        Plan(
+            f"{source}-to-{target}-{seed}",
+            {"source": source, "target": target, "task": TASKS[target], "seed": seed, "tuning": tuning,
+             "runs": runs},
+        )
+        for source in recipes
+        for target in recipes
+        for seed in range(seeds)
+    ]  # fmt: skip
+    found = run_all(trial, plans, out / "trials", jobs=jobs, say=say)
+    return page(found, recipes, seeds)
+
+
+def page(found: dict[str, dict[str, float]], recipes: list[str], seeds: int) -> str:
+    """The matrix, and what it says."""
+    short = {recipe: recipe.partition("_")[0] for recipe in recipes}
+
+    def of(source: str, target: str, row: str) -> tuple[float, float]:
+        return mean_and_error([found[f"{source}-to-{target}-{seed}"][row] for seed in range(seeds)])
+
+    heads = " | ".join(f"{short[target]} ({TASKS[target][0]})" for target in recipes)
+    lines = [f"| pre-trained on | {heads} |", "| --- |" + " ---: |" * len(recipes)]
+    for source in recipes:
+        cells = ["{:.3f} ± {:.3f}".format(*of(source, target, "pretrained")) for target in recipes]
+        lines.append(f"| {short[source]} | " + " | ".join(cells) + " |")
+    scratch = ["{:.3f} ± {:.3f}".format(*of(recipes[0], target, "scratch")) for target in recipes]
+    lines.append("| nothing (from scratch) | " + " | ".join(scratch) + " |")
+    claims = []
+    for target in recipes:
+        sign = -1 if TASKS[target][0] == "forecast" else 1
+        own, base = of(target, target, "pretrained"), of(target, target, "scratch")
+        others = [source for source in recipes if source != target]
+        best = max(others, key=lambda source: sign * of(source, target, "pretrained")[0])
+        other = of(best, target, "pretrained")
+        claims.append(
+            Claim(
+                f"{short[target]}: pre-training on its own kind of data beats scratch",
+                f"{own[0]:.3f} ± {own[1]:.3f} against {base[0]:.3f} ± {base[1]:.3f}",
+                sign * (own[0] - base[0]) > (own[1] ** 2 + base[1] ** 2) ** 0.5,
+            )
+        )
+        claims.append(
+            Claim(
+                f"{short[target]}: pre-training on another kind helps, too",
+                f"the best, {short[best]}: {other[0]:.3f} ± {other[1]:.3f}",
+                sign * (other[0] - base[0]) > (other[1] ** 2 + base[1] ** 2) ** 0.5,
+            )
+        )
+    return "\n".join(lines) + "\n\n" + claims_table(claims)

@@ -1,0 +1,69 @@
+"""Who is tested: no group on both sides, and every label fraction holds the smaller ones."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqssl.errors import UserError
+from seqssl.ruler.folds import MIN_LABELS, development, learnable, make_folds, subset
+
+GROUPS = st.lists(st.sampled_from(["", "a", "b", "c", "d", "e"]), min_size=2, max_size=40)
+
+
+@given(GROUPS, st.sampled_from(["rotate", "leave_one_out", "2", "4"]), st.integers(1, 5))
+def test_no_group_is_on_both_sides(groups: list[str], how: str, seeds: int) -> None:
+    folds = make_folds(groups, ["train"] * len(groups), how, seeds)
+    tested: list[int] = []
+    for fold in folds:
+        assert len(fold.train) and len(fold.test)
+        assert sorted([*fold.train, *fold.test]) == list(range(len(groups)))
+        if len(set(groups)) > 1:
+            assert not {groups[row] for row in fold.train} & {groups[row] for row in fold.test}
+        train, held_out = development(fold.train, groups)
+        assert sorted([*train, *held_out]) == sorted(fold.train)
+        if len({groups[row] for row in fold.train}) > 1:
+            assert not {groups[row] for row in train} & {groups[row] for row in held_out}
+        tested += fold.test.tolist()
+    assert sorted(tested) == list(range(len(groups))), "each row is tested once"
+    if how == "leave_one_out":
+        assert len(folds) == (len(set(groups)) if len(set(groups)) > 1 else len(groups))
+
+
+@given(
+    st.lists(st.sampled_from("xyz"), min_size=1, max_size=60),
+    st.floats(0.001, 1),
+    st.floats(0.001, 1),
+    st.integers(0, 9),
+)
+def test_a_fraction_holds_the_smaller_ones(classes: list[str], one: float, two: float, seed: int) -> None:
+    rows = np.arange(len(classes))
+    small, large = (subset(rows, classes, fraction, seed) for fraction in sorted((one, two)))
+    assert {*small.tolist()} <= {*large.tolist()}
+    counts, wanted = Counter(classes[row] for row in small.tolist()), Counter(classes)
+    for name, number in wanted.items():
+        assert counts[name] == min(number, max(MIN_LABELS, round(min(one, two) * number)))
+    assert len(subset(rows, None, 1.0, seed)) == len(rows)
+    assert len(subset(rows, classes, 1.0, seed)) == len(rows)
+
+
+def test_the_split_of_the_source() -> None:
+    (fold,) = make_folds(["a", "b", "a"], ["train", "valid", "train"], "split", 3)
+    assert fold.train.tolist() == [0, 2]
+    assert fold.test.tolist() == [1]
+    with pytest.raises(UserError, match="all on one side"):
+        make_folds(["a", "b"], ["train", "train"], "split", 3)
+
+
+@pytest.mark.parametrize("how", ["1", "often", "-2"])
+def test_other_ways_are_refused(how: str) -> None:
+    with pytest.raises(UserError, match="expected rotate, leave_one_out, split, or a number from 2 on"):
+        make_folds(["a", "b"], ["train", "train"], how, 3)
+
+
+def test_classes_that_some_fold_cannot_learn_are_left_out() -> None:
+    groups, classes = ["a", "a", "b", "b", "b"], ["x", "y", "x", "y", "z"]
+    folds = make_folds(groups, ["train"] * 5, "leave_one_out", 3)
+    assert learnable(classes, folds) == ["x", "y"]

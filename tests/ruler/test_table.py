@@ -1,0 +1,86 @@
+"""What pre-training is worth in labels, and the table."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqssl.finetuning.scoring import CLASSES, ERRORS, Scored, confusion
+from seqssl.ruler.table import Entry, Table, labels_for, markdown
+
+
+def test_labels_are_read_off_the_curve() -> None:
+    labels, curve = [10.0, 100.0, 1000.0], [0.2, 0.4, 0.6]
+    assert labels_for(labels, curve, 0.1) == 10
+    assert labels_for(labels, curve, 0.2) == 10
+    assert labels_for(labels, curve, 0.3) == pytest.approx(10**1.5)
+    assert labels_for(labels, curve, 0.6) == pytest.approx(1000)
+    assert labels_for(labels, curve, 0.7) == math.inf
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.floats(0, 1), st.floats(0, 1))
+def test_a_better_score_never_needs_fewer_labels(curve: list[float], one: float, two: float) -> None:
+    labels = [10.0 * 3**n for n in range(len(curve))]
+    low, high = sorted((one, two))
+    assert labels_for(labels, curve, low) <= labels_for(labels, curve, high)
+
+
+def entry(row: str, labels: int, rate: float, groups: int = 12) -> Entry:
+    """Groups of 50 rows, of which a share is right; it differs a little from group to group."""
+    rows = []
+    for group in range(groups):
+        right = round(50 * rate) + group % 3 - 1
+        table = np.array([[right, 50 - right], [0, 0]], float)
+        rows.append(Scored(f"{group}", f"g{group}", 0, 0, table))
+    return Entry(row, labels / 1000, labels, {0: rows, 1: rows})
+
+
+def test_a_gain_is_told_in_labels() -> None:
+    entries = [entry("scratch", 10, 0.2), entry("scratch", 1000, 0.6), entry("pretrained", 10, 0.4)]
+    entries.append(entry("pretrained", 1000, 0.61))
+    table = Table(CLASSES[0], entries, [f"g{n}" for n in range(12)])
+    worth = table.worth()
+    assert worth["at"][0]["worth"] == pytest.approx(100, rel=0.2)
+    assert worth["at"][0]["worth_low"] <= 100 <= worth["at"][0]["worth_high"]
+    assert worth["at"][0]["gain"] == pytest.approx(0.2)
+    assert worth["sentence"].startswith("With 10 labels, pre-training is worth ")
+    line = table.line(entries[0])
+    assert line["low"] <= line["mean"] <= line["high"]
+    assert line["mean"] == pytest.approx(0.2)
+    assert set(line["by_seed"]) == {"0", "1"}
+
+
+def test_no_gain_and_a_loss_are_told_as_such() -> None:
+    same = [entry("scratch", 10, 0.3), entry("pretrained", 10, 0.3)]
+    assert Table(CLASSES[0], same, ["a", "b"]).worth()["sentence"].startswith("No gain seen: with 10 labels")
+    worse = [entry("scratch", 10, 0.5), entry("pretrained", 10, 0.3)]
+    assert "it is worse than scratch" in Table(CLASSES[0], worse, ["a", "b"]).worth()["sentence"]
+
+
+def test_errors_count_downwards() -> None:
+    def errors(row: str, labels: int, size: float) -> Entry:
+        rows = [Scored(str(n), f"g{n}", 0, 0, np.array([size, size, 1.0])) for n in range(6)]
+        return Entry(row, 1.0, labels, {0: rows})
+
+    table = Table(ERRORS[0], [errors("scratch", 10, 4.0), errors("pretrained", 10, 1.0)], ["a", "b"])
+    assert table.differences("pretrained", "scratch")[0]["gain"] == 3.0
+    assert table.worth()["at"][0]["worth"] is None, "more than scratch was given"
+
+
+def test_the_table_in_markdown() -> None:
+    table = Table(CLASSES[0], [entry("scratch", 10, 0.2), entry("pretrained", 10, 0.4)], ["a", "b"])
+    values = {"metric": "accuracy", "unit": "share", "results": [table.line(e) for e in table.entries]}
+    lines = markdown(values).splitlines()
+    assert lines[0] == "| accuracy | 0.01 (10 labels) |"
+    assert lines[2].startswith("| trained from scratch | 20.0 (")
+
+
+def test_one_group_means_rows_are_drawn() -> None:
+    rows = [
+        Scored(str(n), "only", n % 2, 0, confusion(np.array([n % 2]), np.array([0]), 2)) for n in range(40)
+    ]
+    table = Table(CLASSES[0], [Entry("scratch", 1.0, 9, {0: rows})], [])
+    line = table.line(table.entries[0])
+    assert 0.3 < line["low"] < 0.5 < line["high"] < 0.7

@@ -1,0 +1,112 @@
+"""Studies: what they run, that they go on, and what they say of claims that fail."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy import TOY
+from tuned_toys import write_labelled
+
+from seqssl import cli
+from seqssl.data.adapters import Sample
+from seqssl.model.measures import mutual_information
+from seqssl.studies import ablation, collapse, running, transfer
+from seqssl.studies.running import Plan, run_all
+from seqssl.studies.units import NUM_UNITS, Units, write_units
+from seqssl.testing import check_adapter
+
+
+def test_units_are_what_they_say(tmp_path: Path) -> None:
+    source = write_units(tmp_path / "units", num_rows=12)
+    check_adapter(Units(), source)
+    adapter = Units()
+    samples: list[Sample] = [
+        adapter.load({**r.read(), "group": r.group}, None) for r in adapter.records(source, "all")
+    ]  # type: ignore[dict-item]
+    labels = [str(s.label) for sample in samples for s in sample.segments or ()]
+    assert len(set(labels)) <= NUM_UNITS
+    for sample in samples:
+        ends = [segment.end for segment in sample.segments or ()]
+        assert ends[-1] == len(sample.values)
+    pairs = np.zeros((NUM_UNITS, NUM_UNITS))
+    for sample in samples:
+        own = [int(str(s.label).split()[1]) for s in sample.segments or ()]
+        np.add.at(pairs, (own[:-1], own[1:]), 1)
+    assert mutual_information(pairs) > 0.5, "a unit tells about the next one"
+
+
+def figures_of(value: float, folder: Path) -> dict[str, float]:
+    """A trial that fails the second time that it is run."""
+    folder.mkdir(parents=True)
+    return {"value": value}
+
+
+def test_finished_trials_are_not_run_again(tmp_path: Path) -> None:
+    told: list[str] = []
+    plans = [Plan(f"p{n}", {"value": float(n)}) for n in range(3)]
+    found = run_all(figures_of, plans[:2], tmp_path / "x", jobs=1, say=told.append)
+    assert found == {"p0": {"value": 0.0}, "p1": {"value": 1.0}}
+    assert "about" in told[0] and "min left" in told[0]
+    again = run_all(figures_of, plans, tmp_path / "x", jobs=1, say=told.append)
+    assert again == {**found, "p2": {"value": 2.0}}
+    assert len(told) == 3
+    with pytest.raises(FileExistsError):
+        run_all(figures_of, [Plan("p0", {"value": 9.0})], tmp_path / "x", jobs=1)
+
+
+def test_collapse_from_one_end_to_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [c for c in collapse.combinations() if c["contrastive"] or c["pulls"]]
+    assert len(collapse.combinations()) == 10
+    page = collapse.collapse(tmp_path, updates=2, seeds=1, jobs=1, say=lambda text: None)
+    lines = page.splitlines()
+    assert sum(line.startswith("| contrastive") for line in lines) == 6
+    assert sum(line.endswith("| holds |") or line.endswith("| **fails** |") for line in lines) == 6
+    assert len(chosen) == 8
+
+
+def test_a_claim_that_fails_is_reported_as_such() -> None:
+    figures = {figure: (1.0, 0.0) for figure in collapse.FIGURES}
+    table = {collapse.name_of(chosen): figures for chosen in collapse.combinations()}
+    verdicts = [claim.holds for claim in collapse.claims(table)]
+    assert verdicts == [True, False, False, False, False, False], "all alike: only `at most 3 codes` holds"
+    assert "**fails**" in running.claims_table(collapse.claims(table))
+
+
+def test_the_variants_of_an_ablation() -> None:
+    rows = {"pretrained": (0.6, 0.01), "frozen": (0.5, 0.01), "scratch": (0.55, 0.01)}
+    alone = {**rows, "pretrained": (0.7, 0.01)}
+    table = {"both, split at 1 of 3": rows, "both, split at 2 of 3": rows, "contrastive only": alone}
+    assert [claim.holds for claim in ablation.claims(table)] == [False, True, True]
+
+
+def test_an_ablation_of_a_toy(tmp_path: Path) -> None:
+    source = write_labelled(tmp_path / "waves", num_rows=36)
+    settings = [text for text in TOY if not text.startswith(("modality", "train.", "encoder.taps"))]
+    recipe = ["base/w2vbert", "size=tiny", "modality=tuned_toys:Labelled", f"data={source}", *settings]
+    recipe += ["encoder.taps={contrastive: 1, output: 2}", "train.precision=float32"]
+    page = ablation.ablation(
+        tmp_path / "out", recipe=recipe, task=["classify"], updates=2, tuning=2, seeds=1, jobs=1,
+        say=lambda text: None,
+    )  # fmt: skip
+    assert page.count("| both, split at 1 of 2 |") == 1
+    assert "contrastive only" in page
+
+
+def test_the_matrix_of_a_transfer() -> None:
+    recipes = ["wearables_w2vbert", "music_w2vbert"]
+    found = {
+        f"{a}-to-{b}-{seed}": {"pretrained": 0.8 if a == b else 0.4, "scratch": 0.5, "frozen": 0.3}
+        for a in recipes
+        for b in recipes
+        for seed in range(2)
+    }
+    page = transfer.page(found, recipes, 2)
+    assert "| wearables | 0.800 ± 0.000 | 0.400 ± 0.000 |" in page
+    assert page.count("| holds |") == 2 and page.count("| **fails** |") == 2
+
+
+def test_unknown_studies_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["study", "nothing", f"out={tmp_path}"]) == 2
+    assert "expected collapse, ablation or transfer" in capsys.readouterr().err
+    assert cli.main(["study", "transfer", "recipes=speech_w2vbert", f"out={tmp_path}"]) == 2
+    assert "expected two or more of" in capsys.readouterr().err
