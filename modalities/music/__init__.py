@@ -29,6 +29,7 @@ MOVEMENT = re.compile(r"(?<=\d)\.\d[\w-]*$")  # bwv244.15: a movement of bwv244
 # The work that a kern file is a part of; one with a catalogue number is a work by itself, of a collection.
 KERN_WORK = re.compile(r"^!!!OPR[^:\n]*:(.*)$", re.MULTILINE)
 KERN_CATALOGUE = re.compile(r"^!!!SC[AT]", re.MULTILINE)
+MAX_COUNTED = 127  # of a histogram of times; longer ones count as this
 MAX_SHIFT = (-5, 6)  # semitones
 MAX_POSITIONS = 96  # in a quarter: 1/384 notes, beyond what is written
 MAX_WINDOW_QUARTERS = 4096  # an hour of music
@@ -115,6 +116,27 @@ class Music:
             return Sample(note_tokens(notes), **described)
         values, observed = piano_roll(notes, row["length"], lowest=self.lowest, highest=self.highest)
         return Sample(values, observed=observed, **described)
+
+    def descriptors(self, sample: Sample) -> dict[str, Float[np.ndarray, "d"]]:
+        """Histograms of pitch classes, pitches, times between onsets and places in the bar."""
+        if self.view == "notes":
+            ids = sample.values
+            counts = [np.bincount(column.clip(0, MAX_COUNTED), minlength=MAX_COUNTED + 1) for column in ids.T]
+            return {"notes": np.concatenate([each / max(1, len(ids)) for each in counts])}
+        onset, hold = np.split(sample.values, 2, axis=1)
+        pitches = hold.sum(0)
+        classes = np.bincount(np.arange(self.lowest, self.highest + 1) % 12, pitches, 12)
+        steps = np.flatnonzero(onset.any(1))
+        between = np.bincount(np.diff(steps).clip(0, MAX_COUNTED), minlength=MAX_COUNTED + 1)
+        place = np.bincount(
+            steps % (4 * self.positions_per_quarter), minlength=4 * self.positions_per_quarter
+        )
+        parts = {"pitch": [classes, pitches], "rhythm": [between, place]}
+        parts["pitch and rhythm"] = [*parts["pitch"], *parts["rhythm"]]
+        return {
+            name: np.concatenate([each / max(1.0, float(each.sum())) for each in histograms])
+            for name, histograms in parts.items()
+        }
 
     def picture(self, sample: Sample) -> Float[np.ndarray, "t bins"]:
         """A roll as people know it: notes, and brighter where one begins; fields of notes as they are."""

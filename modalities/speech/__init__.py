@@ -4,7 +4,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -12,6 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
+import torch
+from jaxtyping import Float
+from scipy.fft import dct
 
 from modalities.reading.dialects import TableSettings
 from modalities.reading.groups import Grouping, check_pattern, known_split, split_of
@@ -23,6 +26,7 @@ from modalities.speech.mel import mel_filters as mel_filters
 from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Segment, UserError, list_files
 
 WAV_HEADER_BYTES = 44
+NUM_CEPSTRA = 13
 # Telephone prompts (.g722) that hold no speech; neither do those in the folder `silence`.
 TONES = {"beep", "beeperr", "ascending-2tone", "descending-2tone", "confbridge-join", "confbridge-leave"}
 NO_SPEECH = {*TONES, "tt-monkeys"}
@@ -63,7 +67,7 @@ class Speech:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the alignments of the source: each record carries its own."""
-        return {**vars(self), "_aligned": Alignments(())}
+        return {name: x for name, x in vars(self).items() if name != "_mel"} | {"_aligned": Alignments(())}
 
     def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
         """Audio files of a folder (or one file), or the rows of a metadata table or HF Parquet file."""
@@ -90,6 +94,24 @@ class Speech:
         stored = row.get("segments", "")  # "" where the source has no alignments at all
         segments = tuple(Segment(*parts) for parts in json.loads(stored)) if stored else None
         return Sample(pcm * np.float32(2**-15), label=row["label"], group=row["group"], segments=segments)
+
+    def descriptors(self, sample: Sample) -> dict[str, Float[np.ndarray, "d"]]:
+        """Mean and deviation over time of 13 mel cepstra with their differences, and of the log-mel bands."""
+        with torch.inference_mode():
+            lengths = torch.tensor([len(sample.values)])
+            picture = self._mel.picture(torch.from_numpy(sample.values.copy())[None], lengths)[0].numpy()
+        static = dct(picture, axis=-1, norm="ortho")[:, :NUM_CEPSTRA]
+        first = np.gradient(static, axis=0) if len(static) > 1 else np.zeros_like(static)
+        second = np.gradient(first, axis=0) if len(static) > 1 else np.zeros_like(static)
+        cepstra = np.concatenate([static, first, second], axis=1)
+        return {
+            name: np.concatenate([x.mean(0), x.std(0)])
+            for name, x in (("cepstra", cepstra), ("log-mel", picture))
+        }
+
+    @cached_property
+    def _mel(self) -> LogMelEncoder:
+        return self.feature_encoder(0)
 
     def feature_encoder(self, dim: int) -> LogMelEncoder:
         """Log-mel bands and convolutional subsampling; its width does not depend on `dim`."""

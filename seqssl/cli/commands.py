@@ -240,6 +240,18 @@ def doctor(arguments: Arguments) -> int:
     return 0 if report.ok else HALTED
 
 
+def report(arguments: Arguments) -> None:
+    """Write a page about several runs."""
+    names = [arguments["run"], *(arguments[f"run{number}"] for number in range(2, 9))]
+    runs = [existing(name) for name in names if name is not None]
+    out = Path(arguments["out"]).expanduser()
+    if out.suffix != ".html" or out.is_dir():
+        raise UserError(f"out = {out}: name a file that ends in .html")
+    from seqssl.report.comparison import write_comparison
+
+    print(f"open {write_comparison(runs, out)}")
+
+
 def check(arguments: Arguments) -> int:
     """Run the contract checks on an adapter; returns an exit code."""
     source = existing(arguments["source"])

@@ -215,6 +215,16 @@ COMMANDS = (
         words=(RUN,),
     ),
     Command(
+        "report",
+        "several runs on one page: settings that differ, held-out figures, evaluations over one another",
+        "seqssl report runs/first runs/second out=comparison.html",
+        words=(
+            Key("run", "a run's folder", required=True),
+            *(Key(f"run{number}", "another run's folder") for number in range(2, 9)),
+        ),
+        keys=(Key("out", "the page to write", "comparison.html"),),
+    ),
+    Command(
         "check",
         "the contract checks on an adapter, yours or a shipped one",
         "seqssl check modality=my_pkg.my_adapter:MyAdapter source=my_files",

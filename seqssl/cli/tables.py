@@ -62,12 +62,13 @@ def run_tables(out: Path, metrics: Mapping[str, float], report: Path, seconds: f
     """What a finished run reached, and what to do next."""
     table = _table(f"Held-out data after {_duration(seconds)}: {out}", "metric", "value")
     _add_metrics(table, metrics, out)
-    following = [
-        f"open {report}",
-        f"seqssl doctor {out}",
-        f"seqssl probe run={out}",
-        f"seqssl embed run={out} source=YOUR_FILES out=features.parquet",
-    ]
+    following = [f"open {report}", f"seqssl doctor {out}"]
+    if (out / "facts.json").exists():  # it was tuned for a task
+        following.append(f"seqssl predict run={out} source=YOUR_FILES out=said.csv")
+    else:
+        following.append(f"seqssl finetune run={out} task=classify data=YOUR_LABELLED_FILES")
+        following.append(f"seqssl evaluate run={out} task=classify data=YOUR_LABELLED_FILES")
+        following.append(f"seqssl embed run={out} source=YOUR_FILES out=features.parquet")
     return Group(table, "Next:", *(f"  {line}" for line in following))
 
 

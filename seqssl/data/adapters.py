@@ -136,6 +136,15 @@ class HasViews(Protocol):
 
 
 @runtime_checkable
+class HasDescriptors(Protocol):
+    """What an adapter may offer beside `ModalityAdapter`: what a classical method would describe a row by."""
+
+    def descriptors(self, sample: Sample) -> dict[str, Float[np.ndarray, "d"]]:
+        """Descriptions of a sample by name, each a vector of the same length for all samples."""
+        ...
+
+
+@runtime_checkable
 class HasPicture(Protocol):
     """What an adapter may offer beside `ModalityAdapter`: a picture of a sample."""
 

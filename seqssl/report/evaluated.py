@@ -120,6 +120,7 @@ def curve(values: Mapping[str, Any], title: str = "") -> str:
     """Score against labels, one line a row, as an <svg>."""
     with styled():
         figure, axes = new_axes(9.6, 3.4)
+        figure.subplots_adjust(left=0.085)
         draw_curve(axes, values)
         if title:
             axes.set_title(title, loc="left", fontsize=9)
@@ -140,7 +141,7 @@ def draw_curve(axes: Any, values: Mapping[str, Any]) -> None:
                 x, [e["low"] for e in found], [e["high"] for e in found], color=color, alpha=0.13
             )
     axes.set_xscale("log")
-    ticks = sorted({entry["num_labels"] for entry in results})
+    ticks = sorted({round(entry["num_labels"]) for entry in results})
     axes.set_xticks(ticks, minor=False)
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.minorticks_off()
@@ -251,6 +252,7 @@ def compared(evaluations: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """The curves of several runs on one task, as an <svg>: pre-trained and scratch of each."""
     with styled():
         figure, axes = new_axes(9.6, 3.8)
+        figure.subplots_adjust(left=0.085)
         first = evaluations[0][1]
         for number, (name, values) in enumerate(evaluations):
             for row, line in (("pretrained", "-"), ("scratch", ":")):

@@ -5,13 +5,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from seqssl.data.adapters import Sample
+from seqssl.data.adapters import HasDescriptors
 from seqssl.data.batching import BatchLoader
 from seqssl.evaluation.embedding import pooled_input
 from seqssl.evaluation.forecast import Protocol as Horizon
@@ -35,15 +35,6 @@ PENALTIES = (0.01, 1.0, 100.0)  # of a logistic regression: the inverse of its s
 ALPHAS = (0.1, 10.0, 1000.0)  # of a ridge
 SEASONS = (1, 7, 12, 24, 48, 52, 96, 144, 168, 288, 365)  # steps after which a series may repeat
 MAX_FRAMES = 20_000  # to fit to
-
-
-@runtime_checkable
-class HasDescriptors(Protocol):
-    """What an adapter may offer: classical descriptions of a sample, each a vector of fixed length."""
-
-    def descriptors(self, sample: Sample) -> dict[str, Array]:
-        """Each description of a sample."""
-        ...
 
 
 @dataclass

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from seqssl.assembly import OpenStream, Stream, groups_of
-from seqssl.config.schema import FinetuneConfig
+from seqssl.config.schema import FinetuneConfig, RunConfig
 from seqssl.data.batching import BatchLoader
 from seqssl.data.files import Progress
 from seqssl.data.lengths import lengths_of
@@ -121,6 +121,17 @@ def describe(stream: OpenStream) -> str:
     """A line about a stream's data."""
     name = f" {stream.name}" if stream.name else ""
     return f"data{name}: {stream.corpus.folder} | {describe_corpus(stream.corpus)}"
+
+
+def describe_rows(stream: OpenStream) -> str:
+    """How many rows, or parts of rows, of each split a task has labels for."""
+    splits = [str(split) for split in stream.corpus.splits if split]
+    names = sorted(set(splits), key=lambda name: (name != "train", name))
+    return (
+        str(stream.config.task["target"] if isinstance(stream.config, RunConfig) else "")
+        + " | "
+        + ", ".join(f"{name}: {splits.count(name):,} rows" for name in names)
+    )
 
 
 def describe_corpus(corpus: Corpus) -> str:

@@ -34,6 +34,7 @@ from seqssl.runs.folder import alone, check_same_run, starting_weights, write_co
 from seqssl.runs.streams import (
     chosen_rows,
     describe,
+    describe_rows,
     held_out,
     labelled,
     opened,
@@ -84,7 +85,7 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
         task = build_task(config, model, streams)
         if isinstance(task, Supervised):
             streams = [chosen_rows(task, streams[0])]
-            for text in task.notes:
+            for text in (describe_rows(streams[0]), *task.notes):
                 say(f"task: {text}")
         # Not before the task has accepted its labels: a folder with a configuration is a run that has begun.
         parallel.first(lambda: write_config(config, out, all_rows), device)

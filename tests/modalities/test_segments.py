@@ -198,3 +198,27 @@ def test_activities_of_steps(tmp_path: Path) -> None:
     assert abs(second[0].end - 600) <= 1
     assert json.loads(corpus.row(0)["segments"])
     assert not hasattr(Wearables(), "segments"), "folders that were prepared before stay valid"
+
+
+def test_descriptions_of_a_sound_and_of_a_tune(tmp_path: Path) -> None:
+    from modalities.speech import Speech
+    from seqssl import Sample
+    from seqssl.data.adapters import HasDescriptors
+
+    rng = np.random.default_rng(0)
+    speech = Speech()
+    assert isinstance(speech, HasDescriptors)
+    quiet, loud = (
+        speech.descriptors(Sample((size * rng.normal(size=8000)).astype(np.float32))) for size in (0.01, 0.1)
+    )
+    assert {name: len(x) for name, x in loud.items()} == {"cepstra": 78, "log-mel": 160}
+    assert np.all(loud["log-mel"][:80] > quiet["log-mel"][:80])
+    assert loud["cepstra"][0] > quiet["cepstra"][0] and abs(loud["cepstra"][1] - quiet["cepstra"][1]) < 1
+    (tmp_path / "tunes.abc").write_text("X:1\nM:4/4\nL:1/4\nK:C\n" + "CEGc|" * 8 + "\n")
+    music = Music()
+    (record,) = music.records(tmp_path, "all")
+    (row,) = record.read().rows  # type: ignore[union-attr]
+    found = music.descriptors(music.load({**row, "group": ""}, None))
+    assert found["pitch"][:12].tolist() == [0.5, 0, 0, 0, 0.25, 0, 0, 0.25, 0, 0, 0, 0]
+    assert found["rhythm"][12] == 1.0, "a quarter from each onset to the next"
+    assert len(found["pitch and rhythm"]) == len(found["pitch"]) + len(found["rhythm"])
