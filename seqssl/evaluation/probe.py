@@ -19,6 +19,7 @@ from seqssl.evaluation.frozen import Array, Encoder
 from seqssl.finetuning.facts import name_in_group
 
 Names = npt.NDArray[np.str_]
+NUM_DRAWS = 1000
 NUM_FOLDS = 5  # of held-out takes
 TRAINED, RANDOM, NO_WEIGHTS = "trained", "random", "none"
 
@@ -43,6 +44,10 @@ class Score:
     folds: dict[str, float]
     rows: dict[str, int]  # tested in each fold
     num_classes: int
+    low: float = (
+        0.0  # 95 % interval of the accuracy, by bootstrap over groups, or rows where there is one group
+    )
+    high: float = 1.0
 
     @property
     def accuracy(self) -> float:
@@ -249,19 +254,41 @@ def score_all(table: Table, pattern: str, protocol: str, folds: Sequence[Fold]) 
         return []
     tested = np.concatenate([fold.test for fold in folds])
     rows, num_classes = {fold.name: len(fold.test) for fold in folds}, len(np.unique(table.labels[tested]))
-    guesses = {fold.name: majority(table.labels[fold.train], table.labels[fold.test]) for fold in folds}
-    scores = [Score(pattern, protocol, NO_WEIGHTS, "majority", guesses, rows, num_classes)]
+    units = units_of(table, folds)
+
+    def score(weights: str, stage: str, right: Sequence[npt.NDArray[np.bool_]]) -> Score:
+        shares = {fold.name: float(each.mean()) for fold, each in zip(folds, right, strict=True)}
+        low, high = bootstrap(np.concatenate(right), units)
+        return Score(pattern, protocol, weights, stage, shares, rows, num_classes, low, high)
+
+    guesses = [majority(table.labels[fold.train], table.labels[fold.test]) for fold in folds]
+    scores = [score(NO_WEIGHTS, "majority", guesses)]
     for (weights, stage), x in table.stages.items():
         if protocol == HELD_OUT:  # a group may have one label only, which its mean would give away
             standard = [scale_by(x, fold.train) for fold in folds]
         else:
             standard = [standardize(x, table.groups)] * len(folds)
-        results = {
-            fold.name: accuracy(scaled, table.labels, fold)
-            for fold, scaled in zip(folds, standard, strict=True)
-        }
-        scores.append(Score(pattern, protocol, weights, stage, results, rows, num_classes))
+        right = [told_right(scaled, table.labels, fold) for fold, scaled in zip(folds, standard, strict=True)]
+        scores.append(score(weights, stage, right))
     return scores
+
+
+def units_of(table: Table, folds: Sequence[Fold]) -> Names:
+    """What the interval is over, for each tested row: its group, or itself where there is one group."""
+    tested = np.concatenate([fold.test for fold in folds])
+    groups = table.groups[tested]
+    return groups if len(np.unique(groups)) > 1 else np.arange(len(tested)).astype(np.str_)
+
+
+def bootstrap(right: npt.NDArray[np.bool_], units: Names) -> tuple[float, float]:
+    """The 95 % interval of the share of rows told right, over draws of units with replacement."""
+    _, places = np.unique(units, return_inverse=True)
+    hits, sizes = np.bincount(places, right), np.bincount(places)
+    draws = np.random.default_rng(0).multinomial(
+        len(sizes), np.full(len(sizes), 1 / len(sizes)), size=NUM_DRAWS
+    )
+    low, high = np.quantile((draws @ hits) / (draws @ sizes), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def standardize(x: Array, groups: Names) -> Array:
@@ -281,8 +308,8 @@ def scale_by(x: Array, rows: Rows) -> Array:
     return np.asarray((x - x[rows].mean(axis=0)) / (x[rows].std(axis=0) + 1e-6))
 
 
-def accuracy(x: Array, labels: Names, fold: Fold) -> float:
-    """The test accuracy of a multinomial logistic regression with scikit-learn's default penalty."""
+def told_right(x: Array, labels: Names, fold: Fold) -> npt.NDArray[np.bool_]:
+    """Which test rows a multinomial logistic regression with scikit-learn's default penalty tells right."""
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
 
@@ -290,13 +317,13 @@ def accuracy(x: Array, labels: Names, fold: Fold) -> float:
     with warnings.catch_warnings(), threadpool_limits(1):  # small fits: on a busy machine, threads are slower
         warnings.filterwarnings("ignore", message="The number of unique classes")  # few rows each: we know
         probe.fit(x[fold.train], labels[fold.train])
-    return float(probe.score(x[fold.test], labels[fold.test]))
+    return np.asarray(probe.predict(x[fold.test]) == labels[fold.test])
 
 
-def majority(train: Names, test: Names) -> float:
-    """Accuracy of always saying the most frequent training label; of several, the first in the alphabet."""
+def majority(train: Names, test: Names) -> npt.NDArray[np.bool_]:
+    """Which rows have the most frequent training label; of several, the first in the alphabet."""
     names, counts = np.unique(train, return_counts=True)
-    return float(np.mean(test == names[counts.argmax()]))
+    return np.asarray(test == names[counts.argmax()])
 
 
 def to_json(scores: Sequence[Score]) -> list[dict[str, Value]]:

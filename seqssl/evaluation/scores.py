@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 def probe_tables(scores: Sequence[Score], headline: str) -> "RenderableType":
     """Accuracies in percent, a block for each task and protocol; the gain at the stage `headline` is bold."""
     from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="Linear probe: accuracy in % over all tested rows", box=SIMPLE_HEAD)
-    for heading in ("labels", "protocol", "stage"):
-        table.add_column(heading)
+    table = Table(title="Linear probe: accuracy in % over all tested rows (95 % interval)", box=SIMPLE_HEAD)
+    table.add_column("labels")
+    for heading in ("protocol", "stage"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("trained", "random", "gain"):
         table.add_column(heading, justify="right")
     for (labels, protocol), group in groupby(scores, key=lambda score: (score.labels, score.protocol)):
         found = {(score.weights, score.stage): score for score in group}
         first = next(iter(found.values()))
-        sides = [(escape(labels), protocol), ("", f"{first.num_rows} rows, {first.num_classes} classes")]
+        sides = [(labels, protocol), ("", f"{first.num_rows} rows, {first.num_classes} classes")]
         for side, line in zip_longest(sides, _lines(found, headline), fillvalue=("", "")):
             table.add_row(*side, *line)
         table.add_section()
@@ -54,14 +54,15 @@ def forecast_table(scores: Sequence[ForecastScore], headline: str, protocol: Pro
         if weights == TRAINED:
             random = found[RANDOM, method]
             gain = f"{random.mse - score.mse:+.3f}"
-            gain = f"[bold]{gain}[/bold]" if method == headline else gain
-            table.add_row(method, f"{score.mse:.3f}", f"{score.mae:.3f}", f"{random.mse:.3f}", gain)
+            marked = _bold(gain) if method == headline else gain
+            table.add_row(method, f"{score.mse:.3f}", f"{score.mae:.3f}", f"{random.mse:.3f}", marked)
     return table
 
 
 def frames_table(found: FrameScores, headline: str) -> "RenderableType":
     """Every stage with its intervals, trained beside random weights; the stage `headline` is bold."""
     from rich.box import SIMPLE_HEAD
+    from rich.console import Group
     from rich.table import Table
 
     title = (
@@ -69,33 +70,46 @@ def frames_table(found: FrameScores, headline: str) -> "RenderableType":
         f"(most frequent {found.majority:.1%}); {found.unit} held out"
     )
     table = Table(title=title, box=SIMPLE_HEAD)
-    table.add_column("weights")
-    table.add_column("stage")
-    for heading in ("linear %", "95 %", "nearest %", "rank", "ABX within %", "across %"):
-        table.add_column(heading, justify="right")
+    for heading in ("weights", "stage"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("linear, %", "nearest", "rank", "ABX within", "across"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for score in found.scores:
-        name = f"[bold]{score.stage}[/bold]" if score.stage == headline else score.stage
-        between = f"{100 * score.low:.1f} to {100 * score.high:.1f}"
         shares = (score.nearest, score.abx_within, score.abx_across)
         near, within, across = ("" if x is None else f"{100 * x:.1f}" for x in shares)
         rank = "" if score.rank is None else f"{score.rank:.0f}"
-        table.add_row(score.weights, name, f"{100 * score.accuracy:.1f}", between, near, rank, within, across)
-    for weights, value in found.pnmi.items():
-        words = f"codes: {value:.3f} of the labels' entropy (PNMI), purity {found.purity[weights]:.1%}"
-        table.add_row(weights, words)
-    return table
+        linear = f"{100 * score.accuracy:.1f} ({100 * score.low:.1f}-{100 * score.high:.1f})"
+        stage = _bold(score.stage) if score.stage == headline else score.stage
+        table.add_row(score.weights, stage, linear, near, rank, within, across)
+    codes = [
+        f"Codes, {weights}: {value:.1%} of what there is to know of the labels (PNMI), "
+        f"purity {found.purity[weights]:.1%}"
+        for weights, value in found.pnmi.items()
+    ]
+    return Group(table, *codes)
 
 
-def _lines(found: dict[tuple[str, str], Score], headline: str) -> list[tuple[str, ...]]:
-    """Stage, trained, random and gain of each row; baselines without weights come first."""
-    lines: list[tuple[str, ...]] = []
+def _bold(text: str) -> "RenderableType":
+    from rich.text import Text
+
+    return Text(text, style="bold")
+
+
+def _lines(found: dict[tuple[str, str], Score], headline: str) -> list[tuple["RenderableType", ...]]:
+    """Stage, trained, random and gain of each row, with intervals; baselines without weights come first."""
+    lines: list[tuple[RenderableType, ...]] = []
     for (weights, stage), score in found.items():
         if weights == NO_WEIGHTS:
-            lines.append((f"({stage})", f"{100 * score.accuracy:.1f}", "", ""))
+            lines.append((f"({stage})", _told(score), "", ""))
     for (weights, stage), score in found.items():
         if weights == TRAINED:
-            random = found[RANDOM, stage].accuracy
-            gain = f"{100 * (score.accuracy - random):+.1f}"
-            gain = f"[bold]{gain}[/bold]" if stage == headline else gain
-            lines.append((stage, f"{100 * score.accuracy:.1f}", f"{100 * random:.1f}", gain))
+            random = found[RANDOM, stage]
+            gain = f"{100 * (score.accuracy - random.accuracy):+.1f}"
+            marked = _bold(gain) if stage == headline else gain
+            lines.append((stage, _told(score), _told(random), marked))
     return lines
+
+
+def _told(score: Score) -> str:
+    """An accuracy and its interval, in percent."""
+    return f"{100 * score.accuracy:.1f} ({100 * score.low:.0f}-{100 * score.high:.0f})"

@@ -1,6 +1,7 @@
 """Tasks that write the text of a row: CTC and the transducer."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -74,6 +75,8 @@ class Transcribe(Supervised):
 
     def _learn_tokens(self, facts: Facts, labels: str, kind: TokenKind, vocab_size: int) -> None:
         self.labels, self.prefix = labels, common_prefix(labels)
+        if find_spec("jiwer") is None:
+            raise UserError("error rates of texts want jiwer: pip install 'seqssl[text]'")
 
         def found(data: Labelled) -> Any:
             texts = [self.transcript(label) for label in data.labels("train")]

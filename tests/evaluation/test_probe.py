@@ -152,7 +152,7 @@ def test_standardizing_removes_the_group_and_keeps_the_label() -> None:
 
 
 def test_majority_is_what_the_training_part_says() -> None:
-    assert probe.majority(np.array(["b", "b", "a"]), np.array(["a", "a", "a", "b"])) == 0.25
+    assert probe.majority(np.array(["b", "b", "a"]), np.array(["a", "a", "a", "b"])).mean() == 0.25
 
 
 @pytest.mark.parametrize(
@@ -183,3 +183,11 @@ def test_accuracy_is_over_rows_not_folds() -> None:
     )
     assert score.num_rows == 300
     assert score.accuracy == pytest.approx(0.891)
+
+
+def test_intervals_are_over_groups() -> None:
+    """One group always right and one always wrong: whole groups are drawn, so that nothing is sure."""
+    right = np.array([True] * 50 + [False] * 50)
+    assert probe.bootstrap(right, np.array(["a"] * 50 + ["b"] * 50)) == (0.0, 1.0)
+    low, high = probe.bootstrap(right, np.arange(100).astype(str))
+    assert 0.39 <= low < 0.5 < high <= 0.61
