@@ -46,6 +46,8 @@ def predict(arguments: Arguments) -> None:
             run, arguments["source"], settings=modality_settings(arguments), progress=progress
         )
         rows = predictions(task, corpus, adapter, progress=progress)
+    for text in task.notes:
+        print(text)
     write_predictions(rows, out)
     print(f"{out}: {len(rows)} rows with {', '.join([*rows[0]][2:])}")
     if corpus.manifest.num_rejected:
@@ -109,16 +111,24 @@ def study(arguments: Arguments) -> None:
         found = collapse(out, **settings)
     elif name == "ablation":
         from seqssl.studies.ablation import ablation
+        from seqssl.studies.transfer import task_of
 
-        recipe, task = [arguments["recipe"], "size=tiny"], arguments["task"].split(",")
-        found = ablation(out, recipe=recipe, task=task, **settings)
+        name = arguments["recipe"] or ""
+        task = (arguments["task"] or "").split() or (task_of(name) if name else [])
+        if not name or not task:
+            raise UserError(
+                "study ablation: recipe=NAME is missing, or the recipe does not say what it is judged by: "
+                "task='classify task.labels=...'."
+            )
+        kept = [setting for setting in task if not setting.startswith("modality.")]
+        recipe = [name, "size=tiny", *(setting for setting in task if setting not in kept)]
+        found = ablation(out, recipe=recipe, task=kept, **settings)
     else:
-        from seqssl.studies.transfer import TASKS, transfer
+        from seqssl.studies.transfer import judged, transfer
 
-        recipes = arguments["recipes"].split(",")
-        unknown = [recipe for recipe in recipes if recipe not in TASKS]
-        if unknown or len(recipes) < 2:
-            raise UserError(f"recipes = {arguments['recipes']}: expected two or more of {', '.join(TASKS)}.")
+        recipes = arguments["recipes"].split(",") if arguments["recipes"] else judged()
+        if len(recipes) < 2 or any(recipe not in judged() for recipe in recipes):
+            raise UserError(f"recipes = {','.join(recipes)}: expected two or more of {', '.join(judged())}.")
         found = transfer(out, recipes=recipes, **settings)
     minutes = (time.monotonic() - began) / 60
     about = f"{hardware()}, {time.strftime('%Y-%m-%d')}, commit {git_commit() or '-'}, {minutes:.1f} min."

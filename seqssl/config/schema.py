@@ -183,7 +183,7 @@ class RunConfig(StreamConfig):
     # What the loop runs.
     task: Annotated[Slot, Kind("task")] = field(default_factory=lambda: {"target": "pretrain"})
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    init: str | None = None  # a run to take the first weights from
+    init: str | None = None  # a run or checkpoint to take the first weights from; RUN#STREAM of a joint run
     out: str | None = None  # None = runs/<recipe>-<size>
     health: Literal["off", "warn", "halt"] = "warn"
     streams: dict[str, MixedStream] = field(default_factory=dict)

@@ -25,7 +25,10 @@ class WindowedCorpus:
             [f"{corpus.keys[owner]}@{start}" for owner, start in zip(owners, starts, strict=True)],
             dtype=object,
         )
-        self.groups, self.labels = corpus.groups[self._owners], corpus.labels[self._owners]
+        # Windows of one row overlap. Where there are no groups to keep apart, rows are.
+        several = len({str(group) for group in corpus.groups}) > 1
+        self.groups = (corpus.groups if several else corpus.keys)[self._owners]
+        self.labels = corpus.labels[self._owners]
         self.splits = corpus.splits[self._owners]
         self.lengths = np.full(len(self._owners), length)
         self.weights = None
@@ -46,7 +49,12 @@ class WindowedCorpus:
     def row(self, number: int) -> Row:
         """The columns of the row that a window is of, with its place in it."""
         row = self.corpus.row(int(self._owners[number]))
-        return {**row, "key": self.keys[number], WINDOW: (int(self._starts[number]), self._length)}
+        return {
+            **row,
+            "key": self.keys[number],
+            "group": self.groups[number],
+            WINDOW: (int(self._starts[number]), self._length),
+        }
 
 
 WINDOW = "window"  # a column: the first step and the length
@@ -64,9 +72,12 @@ class Windowed:
         return getattr(self.adapter, name)
 
     def load(self, row: Row, rng: np.random.Generator | None) -> Sample:
-        """The window of a row, or the row itself where it names none."""
-        sample = self.adapter.load(row, rng)
+        """The window of a row, or the row itself where it names none; a window is never augmented.
+
+        An adapter may shift or shorten a row at random, and windows are counted from its stored start.
+        """
         place = row.get(WINDOW)
+        sample = self.adapter.load(row, rng if place is None else None)
         if place is None:
             return sample
         start, length = place

@@ -66,6 +66,8 @@ def macro_f1(table: Array) -> float:
 def mcc(table: Array) -> float:
     """Matthews' correlation for any number of classes (Gorodkin 2004); 0 where it is not defined."""
     total, hits = table.sum(), np.trace(table)
+    if not total:
+        return float("nan")
     wanted, said = table.sum(1), table.sum(0)
     covariance = hits * total - wanted @ said
     scale = np.sqrt((total**2 - said @ said) * (total**2 - wanted @ wanted))

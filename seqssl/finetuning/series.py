@@ -122,7 +122,13 @@ class Forecast(Series):
 
     def parts(self, data: Labelled) -> Labelled:
         """Every window of the rows; UserError where none is long enough in one of the splits."""
-        windows = windows_of(data.corpus, self.lookback + self.horizon, self.every)
+        length = self.lookback + self.horizon
+        windows = windows_of(data.corpus, length, self.every)
+        short = int(((data.corpus.lengths < length) & (data.corpus.splits != "")).sum())
+        if short:
+            self.notes.append(
+                f"{short} rows are shorter than lookback + horizon = {length} steps, and left out"
+            )
         for split in sorted({str(split) for split in data.corpus.splits} - {""}):
             if not len(windows.rows(split)):
                 raise UserError(
@@ -134,6 +140,11 @@ class Forecast(Series):
     def parts_to_predict(self, data: Labelled) -> Labelled:
         """The last look-back of each row."""
         windows = last_windows(data.corpus, self.lookback)
+        short = len(data.corpus) - len(windows)
+        if short:
+            self.notes.append(
+                f"{short} rows are shorter than the {self.lookback} steps of the look-back: no forecast"
+            )
         if not len(windows):
             raise UserError(f"no row is {self.lookback} steps long, which the forecast is made from.")
         return Labelled(windows, Windowed(data.adapter))  # type: ignore[arg-type]  # it has what loaders use

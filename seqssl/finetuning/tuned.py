@@ -123,6 +123,14 @@ class Tuned(nn.Module):
                 if parameter.requires_grad:
                     self.get_buffer(_average_of(name)).lerp_(parameter, 1 - decay)
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Take over the running mean of the weights for good, where there is one."""
+        if self.tuning.average is not None:
+            for name, parameter in self.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(self.get_buffer(_average_of(name)))
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """A context in which the weights are their running mean, where there is one."""

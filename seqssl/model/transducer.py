@@ -119,7 +119,7 @@ def search(
     for frame in frames:
         done: dict[tuple[int, ...], Hypothesis] = {}
         writing = kept
-        for _ in range(max_symbols + 1):
+        for written in range(max_symbols + 1):
             longer: list[tuple[float, Hypothesis, int]] = []
             for hypothesis in writing:
                 scores = joint(frame[None, None], hypothesis.vector[None, None])[0, 0, 0]
@@ -136,7 +136,7 @@ def search(
             bar = sorted((h.score for h in done.values()), reverse=True)[:beam]
             longer.sort(key=lambda entry: -entry[0])
             worth = [entry for entry in longer[:beam] if len(bar) < beam or entry[0] > bar[-1]]
-            if not worth:
+            if not worth or written == max_symbols:
                 break
             writing = [_extended(prediction, old, symbol, score) for score, old, symbol in worth]
         kept = sorted(done.values(), key=lambda h: -h.score)[:beam] or writing

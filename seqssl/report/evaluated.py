@@ -108,10 +108,14 @@ def caveats(values: Mapping[str, Any]) -> list[str]:
             f"{len(seen)} of the {len(values['groups_held_out'])} test groups were in pre-training, without "
             "labels."
         )
-    rates = ", ".join(f"{row} {rate:g}" for row, rate in (values.get("learning_rates") or {}).items())
+    rates = ", ".join(
+        f"{row} {'/'.join(f'{rate:g}' for rate in found)}"
+        for row, found in (values.get("learning_rates") or {}).items()
+    )
     notes.append(
-        f"Each encoder row had {values['num_updates']} updates; learning rates, chosen on a part of the "
-        f"training groups: {rates}. {values['hardware']}, {values['date']}, {values['seconds'] / 60:.1f} min."
+        f"Each encoder row had {values['num_updates']} updates. Learning rates, chosen for each fold on a "
+        f"part of its training groups: {rates}. {values['hardware']}, {values['date']}, "
+        f"{values['seconds'] / 60:.1f} min."
     )
     return notes
 

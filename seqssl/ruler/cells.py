@@ -26,6 +26,7 @@ from seqssl.finetuning.scoring import Scored
 from seqssl.finetuning.supervised import Supervised
 from seqssl.runs.folder import starting_weights
 from seqssl.runs.train import resolve_device, resolve_precision, trainer_of
+from seqssl.training import checkpoint
 from seqssl.training.loop import Units
 from seqssl.training.parallel import Alone
 
@@ -96,7 +97,7 @@ def run_cell(bench: Bench, cell: Cell) -> Result:
     work.mkdir(parents=True, exist_ok=True)
     model = assemble(config, [stream])
     set_scaling(model.of(""), corpus.manifest.statistics)
-    if config.init is not None and not (work / "checkpoints").exists():
+    if config.init is not None and not checkpoint.numbered(work / "checkpoints"):
         starting_weights(model, config.init, config)
     facts = Facts(stream.spec, Labelled(corpus, bench.adapter), bench.known)  # type: ignore[arg-type]
     task = build_task(config, model, [stream], facts)
@@ -115,12 +116,14 @@ def run_cell(bench: Bench, cell: Cell) -> Result:
 
 def configured(config: RunConfig, cell: Cell) -> RunConfig:
     """The settings of a cell: the rows differ in nothing but their first weights and what learns."""
-    head_only = cell.row in (RANDOM, FROZEN)
+    changed: dict[str, Any] = {"freeze": "encoder"} if cell.row in (RANDOM, FROZEN) else {}
+    if cell.row == SCRATCH:  # what is drawn at random has to learn, all of it
+        changed = {"freeze": "none", "lora_rank": None, "layer_decay": 1.0}
     return replace(
         config,
         seed=cell.seed,
         init=config.init if cell.row in (FROZEN, PRETRAINED) else None,
-        finetune=replace(config.finetune, freeze="encoder") if head_only else config.finetune,
+        finetune=replace(config.finetune, **changed),
         optim=replace(config.optim, lr=cell.lr),
     )
 

@@ -159,6 +159,7 @@ class Classical:
 
     def _frames(self, task: Tag, strength: float, train: Array, test: Array) -> list[Scored]:
         """Logistic regression on the input at each frame and around it."""
+        from sklearn.dummy import DummyClassifier
         from sklearn.linear_model import LogisticRegression
         from threadpoolctl import threadpool_limits  # scikit-learn brings it
 
@@ -167,9 +168,12 @@ class Classical:
         y = np.concatenate([wanted[known] for tables in seen for _, wanted, known in tables])
         chosen = np.sort(np.random.default_rng(0).permutation(len(x))[:MAX_FRAMES])
         mean, std = x.mean(0), x.std(0) + 1e-6
+        model: Any = DummyClassifier()
+        if len(np.unique(y[chosen])) > 1:
+            model = LogisticRegression(C=strength / 100, max_iter=60)
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = LogisticRegression(C=strength / 100, max_iter=60).fit((x[chosen] - mean) / std, y[chosen])
+            model.fit((x[chosen] - mean) / std, y[chosen])
         rows = []
         for batch in self._batch(test):
             for (key, group), (table, wanted, known) in zip(

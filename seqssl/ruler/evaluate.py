@@ -12,7 +12,7 @@ import torch
 
 from seqssl.assembly import assemble, build_task, streams_of
 from seqssl.config.schema import RunConfig
-from seqssl.data.files import Progress, locked, sha256_json, silent, write_atomic
+from seqssl.data.files import Progress, locked, sha256_file, sha256_json, silent, write_atomic
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Labelled
 from seqssl.finetuning.scoring import Metric, find_metric
@@ -28,7 +28,7 @@ from seqssl.ruler.pictures import pictures
 from seqssl.ruler.plan import Request, folds_of, seen_in_pretraining
 from seqssl.ruler.table import Entry, Table, markdown
 from seqssl.runs.finetune import configuration
-from seqssl.runs.folder import git_commit
+from seqssl.runs.folder import find_checkpoint, find_run, git_commit, init_of
 from seqssl.runs.streams import labelled, opened
 from seqssl.training.parallel import Alone
 
@@ -63,7 +63,7 @@ def evaluate(
     began = time.time()
     request.check()
     config = configuration(run, task, *DEFAULTS, *overrides, data=data, stream=stream)
-    folder = Path(out or Path(str(config.init)) / f"evaluation-{task}").expanduser()
+    folder = Path(out or find_run(init_of(str(config.init))[0])[1] / f"evaluation-{task}").expanduser()
     work = _Work.open(config, folder, request, progress)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock", wait=False):
@@ -73,7 +73,7 @@ def evaluate(
         rates = work.choose_rates(say)
         entries = work.entries(rates, say)
         tested = sorted({row.group for e in entries for rows in e.by_seed.values() for row in rows} - {""})
-        table = Table(work.metric, entries, tested if len(tested) > 1 else [])
+        table = Table(work.metric, entries, tested if len(tested) > 1 or request.folds == "split" else [])
         values = {
             "task": task,
             "folder": str(folder),
@@ -152,43 +152,47 @@ class _Work:
 
     def identity(self) -> str:
         """A digest of everything that a cell's result depends on, beside what is in its name."""
-        saved = sorted((Path(str(self.config.init)) / "checkpoints").glob("step-*/model.safetensors"))
-        weights = [(path.parent.name, path.stat().st_size) for path in saved[-1:]]
+        path = init_of(str(self.config.init))[0]
+        saved = find_checkpoint(path, find_run(path)[1], "last").path / "model.safetensors"
         config = asdict(replace(self.config, out=None, init=None))
-        for part in ("workers",):
-            config["data"].pop(part)
-        return sha256_json([config, self.bench.corpus.manifest.content_hash, weights])
+        config["data"].pop("workers")
+        return sha256_json([config, self.bench.corpus.manifest.content_hash, sha256_file(saved)])
 
-    def choose_rates(self, say: Callable[[str], None]) -> dict[str, float]:
-        """A learning rate for each row that learns: the best on a part of the training groups of fold 0."""
+    def choose_rates(self, say: Callable[[str], None]) -> dict[tuple[str, int], float]:
+        """A learning rate for each row that learns and each fold: the best on some of its training groups."""
         rates = self.request.rates
         learning = [row for row in self.request.rows if row != CLASSICAL]
+        numbers = {fold.number: fold for seed in self._seeds for fold in self._folds_of(seed)}
         if len(rates) == 1:
-            return dict.fromkeys(learning, rates[0])
-        fold = self.folds[0]
-        train, held_out = development(fold.train, self.bench.corpus.groups.tolist())
-        part = subset(train, self.classes, max(self.request.fractions), 0)
-        wanted = [Cell(row, 0, part, held_out, rate) for row in learning for rate in rates]
-        found = self._run(wanted, say, "choosing learning rates")
-        best: dict[str, tuple[float, float]] = {}
-        for cell in wanted:
-            value = self.metric(found[cell.name].rows)
-            value = value if self.metric.higher_is_better else -value
-            if cell.row not in best or value > best[cell.row][0]:
-                best[cell.row] = (value, cell.lr)
-        return {row: rate for row, (_, rate) in best.items()}
+            return {(row, number): rates[0] for row in learning for number in numbers}
+        wanted: dict[tuple[str, int], list[Cell]] = {}
+        for number, fold in numbers.items():
+            train, held_out = development(fold.train, self.bench.corpus.groups.tolist())
+            part = subset(train, self.classes, max(self.request.fractions), self.request.first_seed)
+            for row in learning:
+                wanted[row, number] = [
+                    Cell(row, self.request.first_seed, part, held_out, rate) for rate in rates
+                ]
+        found = self._run(
+            [cell for cells in wanted.values() for cell in cells], say, "choosing learning rates"
+        )
+        sign = 1 if self.metric.higher_is_better else -1
+        return {
+            place: max(cells, key=lambda cell: sign * self.metric(found[cell.name].rows)).lr
+            for place, cells in wanted.items()
+        }
 
-    def entries(self, rates: Mapping[str, float], say: Callable[[str], None]) -> list[Entry]:
+    def entries(self, rates: Mapping[tuple[str, int], float], say: Callable[[str], None]) -> list[Entry]:
         """Every cell of the table, run or read."""
         classical = Classical(self.bench, self.task, self.metric)
         rows = [row for row in self.request.rows if row != CLASSICAL or classical.exists]
         plan: dict[tuple[str, float], list[Cell]] = {}
-        for seed in range(self.request.seeds):
+        for seed in self._seeds:
             for fold in self._folds_of(seed):
                 for fraction in sorted(self.request.fractions):
                     train = subset(fold.train, self.classes, fraction, seed)
                     for row in rows:
-                        cell = Cell(row, seed, train, fold.test, rates.get(row, 0.0))
+                        cell = Cell(row, seed, train, fold.test, rates.get((row, fold.number), 0.0))
                         plan.setdefault((row, fraction), []).append(cell)
         every = [cell for cells in plan.values() for cell in cells]
         every.sort(key=lambda cell: (cell.seed, len(cell.train)))
@@ -212,6 +216,10 @@ class _Work:
                 )
         self._details = {name: result.details for name, result in learned.items() if result.details}
         return entries
+
+    @property
+    def _seeds(self) -> range:
+        return range(self.request.first_seed, self.request.first_seed + self.request.seeds)
 
     def _folds_of(self, seed: int) -> list[Fold]:
         """The folds that a seed tests: one in turn, or all of them."""
@@ -240,17 +248,25 @@ class _Work:
                 )
         return {name: one.read(self._path(cell)) for name, cell in names.items()}
 
-    def about(self, rates: Mapping[str, float], table: Table, entries: Sequence[Entry]) -> dict[str, Any]:
+    def about(
+        self, rates: Mapping[tuple[str, int], float], table: Table, entries: Sequence[Entry]
+    ) -> dict[str, Any]:
         """What a skeptic asks: who was tested, what was seen, what was chosen, on what it ran."""
         corpus = self.bench.corpus
         seen = seen_in_pretraining(self.config)
+        by_row: dict[str, list[float]] = {}
+        for (row, _), rate in sorted(rates.items()):
+            by_row.setdefault(row, []).append(rate)
         found: dict[str, Any] = {
             "folds": self.request.folds,
             "num_test_rows": {str(fold.number): len(fold.test) for fold in self.folds},
-            "test_groups_seen_unlabelled_in_pretraining": sorted({*table.groups_held_out} & seen),
-            "learning_rates": dict(rates),
+            "test_groups_seen_unlabelled_in_pretraining": None
+            if seen is None
+            else sorted({*table.groups_held_out} & seen),
+            "learning_rates": by_row,  # of each fold
             "num_updates": self.config.train.num_updates,
-            "run": str(self.config.init),
+            "run": str(find_run(init_of(str(self.config.init))[0])[1]),
+            "init": str(self.config.init),
             "data": f"{corpus.folder.name} ({corpus.manifest.content_hash})",
             "notes": self.notes,
             "other_metrics": self._others(entries),

@@ -1,7 +1,6 @@
 """What an evaluation shows beside numbers: embeddings on a plane, codes against labels."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from seqssl.finetuning.whole_rows import Classify
 from seqssl.model.alignment import NONE
 from seqssl.model.types import Batch
 from seqssl.ruler.cells import Bench
-from seqssl.runs.folder import load
+from seqssl.runs.folder import init_of, load
 
 MAX_POINTS = 800
 MAX_FRAME_ROWS = 300
@@ -26,7 +25,8 @@ def pictures(bench: Bench, task: Supervised) -> dict[str, Any]:
     """The plain values of both pictures; {} for a task without classes."""
     if not isinstance(task, Classify | Tag) or bench.config.init is None:
         return {}
-    encoder = load(Path(bench.config.init), device="cpu")
+    path, stream = init_of(bench.config.init)
+    encoder = load(path, device="cpu", stream=stream)
     used = np.flatnonzero(bench.corpus.splits != "")
     some = np.sort(np.random.default_rng(0).permutation(used)[:MAX_POINTS])
     found: dict[str, Any] = {}

@@ -9,14 +9,15 @@ import numpy as np
 
 from seqssl.config.schema import RunConfig
 from seqssl.data.shards import Corpus
+from seqssl.data.windows import WindowedCorpus
 from seqssl.errors import UserError
 from seqssl.finetuning.supervised import Supervised
 from seqssl.finetuning.whole_rows import Classify
 from seqssl.ruler.cells import ROWS
 from seqssl.ruler.folds import Fold, learnable, make_folds
-from seqssl.runs.folder import read_provenance
+from seqssl.runs.folder import find_run, init_of, read_provenance
 
-RATES = (2e-4, 1e-3, 5e-3)
+RATES = (5e-4, 3e-3)
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Request:
     folds: str = "rotate"
     rows: Sequence[str] = ROWS
     metric: str = ""
+    first_seed: int = 0
     rates: Sequence[float] = RATES
     jobs: int = 0  # cells at once; 0 = one for each core, or one on a GPU
 
@@ -75,14 +77,20 @@ def folds_of(
 
 def _placed(corpus: Any, used: np.ndarray, request: Request) -> list[Fold]:
     groups, splits = corpus.groups[used].tolist(), corpus.splits[used].tolist()
+    if isinstance(corpus, WindowedCorpus) and len(set(groups)) < 2:
+        raise UserError(
+            "all windows are of one row, and overlap: what is tested would be learned. Prepare the series as "
+            "several rows or groups."
+        )
     found = make_folds(groups, splits, request.folds, request.seeds)
     return [Fold(fold.number, used[fold.train], used[fold.test]) for fold in found]
 
 
-def seen_in_pretraining(config: RunConfig) -> set[str]:
-    """The groups that the pre-trained run has seen, without labels; empty where its data cannot be opened."""
+def seen_in_pretraining(config: RunConfig) -> set[str] | None:
+    """The groups that the pre-trained run has seen, without labels; None where its data cannot be opened."""
+    path, stream = init_of(str(config.init))
     try:
-        corpus = Corpus(Path(str(read_provenance(Path(str(config.init)))["data"])))
+        corpus = Corpus(Path(str(read_provenance(find_run(path)[1], stream)["data"])))
         return {str(group) for group in corpus.groups[corpus.rows("train")]}
     except (UserError, KeyError):
-        return set()
+        return None

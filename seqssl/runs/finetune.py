@@ -20,7 +20,12 @@ BEST = {
     "transducer": "min:transducer/cer",
 }
 SQUARED = ("regress", "forecast", "impute")
-WHOLE = ("tag", "ctc", "transducer")  # a part of a row has not the row's label, or leaves frames out
+WHOLE = (
+    "tag",
+    "ctc",
+    "transducer",
+    "forecast",
+)  # a part of a row has not the row's label, or leaves frames out
 DEFAULTS = (
     "health=warn",
     "optim.name=adamw",
@@ -64,7 +69,10 @@ def configuration(
         own += [f"data.demo={data}", "data.source=null", "data.valid_groups=[]"]
     elif data is not None:
         own += [f"data.source={existing(data)}", "data.valid_groups=[]"]
-    own += [f"init={folder if init == 'pretrained' else 'null'}"]
+    start = (
+        f"{Path(run).expanduser()}{f'#{stream}' if stream else ''}"  # a checkpoint's own path, if it is one
+    )
+    own += [f"init={start if init == 'pretrained' else 'null'}"]
     own += [f"out={out or folder.parent / f'{folder.name}-{task}-{init}'}"]
     if not stream:
         return resolve(str(folder), *own, *overrides).config

@@ -27,6 +27,7 @@ from seqssl.errors import UserError
 from seqssl.evaluation.frozen import Encoder
 from seqssl.finetuning.facts import Facts
 from seqssl.finetuning.supervised import Supervised
+from seqssl.finetuning.tuned import Tuned
 from seqssl.planning.plan import load_recipe
 from seqssl.training import checkpoint
 
@@ -62,6 +63,8 @@ def load(
         whole = build_task(config, model, (), read_facts(folder, spec)).model
     if weights != "random":
         checkpoint.load_weights(whole, find_checkpoint(Path(path).expanduser(), folder, weights))
+        if isinstance(whole, Tuned):
+            whole.settle()
     limit = length_of(chosen.config.data, "batch", spec) or 2**20
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -115,19 +118,28 @@ def load_task(path: str | Path, *, device: str = "auto", weights: str = "last") 
     return task
 
 
+def init_of(text: str) -> tuple[Path, str]:
+    """The run or checkpoint of `init`, and the stream: `RUN#STREAM` for a joint run."""
+    path = Path(text).expanduser()
+    if path.exists() or "#" not in text:
+        return path, ""
+    run, _, stream = text.rpartition("#")
+    return Path(run).expanduser(), stream
+
+
 def starting_weights(model: Model, run: str, config: RunConfig | None = None) -> list[str]:
     """Take over the weights of another run that fit this model, and say which; UserError where none does.
 
     Weights fit by name and shape. What does not fit keeps its initial values: heads of other codebooks, a
     feature encoder of another kind of data.
     """
-    path = Path(run).expanduser()
+    path, stream = init_of(run)
     before, folder = find_run(path)
     saved = find_checkpoint(path, folder, "last")
     own = checkpoint.weights_of(model)
     given = checkpoint.renamed(saved, own)
     if config is not None and before.streams and not config.streams:
-        given = _of_stream(before, saved, config)
+        given = _of_stream(before, saved, stream)
     fitting = {name: x for name, x in given.items() if name in own and own[name].shape == x.shape}
     if not fitting:
         raise UserError(f"init = {run}: none of its weights fits this model by name and shape.")
@@ -147,18 +159,13 @@ def starting_weights(model: Model, run: str, config: RunConfig | None = None) ->
     return lines
 
 
-def _of_stream(joint: RunConfig, saved: checkpoint.Checkpoint, config: RunConfig) -> dict[str, torch.Tensor]:
-    """The weights of the stream of a joint run that reads what this run reads; UserError where none does."""
+def _of_stream(joint: RunConfig, saved: checkpoint.Checkpoint, stream: str) -> dict[str, torch.Tensor]:
+    """The weights of a stream of a joint run; UserError where there is none of the name."""
     streams = streams_of(joint)
-    fitting = [stream for stream in streams if stream.config.modality == config.modality]
-    if len(fitting) != 1:
-        raise UserError(
-            f"init: {len(fitting)} streams of that joint run ({', '.join(s.name for s in streams)}) read "
-            "what this run reads, with the same settings of the modality; it takes exactly one."
-        )
+    stream_of(streams, stream)
     model = assemble(joint, streams)
     checkpoint.load_weights(model, saved)
-    return checkpoint.weights_of(model.of(fitting[0].name))
+    return checkpoint.weights_of(model.of(stream))
 
 
 def check_contract(spec: SampleSpec, run: Path, stream: str) -> None:

@@ -41,6 +41,7 @@ from seqssl.runs.streams import (
     references,
     training_batches,
 )
+from seqssl.training import checkpoint
 from seqssl.training import parallel as strategies
 from seqssl.training.catalogue import Catalogue, Catalogues, Explains
 from seqssl.training.loop import Settings, Trainer, Units
@@ -116,7 +117,7 @@ def prepare_model(model: Model, config: RunConfig, streams: Sequence[OpenStream]
     if config.train.compile:  # blocks only: draws and gathers of the step stay outside
         for block in model.of(streams[0].name).encoder.blocks:
             block.compile(dynamic=True)
-    if config.init is None or (out / "checkpoints").exists():
+    if config.init is None or checkpoint.numbered(out / "checkpoints"):
         return []
     return starting_weights(model, config.init, config)
 

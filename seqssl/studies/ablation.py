@@ -56,14 +56,15 @@ def measured(run: Path, task: list[str], tuning: int, seed: int) -> dict[str, fl
     """The metric of a tuned run beside that of the same encoder from scratch, on the same fold."""
     kind, *settings = task
     request = Request(
-        fractions=(1.0,), seeds=1, folds="rotate", rows=("scratch", "frozen", "pretrained"), rates=(RATE,),
-        jobs=1,
+        fractions=(1.0,), seeds=1, first_seed=seed, folds="3", rates=(RATE,), jobs=1,
+        rows=("scratch", "frozen", "pretrained"),
     )  # fmt: skip
     values: dict[str, Any] = evaluate(
         run, kind, *settings, f"train.num_updates={tuning}", "train.device=cpu", request=request,
         out=run / "evaluation", say=lambda text: None,
     )  # fmt: skip
-    return {entry["row"]: entry["mean"] for entry in values["results"]}
+    sign = 1 if values["higher_is_better"] else -1  # so that more is better, whatever the metric
+    return {entry["row"]: sign * entry["mean"] for entry in values["results"]}
 
 
 def ablation(

@@ -6,24 +6,43 @@ the same model from scratch.
 
 from pathlib import Path
 
+from seqssl.assembly import build_model
+from seqssl.config.files import find_recipe, header, list_recipes
+from seqssl.config.schema import RunConfig
+from seqssl.errors import UserError
 from seqssl.planning.plan import resolve
+from seqssl.runs.folder import find_checkpoint, init_of
 from seqssl.runs.train import train
 from seqssl.studies.ablation import QUIET, measured
 from seqssl.studies.running import Claim, Plan, Say, claims_table, mean_and_error, run_all
+from seqssl.training.checkpoint import weights_of
 
 UPDATES, TUNING, SEEDS = 300, 100, 2
-# What each recipe is judged by on its demo data.
-TASKS = {
-    "wearables_w2vbert": ["classify"],
-    "dna_w2vbert": ["classify", "modality.shuffled=true"],
-    "music_w2vbert": ["classify", "modality.label=metre"],
-    "weather_w2vbert": ["forecast", "task.every=24"],
-}
+# One context encoder for all recipes, so that every weight of it can be taken over.
+ENCODER = (
+    "size=tiny",
+    "encoder.num_layers=4",
+    "encoder.dim=128",
+    "encoder.block={target: conformer, ffn_dim: 256, conv_kernel: 5, conv_norm: layer, dropout: 0.0}",
+    "encoder.position={target: conv, kernel: 32, groups: 16}",
+    "encoder.taps={contrastive: 2, output: 4}",
+    "mixer={target: attention, num_heads: 4, position: rotary}",
+)
+
+
+def task_of(recipe: str) -> list[str]:
+    """What a recipe is judged by on its demo data, as its header says (`# Task: ...`); else []."""
+    return header(find_recipe(recipe)).get("task", "").split()
+
+
+def judged() -> list[str]:
+    """The recipes that say what they are judged by."""
+    return [name for name in list_recipes() if task_of(name)]
 
 
 def pretrain(recipe: str, seed: int, updates: int, folder: Path) -> dict[str, float]:
     """Pre-train on A."""
-    own = ["size=tiny", f"seed={seed}", f"out={folder}", f"train.num_updates={updates}", *QUIET]
+    own = [*ENCODER, f"seed={seed}", f"out={folder}", f"train.num_updates={updates}", *QUIET]
     own += [f"train.{each}_every={updates}" for each in ("eval", "save")]
     run = train(resolve(recipe, *own).config, say=lambda text: None)
     return {"loss": run.metrics["loss"]}
@@ -33,13 +52,26 @@ def trial(
     source: str, target: str, task: list[str], seed: int, tuning: int, runs: str, folder: Path
 ) -> dict[str, float]:
     """Take the encoder of A over into a run of B that has learned nothing, and tune that."""
-    own = ["size=tiny", f"seed={seed}", f"out={folder}", "train.num_updates=1", *QUIET]
+    own = [*ENCODER, f"seed={seed}", f"out={folder}", "train.num_updates=1", *QUIET]
     own += [f"train.{each}_every=1" for each in ("eval", "save")]
     own += ["optim.lr=1e-12", f"init={Path(runs) / f'{source}-{seed}'}"]
     own += [setting for setting in task[1:] if setting.startswith("modality.")]
-    train(resolve(target, *own).config, say=lambda text: None)
+    config = resolve(target, *own).config
+    _check_taken_over(config)
+    train(config, say=lambda text: None)
     kept = [setting for setting in task if not setting.startswith("modality.")]
     return measured(folder, kept, tuning, seed)
+
+
+def _check_taken_over(config: RunConfig) -> None:
+    """UserError unless the whole context encoder of the first run fits."""
+    path, _ = init_of(str(config.init))
+    saved = find_checkpoint(path, path, "last").model
+    own = weights_of(build_model(config, "meta"))
+    missing = [name for name, x in own.items() if name.startswith("encoder.")
+               and (name not in saved or saved[name].shape != x.shape)]  # fmt: skip
+    if missing:
+        raise UserError(f"the context encoder of {path} does not fit: {', '.join(missing[:3])}, ...")
 
 
 def transfer(
@@ -63,7 +95,7 @@ def transfer(
     plans = [
         Plan(
             f"{source}-to-{target}-{seed}",
-            {"source": source, "target": target, "task": TASKS[target], "seed": seed, "tuning": tuning,
+            {"source": source, "target": target, "task": task_of(target), "seed": seed, "tuning": tuning,
              "runs": runs},
         )
         for source in recipes
@@ -81,7 +113,11 @@ def page(found: dict[str, dict[str, float]], recipes: list[str], seeds: int) -> 
     def of(source: str, target: str, row: str) -> tuple[float, float]:
         return mean_and_error([found[f"{source}-to-{target}-{seed}"][row] for seed in range(seeds)])
 
-    heads = " | ".join(f"{short[target]} ({TASKS[target][0]})" for target in recipes)
+    heads = " | ".join(
+        f"{short[target]} ({task_of(target)[0]}{', - MSE' if task_of(target)[0] == 'forecast' else ''})"
+        for target in recipes
+    )
+    # Of a forecast the negative error: more is better in every column.
     lines = [f"| pre-trained on | {heads} |", "| --- |" + " ---: |" * len(recipes)]
     for source in recipes:
         cells = ["{:.3f} ± {:.3f}".format(*of(source, target, "pretrained")) for target in recipes]
@@ -90,23 +126,22 @@ def page(found: dict[str, dict[str, float]], recipes: list[str], seeds: int) -> 
     lines.append("| nothing (from scratch) | " + " | ".join(scratch) + " |")
     claims = []
     for target in recipes:
-        sign = -1 if TASKS[target][0] == "forecast" else 1
         own, base = of(target, target, "pretrained"), of(target, target, "scratch")
         others = [source for source in recipes if source != target]
-        best = max(others, key=lambda source: sign * of(source, target, "pretrained")[0])
+        best = max(others, key=lambda source: of(source, target, "pretrained")[0])
         other = of(best, target, "pretrained")
         claims.append(
             Claim(
                 f"{short[target]}: pre-training on its own kind of data beats scratch",
                 f"{own[0]:.3f} ± {own[1]:.3f} against {base[0]:.3f} ± {base[1]:.3f}",
-                sign * (own[0] - base[0]) > (own[1] ** 2 + base[1] ** 2) ** 0.5,
+                own[0] - base[0] > (own[1] ** 2 + base[1] ** 2) ** 0.5,
             )
         )
         claims.append(
             Claim(
                 f"{short[target]}: pre-training on another kind helps, too",
                 f"the best, {short[best]}: {other[0]:.3f} ± {other[1]:.3f}",
-                sign * (other[0] - base[0]) > (other[1] ** 2 + base[1] ** 2) ** 0.5,
+                other[0] - base[0] > (other[1] ** 2 + base[1] ** 2) ** 0.5,
             )
         )
     return "\n".join(lines) + "\n\n" + claims_table(claims)

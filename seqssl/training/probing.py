@@ -49,6 +49,13 @@ def probe(
     for batch in batches:
         _look(model, batch, number, seen)
     model.train()
+    # The loop evaluates under autocast, in which a fit on the CPU would be one in bfloat16.
+    with torch.autocast("cpu", enabled=False):
+        return _measured(seen, number, probes)
+
+
+def _measured(seen: _Seen, number: dict[str, int], probes: Sequence[Probe]) -> dict[str, float]:
+    """The probes of frames that were seen."""
     found: dict[str, float] = {}
     wanted = np.concatenate(seen.wanted) if seen.wanted else np.empty(0, int)
     has_labels = len(number) > 1 and bool((wanted != NONE).any())

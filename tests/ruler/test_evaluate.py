@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ class ShuffledSegments(Segmented):
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
         sample = super().load(row, rng)
-        seed = sum(map(ord, row["key"]))
+        seed = crc32(row["key"].encode())
         names = np.random.default_rng(seed).permutation(["quiet", "loud"])
         segments = [
             Segment(s.start, s.end, name) for s, name in zip(sample.segments or (), names, strict=True)
@@ -49,7 +50,7 @@ class Given(Labelled):
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
         sample = super().load(row, rng)
-        values = np.random.default_rng(sum(map(ord, row["key"]))).normal(size=sample.values.shape)
+        values = np.random.default_rng(crc32(row["key"].encode())).normal(size=sample.values.shape)
         number = "abcd".index(str(row["label"]))
         values = 0.1 * values + 3 * np.array([number % 2, number // 2]) - 1.5
         return replace(sample, values=values.astype(np.float32))
@@ -143,7 +144,7 @@ def test_rates_are_chosen_on_training_groups(tmp_path: Path) -> None:
         source, tmp_path, "tuned_toys:Labelled", "classify", rates=(1e-6, 0.01), fractions=(1.0,), seeds=1,
         rows=("scratch", "pretrained"),
     )  # fmt: skip
-    assert values["learning_rates"] == {"scratch": 0.01, "pretrained": 0.01}
+    assert values["learning_rates"] == {"scratch": [0.01], "pretrained": [0.01]}
 
 
 @pytest.mark.parametrize(
@@ -186,3 +187,40 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     ):
         assert cli.main([*command, bad, f"out={tmp_path / 'bad'}"]) == 2
         assert words in capsys.readouterr().err
+
+
+class Noise(Labelled):
+    """Rows without anything to learn: each step is drawn by itself."""
+
+    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+        sample = super().load(row, None)
+        values = np.random.default_rng(crc32(row["key"].encode())).normal(size=sample.values.shape)
+        return replace(sample, values=values.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("task", "settings"),
+    [
+        (
+            "forecast",
+            ("task.lookback=20", "task.horizon=4", "feature_encoder={target: patch, dim: 12, patch: 4}"),
+        ),
+        ("impute", ("feature_encoder={target: patch, dim: 12, patch: 4}",)),
+    ],
+)
+def test_of_noise_nothing_can_be_told(tmp_path: Path, task: str, settings: tuple[str, ...]) -> None:
+    source = write_labelled(tmp_path / "waves", num_rows=36, num_groups=4)
+    patch = "feature_encoder={target: patch, dim: 12, patch: 4}"
+    run = pretrain(source, tmp_path / "run", patch, modality="test_evaluate:Noise")
+    values = evaluate(run, task, *FAST, *settings, request=replace(SMALL, fractions=(1.0,), rates=(1e-3,)),
+                      out=tmp_path / "out", say=lambda text: None)  # fmt: skip
+    for entry in values["results"]:
+        assert entry["high"] > 0.95, f"noise has variance 1, and its mean is the best guess: {entry}"
+
+
+def test_shuffled_texts_cannot_be_written(tmp_path: Path) -> None:
+    source = write_labelled(tmp_path / "waves", num_rows=48, num_groups=4)
+    modality = "{target: test_evaluate:Shuffled, kind: text}"
+    values = measured(source, tmp_path, modality, "ctc", "task.width=16", fractions=(1.0,), seeds=2)
+    for entry in values["results"]:
+        assert entry["high"] > 0.7, f"three of four texts are wrong by chance: {entry}"
