@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -70,9 +71,11 @@ def learn(kind: str, texts: Sequence[str], vocab_size: int) -> Value:
             bos_id=-1, eos_id=-1, pad_id=-1, unk_id=0, minloglevel=2, num_threads=1, character_coverage=1.0,
         )  # fmt: skip
     except RuntimeError as error:
+        most = re.search(r"value <= (\d+)", str(error))
+        advice = f"these texts give at most {most[1]}" if most else str(error).splitlines()[-1]
         raise UserError(
-            f"task.vocab_size = {vocab_size}: no word pieces can be made of {len(texts)} transcripts "
-            f"({str(error).splitlines()[-1]})."
+            f"task.vocab_size = {vocab_size}: so many word pieces cannot be made of {len(texts)} transcripts; "
+            f"{advice}."
         ) from error
     return base64.b64encode(trained.getvalue()).decode()
 
