@@ -74,7 +74,7 @@ def learn(kind: str, texts: Sequence[str], vocab_size: int) -> Value:
         most = re.search(r"value <= (\d+)", str(error))
         advice = f"these texts give at most {most[1]}" if most else str(error).splitlines()[-1]
         raise UserError(
-            f"task.vocab_size = {vocab_size}: so many word pieces cannot be made of {len(texts)} transcripts; "
+            f"task.vocab_size = {vocab_size}: so many pieces cannot be made of {len(texts)} transcripts; "
             f"{advice}."
         ) from error
     return base64.b64encode(trained.getvalue()).decode()

@@ -35,6 +35,6 @@ def test_word_pieces_come_back(text: str) -> None:
 
 def test_too_many_word_pieces_are_refused() -> None:
     with pytest.raises(
-        UserError, match=r"task.vocab_size = 5000: no word pieces can be made of 18 transcripts"
+        UserError, match=r"task.vocab_size = 5000: so many pieces cannot be made of 18 transcripts"
     ):
         learn("wordpieces", TEXTS, 5000)
