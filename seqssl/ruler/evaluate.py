@@ -26,7 +26,7 @@ from seqssl.ruler.executor import executor, hardware
 from seqssl.ruler.folds import Fold, development, subset
 from seqssl.ruler.pictures import pictures
 from seqssl.ruler.plan import Request, folds_of, seen_in_pretraining
-from seqssl.ruler.table import Entry, Table, markdown
+from seqssl.ruler.table import Entry, Table, markdown, unit_of
 from seqssl.runs.finetune import configuration
 from seqssl.runs.folder import find_checkpoint, find_run, git_commit, init_of
 from seqssl.runs.streams import labelled, opened
@@ -79,7 +79,7 @@ def evaluate(
             "folder": str(folder),
             "metric": work.metric.name,
             "metric_words": work.metric.words,
-            "unit": "share" if work.metric.name in ("accuracy", "macro_f1", "wer", "cer") else "number",
+            "unit": unit_of(work.metric),
             "higher_is_better": work.metric.higher_is_better,
             "groups_held_out": list(table.groups_held_out),
             "results": [table.line(entry) for entry in entries],

@@ -1,9 +1,7 @@
 """Cells one after the other, or in processes side by side."""
 
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 from seqssl.config.schema import RunConfig
 from seqssl.ruler import cells as one
 from seqssl.ruler.cells import Bench, Cell, Result
+from seqssl.ruler.processes import num_cores, side_by_side
 
 Submit = Callable[[Bench, Sequence[Cell]], Iterator[tuple[Cell, Result]]]
 
@@ -23,7 +22,7 @@ def executor(jobs: int, config: RunConfig) -> Iterator[Submit]:
     Each cell has one thread, so that its numbers do not depend on how many run at once.
     """
     on_gpu = torch.cuda.is_available() and config.train.device != "cpu"
-    count = jobs or (1 if on_gpu else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    count = jobs or (1 if on_gpu else num_cores())
 
     def here(bench: Bench, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Result]]:
         threads = torch.get_num_threads()
@@ -36,18 +35,7 @@ def executor(jobs: int, config: RunConfig) -> Iterator[Submit]:
     if count == 1:
         yield here
         return
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
-
-        def apart(bench: Bench, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Result]]:
-            futures = {pool.submit(one.run_cell, bench, cell): cell for cell in cells}
-            try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
-        yield apart
+    yield lambda bench, cells: side_by_side(one.run_cell, cells, lambda cell: (bench, cell), count)
 
 
 def hardware() -> str:

@@ -137,13 +137,22 @@ class Table:
             widest = max(at, key=lambda each: each["gain"])
             text = (
                 f"No gain seen: with {widest['num_labels']:,.0f} labels the {name} of the pre-trained "
-                f"encoder is better by {_signed(widest['gain'])} (interval {_signed(widest['low'])} to "
-                f"{_signed(widest['high'])})."
+                f"encoder is better by {self._signed(widest['gain'])} (interval "
+                f"{self._signed(widest['low'])} to {self._signed(widest['high'])})."
             )
         if losses:
             where = ", ".join(f"{each['num_labels']:,.0f}" for each in losses)
             text += f" With {where} labels it is worse than scratch."
         return text
+
+    def _signed(self, value: float) -> str:
+        """A difference, in points where the metric is a share."""
+        return f"{100 * value:+.1f} points" if unit_of(self.metric) == "share" else f"{value:+.3g}"
+
+
+def unit_of(metric: Metric) -> str:
+    """share for what is shown in percent, else number."""
+    return "share" if metric.name in ("accuracy", "macro_f1", "wer", "cer") else "number"
 
 
 def labels_for(labels: Sequence[float], curve: Sequence[float], value: float) -> float:
@@ -166,10 +175,6 @@ def labels_for(labels: Sequence[float], curve: Sequence[float], value: float) ->
 
 def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3g}"
 
 
 def markdown(values: Mapping[str, Any]) -> str:

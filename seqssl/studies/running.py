@@ -1,11 +1,8 @@
 """Many runs of one study: side by side, each once, with the time that is left."""
 
 import json
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import numpy as np
 import torch
 
 from seqssl.data.files import locked, sha256_json, write_atomic
+from seqssl.ruler.processes import num_cores, side_by_side
 
 Say = Callable[[str], None]
 Trial = Callable[..., dict[str, float]]  # settings and a folder -> figures
@@ -46,28 +44,21 @@ def run_all(
         else:
             missing.append((plan, digest))
     began = time.monotonic()
-    count = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
-    with (
-        locked(folder / ".lock", wait=False),
-        ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool,
-    ):
-        waiting = {
-            pool.submit(_alone, trial, dict(plan.arguments), folder / "runs" / plan.name): (plan, digest)
-            for plan, digest in missing
-        }
-        try:
-            for done, future in enumerate(as_completed(waiting), start=1):
-                plan, digest = waiting[future]
-                figures = future.result()
-                found[plan.name] = figures
-                text = json.dumps({"settings": digest, "figures": figures}, indent=2)
-                write_atomic(folder / f"{plan.name}.json", text + "\n")
-                left = (time.monotonic() - began) / done * (len(missing) - done) / 60
-                shown = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
-                say(f"{done} of {len(missing)}: {plan.name}: {shown} | about {left:.1f} min left")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with locked(folder / ".lock", wait=False):
+        done = 0
+        for (plan, digest), figures in side_by_side(
+            _alone,
+            missing,
+            lambda item: (trial, dict(item[0].arguments), folder / "runs" / item[0].name),
+            jobs or num_cores(),
+        ):
+            done += 1
+            found[plan.name] = figures
+            text = json.dumps({"settings": digest, "figures": figures}, indent=2)
+            write_atomic(folder / f"{plan.name}.json", text + "\n")
+            left = (time.monotonic() - began) / done * (len(missing) - done) / 60
+            shown = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
+            say(f"{done} of {len(missing)}: {plan.name}: {shown} | about {left:.1f} min left")
     return found
 
 

@@ -1,0 +1,50 @@
+"""Processes that work side by side, and end when the one that started them does."""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+LOOK_EVERY_S = 1.0
+
+
+def side_by_side(
+    work: Callable[..., R], items: Sequence[T], arguments: Callable[[T], Sequence[Any]], jobs: int
+) -> Iterator[tuple[T, R]]:
+    """The result of `work(*arguments(item))` for each item, as it is done, in `jobs` processes.
+
+    `work` is a function of a module. What has begun is dropped where the caller stops or is killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=_follow, initargs=(os.getpid(),)) as pool:
+        futures = {pool.submit(work, *arguments(item)): item for item in items}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            processes = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:  # a cell may take minutes
+                process.terminate()
+            raise
+
+
+def _follow(parent: int) -> None:
+    """End this process soon after the one that started it: no one would read its results."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_EVERY_S)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
