@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqssl.finetuning.scoring import Metric, Resampling, Scored, interval
-from seqssl.ruler.cells import PRETRAINED, SCRATCH, WORDS
+from seqssl.ruler.cells import CLASSICAL, PRETRAINED, RANDOM, SCRATCH, WORDS
 
 Array = npt.NDArray[Any]
 NUM_DRAWS = 1000
@@ -143,7 +143,23 @@ class Table:
         if losses:
             where = ", ".join(f"{each['num_labels']:,.0f}" for each in losses)
             text += f" With {where} labels it is worse than scratch."
-        return text
+        return text + self._better_still()
+
+    def _better_still(self) -> str:
+        """What does better than the fine-tuned encoder with all labels; "" for nothing."""
+        sign = 1 if self.metric.higher_is_better else -1
+        tuned = self.of(PRETRAINED)[-1]
+        better = [
+            row
+            for row in (CLASSICAL, RANDOM)
+            for entry in self.of(row)[-1:]
+            if sign * (self.mean(entry) - self.mean(tuned)) > 0
+        ]
+        if not better:
+            return ""
+        names = {CLASSICAL: "a method without an encoder", RANDOM: f"a {WORDS[RANDOM]},"}
+        words = " and ".join(names[row] for row in better)
+        return f" With {tuned.num_labels:,.0f} labels, {words} did better."
 
     def _signed(self, value: float) -> str:
         """A difference, in points where the metric is a share."""

@@ -29,10 +29,10 @@ class PretrainTask:
         model: PretrainingModel | JointModel,
         seed: int = 0,
         *,
-        probes: tuple[Probe, ...] = (),
+        probes: tuple[Probe, ...] | None = None,
         labels: str = "*",
     ) -> None:
-        self.model, self.seed, self.probes, self.labels = model, seed, probes, labels
+        self.model, self.seed, self.probes, self.labels = model, seed, probes or (), labels
 
     def plan(self, batch: Batch, draws: Draws) -> Plan:
         """The masked frames of a batch that is still on the CPU, and the counts of all terms."""

@@ -59,6 +59,16 @@ def test_no_gain_and_a_loss_are_told_as_such() -> None:
     assert "it is worse than scratch" in Table(CLASSES[0], worse, ["a", "b"]).worth()["sentence"]
 
 
+def test_what_does_better_without_pretraining_is_told() -> None:
+    entries = [entry("scratch", 10, 0.2), entry("pretrained", 10, 0.4), entry("classical", 10, 0.5)]
+    told = Table(CLASSES[0], entries, ["a", "b"]).worth()["sentence"]
+    assert told.endswith("With 10 labels, a method without an encoder did better.")
+    entries += [entry("random", 10, 0.45)]
+    told = Table(CLASSES[0], entries, ["a", "b"]).worth()["sentence"]
+    assert told.endswith("a method without an encoder and a random encoder, frozen, did better.")
+    assert "did better" not in Table(CLASSES[0], entries[:2], ["a", "b"]).worth()["sentence"]
+
+
 def test_errors_count_downwards() -> None:
     def errors(row: str, labels: int, size: float) -> Entry:
         rows = [Scored(str(n), f"g{n}", 0, 0, np.array([size, size, 1.0])) for n in range(6)]
