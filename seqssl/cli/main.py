@@ -178,7 +178,8 @@ def _is_override(command: Command, name: str, keys: list[str]) -> bool:
     if command.overrides == "modality":
         return name.startswith("modality.")
     settings = {setting.name for setting in fields(RunConfig)}
-    misspelt = name not in [*settings, *keys] and difflib.get_close_matches(name, keys)
+    known = name.partition(".")[0] in settings or name in keys
+    misspelt = not known and difflib.get_close_matches(name, keys)
     return command.overrides == "recipe" and not misspelt
 
 

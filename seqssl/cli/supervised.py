@@ -38,6 +38,9 @@ def predict(arguments: Arguments) -> None:
 
     run, out = existing(arguments["run"]), Path(arguments["out"]).expanduser()
     check_out(out)
+    source = Path(arguments["source"]).expanduser()
+    if out.exists() and source.exists() and out.resolve() == source.resolve():
+        raise UserError(f"out = {out}: that is the source itself, which would be lost")
     from seqssl.runs.folder import load_task
 
     task = load_task(run, weights=arguments["weights"])
@@ -101,6 +104,9 @@ def study(arguments: Arguments) -> None:
     name = arguments["name"]
     if name not in ("collapse", "ablation", "transfer"):
         raise UserError(f"study: there is no study {name!r}; expected collapse, ablation or transfer.")
+    for key, least in (("updates", 1), ("seeds", 1), ("jobs", 0)):
+        if arguments[key] is not None and arguments[key] < least:
+            raise UserError(f"{key} = {arguments[key]}: must be at least {least}")
     out = Path(arguments["out"] or f"studies/{name}").expanduser()
     out.mkdir(parents=True, exist_ok=True)
     settings = {key: arguments[key] for key in ("updates", "seeds", "jobs") if arguments[key] is not None}

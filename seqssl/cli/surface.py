@@ -119,7 +119,7 @@ COMMANDS = (
             Key("run", "the folder of a tuned run", required=True),
             Key("source", "a folder or file of data, or a demo corpus by name", required=True),
             Key("out", "the file to write: .csv, .jsonl or .parquet", required=True),
-            WEIGHTS,
+            Key("weights", "last or best", "last"),
         ),
         overrides="modality",
         module="supervised",

@@ -15,17 +15,17 @@ NUM_CEPSTRA = 13
 FAR = 2**14  # input steps, to see how many columns of a picture a frame has
 
 
-def frame_inputs(model: PretrainingModel, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
+def frame_inputs(
+    model: PretrainingModel, batch: Batch, num_frames: int, vocab_size: int | None
+) -> Float[Tensor, "b s f"]:
     """The columns of the input's picture that a frame stands for; else its one-hot ids, or its values."""
     inputs, columns = batch.inputs, columns_per_frame(model)
     picture = getattr(model.feature_encoder, "picture", None)
     if picture is not None:
         with torch.inference_mode():
             image = picture(inputs, batch.lengths).float().clone()
-    elif not inputs.is_floating_point():
-        ids = inputs if inputs.dim() == 2 else inputs[..., 0]
-        embedding = next(iter(model.feature_encoder.parameters()))  # type: ignore[attr-defined]  # a module
-        image = F.one_hot(ids, max(int(ids.max()) + 1, len(embedding))).float()
+    elif vocab_size is not None:
+        image = F.one_hot(inputs, vocab_size).float().flatten(2)
     else:
         image = inputs.float() if inputs.dim() == 3 else inputs[..., None]
     size = num_frames * columns

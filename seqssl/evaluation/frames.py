@@ -135,7 +135,7 @@ def label_frames(
     if len(counts) < 2:
         raise UserError(f"labels = {patterns}: frames want two kinds of {what}; there is {sorted(counts)}.")
     if patterns == "*":
-        refuse_several(counts, what)
+        refuse_several(counts, what, key="labels")
     names = sorted(counts)
     number = {name: n for n, name in enumerate(names)}
     lengths = torch.tensor([len(sample.values) for sample in samples])
@@ -168,7 +168,7 @@ def inputs(encoder: Encoder, samples: Sequence[Sample]) -> dict[str, list[Array]
     for sample in samples:
         batch = collate([sample], [""])
         size = int(model.feature_encoder.output_lengths(batch.lengths))
-        x = frame_inputs(model, batch, size)
+        x = frame_inputs(model, batch, size, encoder.spec.vocab_size)
         found.setdefault("input with context", []).append(with_context(x)[0].numpy())
         if has_picture:
             picture = model.feature_encoder.picture(batch.inputs, batch.lengths)  # type: ignore[attr-defined]

@@ -93,7 +93,7 @@ def names_in(labels: Sequence[str], patterns: str, what: str = "labels", *, min_
     return names
 
 
-def refuse_several(counts: Mapping[str, int], what: str) -> None:
+def refuse_several(counts: Mapping[str, int], what: str, key: str = "task.labels") -> None:
     """UserError where labels are named `task/value`, and there is more than one task."""
     kinds: Counter[str] = Counter()
     for label, number in counts.items():
@@ -105,7 +105,7 @@ def refuse_several(counts: Mapping[str, int], what: str) -> None:
         ]
         first = next(kind for kind, _ in kinds.most_common() if kind)
         raise UserError(
-            f"the {what} belong to several tasks: {', '.join(shown)}. Choose one: task.labels='{first}/*'."
+            f"the {what} belong to several tasks: {', '.join(shown)}. Choose one: {key}='{first}/*'."
         )
 
 

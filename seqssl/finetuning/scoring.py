@@ -78,6 +78,8 @@ def auroc(rows: Sequence[Scored]) -> float:
     """The area under the ROC curve; of several classes the plain mean of one against the rest."""
     from scipy.stats import rankdata
 
+    if not rows:
+        return float("nan")
     wanted = np.array([row.wanted for row in rows])
     scores = np.stack([row.scores for row in rows if row.scores is not None])
     areas = []

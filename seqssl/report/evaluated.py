@@ -56,7 +56,17 @@ def read(path: Path) -> dict[str, Any]:
     """An evaluation; {} where the file is damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return values if isinstance(values, dict) and "results" in values else {}
+        needed = {
+            "task",
+            "metric_words",
+            "groups_held_out",
+            "results",
+            "worth",
+            "hardware",
+            "date",
+            "seconds",
+        }
+        return values if isinstance(values, dict) and needed <= values.keys() else {}
     except (OSError, ValueError):
         return {}
 

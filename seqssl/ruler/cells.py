@@ -172,5 +172,5 @@ def read(path: Path) -> Result:
             )  # fmt: skip
             rows = [Scored(*line) for line in lines]
             return Result(rows, float(about.pop("seconds")), about)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}): remove it, and evaluate again.") from error

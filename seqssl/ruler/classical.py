@@ -187,8 +187,8 @@ class Classical:
     def _frame_table(self, batch: Batch, task: Tag) -> list[tuple[Array, Array, Array]]:
         """Of each row: what is at and around each frame, the class of each frame, and where there is one."""
         lengths = self._model.feature_encoder.output_lengths(batch.lengths)
-        wanted = task.wanted(batch, int(lengths.max()))
-        wide = with_context(frame_inputs(self._model, batch, int(lengths.max()))).numpy()
+        wanted, vocab = task.wanted(batch, int(lengths.max())), self.bench.adapter.spec.vocab_size
+        wide = with_context(frame_inputs(self._model, batch, int(lengths.max()), vocab)).numpy()
         return [
             (wide[n, :length], wanted[n, :length], wanted[n, :length] != NONE)
             for n, length in enumerate(lengths.tolist())

@@ -12,7 +12,7 @@ import torch
 
 from seqssl.assembly import assemble, build_task, streams_of
 from seqssl.config.schema import RunConfig
-from seqssl.data.files import Progress, locked, sha256_file, sha256_json, silent, write_atomic
+from seqssl.data.files import Progress, sha256_file, sha256_json, silent, write_atomic
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Labelled
 from seqssl.finetuning.scoring import Metric, find_metric
@@ -26,6 +26,7 @@ from seqssl.ruler.executor import executor, hardware
 from seqssl.ruler.folds import Fold, development, subset
 from seqssl.ruler.pictures import pictures
 from seqssl.ruler.plan import Request, folds_of, seen_in_pretraining
+from seqssl.ruler.processes import held
 from seqssl.ruler.table import Entry, Table, markdown, unit_of
 from seqssl.runs.finetune import configuration
 from seqssl.runs.folder import find_checkpoint, find_run, git_commit, init_of
@@ -63,10 +64,16 @@ def evaluate(
     began = time.time()
     request.check()
     config = configuration(run, task, *DEFAULTS, *overrides, data=data, stream=stream)
-    folder = Path(out or find_run(init_of(str(config.init))[0])[1] / f"evaluation-{task}").expanduser()
+    if config.init is None:
+        raise UserError("evaluate compares with the weights of run=RUN: leave init alone.")
+    name = "-".join(["evaluation", task.replace(":", "-"), *([stream] if stream else [])])
+    folder = Path(out or find_run(init_of(str(config.init))[0])[1] / name).expanduser()
     work = _Work.open(config, folder, request, progress)
+    known = {"identity.json", "cells", ".lock"}
+    if folder.exists() and any(folder.iterdir()) and not known & {path.name for path in folder.iterdir()}:
+        raise UserError(f"out={folder} is not empty and holds no evaluation: choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / ".lock", wait=False):
+    with held(folder):
         _check_same(folder, work.identity())
         for text in work.notes:
             say(text)
@@ -99,7 +106,11 @@ def _check_same(folder: Path, identity: str) -> None:
     """UserError where the folder holds cells of other settings or data."""
     path = folder / "identity.json"
     if path.exists():
-        if json.loads(path.read_text())["identity"] != identity:
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            stored = None
+        if stored != {"identity": identity}:
             raise UserError(
                 f"{folder} holds an evaluation with other settings, data or weights: choose another out=."
             )

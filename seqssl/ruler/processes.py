@@ -6,7 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
+
+from seqssl.data.files import locked
+from seqssl.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,6 +48,17 @@ def _follow(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=look, daemon=True).start()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A context that has a folder for itself; UserError where another process has it."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / ".lock", wait=False))
+        except BlockingIOError as error:
+            raise UserError(f"{folder} is in use by another process: choose another out=.") from error
+        yield
 
 
 def num_cores() -> int:

@@ -117,6 +117,8 @@ class Table:
 
     def sentence(self, at: Sequence[Mapping[str, Any]], most: float) -> str:
         """What a person should take from the table."""
+        if not all(math.isfinite(each["gain"]) for each in at):
+            return "Not measured: some scores are no numbers. The training diverged: lower lrs=."
         gains = [each for each in at if each["low"] > 0]
         losses = [each for each in at if each["high"] < 0]
         name = self.metric.words

@@ -99,7 +99,9 @@ def read_facts(run: Path, spec: SampleSpec) -> Facts:
 
 
 def load_task(path: str | Path, *, device: str = "auto", weights: str = "last") -> Supervised:
-    """The task of a fine-tuned run, with its weights; UserError for a run that is none."""
+    """The task of a fine-tuned run, with its weights, "last" or "best"; UserError for a run that is none."""
+    if weights not in ("last", "best"):
+        raise UserError(f"weights = {weights}: expected last or best.")
     config, folder = find_run(path)
     if not (folder / FACTS).exists():
         raise UserError(

@@ -85,6 +85,7 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
         all_rows, streams = streams, [labelled(stream, config.finetune) for stream in streams]
         task = build_task(config, model, streams)
         if isinstance(task, Supervised):
+            check_best(task, config.train.keep_best)
             streams = [chosen_rows(task, streams[0])]
             for text in (describe_rows(streams[0]), *task.notes):
                 say(f"task: {text}")
@@ -108,6 +109,17 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
     if metrics and not math.isfinite(metrics.get("loss", 0.0)):
         raise HealthHalt(f"the held-out loss is not a number; `seqssl doctor {out}` says more.")
     return Run(out, metrics, report, time.monotonic() - began)
+
+
+def check_best(task: Supervised, keep_best: str) -> None:
+    """UserError where weights are to be kept by a metric that the task has not; later would be late."""
+    direction, _, name = keep_best.partition(":")
+    known = ["loss", f"loss/{task.term}", *(f"{task.term}/{metric.name}" for metric in task.metrics)]
+    if direction not in ("min", "max") or name not in known:
+        raise UserError(
+            f"train.keep_best = {keep_best}: there is no such held-out metric; min: or max: and one of "
+            f"{', '.join(known)}."
+        )
 
 
 def prepare_model(model: Model, config: RunConfig, streams: Sequence[OpenStream], out: Path) -> list[str]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqssl.data.files import locked, sha256_json, write_atomic
-from seqssl.ruler.processes import num_cores, side_by_side
+from seqssl.data.files import sha256_json, write_atomic
+from seqssl.ruler.processes import held, num_cores, side_by_side
 
 Say = Callable[[str], None]
 Trial = Callable[..., dict[str, float]]  # settings and a folder -> figures
@@ -38,13 +38,13 @@ def run_all(
     for plan in plans:
         path = folder / f"{plan.name}.json"
         digest = sha256_json(dict(plan.arguments))
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        stored = _stored(path)
         if stored.get("settings") == digest:
             found[plan.name] = stored["figures"]
         else:
             missing.append((plan, digest))
     began = time.monotonic()
-    with locked(folder / ".lock", wait=False):
+    with held(folder):
         done = 0
         for (plan, digest), figures in side_by_side(
             _alone,
@@ -60,6 +60,15 @@ def run_all(
             shown = ", ".join(f"{name} {value:.3g}" for name, value in figures.items())
             say(f"{done} of {len(missing)}: {plan.name}: {shown} | about {left:.1f} min left")
     return found
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    """What is known of a run; {} where nothing is, or the file is damaged: it is run again."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _alone(trial: Trial, arguments: dict[str, Any], folder: Path) -> dict[str, float]:

@@ -268,3 +268,20 @@ def test_predictions_want_a_tuned_run(run: Path, tmp_path: Path, capsys: pytest.
 def test_labels_may_be_the_names_of_files(labelled: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the labels a_00 \(1 rows\)"):
         tune(run, "classify", tmp_path / "t", "finetune.labels_from=files")
+
+
+def test_predictions_never_replace_their_source(
+    run: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = tune(run, "classify", tmp_path / "t", "train.num_updates=1")
+    source = tmp_path / "x.csv"
+    source.write_text("mine")
+    assert cli.main(["predict", f"run={tuned.out}", f"source={source}", f"out={source}"]) == 2
+    assert source.read_text() == "mine"
+    assert cli.main(["predict", f"run={tuned.out}", f"source={labelled}", "out=y.csv", "weights=random"]) == 2
+    assert "expected last or best" in capsys.readouterr().err
+
+
+def test_settings_that_look_like_keys_are_taken(run: Path, tmp_path: Path) -> None:
+    command = ["finetune", f"run={run}", "task=classify", "task.pool=statistics", "train.num_updates=1"]
+    assert cli.main([*command, f"out={tmp_path / 'out'}"]) == 0

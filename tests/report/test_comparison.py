@@ -35,7 +35,8 @@ def test_what_differs_and_evaluations_over_one_another(
         folder = tmp_path / f"run{seed}" / "evaluation-classify"
         folder.mkdir()
         values = {"task": "classify", "metric_words": "accuracy", "results": RESULTS,
-                  "worth": {"sentence": f"Sentence <{seed}>."}}  # fmt: skip
+                  "worth": {"sentence": f"Sentence <{seed}>."}, "groups_held_out": [], "hardware": "CPU",
+                  "date": "2026-11-29", "seconds": 1.0}  # fmt: skip
         (folder / "evaluation.json").write_text(json.dumps(values))
     out = tmp_path / "page.html"
     assert cli.main(["report", str(tmp_path / "run0"), str(tmp_path / "run1"), f"out={out}"]) == 0

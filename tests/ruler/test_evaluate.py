@@ -17,6 +17,7 @@ from seqssl.errors import UserError
 from seqssl.ruler import cells
 from seqssl.ruler.evaluate import evaluate
 from seqssl.ruler.plan import Request
+from seqssl.ruler.processes import held
 
 FAST = ("train.num_updates=40", "optim.warmup_updates=4", "train.device=cpu")
 SMALL = Request(fractions=(0.5, 1.0), seeds=2, rates=(0.01,), jobs=1)
@@ -224,3 +225,21 @@ def test_shuffled_texts_cannot_be_written(tmp_path: Path) -> None:
     values = measured(source, tmp_path, modality, "ctc", "task.width=16", fractions=(1.0,), seeds=2)
     for entry in values["results"]:
         assert entry["high"] > 0.7, f"three of four texts are wrong by chance: {entry}"
+
+
+def test_folders_of_others_and_folders_in_use_are_left_alone(tmp_path: Path) -> None:
+    source = write_labelled(tmp_path / "waves", num_rows=36)
+    run = pretrain(source, tmp_path / "run", "train.num_updates=1")
+    with pytest.raises(UserError, match="is not empty and holds no evaluation"):
+        evaluate(run, "classify", *FAST, request=SMALL, out=source)
+    with held(tmp_path), pytest.raises(UserError, match="is in use by another process"):
+        evaluate(run, "classify", *FAST, request=SMALL, out=tmp_path)
+    with pytest.raises(UserError, match="leave init alone"):
+        evaluate(run, "classify", *FAST, "init=null", request=SMALL, out=tmp_path / "out")
+
+
+def test_a_ranking_is_measured_where_draws_miss_groups(tmp_path: Path) -> None:
+    source = write_labelled(tmp_path / "waves", num_rows=36)
+    values = measured(source, tmp_path, "tuned_toys:Labelled", "classify", metric="auroc", fractions=(1.0,),
+                      rows=("scratch", "pretrained"))  # fmt: skip
+    assert all(0 <= entry["low"] <= entry["high"] <= 1 for entry in values["results"])
