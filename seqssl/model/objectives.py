@@ -112,7 +112,7 @@ class MaskedPredictionLoss(nn.Module):
 
     The loss is the mean over codebooks, learned and given ones alike. Codes carry no gradient; with `pulls`
     they do, through the probabilities that they were drawn from: the quantizer then learns codes that are
-    easy to predict, and collapses (docs/results/collapse.md). It is there to be studied.
+    easy to predict (`seqssl study collapse`). It is there to be studied.
     `codebook_sizes` are given where codebooks differ in size; `codebook_size` is then the largest. With a
     `seen_weight`, visible frames (not masked) count too, each with that weight (HuBERT, 2106.07447, section
     II-B; w2v-BERT has none): so the output of the context encoder keeps what is at a frame.

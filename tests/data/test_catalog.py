@@ -61,7 +61,7 @@ def test_the_shipped_catalog_is_complete():
         assert not set(entry.valid_groups) or entry.split_by == "group"
         assert entry.split_by in ("group", "record")
         for source in entry.sources:
-            assert source.kind in ("apt", "pip", "url")
+            assert source.kind in ("apt", "pip", "sdist", "url")
             assert source.keep
             for file in source.files:
                 assert len(file.sha256) == 64
