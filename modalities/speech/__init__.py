@@ -96,7 +96,7 @@ class Speech:
         return Sample(pcm * np.float32(2**-15), label=row["label"], group=row["group"], segments=segments)
 
     def descriptors(self, sample: Sample) -> dict[str, Float[np.ndarray, "d"]]:
-        """Mean and deviation over time of 13 mel cepstra with their differences, and of the log-mel bands."""
+        """Mean and deviation over time of 13 mel cepstra with their differences."""
         with torch.inference_mode():
             lengths = torch.tensor([len(sample.values)])
             picture = self._mel.picture(torch.from_numpy(sample.values.copy())[None], lengths)[0].numpy()
@@ -104,10 +104,7 @@ class Speech:
         first = np.gradient(static, axis=0) if len(static) > 1 else np.zeros_like(static)
         second = np.gradient(first, axis=0) if len(static) > 1 else np.zeros_like(static)
         cepstra = np.concatenate([static, first, second], axis=1)
-        return {
-            name: np.concatenate([x.mean(0), x.std(0)])
-            for name, x in (("cepstra", cepstra), ("log-mel", picture))
-        }
+        return {"cepstra": np.concatenate([cepstra.mean(0), cepstra.std(0)])}
 
     @cached_property
     def _mel(self) -> LogMelEncoder:

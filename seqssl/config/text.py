@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 
 import yaml
 from yaml.constructor import ConstructorError, SafeConstructor
@@ -59,6 +60,11 @@ def names_in(given: str) -> list[str]:
     except yaml.YAMLError as error:
         raise UserError(f"{given} is no list of names; write a,b or [a,b]") from error
     return [str(name) for name in names] if isinstance(names, list) else [str(names)]
+
+
+def matches(name: str, patterns: str) -> bool:
+    """Whether a name is one of those that shell patterns, separated by commas, choose; "" never is."""
+    return bool(name) and any(fnmatchcase(name, pattern.strip()) for pattern in patterns.split(","))
 
 
 def write(tree: Mapping[str, Value]) -> str:

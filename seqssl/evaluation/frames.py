@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from seqssl.config.text import matches
 from seqssl.config.values import Value
 from seqssl.data.adapters import ModalityAdapter, Sample
 from seqssl.data.batching import collate
@@ -20,7 +21,7 @@ from seqssl.errors import UserError
 from seqssl.evaluation.frame_inputs import cepstra, frame_inputs, with_context
 from seqssl.evaluation.frozen import FEATURES, Array, Encoder
 from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED, some_of
-from seqssl.finetuning.facts import matches, refuse_several
+from seqssl.finetuning.facts import refuse_several
 from seqssl.model import measures
 from seqssl.model.alignment import NONE, labels_of_frames, runs
 

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import TypeVar, cast
 
+from seqssl.config.text import matches
 from seqssl.config.values import Value
 from seqssl.data.adapters import ModalityAdapter, Sample, SampleSpec
 from seqssl.data.shards import Corpus
@@ -62,11 +62,6 @@ def name_in_group(key: str) -> str:
     """The path of a row below the folder of its group, without the ending; "" for a row without a folder."""
     path = PurePosixPath(key)
     return PurePosixPath(*path.parts[1:]).with_suffix("").as_posix() if len(path.parts) > 1 else ""
-
-
-def matches(label: str, patterns: str) -> bool:
-    """Whether a label is one of those that shell patterns, separated by commas, choose."""
-    return bool(label) and any(fnmatchcase(label, pattern.strip()) for pattern in patterns.split(","))
 
 
 def names_in(labels: Sequence[str], patterns: str, what: str = "labels", *, min_rows: int = 1) -> list[str]:

@@ -1,7 +1,7 @@
 """Tasks about frames: the class of each, from labelled stretches of a row."""
 
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqssl.config.schema import FinetuneConfig
+from seqssl.config.text import matches
 from seqssl.errors import UserError
-from seqssl.finetuning.facts import Facts, Labelled, matches, names_in
+from seqssl.finetuning.facts import Facts, Labelled, names_in
 from seqssl.finetuning.scoring import CLASSES, Array, Scored, confusion
-from seqssl.finetuning.supervised import Chosen, Supervised, keys_and_groups
+from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys_and_groups
 from seqssl.model.alignment import NONE, labels_of_frames, runs
 from seqssl.model.bounds import SHARE
 from seqssl.model.pretraining import PretrainingModel
@@ -117,12 +118,12 @@ class Tag(Supervised):
             outputs.transpose(1, 2), wanted, ignore_index=NONE, label_smoothing=smoothing, reduction="sum"
         )
 
-    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> list[Any]:
+    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> Said:
         """The most probable class of each frame."""
         guesses = outputs.argmax(-1).cpu().numpy()
         return [line[:length] for line, length in zip(guesses, frames.lengths.tolist(), strict=True)]
 
-    def scored(self, batch: Batch, said: list[Any]) -> list[Scored]:
+    def scored(self, batch: Batch, said: Said) -> list[Scored]:
         """The confusion of the frames of each row."""
         table = self.wanted(batch, max(map(len, said)))
         rows = []
@@ -132,7 +133,7 @@ class Tag(Supervised):
             rows.append(Scored(key, group, wanted[: len(guess)], guess, sums))
         return rows
 
-    def columns(self, batch: Batch, said: list[Any]) -> list[dict[str, Any]]:
+    def columns(self, batch: Batch, said: Said) -> Columns:
         """Stretches of frames with one class, in input steps."""
         rows = []
         for guess, length in zip(said, batch.lengths.tolist(), strict=True):

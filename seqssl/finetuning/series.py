@@ -1,8 +1,7 @@
 """Tasks about the series itself: what comes next, and what is missing."""
 
 from dataclasses import replace
-from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import Annotated
 from zlib import crc32
 
 import numpy as np
@@ -10,12 +9,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from seqssl.config.schema import FinetuneConfig
+from seqssl.config.text import matches
 from seqssl.data.windows import Windowed, last_windows, windows_of
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled
 from seqssl.finetuning.per_frame import FrameHead
 from seqssl.finetuning.scoring import ERRORS, Scored, sums_of_errors
-from seqssl.finetuning.supervised import Chosen, Supervised, keys_and_groups
+from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys_and_groups
 from seqssl.finetuning.tuned import cut
 from seqssl.model import alignment
 from seqssl.model.bounds import POSITIVE, Bound
@@ -54,10 +54,7 @@ class Series(Supervised):
         if spec.channels is None or spec.vocab_size is not None:
             raise UserError("task=forecast and task=impute are for series of numbers with channels.")
         names = spec.channel_names or tuple(str(number) for number in range(spec.channels))
-        chosen = [
-            c for c, name in enumerate(names)
-            if any(fnmatchcase(name, pattern.strip()) for pattern in patterns.split(","))
-        ]  # fmt: skip
+        chosen = [c for c, name in enumerate(names) if matches(name, patterns)]
         if not chosen:
             raise UserError(f"task.channels = {patterns}: no channel matches; there is {', '.join(names)}.")
         self.names, self.channels = [names[c] for c in chosen], chosen
@@ -83,7 +80,7 @@ class Series(Supervised):
         """All rows: the series is its own label."""
         return np.ones(len(data.corpus), bool)
 
-    def _score(self, batch: Batch, said: list[Any], values: Tensor, counted: Tensor) -> list[Scored]:
+    def _score(self, batch: Batch, said: Said, values: Tensor, counted: Tensor) -> list[Scored]:
         wanted, known = values.cpu().double().numpy(), counted.cpu().numpy()
         return [
             Scored(key, group, wanted[n], guess, sums_of_errors(wanted[n], guess, known[n]))
@@ -181,15 +178,15 @@ class Forecast(Series):
         values, there = self._future(batch)
         return ((outputs - values).square() * there).sum()
 
-    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> list[Any]:
+    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> Said:
         """The forecast of each window (horizon, c)."""
         return list(outputs.cpu().double().numpy())
 
-    def scored(self, batch: Batch, said: list[Any]) -> list[Scored]:
+    def scored(self, batch: Batch, said: Said) -> list[Scored]:
         """Errors of each window."""
         return self._score(batch, said, *self._future(batch))
 
-    def columns(self, batch: Batch, said: list[Any]) -> list[dict[str, Any]]:
+    def columns(self, batch: Batch, said: Said) -> Columns:
         """The forecast, a list of lists of the channels, in their own units."""
         mean, std = self.mean.double().numpy(), self.std.double().numpy()
         return [{"channels": self.names, "forecast": (guess * std + mean).tolist()} for guess in said]
@@ -280,15 +277,15 @@ class Impute(Series):
         values, counted = self._hidden_values(batch)
         return ((outputs - values).square() * counted).sum()
 
-    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> list[Any]:
+    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> Said:
         """All values of each row (t, c)."""
         return list(outputs.cpu().double().numpy())
 
-    def scored(self, batch: Batch, said: list[Any]) -> list[Scored]:
+    def scored(self, batch: Batch, said: Said) -> list[Scored]:
         """Errors at the hidden values."""
         return self._score(batch, said, *self._hidden_values(batch))
 
-    def columns(self, batch: Batch, said: list[Any]) -> list[dict[str, Any]]:
+    def columns(self, batch: Batch, said: Said) -> Columns:
         """The series with what is missing filled in, in the channels' own units."""
         values, there = self.scaled(batch)
         mean, std = self.mean.double().numpy(), self.std.double().numpy()

@@ -20,6 +20,8 @@ from seqssl.training.tally import Tally
 from seqssl.training.tasks import HELD_OUT
 
 Chosen = npt.NDArray[np.bool_]
+Said = list[Any]  # what is said of each row: of a kind of its own for each task
+Columns = list[dict[str, Any]]  # the same as columns of a file
 
 
 class Supervised(ABC):
@@ -58,15 +60,15 @@ class Supervised(ABC):
         """The loss, summed."""
 
     @abstractmethod
-    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> list[Any]:
+    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> Said:
         """What the model says of each row."""
 
     @abstractmethod
-    def scored(self, batch: Batch, said: list[Any]) -> list[Scored]:
+    def scored(self, batch: Batch, said: Said) -> list[Scored]:
         """Each row's label beside what was said of it."""
 
     @abstractmethod
-    def columns(self, batch: Batch, said: list[Any]) -> list[dict[str, Any]]:
+    def columns(self, batch: Batch, said: Said) -> Columns:
         """What was said of each row, as the columns of a file."""
 
     def outputs(self, frames: Features, batch: Batch) -> Tensor:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqssl.config.schema import FinetuneConfig
+from seqssl.config.text import matches
 from seqssl.errors import UserError
 from seqssl.finetuning import tokens as symbols_of
-from seqssl.finetuning.facts import Facts, Labelled, common_prefix, matches, refuse_several
+from seqssl.finetuning.facts import Facts, Labelled, common_prefix, refuse_several
 from seqssl.finetuning.scoring import TEXTS, Scored, sums_of_texts
-from seqssl.finetuning.supervised import Chosen, Supervised, keys_and_groups
+from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys_and_groups
 from seqssl.finetuning.tokens import BLANK
 from seqssl.model import ctc
 from seqssl.model.bounds import POSITIVE
@@ -144,7 +145,7 @@ class Transcribe(Supervised):
         """The number of symbols."""
         return sum(len(self.tokens.encode(text)) for text in self.texts(batch))
 
-    def scored(self, batch: Batch, said: list[Any]) -> list[Scored]:
+    def scored(self, batch: Batch, said: Said) -> list[Scored]:
         """The errors of each text."""
         return [
             Scored(key, group, wanted, text, sums_of_texts(wanted, text))
@@ -153,7 +154,7 @@ class Transcribe(Supervised):
             )
         ]
 
-    def columns(self, batch: Batch, said: list[Any]) -> list[dict[str, Any]]:
+    def columns(self, batch: Batch, said: Said) -> Columns:
         """The text."""
         return [{"text": text} for text in said]
 
@@ -192,7 +193,7 @@ class Ctc(Transcribe):
         log_probs = outputs.float().log_softmax(-1).transpose(0, 1)
         return F.ctc_loss(log_probs, symbols, frames.lengths, lengths, blank=BLANK, reduction="sum")
 
-    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> list[Any]:
+    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> Said:
         """The text of each row."""
         tables = outputs.log_softmax(-1).cpu().numpy()
         texts = []
@@ -243,7 +244,7 @@ class Transducer(Transcribe):
         scores = head.joint(outputs, texts).float()
         return transducer_loss(scores, symbols, frames.lengths, lengths, BLANK).sum()
 
-    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> list[Any]:
+    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> Said:
         """The text of each row."""
         head = self.model.head
         assert isinstance(head, TransducerHead)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqssl.config.schema import FinetuneConfig
+from seqssl.config.text import matches
 from seqssl.errors import UserError
-from seqssl.finetuning.facts import Facts, Labelled, matches, names_in
+from seqssl.finetuning.facts import Facts, Labelled, names_in
 from seqssl.finetuning.scoring import AUROC, CLASSES, ERRORS, Scored, sums_of_errors
 from seqssl.finetuning.scoring import confusion as confusion_of
-from seqssl.finetuning.supervised import Chosen, Supervised, keys_and_groups
+from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys_and_groups
 from seqssl.model.bounds import POSITIVE, SHARE
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.readouts import POOLS
@@ -94,11 +95,11 @@ class Classify(Supervised):
         smoothing = self.model.tuning.label_smoothing if self.model.training else 0.0
         return F.cross_entropy(outputs, wanted, ignore_index=-1, label_smoothing=smoothing, reduction="sum")
 
-    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> list[Any]:
+    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> Said:
         """The probability of each class."""
         return list(outputs.softmax(-1).cpu().numpy())
 
-    def scored(self, batch: Batch, said: list[Any]) -> list[Scored]:
+    def scored(self, batch: Batch, said: Said) -> list[Scored]:
         """The class of each row beside the most probable one."""
         return [
             Scored(key, group, wanted, int(scores.argmax()), self._table(wanted, scores), scores)
@@ -110,7 +111,7 @@ class Classify(Supervised):
     def _table(self, wanted: int, scores: np.ndarray) -> np.ndarray:
         return confusion_of(np.array([wanted]), np.array([scores.argmax()]), len(self.names))
 
-    def columns(self, batch: Batch, said: list[Any]) -> list[dict[str, Any]]:
+    def columns(self, batch: Batch, said: Said) -> Columns:
         """The label, and the probability of each class."""
         return [
             {
@@ -212,11 +213,11 @@ class Regress(Supervised):
         wanted = torch.tensor(self.wanted(batch), device=outputs.device)
         return (outputs[:, 0] - (wanted - self.mean) / self.std).square().sum()
 
-    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> list[Any]:
+    def said(self, outputs: Tensor, frames: Features, batch: Batch) -> Said:
         """The number of each row, in the label's unit."""
         return [float(value) for value in outputs[:, 0].cpu().double() * self.std + self.mean]
 
-    def scored(self, batch: Batch, said: list[Any]) -> list[Scored]:
+    def scored(self, batch: Batch, said: Said) -> list[Scored]:
         """Each number beside what was said."""
         return [
             Scored(key, group, wanted, guess, sums_of_errors(np.array([wanted]), np.array([guess])))
@@ -225,6 +226,6 @@ class Regress(Supervised):
             )
         ]
 
-    def columns(self, batch: Batch, said: list[Any]) -> list[dict[str, Any]]:
+    def columns(self, batch: Batch, said: Said) -> Columns:
         """The number."""
         return [{"value": value} for value in said]

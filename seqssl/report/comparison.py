@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -13,7 +12,7 @@ from seqssl.errors import UserError
 from seqssl.report import evaluated
 from seqssl.report.page import card, document
 from seqssl.training import catalogue
-from seqssl.training.catalogue import by_stream
+from seqssl.training.catalogue import Figure, by_stream
 from seqssl.training.log import Record, read_records
 from seqssl.training.metrics import Metric
 
@@ -82,7 +81,7 @@ def _figures(record: Record, run: Path) -> dict[str, str]:
     """The figures of a record by their words."""
     found: dict[str, str] = {}
     for part in by_stream(record, catalogue.read(run)):
-        grouped: dict[Metric, list[Any]] = {}
+        grouped: dict[Metric, list[Figure]] = {}
         for figure in part.figures("table"):
             grouped.setdefault(figure.metric, []).append(figure)
         for figures in grouped.values():
@@ -102,7 +101,7 @@ def _differing(lines: Sequence[str], columns: Sequence[Mapping[str, str]], rows:
     return [lines[0], *kept]
 
 
-def _evaluations(run: Path) -> dict[str, Mapping[str, Any]]:
+def _evaluations(run: Path) -> dict[str, evaluated.Evaluation]:
     """The evaluations in a run's folder by task; the folder may be that of an evaluation itself."""
     paths = sorted(run.glob("evaluation-*/evaluation.json"))
     found = [evaluated.read(path) for path in paths]

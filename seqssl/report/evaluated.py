@@ -14,6 +14,7 @@ from matplotlib.ticker import PercentFormatter, ScalarFormatter
 from seqssl.data.files import write_atomic
 from seqssl.report.drawing import COLORS, REFERENCE, new_axes, png, styled, svg
 
+Evaluation = Mapping[str, Any]  # what evaluation.json holds, or a part of it
 START, END = "<!-- evaluations -->", "<!-- end of evaluations -->"
 STYLES = {  # color and line of each row
     "classical": (REFERENCE, ":"),
@@ -25,7 +26,7 @@ STYLES = {  # color and line of each row
 MAX_CLASSES = 40  # of a confusion matrix with its numbers written
 
 
-def write_evaluation_pages(folder: Path, values: Mapping[str, Any]) -> Path:
+def write_evaluation_pages(folder: Path, values: Evaluation) -> Path:
     """Write report.html beside evaluation.json, and its section into the report of the run."""
     from seqssl.report.page import document
 
@@ -52,7 +53,7 @@ def sections(run: Path) -> str:
     return "\n".join(section(values) for values in found if values)
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Evaluation:
     """An evaluation; {} where the file is damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -71,7 +72,7 @@ def read(path: Path) -> dict[str, Any]:
         return {}
 
 
-def section(values: Mapping[str, Any], heading: str = "h2") -> str:
+def section(values: Evaluation, heading: str = "h2") -> str:
     """One evaluation: the sentence, the plot, the table, and what else was found."""
     task, metric = escape(str(values["task"])), escape(str(values["metric_words"]))
     groups = values["groups_held_out"]
@@ -109,7 +110,7 @@ def section(values: Mapping[str, Any], heading: str = "h2") -> str:
     return "\n".join(parts)
 
 
-def caveats(values: Mapping[str, Any]) -> list[str]:
+def caveats(values: Evaluation) -> list[str]:
     """What a skeptic should know."""
     seen = values.get("test_groups_seen_unlabelled_in_pretraining") or []
     notes = [str(note) for note in values.get("notes") or []]
@@ -130,7 +131,7 @@ def caveats(values: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def curve(values: Mapping[str, Any], title: str = "") -> str:
+def curve(values: Evaluation, title: str = "") -> str:
     """Score against labels, one line a row, as an <svg>."""
     with styled():
         figure, axes = new_axes(9.6, 3.4)
@@ -141,7 +142,7 @@ def curve(values: Mapping[str, Any], title: str = "") -> str:
         return svg(figure)
 
 
-def draw_curve(axes: Any, values: Mapping[str, Any]) -> None:
+def draw_curve(axes: Any, values: Evaluation) -> None:
     """The lines of an evaluation, on axes."""
     results = values["results"]
     names = list(dict.fromkeys(entry["row"] for entry in results))
@@ -166,7 +167,7 @@ def draw_curve(axes: Any, values: Mapping[str, Any]) -> None:
     axes.legend(loc="best")
 
 
-def table(values: Mapping[str, Any]) -> str:
+def table(values: Evaluation) -> str:
     """The means with intervals, as an HTML table."""
     results = values["results"]
     fractions = sorted({entry["fraction"] for entry in results})
@@ -194,7 +195,7 @@ def _number(value: float | None, scale: float, form: str) -> str:
     return "-" if value is None or not math.isfinite(value) else format(scale * value, form)
 
 
-def confusion(found: Mapping[str, Any]) -> str:
+def confusion(found: Evaluation) -> str:
     """A confusion matrix in shares of the true class, as the data URI of a PNG."""
     counts = np.array(found["table"], float)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -218,7 +219,7 @@ def confusion(found: Mapping[str, Any]) -> str:
         return png(figure)
 
 
-def projection(found: Mapping[str, Any]) -> str:
+def projection(found: Evaluation) -> str:
     """Points on a plane, colored by label and by group, as the data URI of a PNG."""
     points = np.array(found["points"], float)
     with styled(has_grid=False):
@@ -245,7 +246,7 @@ def _scatter(axes: Any, points: np.ndarray, names: Sequence[str], what: str) -> 
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=6, ncols=1 if len(kinds) <= 24 else 2)
 
 
-def codes(found: Mapping[str, Any]) -> str:
+def codes(found: Evaluation) -> str:
     """Shares of labels for each code, as the data URI of a PNG."""
     counts = np.array(found["table"], float)  # labels x codes
     used = counts.sum(0) > 0
@@ -262,7 +263,7 @@ def codes(found: Mapping[str, Any]) -> str:
         return png(figure)
 
 
-def compared(evaluations: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def compared(evaluations: Sequence[tuple[str, Evaluation]]) -> str:
     """The curves of several runs on one task, as an <svg>: pre-trained and scratch of each."""
     with styled():
         figure, axes = new_axes(9.6, 3.8)

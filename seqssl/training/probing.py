@@ -6,13 +6,13 @@ half of the held-out groups is tested by what the other half teaches.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from seqssl.config.text import matches
 from seqssl.model import measures
 from seqssl.model.alignment import NONE, labels_of_frames, runs
 from seqssl.model.pretraining import PretrainingModel
@@ -42,7 +42,7 @@ def probe(
     What cannot be measured (no labels, one group for `abx_across`) is left out.
     """
     batches = list(batches)
-    names = sorted({name for batch in batches for name in _labels_of(batch) if _fits(name, labels)})
+    names = sorted({name for batch in batches for name in _labels_of(batch) if matches(name, labels)})
     number = {name: n for n, name in enumerate(names)}
     seen = _Seen()
     model.eval()
@@ -84,10 +84,6 @@ def _labels_of(batch: Batch) -> list[str]:
     if batch.segments is not None:
         return [str(segment.label) for row in batch.segments for segment in row]
     return [label for label in batch.labels or () if isinstance(label, str)]
-
-
-def _fits(label: str, patterns: str) -> bool:
-    return bool(label) and any(fnmatchcase(label, pattern.strip()) for pattern in patterns.split(","))
 
 
 def _look(model: PretrainingModel, batch: Batch, number: dict[str, int], seen: _Seen) -> None:

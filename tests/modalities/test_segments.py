@@ -211,8 +211,7 @@ def test_descriptions_of_a_sound_and_of_a_tune(tmp_path: Path) -> None:
     quiet, loud = (
         speech.descriptors(Sample((size * rng.normal(size=8000)).astype(np.float32))) for size in (0.01, 0.1)
     )
-    assert {name: len(x) for name, x in loud.items()} == {"cepstra": 78, "log-mel": 160}
-    assert np.all(loud["log-mel"][:80] > quiet["log-mel"][:80])
+    assert {name: len(x) for name, x in loud.items()} == {"cepstra": 78}
     assert loud["cepstra"][0] > quiet["cepstra"][0] and abs(loud["cepstra"][1] - quiet["cepstra"][1]) < 1
     (tmp_path / "tunes.abc").write_text("X:1\nM:4/4\nL:1/4\nK:C\n" + "CEGc|" * 8 + "\n")
     music = Music()
