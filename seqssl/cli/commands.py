@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from seqssl.cli.terminal import show, show_progress
 from seqssl.config import compose, files, tree
-from seqssl.config.components import construct
 from seqssl.config.values import Value
 from seqssl.errors import UserError
 
@@ -39,11 +38,15 @@ class Arguments(Protocol):
 def train(arguments: Arguments) -> None:
     """Pre-train, or go on with a run."""
     name = arguments["recipe"] or _run_to_continue(arguments.overrides)
-    config = _resolve(name, arguments.overrides).config
+    resolved = _resolve(name, arguments.overrides)
     from seqssl.cli.tables import run_tables
+    from seqssl.runs.stages import train_stages
     from seqssl.runs.train import train as run_training
 
     with show_progress() as progress:
+        config = resolved.config
+        if resolved.stages:
+            config = train_stages(name, *arguments.overrides, progress=progress)
         run = run_training(config, progress=progress)
     if os.environ.get("RANK", "0") == "0":
         show(run_tables(run.out, run.metrics, run.report, run.seconds))
@@ -313,9 +316,9 @@ def _run_to_continue(overrides: list[str]) -> str:
 
 def _adapter(arguments: Arguments) -> "ModalityAdapter":
     """The adapter of a command's `modality`, with the settings that were given."""
-    slot = {"target": arguments["modality"], **modality_settings(arguments)}
-    adapter: ModalityAdapter = construct(slot, "modality", {})
-    return adapter
+    from seqssl.assembly import build_adapter
+
+    return build_adapter({"target": arguments["modality"], **modality_settings(arguments)})
 
 
 def modality_settings(arguments: Arguments) -> Mapping[str, Value]:

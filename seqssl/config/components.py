@@ -131,11 +131,14 @@ class Lazy(Mapping[str, object]):
 
 
 # Any: the class is found by name at run time, so the caller annotates what it expects to get.
-def construct(slot: Mapping[str, Value], kind: str, wiring: Mapping[str, object]) -> Any:
+def construct(
+    slot: Mapping[str, Value], kind: str, wiring: Mapping[str, object], protocol: type = object
+) -> Any:
     """Build a slot's component; `wiring` holds by name what its positional parameters may ask for.
 
-    UserError where a keyword does not fit, where a positional parameter is not wired, and where the
-    constructor raises a ValueError: for a range, say, that no annotation can express.
+    UserError where a keyword does not fit, where a positional parameter is not wired, where the constructor
+    raises a ValueError (for a range, say, that no annotation can express), and where what was built lacks
+    something that `protocol` names.
     """
     target = str(slot.get("target", ""))
     component = load(target, kind)
@@ -161,9 +164,24 @@ def construct(slot: Mapping[str, Value], kind: str, wiring: Mapping[str, object]
     settings = {key: value for key, value in slot.items() if key != "target"}
     keywords = {key: convert(value, parameters[key].annotation) for key, value in settings.items()}
     try:
-        return component(*positional, **keywords)
+        built = component(*positional, **keywords)
     except ValueError as error:
         raise UserError(f"{kind} '{target}' cannot be built: {error}") from error
+    absent = [name for name in _members(protocol) if not hasattr(built, name)]
+    if absent:
+        raise UserError(
+            f"{kind} '{target}' is no {protocol.__name__}: it lacks {', '.join(absent)}."
+            f" {protocol.__module__}.{protocol.__name__} says what each has to be."
+        )
+    return built
+
+
+def _members(protocol: type) -> list[str]:
+    """What a protocol names: methods, properties and annotated attributes; `__call__` if it is called."""
+    annotated = {name for each in protocol.__mro__ for name in inspect.get_annotations(each)}
+    return sorted(
+        name for name in {*dir(protocol), *annotated} if name == "__call__" or not name.startswith("_")
+    )
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,8 @@ def side_by_side(
 
 def _follow(parent: int) -> None:
     """End this process soon after the one that started it: no one would read its results."""
+    # Ctrl-C reaches every process of a terminal. The first one answers it, and ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def look() -> None:
         while os.getppid() == parent:

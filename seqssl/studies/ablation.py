@@ -7,6 +7,7 @@ tuned and tested as `seqssl evaluate` does, beside the same encoder from scratch
 from pathlib import Path
 from typing import Any
 
+from seqssl.config import components
 from seqssl.config.schema import RunConfig
 from seqssl.planning.plan import resolve
 from seqssl.ruler.evaluate import evaluate
@@ -80,6 +81,7 @@ def ablation(
 ) -> str:
     """Run the study, or what is left of it; the page that it writes, in Markdown."""
     name, *rest = recipe
+    components.locate(task[0], "task")  # a name that nobody knows is said before anything is trained
     chosen = variants(resolve(name, *rest).config)
     plans = [
         Plan(

@@ -1,5 +1,6 @@
 import textwrap
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -73,6 +74,23 @@ def test_wiring_is_positional_and_configuration_keyword_only(here: Path) -> None
 def test_what_does_not_fit_is_named(here: Path, slot: dict, wiring: dict, words: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(UserError, match=words):
         components.construct({"target": "strangers_part:Part", **slot}, "mixer", wiring)
+
+
+class Measures(Protocol):
+    """What a part is asked for here."""
+
+    size: int
+
+    def __call__(self) -> int: ...
+
+    def measure(self) -> int: ...
+
+
+def test_what_a_part_lacks_of_its_protocol_is_named(here: Path) -> None:
+    slot = {"target": "strangers_part:Computed"}
+    assert components.construct(slot, "mixer", {}).size == 16
+    with pytest.raises(UserError, match=r"is no Measures: it lacks __call__, measure\."):
+        components.construct(slot, "mixer", {}, Measures)
 
 
 def test_what_a_constructor_refuses_is_the_users_to_mend() -> None:

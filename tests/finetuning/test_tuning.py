@@ -265,6 +265,32 @@ def test_predictions_want_a_tuned_run(run: Path, tmp_path: Path, capsys: pytest.
     assert "name a file that ends in .parquet, .csv, .jsonl" in capsys.readouterr().err
 
 
+def test_facts_that_were_edited_are_refused(
+    run: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = tune(run, "classify", tmp_path / "t", "train.num_updates=1").out
+    path = tuned / "facts.json"
+    stored = json.loads(path.read_text())
+    assert stored["facts"]["classes"] == ["a", "b", "c", "d"]
+    stored["facts"]["classes"] = ["b", "a", "c", "d"]  # as valid as before, and every prediction wrong
+    for text in (json.dumps(stored), json.dumps(stored["facts"]), "[1]", "{", '{"facts": 3, "sha256": null}'):
+        path.write_text(text)
+        for command in ("info", "doctor", "embed", "predict"):
+            arguments = {"embed": [f"source={labelled}", f"out={tmp_path / 'e.parquet'}"],
+                         "predict": [f"source={labelled}", f"out={tmp_path / 'p.csv'}"]}  # fmt: skip
+            first = [f"run={tuned}"] if command in arguments else [str(tuned)]
+            code = cli.main([command, *first, *arguments.get(command, [])])
+            assert code == 2 or command in ("info", "doctor"), (command, text)
+            if code == 2:
+                assert "it says what the labels are" in capsys.readouterr().err
+
+
+def test_a_class_that_is_no_task_is_refused_before_the_folder_is_written(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'toy:Toy' is no Task: it lacks evaluate, model, plan, step\."):
+        tune(run, "toy:Toy", tmp_path / "t")
+    assert not (tmp_path / "t" / "config.yaml").exists()
+
+
 def test_labels_may_be_the_names_of_files(labelled: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the labels a_00 \(1 rows\)"):
         tune(run, "classify", tmp_path / "t", "finetune.labels_from=files")

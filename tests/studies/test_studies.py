@@ -9,6 +9,7 @@ from tuned_toys import write_labelled
 
 from seqssl import cli
 from seqssl.data.adapters import Sample
+from seqssl.errors import UserError
 from seqssl.model.measures import mutual_information
 from seqssl.studies import ablation, collapse, running, transfer
 from seqssl.studies.running import Plan, run_all
@@ -90,6 +91,9 @@ def test_an_ablation_of_a_toy(tmp_path: Path) -> None:
     )  # fmt: skip
     assert page.count("| both, split at 1 of 2 |") == 1
     assert "contrastive only" in page
+    with pytest.raises(UserError, match="there is no task named 'clasify'; did you mean 'classify'"):
+        ablation.ablation(tmp_path / "other", recipe=recipe, task=["clasify"])
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_matrix_of_a_transfer() -> None:
