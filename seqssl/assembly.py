@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from seqssl.config.components import Lazy, construct
 from seqssl.config.compose import resolve
@@ -18,7 +17,6 @@ from seqssl.data.adapters import ModalityAdapter, SampleSpec
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled
-from seqssl.model.alignment import Alphabet, steps_per_frame, tiles
 from seqssl.model.encoder import ContextEncoder
 from seqssl.model.joint import JointModel
 from seqssl.model.norms import ChannelNorm
@@ -29,13 +27,16 @@ from seqssl.model.protocols import (
     FeatureEncoder,
     FrameWiring,
     InputWiring,
-    Quantizer,
+    Masking,
+    Mixer,
+    Objective,
     Targets,
     TargetWiring,
     Task,
 )
-from seqssl.model.targets import LearnedCodes, SymbolCodes, Teacher
+from seqssl.model.targets import Teacher
 from seqssl.model.types import Batch, Features
+from seqssl.targeting import build_targets
 from seqssl.training import checkpoint
 
 Model = PretrainingModel | JointModel
@@ -74,7 +75,7 @@ def streams_of(config: RunConfig) -> tuple[Stream, ...]:
 
 def build_adapter(modality: Slot) -> ModalityAdapter:
     """The adapter of a modality's slot."""
-    adapter: ModalityAdapter = construct(modality, "modality", {})
+    adapter: ModalityAdapter = construct(modality, "modality", {}, ModalityAdapter)
     return adapter
 
 
@@ -125,13 +126,18 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
     own, spec, dim = stream.config, stream.spec, config.encoder.dim
     mask_input = masks_input(own, spec)
     feature_encoder = build_feature_encoder(stream, dim)
+    make_targets = partial(
+        build_targets, own, spec, feature_encoder, dim, partial(open_teacher, stream.name),
+        partial(stream.adapter.feature_encoder, dim),
+    )  # fmt: skip
     targets: Targets | None = None
     # Here masking needs the width of the vectors that it masks. Elsewhere it is built first: order matters.
     if own.context == "quantized":
-        targets = _build_targets(stream, feature_encoder, dim)
+        targets = make_targets()
     width = feature_encoder.dim if targets is None else targets.dim
-    masking = construct(own.masking, "masking", vars(FrameWiring(width, dim, context_dim=dim)))
-    targets = targets or _build_targets(stream, feature_encoder, dim)
+    width = dim if own.mask_at == "projection" else width
+    masking = construct(own.masking, "masking", vars(FrameWiring(width, dim, context_dim=dim)), Masking)
+    targets = targets or make_targets()
     encoder = shared or _encoder_of(config)
     sizes = targets.codebook_sizes
     wiring = TargetWiring(
@@ -142,11 +148,14 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
         codebook_size=max(sizes, default=0),
         codebook_sizes=sizes if len(set(sizes)) > 1 else None,
     )
-    objectives = {name: construct(slot, "objective", vars(wiring)) for name, slot in own.objectives.items()}
+    objectives = {
+        name: construct(slot, "objective", vars(wiring), Objective) for name, slot in own.objectives.items()
+    }
     model = PretrainingModel(
         feature_encoder, masking, targets, encoder, objectives, dim,
         _feature_norm(config.encoder, feature_encoder.dim), _input_norm(own, spec),
-        mask_input=mask_input, context=own.context,
+        mask_input=mask_input, mask_projection=own.mask_at == "projection", context=own.context,
+        feature_gradient=config.encoder.feature_gradient, input_dropout=config.encoder.input_dropout,
     )  # fmt: skip
     if mask_input and "observed" not in model.extra_inputs:
         raise UserError(
@@ -161,64 +170,12 @@ def masks_input(config: StreamConfig, spec: SampleSpec) -> bool:
     return config.mask_at == "input" if config.mask_at != "auto" else spec.vocab_size is not None
 
 
-def targets_slot(config: StreamConfig, spec: SampleSpec) -> Slot:
-    """The slot of the targets; the default is a frame's own ids where inputs are ids, else learned codes."""
-    return config.targets or {"target": "learned" if spec.vocab_size is None else "symbols"}
-
-
-def _build_targets(stream: Stream, feature_encoder: FeatureEncoder, dim: int) -> Targets:
-    """What is predicted, built from the slots `targets` and `quantizer`."""
-    spec, input_dim = stream.spec, feature_encoder.dim
-
-    def make_quantizer(width: int) -> Quantizer:
-        wiring = vars(FrameWiring(width, dim, context_dim=dim))
-        quantizer: Quantizer = construct(stream.config.quantizer, "quantizer", wiring)
-        return quantizer
-
-    # Lazy, because making a part draws weights or refuses data: only what these targets ask for may be made.
-    wiring = Lazy(
-        quantizer=partial(make_quantizer, input_dim),
-        learned=lambda: LearnedCodes(make_quantizer(input_dim)),
-        symbols=lambda: SymbolCodes(_alphabet(stream, feature_encoder)),
-        alphabet=lambda: _alphabet(stream, feature_encoder),
-        codebook_sizes=lambda: _given_sizes(spec),
-        feature_encoder=lambda: feature_encoder,
-        make_quantizer=lambda: make_quantizer,
-        stride=lambda: steps_per_frame(feature_encoder),
-        channels=lambda: spec.channels,
-        open_teacher=lambda: partial(open_teacher, stream.name),
-        read_array=lambda: read_array,
-        input_dim=lambda: input_dim,
-        vector_dim=lambda: dim,
-    )
-    targets: Targets = construct(targets_slot(stream.config, spec), "targets", wiring)
-    return targets
-
-
-def _alphabet(stream: Stream, feature_encoder: FeatureEncoder) -> Alphabet:
-    """How the ids of a frame become codes; UserError where inputs are no ids, or frames overlap."""
-    spec, stride = stream.spec, tiles(feature_encoder)
-    if spec.vocab_size is None:
-        target = targets_slot(stream.config, spec)["target"]
-        raise UserError(f"targets={target} needs inputs that are ids; this modality has {spec.dtype} values.")
-    if stride is None:
-        raise UserError(
-            f"the frames of {type(feature_encoder).__name__} overlap, so that a frame has no ids of its own: "
-            "use targets=learned, or one with output_lengths(t) = ceil(t / stride) (token, patch)."
-        )
-    last = spec.vocab_size - 1  # "unknown" is no target; it can be left out of the codes if it is the last id
-    return Alphabet(last if spec.missing_id == last else spec.vocab_size, stride, spec.channels or 1)
-
-
-def _given_sizes(spec: SampleSpec) -> tuple[int, ...]:
-    """The sizes of the codebooks of the codes that an adapter gives; UserError where it gives none."""
-    if spec.codebook_sizes is None:
-        raise UserError("targets=given needs an adapter that gives codes and says spec.codebook_sizes.")
-    return spec.codebook_sizes
-
-
 def open_teacher(stream: str, run: str, tap: str) -> Teacher:
     """The frozen model of another run, as a function from a batch to the frames of one of its taps."""
+    if run.startswith("stage:"):
+        raise UserError(
+            f"targets.run = {run}: a recipe with stages is run by `seqssl train` or `train_stages`."
+        )
     folder = Path(run).expanduser()
     config = resolve(folder, choose_size=lambda sizes, at: (sizes[0], "")).config
     model = assemble(config, streams_of(config))
@@ -227,20 +184,20 @@ def open_teacher(stream: str, run: str, tap: str) -> Teacher:
         raise UserError(f"targets.run = {run}: it holds no checkpoint.")
     checkpoint.load_weights(model, saved)
     teacher = model.of(stream if isinstance(model, JointModel) else "").eval()
+    if tap:
+        teacher.encoder.tap_every_layer()
+        taps = teacher.encoder.taps
+        if tap not in taps:
+            raise UserError(
+                f"targets.tap = {tap}: {run} has {', '.join(sorted(taps, key=taps.__getitem__))}."
+            )
+        teacher.encoder.taps = {tap: taps[tap]}  # what lies above it is not run
 
     @torch.no_grad()
     def teach(batch: Batch) -> Features:
         return teacher.to(batch.inputs.device).encode(batch, tap)
 
     return teach
-
-
-def read_array(path: str) -> Tensor:
-    """A .npy file; UserError where it cannot be read."""
-    try:
-        return torch.from_numpy(np.load(Path(path).expanduser(), allow_pickle=False))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as a .npy array: {error}") from error
 
 
 def _input_norm(config: StreamConfig, spec: SampleSpec) -> nn.Module | None:
@@ -274,7 +231,9 @@ def build_feature_encoder(stream: Stream, dim: int) -> FeatureEncoder:
     if stream.config.feature_encoder is None:
         return stream.adapter.feature_encoder(dim)
     wiring = vars(_input_wiring(stream.spec))
-    encoder: FeatureEncoder = construct(stream.config.feature_encoder, "feature_encoder", wiring)
+    encoder: FeatureEncoder = construct(
+        stream.config.feature_encoder, "feature_encoder", wiring, FeatureEncoder
+    )
     return encoder
 
 
@@ -283,22 +242,25 @@ def build_encoder(config: EncoderConfig, mixer: Slot, checkpoint_activations: bo
     wiring = FrameWiring(config.dim, config.dim, context_dim=config.dim)
     condition: Condition | None = None
     if config.condition is not None:
-        condition = construct(config.condition, "condition", vars(wiring))
+        condition = construct(config.condition, "condition", vars(wiring), Condition)
         wiring = replace(wiring, condition_dim=condition.dim)
 
     def block() -> nn.Module:
-        mixing = construct(mixer, "mixer", vars(wiring))
-        built: nn.Module = construct(config.block, "block", {**vars(wiring), "mixer": mixing})
+        mixing = construct(mixer, "mixer", vars(wiring), Mixer)
+        built: nn.Module = construct(config.block, "block", {**vars(wiring), "mixer": mixing}, Block)
         return built
 
     position: Block | None = None
     if config.position is not None:
-        position = construct(config.position, "position", vars(wiring))
+        position = construct(config.position, "position", vars(wiring), Block)
     return ContextEncoder(
         [block() for _ in range(config.num_layers)],
         position,
         condition,
         taps=config.taps,
+        norm=config.norm,
+        dim=config.dim,
+        dropout=config.position_dropout,
         stochastic_depth=config.stochastic_depth,
         checkpoint_activations=checkpoint_activations,
     )
@@ -318,7 +280,7 @@ def build_task(
         seed=lambda: config.seed,
     )
     with seeded(config.seed):
-        task: Task = construct(config.task, "task", wiring)
+        task: Task = construct(config.task, "task", wiring, Task)
     return task
 
 

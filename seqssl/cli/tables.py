@@ -95,9 +95,10 @@ def info_tables(config: RunConfig, subject: Path) -> "RenderableType":
 
 def contract_table(stream: "Stream", model: "PretrainingModel", subject: Path) -> Table:
     """What an input must be; for a run, as it is stored with it."""
-    from seqssl.assembly import masks_input, targets_slot
+    from seqssl.assembly import masks_input
     from seqssl.data.adapters import SampleSpec
     from seqssl.runs.folder import read_provenance
+    from seqssl.targeting import targets_slot
 
     config, spec, statistics = stream.config, stream.spec, None
     if (subject / "config.yaml").is_file():

@@ -1,8 +1,8 @@
 """From a recipe's name and overrides to a checked `RunConfig`.
 
 Settings come in layers, and each overrides those before it: the default slots, the recipes named by `extends`
-(left to right), the recipe's own keys, the chosen entry of its `sizes`, the command line. Every value
-remembers where it came from.
+(left to right), the recipe's own keys, the chosen entry of its `sizes`, the command line, the chosen entry of
+its `stages`. Every value remembers where it came from.
 """
 
 import copy
@@ -39,6 +39,7 @@ class Resolved:
     config: RunConfig
     origins: dict[str, str]  # dotted key -> the file it came from, "command line" or "default"
     note: str = ""  # what size=auto chose, and how to choose otherwise; which keys have new names
+    stages: tuple[str, ...] = ()  # runs that the recipe wants before its own, in this order: `stage=NAME`
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def resolve(name: str | Path, *overrides: str, choose_size: ChooseSize) -> Resol
     translation = Translation()
     given, problems = parse_overrides(overrides, translation)
     path = find_recipe(name)
+    stage = given.pop("stage", None)
     layers = Layers()
     for slot, default in default_slots().items():
         layers.merge(trees.nested(slot, default), DEFAULT)
@@ -75,6 +77,8 @@ def resolve(name: str | Path, *overrides: str, choose_size: ChooseSize) -> Resol
         size, note = choose_size(list(sizes), at)
     if size in sizes:
         layers.choose_size(size, sizes)
+    layers.merge({"stages": given.pop("stages", None) or {}}, COMMAND_LINE)
+    stages = _stages(layers, name)
     # Before the recipes of the streams are read: the command line may add a stream, or remove one.
     if "streams" in given:
         layers.merge({"streams": given["streams"]}, COMMAND_LINE)
@@ -85,9 +89,13 @@ def resolve(name: str | Path, *overrides: str, choose_size: ChooseSize) -> Resol
         problems += [Problem(key, None, remedy.format(key), COMMAND_LINE) for key in ignored]
     rest = {key: value for key, value in given.items() if key != "streams"}
     layers.merge({"size": size, **rest}, COMMAND_LINE)
+    if stage is not None:  # last: what is said of a stage is said of nothing else
+        if str(stage) not in stages:
+            raise UserError(f"stage = {stage}: {name} has {', '.join(stages) or 'no stages'}")
+        layers.merge(stages[str(stage)], f"stage={stage}")
     config = _checked(layers, display(path), translation, problems)
     origins = {key: layers.origins.get(key, DEFAULT) for key, _ in trees.leaves(asdict(config))}
-    return Resolved(config, origins, "\n".join(filter(None, (note, translation.note))))
+    return Resolved(config, origins, "\n".join(filter(None, (note, translation.note))), tuple(stages))
 
 
 def _checked(layers: Layers, recipe: str, translation: Translation, problems: Sequence[Problem]) -> RunConfig:
@@ -153,6 +161,17 @@ def sizes_of(path: Path) -> list[str]:
     layers = Layers()
     _merge_files(layers, path, Translation())
     return list(_sizes(layers))
+
+
+def _stages(layers: Layers, name: str | Path) -> dict[str, Tree]:
+    """The stages of a recipe before its own, removed from its values."""
+    stages = layers.values.pop("stages", None) or {}
+    if not isinstance(stages, dict):
+        stages = {"": stages}
+    found = {stage: entry for stage, entry in stages.items() if isinstance(entry, dict)}
+    if len(found) < len(stages):
+        raise UserError(f"{name}: stages must map each stage's name to the keys that it changes")
+    return found
 
 
 def parse_overrides(

@@ -74,7 +74,7 @@ class OptimConfig:
     eps: Annotated[float, POSITIVE] = 1e-6
     weight_decay: Annotated[float, NOT_NEGATIVE] = 0.0
     clip_norm: Annotated[float, Bound(above=0, infinite=True)] = 20.0  # infinite: no clipping
-    schedule: Literal["noam", "cosine", "constant"] = "noam"
+    schedule: Literal["noam", "cosine", "linear", "constant"] = "noam"
     warmup_updates: Annotated[int, NOT_NEGATIVE] = 25_000
 
 
@@ -137,6 +137,13 @@ class EncoderConfig:
     stochastic_depth: Annotated[float, SHARE] = 0.0
     # Of the feature encoder's output, before masking and quantizing.
     feature_norm: Annotated[Slot, Kind("feature_norm")] | None = None
+    # The gradient that reaches the feature encoder is multiplied by it (wav2vec 2.0 BASE: 0.1).
+    feature_gradient: Annotated[float, Bound(at_least=0)] = 1.0
+    # Of frames projected to `dim`; and after positions (and the norm below the first layer).
+    input_dropout: Annotated[float, SHARE] = 0.0
+    position_dropout: Annotated[float, SHARE] = 0.0
+    # One more layer norm: below the first layer, or above the last.
+    norm: Literal["none", "input", "output"] = "none"
     # Below the first block; mixers may have positions of their own.
     position: Annotated[Slot, Kind("position")] | None = field(default_factory=lambda: _CONV.copy())
     # A vector for each row that blocks may read: of its group, say.
@@ -158,8 +165,8 @@ class StreamConfig:
     # What the context encoder reads. quantized: the vectors of the codes, as in vq-wav2vec.
     context: Literal["features", "quantized"] = "features"
     # Where frames are hidden. features: after the feature encoder; input: their steps before it. auto: input
-    # for ids, features for the rest.
-    mask_at: Literal["auto", "input", "features"] = "auto"
+    # for ids, features for the rest. projection: after the projection to encoder.dim (wav2vec 2.0).
+    mask_at: Literal["auto", "input", "features", "projection"] = "auto"
     masking: Annotated[Slot, Kind("masking")] = field(default_factory=dict)
     quantizer: Annotated[Slot, Kind("quantizer")] = field(default_factory=dict)
     objectives: dict[str, Annotated[Slot, Kind("objective")]] = field(default_factory=dict)

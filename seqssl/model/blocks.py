@@ -19,13 +19,14 @@ class MixerBlock(nn.Module):
     mixer: Mixer
     dropout: nn.Dropout
     takes_valid: bool  # whether the mixer takes `valid`, as all did before there was `frames`
+    norm_first: bool = True  # whether the norm comes before the mixer, or after the sum
 
     def mix(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
-        """Norm, mixer, dropout, and the input added."""
-        normed = self.mixer_norm(x)
-        mixed = self.mixer(normed, frames.valid) if self.takes_valid else self.mixer(normed, frames)  # type: ignore[arg-type]
+        """Norm, mixer, dropout, and the input added; or the norm of all that."""
+        read = self.mixer_norm(x) if self.norm_first else x
+        mixed = self.mixer(read, frames.valid) if self.takes_valid else self.mixer(read, frames)  # type: ignore[arg-type]
         y: Tensor = x + self.dropout(mixed)
-        return y
+        return y if self.norm_first else self.mixer_norm(y)
 
 
 class ConformerBlock(MixerBlock):
@@ -63,9 +64,10 @@ class ConformerBlock(MixerBlock):
 
 
 class TransformerBlock(MixerBlock):
-    """Pre-norm mixer and feed-forward.
+    """Mixer and feed-forward, each with its norm before it, or after its input was added (1706.03762).
 
-    `ffn_dim` is the inner width of the feed-forward module; None means 4 times the block's own.
+    Norms after the sum are those of BERT, wav2vec 2.0 BASE and HuBERT BASE. `ffn_dim` is the inner width of
+    the feed-forward module; None means 4 times the block's own. `inner_dropout`: of its inner activations.
     """
 
     def __init__(
@@ -74,16 +76,23 @@ class TransformerBlock(MixerBlock):
         dim: int,
         *,
         ffn_dim: Annotated[int, POSITIVE] | None = None,
+        norm: Literal["before", "after"] = "before",
+        activation: Literal["swish", "gelu"] = "swish",
         dropout: Annotated[float, SHARE] = 0.0,
+        inner_dropout: Annotated[float, SHARE] | None = None,
     ) -> None:
         super().__init__()
+        self.norm_first = norm == "before"
         self.mixer_norm = nn.LayerNorm(dim)
         self.mixer, self.takes_valid = mixer, takes_valid(mixer)
         self.dropout = nn.Dropout(dropout)
-        self.feed_forward = FeedForward(dim, ffn_dim, dropout)
+        self.feed_forward = FeedForward(
+            dim, ffn_dim, dropout, norm=self.norm_first, activation=activation, inner_dropout=inner_dropout
+        )
+        self.norm = nn.Identity() if self.norm_first else nn.LayerNorm(dim)
 
     def forward(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
         """The output of the block."""
         x = self.mix(x, frames)
-        y: Tensor = x + self.feed_forward(x)
+        y: Tensor = self.norm(x + self.feed_forward(x))
         return y

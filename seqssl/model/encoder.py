@@ -1,6 +1,7 @@
 """The context encoder: it stacks blocks and hands out named taps."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,10 @@ class ContextEncoder(nn.Module):
     """A stack of blocks; `taps` names the outputs to return: {name: number of blocks below it}.
 
     `position` adds positions below the first block. `condition` makes the vector of each row that blocks may
-    read; it is here because all streams share it. `stochastic_depth` is the drop probability of the last
+    read; it is here because all streams share it. `norm` is at the "input" of the first block (wav2vec 2.0
+    BASE, whose blocks have their norms last), or at the "output" of the last one (LARGE, whose blocks leave
+    sums that no norm has seen); `dim` is its width. `dropout` is that of
+    what the first block reads. `stochastic_depth` is the drop probability of the last
     block, linear from 0 (1603.09382): in training each row keeps or skips a block, drawn from the step's
     generator, and what a kept block adds is scaled up.
     """
@@ -30,6 +34,9 @@ class ContextEncoder(nn.Module):
         condition: Condition | None = None,
         *,
         taps: Mapping[str, int],
+        norm: Literal["none", "input", "output"] = "none",
+        dim: int = 0,
+        dropout: float = 0.0,
         stochastic_depth: float = 0.0,
         checkpoint_activations: bool = False,
     ) -> None:
@@ -42,6 +49,8 @@ class ContextEncoder(nn.Module):
         if not 0 <= stochastic_depth < 1:
             raise ValueError(f"stochastic_depth must be at least 0 and below 1; got {stochastic_depth}")
         self.taps = dict(taps)
+        self.norm = nn.LayerNorm(dim) if norm != "none" else nn.Identity()
+        self.norm_at, self.dropout = norm, nn.Dropout(dropout)
         self.drop_probs = [stochastic_depth * layer / len(blocks) for layer in range(1, len(blocks) + 1)]
         self.checkpoint_activations = checkpoint_activations
 
@@ -57,8 +66,11 @@ class ContextEncoder(nn.Module):
         outputs: dict[str, Tensor] = {}
         if self.position is not None:
             x = self.position(x, frames)
+        x = self.dropout(self.norm(x) if self.norm_at == "input" else x)
         for layer in range(1, max(self.taps.values()) + 1):
             x = self._run(layer - 1, x, frames, generator)
+            if self.norm_at == "output" and layer == len(self.blocks):
+                x = self.norm(x)
             outputs |= {name: x for name, tapped in self.taps.items() if tapped == layer}
         return outputs
 

@@ -1,13 +1,14 @@
 """Generic feature encoders: raw inputs to frames. What an input means is the adapter's business."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seqssl.model.norms import TimeNorm
 from seqssl.model.types import Features, length_mask
 
 
@@ -48,7 +49,10 @@ class Conv2dSubsampling(nn.Module):
 
 
 class Conv1dStack(nn.Module):
-    """Strided 1-D convolutions over raw samples, each with layer norm and GELU (wav2vec 2.0, section 2).
+    """Strided 1-D convolutions over raw samples, each with a norm and GELU (wav2vec 2.0, section 2).
+
+    `norm`: "layer" scales each frame after every convolution (wav2vec 2.0 LARGE); "group" scales each
+    dimension over the row after the first one, and there alone (BASE, HuBERT).
 
     Input (b, t) or (b, t, channels). There is no padding, so a frame sees only its receptive field; a shorter
     row is read as if zeros followed, so that every row gives at least one frame. Missing values count as
@@ -63,6 +67,7 @@ class Conv1dStack(nn.Module):
         kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2),
         strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2),
         bias: bool = True,
+        norm: Literal["layer", "group"] = "layer",
         mark_missing: bool = False,
     ) -> None:
         super().__init__()
@@ -74,7 +79,9 @@ class Conv1dStack(nn.Module):
             nn.Conv1d(inputs, dim, kernel, stride, bias=bias)
             for inputs, kernel, stride in zip(widths, kernels, strides, strict=False)
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in kernels)
+        self.norms = nn.ModuleList(
+            [TimeNorm(dim)] if norm == "group" else [nn.LayerNorm(dim) for _ in kernels]
+        )
         self.kernels, self.strides = tuple(kernels), tuple(strides)
 
     @property
@@ -87,8 +94,12 @@ class Conv1dStack(nn.Module):
 
     def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
         """The number of frames for each number of input steps."""
+        return self._lengths_after(lengths, len(self.kernels))
+
+    def _lengths_after(self, lengths: Int[Tensor, "*b"], layers: int) -> Int[Tensor, "*b"]:
+        """The number of frames after the first so many convolutions."""
         lengths = lengths.clamp(min=self.receptive_field)
-        for kernel, stride in zip(self.kernels, self.strides, strict=True):
+        for kernel, stride in zip(self.kernels[:layers], self.strides[:layers], strict=True):
             lengths = (lengths - kernel) // stride + 1
         return lengths
 
@@ -106,8 +117,14 @@ class Conv1dStack(nn.Module):
         if self.mark_missing:
             x = torch.cat([x, (valid & ~present).expand_as(x).to(x.dtype)], dim=-1)
         x = F.pad(x, (0, 0, 0, max(0, self.receptive_field - x.shape[1])))
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            x = F.gelu(norm(convolve(conv, x)))
+        for layer, conv in enumerate(self.convs):
+            x = convolve(conv, x)
+            norm = self.norms[layer] if layer < len(self.norms) else None
+            if isinstance(norm, TimeNorm):
+                x = norm(x, length_mask(self._lengths_after(lengths, layer + 1), x.shape[1]))
+            elif norm is not None:
+                x = norm(x)
+            x = F.gelu(x)
         return Features(x, self.output_lengths(lengths))
 
 

@@ -1,28 +1,40 @@
 """The sublayers of a block other than the mixer."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from seqssl.model.bounds import POSITIVE, Divides
+from seqssl.model.bounds import ODD, POSITIVE, Divides
 from seqssl.model.norms import MaskedBatchNorm
 from seqssl.model.types import Frames
 
 
 class FeedForward(nn.Sequential):
-    """Pre-norm feed-forward module with Swish (Conformer, section 2.3)."""
+    """Norm, feed-forward module with Swish (Conformer, section 2.3); without `norm` it reads what it gets.
 
-    def __init__(self, dim: int, ffn_dim: int | None, dropout: float) -> None:
+    `inner_dropout` is that of the inner activations; None = as after the module.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        ffn_dim: int | None,
+        dropout: float,
+        *,
+        norm: bool = True,
+        activation: Literal["swish", "gelu"] = "swish",
+        inner_dropout: float | None = None,
+    ) -> None:
         ffn_dim = 4 * dim if ffn_dim is None else ffn_dim
         super().__init__(
-            nn.LayerNorm(dim),
+            nn.LayerNorm(dim) if norm else nn.Identity(),
             nn.Linear(dim, ffn_dim),
-            nn.SiLU(),
-            nn.Dropout(dropout),
+            nn.SiLU() if activation == "swish" else nn.GELU(),
+            nn.Dropout(dropout if inner_dropout is None else inner_dropout),
             nn.Linear(ffn_dim, dim),
             nn.Dropout(dropout),
         )
@@ -51,6 +63,35 @@ class ConvolutionModule(nn.Module):
         x = self.norm(x, valid) if isinstance(self.norm, MaskedBatchNorm) else self.norm(x)
         y: Tensor = self.dropout(self.contract(F.silu(x)))
         return y
+
+
+class StackedConvPosition(nn.Module):
+    """Relative position by several grouped convolutions, each with a norm and GELU (data2vec, 2202.03555).
+
+    What they give is added to their input. The norms learn nothing.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        kernel: Annotated[int, POSITIVE, ODD] = 19,
+        groups: Annotated[int, POSITIVE, Divides("dim")] = 16,
+        layers: Annotated[int, POSITIVE] = 5,
+    ) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False)
+
+    def forward(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
+        """`x` plus its position features."""
+        position, valid = x, frames.valid[..., None]
+        for conv in self.convs:
+            position = conv((position * valid).transpose(1, 2)).transpose(1, 2)
+            position = F.gelu(self.norm(position))
+        return x + position
 
 
 class ConvPosition(nn.Module):

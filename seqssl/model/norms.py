@@ -63,13 +63,36 @@ class InstanceNorm(nn.Module):
 
 
 class FrameNorm(nn.LayerNorm):
-    """Scales each frame of the feature encoder to zero mean and unit variance; nothing is learned.
+    """Scales each frame of the feature encoder to zero mean and unit variance.
 
-    It keeps features from collapsing in short runs (docs/decisions/0004-tiny-runs.md).
+    It keeps features from collapsing in short runs (docs/decisions/0004-tiny-runs.md). With `affine`, a scale
+    and a shift of each dimension are learned, as wav2vec 2.0 does.
     """
 
-    def __init__(self, input_dim: int) -> None:
-        super().__init__(input_dim, elementwise_affine=False)
+    def __init__(self, input_dim: int, *, affine: bool = False) -> None:
+        super().__init__(input_dim, elementwise_affine=affine)
+
+
+class TimeNorm(nn.Module):
+    """Scales each dimension of a row to zero mean and unit variance over its valid frames, then learned.
+
+    Group norm with one dimension a group, as wav2vec 2.0 BASE has after its first convolution; but padding
+    has no part in it, so that a row is encoded alike in any batch.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+        """The scaled frames; statistics are float32."""
+        inside, count = valid[..., None], valid.sum(1).clamp(min=1)[:, None, None]
+        mean = (x.float() * inside).sum(1, keepdim=True) / count
+        centered = (x.float() - mean) * inside
+        scale = (centered.square().sum(1, keepdim=True) / count + self.eps).rsqrt()
+        return (centered * scale * self.weight + self.bias).to(x.dtype)
 
 
 class MaskedBatchNorm(nn.Module):

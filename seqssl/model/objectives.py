@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from seqssl.model.features import standard_deviation
 from seqssl.model.types import Context, LossTerm, MaskedFrames, Quantized, Stat
 
 
@@ -113,6 +114,8 @@ class MaskedPredictionLoss(nn.Module):
     The loss is the mean over codebooks, learned and given ones alike. Codes carry no gradient; with `pulls`
     they do, through the probabilities that they were drawn from: the quantizer then learns codes that are
     easy to predict (`seqssl study collapse`). It is there to be studied.
+    With a `final_dim`, frames are projected to it and compared with a learned vector of each code: logits are
+    cosine / `temperature` (HuBERT, equation 2); else they are a linear map.
     `codebook_sizes` are given where codebooks differ in size; `codebook_size` is then the largest. With a
     `seen_weight`, visible frames (not masked) count too, each with that weight (HuBERT, 2106.07447, section
     II-B; w2v-BERT has none): so the output of the context encoder keeps what is at a frame.
@@ -134,22 +137,32 @@ class MaskedPredictionLoss(nn.Module):
         weight: float = 1.0,
         seen_weight: float = 0.0,
         pulls: bool = False,
+        final_dim: int | None = None,
+        temperature: float = 0.1,
     ) -> None:
         super().__init__()
-        self.pulls = pulls
-        if seen_weight < 0:
-            raise ValueError(f"seen_weight must be at least 0; got {seen_weight}")
+        self.pulls, self.temperature = pulls, temperature
+        if seen_weight < 0 or temperature <= 0:
+            raise ValueError(
+                f"seen_weight must be at least 0, and temperature above it; got {seen_weight}, {temperature}"
+            )
         self.tap, self.weight, self.seen_weight = tap, weight, seen_weight
         self.num_codebooks, self.codebook_size = num_codebooks, codebook_size
         absent = None
         if codebook_sizes is not None:  # g v
             absent = torch.arange(codebook_size) >= torch.tensor(codebook_sizes)[:, None]
         self.register_buffer("absent", absent, persistent=False)
-        self.head = nn.Linear(context_dim, num_codebooks * codebook_size)
+        num_codes = num_codebooks * codebook_size
+        self.head = nn.Linear(context_dim, num_codes if final_dim is None else final_dim)
+        self.embeddings = None if final_dim is None else nn.Parameter(torch.rand(num_codes, final_dim))
 
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
         """Total cross-entropy in nats over frames; stats: accuracy, and both of each codebook."""
-        logits = self.head(context.x).float().view(-1, self.num_codebooks, self.codebook_size)
+        logits = self.head(context.x).float()
+        if self.embeddings is not None:
+            codes = F.normalize(self.embeddings.float(), dim=-1)
+            logits = F.normalize(logits, dim=-1) @ codes.T / self.temperature
+        logits = logits.view(-1, self.num_codebooks, self.codebook_size)
         if self.absent is not None:
             logits = logits.masked_fill(self.absent, -torch.inf)
         logits = logits.flatten(0, 1)
@@ -200,8 +213,83 @@ def perplexity(distribution: Float[Tensor, "g v"]) -> Float[Tensor, "g"]:
     return torch.exp(-torch.xlogy(distribution, distribution.clamp(min=1e-12)).sum(-1))
 
 
+class RegressionLoss(nn.Module):
+    """Distance of a linear map of the frame from its target vector: squared, or smooth L1 below `beta`.
+
+    The mean over the width (data2vec, 2202.03555, section 3.4: squared, and times 1 / sqrt(width) by
+    `scale`). Targets that hardly differ from frame to frame can be met without learning anything:
+    `target_std` tells.
+    """
+
+    stats: ClassVar[tuple[Stat, ...]] = (
+        Stat("target_std", "spread of the targets", rule="variance"),
+        Stat("output_std", "spread of what is predicted", rule="variance"),
+    )
+
+    def __init__(
+        self,
+        context_dim: int,
+        target_dim: int,
+        *,
+        tap: str = "",
+        weight: float = 1.0,
+        beta: float = 0.0,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if target_dim < 1:
+            raise ValueError(
+                "the regression objective wants targets that are vectors, and these are codes only"
+            )
+        if beta < 0 or scale <= 0:
+            raise ValueError(
+                f"the regression objective needs beta >= 0 and scale > 0; got {beta} and {scale}"
+            )
+        self.tap, self.weight, self.beta, self.scale = tap, weight, beta, scale
+        self.head = nn.Linear(context_dim, target_dim)
+
+    def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
+        """The sum over frames; stats: how much targets and outputs differ between frames."""
+        found, wanted = self.head(context.x).float(), targets.vectors.detach().float()
+        if self.beta:
+            losses = F.smooth_l1_loss(found, wanted, beta=self.beta, reduction="none")
+        else:
+            losses = (found - wanted).square()
+        count = context.frames.mask.sum()
+        stats = {
+            "target_std": standard_deviation(wanted) * count,
+            "output_std": standard_deviation(found) * count,
+        }
+        return LossTerm(losses.mean(-1).sum() * self.scale, count, stats)
+
+
+class CommitmentLoss(nn.Module):
+    """How far frames are from the entries that stand for them (vq-wav2vec, 1910.05453, equation 3).
+
+    It is what quantizers of nearest entries learn by (`NearestQuantizer`, `ResidualQuantizer`), which say how
+    the two sides are weighed.
+    """
+
+    stats: ClassVar[tuple[Stat, ...]] = ()
+
+    def __init__(self, *, tap: str = "", weight: float = 1.0) -> None:
+        super().__init__()
+        self.tap, self.weight = tap, weight
+
+    def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
+        """The sum over masked frames; ValueError for targets that have no such cost."""
+        if targets.costs is None:
+            raise ValueError(
+                "the objective commitment wants a quantizer of nearest entries (nearest, residual)"
+            )
+        return LossTerm(targets.costs.sum(), context.frames.mask.sum())
+
+
 class FeaturePenalty(nn.Module):
-    """Mean square of the feature encoder's valid output (wav2vec 2.0 BASE): a mean over frames, not rows."""
+    """Mean square of the feature encoder's valid output (wav2vec 2.0 BASE): a mean over frames, not rows.
+
+    It is that of the output before any feature norm, which would leave nothing to be made smaller.
+    """
 
     stats: ClassVar[tuple[Stat, ...]] = ()
 
@@ -216,5 +304,6 @@ class FeaturePenalty(nn.Module):
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
         """The sum over valid frames of the mean square of their features."""
         features = context.features
-        squares = (features.x.float().square() * features.valid[..., None]).sum()
-        return LossTerm(squares / features.x.shape[-1], features.lengths.sum())
+        x = features.x if features.raw is None else features.raw
+        squares = (x.float().square() * features.valid[..., None]).sum()
+        return LossTerm(squares / x.shape[-1], features.lengths.sum())

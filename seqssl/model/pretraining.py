@@ -14,7 +14,7 @@ from seqssl.model import alignment
 from seqssl.model.encoder import ContextEncoder
 from seqssl.model.features import standard_deviation
 from seqssl.model.losses import Losses
-from seqssl.model.protocols import FeatureEncoder, Masking, Objective, Targets
+from seqssl.model.protocols import FeatureEncoder, FollowsModel, Masking, Objective, Targets
 from seqssl.model.types import (
     Batch,
     Draws,
@@ -35,8 +35,10 @@ class PretrainingModel(nn.Module):
 
     `targets` say what is predicted, `objectives` how well it was. An objective with an empty tap reads the
     highest one. `mask_input`: the steps of masked frames are made missing before the feature encoder, which
-    then must read `observed`; else frames are replaced after it. `context`: what the context encoder reads,
-    the "features" or the "quantized" vectors of the targets (vq-wav2vec).
+    then must read `observed`; else frames are replaced after it. `mask_projection`: they are replaced after
+    the projection to the width of the context encoder (wav2vec 2.0). `context`: what the context encoder
+    reads, the "features" or the "quantized" vectors of the targets (vq-wav2vec). `feature_gradient`: the
+    gradient that reaches the feature encoder is multiplied by it. `input_dropout`: of projected frames.
     """
 
     feature_encoder: FeatureEncoder
@@ -55,7 +57,10 @@ class PretrainingModel(nn.Module):
         input_norm: nn.Module | None = None,
         *,
         mask_input: bool = False,
+        mask_projection: bool = False,
         context: Literal["features", "quantized"] = "features",
+        feature_gradient: float = 1.0,
+        input_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.input_norm = input_norm
@@ -66,10 +71,13 @@ class PretrainingModel(nn.Module):
         self.input_projection = nn.Linear(targets.dim if context == "quantized" else feature_encoder.dim, dim)
         self.encoder = encoder
         self.objectives = Losses(objectives, encoder.taps)
-        self.mask_input, self.context = mask_input, context
+        self.mask_input, self.mask_projection, self.context = mask_input, mask_projection, context
+        self.feature_gradient, self.input_dropout = feature_gradient, nn.Dropout(input_dropout)
         self.stride = alignment.steps_per_frame(feature_encoder)
         asked = inspect.signature(getattr(feature_encoder, "forward", feature_encoder)).parameters
         self.extra_inputs = [name for name in EXTRA_INPUTS if name in asked]
+        if isinstance(targets, FollowsModel):
+            targets.follow(self)
         if context == "quantized" and (mask_input or not targets.dim):
             raise ValueError(
                 "context=quantized masks such vectors: it needs mask_at=features, and targets with vectors"
@@ -114,7 +122,7 @@ class PretrainingModel(nn.Module):
         if self.mask_input:
             hidden = self.encode_features(alignment.hide(batch, frames.mask, self.stride)).x
         else:
-            hidden = self.masking.apply(clear, frames.mask, generator)
+            hidden = self.masking.apply(self._maskable(clear), frames.mask, generator)
         taps = self.contexts(batch, features, hidden, generator)
         targets_at = partial(self._targets_at, batch, features)
         output: Output = self.objectives(taps, features, frames, targets, targets_at, generator)
@@ -165,28 +173,44 @@ class PretrainingModel(nn.Module):
             inputs = self.input_norm(inputs, alignment.present(batch))
         extra = {name: getattr(batch, name) for name in self.extra_inputs}
         features: Features = self.feature_encoder(inputs, batch.lengths, **extra)
-        return replace(features, x=self.feature_norm(features.x))
+        x = features.x
+        if self.feature_gradient != 1:
+            x = x.detach() + (x - x.detach()) * self.feature_gradient
+        return replace(features, x=self.feature_norm(x), raw=x)
 
     def contexts(
         self, batch: Batch, features: Features, x: Float[Tensor, "b s x"], generator: Generator | None = None
     ) -> dict[str, Float[Tensor, "b s d"]]:
-        """Every tap of the context encoder, from frames `x`, some of which may be masked."""
-        times = features.times
-        if times is None:
-            times = alignment.frame_times(batch, x.shape[1], self.stride)
-        condition = None if self.encoder.condition is None else self.encoder.condition(batch)
-        taps: dict[str, Tensor] = self.encoder(
-            self.input_projection(x), Frames(features.valid, times, condition), generator
-        )
+        """Every tap of the context encoder, from frames as `clear` gives them; some may be masked."""
+        if not self.mask_projection:
+            x = self._projected(x)
+        taps: dict[str, Tensor] = self.encoder(x, self.frames_of(batch, features, x.shape[1]), generator)
         return taps
 
+    def frames_of(self, batch: Batch, features: Features, num_frames: int) -> Frames:
+        """What blocks may know of frames beside their vectors."""
+        times = features.times
+        if times is None:
+            times = alignment.frame_times(batch, num_frames, self.stride)
+        condition = None if self.encoder.condition is None else self.encoder.condition(batch)
+        return Frames(features.valid, times, condition)
+
     def clear(self, batch: Batch, features: Features) -> Float[Tensor, "b s x"]:
-        """What the context encoder reads where nothing is masked and nothing is drawn."""
+        """Frames where nothing is masked and nothing is drawn, as masking would find them."""
         if self.context == "features":
-            return features.x
+            return self._maskable(features.x)
         nothing = torch.zeros_like(features.valid)
         frames = MaskedFrames.of(nothing, valid=features.valid)
-        return self._targets(batch, features, frames, None, None)[0]
+        return self._maskable(self._targets(batch, features, frames, None, None)[0])
+
+    def _maskable(self, x: Float[Tensor, "b s x"]) -> Float[Tensor, "b s _"]:
+        """What masking replaces: frames, or their projections."""
+        return self._projected(x) if self.mask_projection else x
+
+    def _projected(self, x: Float[Tensor, "b s x"]) -> Float[Tensor, "b s d"]:
+        """Frames of the width of the context encoder."""
+        y: Tensor = self.input_dropout(self.input_projection(x))
+        return y
 
     def encode(self, batch: Batch, tap: str = "") -> Features:
         """Frames of a tap without masking; "" is the highest."""

@@ -118,6 +118,34 @@ class Targets(Protocol):
 
 
 @runtime_checkable
+class FollowsModel(Protocol):
+    """What targets may offer beside `Targets`, where they are made of the model that is trained on them."""
+
+    def follow(self, model: nn.Module) -> None:
+        """Called once, when the model has all its parts. ValueError for one that cannot be followed."""
+        ...
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """What targets may offer beside `Targets`, where something is fitted to the data before the first update.
+
+    What is fitted must be saved with the model: parameters or buffers.
+    """
+
+    def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
+        """Fit to all rows of the training split, in a fixed order; facts about the fit.
+
+        Raises ValueError for data that do not allow it.
+        """
+        ...
+
+    def pretend(self) -> None:
+        """Do without a fit from now on, with any codes: the cost of a step is asked for, not its result."""
+        ...
+
+
+@runtime_checkable
 class HasWords(Protocol):
     """What targets may offer beside `Targets`, where a code stands for several symbols of the input."""
 
@@ -233,7 +261,7 @@ class Summarizes(Protocol):
 
 @runtime_checkable
 class FollowsUpdates(Protocol):
-    """What a task may offer beside `Task`: something to do after each optimizer update."""
+    """What a task may offer beside `Task`, and any part of its model: something to do after each update."""
 
     def after_update(self) -> None:
         """The weights have changed; the same on all ranks."""

@@ -5,7 +5,8 @@ Every class keeps the protocol `seqssl.model.protocols.Targets`.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from seqssl.model.alignment import Alphabet, present
 from seqssl.model.features import fold
 from seqssl.model.norms import MIN_STD, identity
-from seqssl.model.protocols import DrawsInputs, FeatureEncoder, HasWords, Quantizer, Targets
+from seqssl.model.protocols import DrawsInputs, FeatureEncoder, Fits, HasWords, Quantizer, Targets
 from seqssl.model.types import Batch, Features, MaskedFrames, Quantized, length_mask
 
 Teacher = Callable[[Batch], Features]  # frames of another model, without gradient
@@ -59,8 +60,7 @@ class LearnedCodes(nn.Module):
         # Diversity judges the mean use over the global batch, so ranks add sums and counts, not means.
         count = torch.full_like(found.usage[:1], len(x))
         sums = self.all_reduce(torch.cat([found.usage * len(x), count]))
-        usage = sums[:-1] / sums[-1:].clamp(min=1)
-        return Quantized(found.vectors, found.codes, usage, found.identity_codes)
+        return replace(found, usage=sums[:-1] / sums[-1:].clamp(min=1))
 
     def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
         """The code that each valid frame has without noise."""
@@ -289,7 +289,21 @@ class Both(nn.Module):
         own = leader.identity if leader.identity.shape[1] else codes
         learned = [part.usage for part in found if len(part.usage)]
         usage = torch.cat(learned) if learned else leader.usage
-        return Quantized(leader.vectors, codes, usage, own)
+        return Quantized(leader.vectors, codes, usage, own, costs=leader.costs)
+
+    def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
+        """Fit those that are to be fitted."""
+        facts: dict[str, int | float | str] = {}
+        for part in (self.first, self.second):
+            if isinstance(part, Fits):
+                facts |= part.fit(batches, generator)
+        return facts
+
+    def pretend(self) -> None:
+        """Do without a fit."""
+        for part in (self.first, self.second):
+            if isinstance(part, Fits):
+                part.pretend()
 
     def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
         """The codes of both, side by side."""

@@ -69,6 +69,7 @@ class Features:
     x: Float[Tensor, "b s d"]
     lengths: Int[Tensor, "b"]
     times: Float[Tensor, "b s"] | None = None  # seconds; None = as the batch's, at each frame's middle
+    raw: Float[Tensor, "b s x"] | None = None  # as they were before the feature norm; None = the same
 
     @property
     def valid(self) -> Bool[Tensor, "b s"]:
@@ -94,6 +95,9 @@ class Quantized:
     usage: Float[Tensor, "l v"]  # of the learned codebooks: mean softmax of the clean logits
     identity_codes: Int[Tensor, "n i"] | None = None  # they tell a negative from the positive; None = codes
     probs: Float[Tensor, "n g v"] | None = None  # from which learned codes were drawn, with their gradient
+    costs: Float[Tensor, "n"] | None = (
+        None  # how far frames are from their entries; the objective `commitment`
+    )
 
     @property
     def identity(self) -> Int[Tensor, "n i"]:
@@ -104,7 +108,8 @@ class Quantized:
         """The targets of some of the frames; `usage` stays that of all."""
         own = None if self.identity_codes is None else self.identity_codes[places]
         probs = None if self.probs is None else self.probs[places]
-        return Quantized(self.vectors[places], self.codes[places], self.usage, own, probs)
+        costs = None if self.costs is None else self.costs[places]
+        return Quantized(self.vectors[places], self.codes[places], self.usage, own, probs, costs)
 
 
 @dataclass(frozen=True)
@@ -244,7 +249,7 @@ class Stat:
     statistic of the same objective that says what no learning would give. `rule` names the health rule that
     reads the metric: "discrimination" takes an accuracy beside the chance of guessing, "prediction" an
     accuracy of codes beside the share of the most frequent code (`trivial`, which pre-training adds),
-    "evenness" the loss of the term that keeps all codes in use.
+    "evenness" the loss of the term that keeps all codes in use, "variance" a standard deviation over frames.
     """
 
     name: str
@@ -252,7 +257,7 @@ class Stat:
     unit: Literal["share", "nats", "bits", "number"] = "number"
     against: str = ""  # "" = nothing
     against_words: str = ""  # "" = the name
-    rule: Literal["", "discrimination", "prediction", "evenness"] = ""
+    rule: Literal["", "discrimination", "prediction", "evenness", "variance"] = ""
     short: str = ""  # in a line of progress, without the objective's name; "" = that name and the words
     is_key: bool = True  # whether it is shown beside the losses, with curves of its own; else only recorded
 

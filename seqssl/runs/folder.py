@@ -20,7 +20,7 @@ from seqssl.config.compose import to_yaml
 from seqssl.config.schema import RunConfig
 from seqssl.config.tree import flatten, within_stream
 from seqssl.data.adapters import HasViews, SampleSpec
-from seqssl.data.files import locked, refuse_linked_folders, write_atomic
+from seqssl.data.files import locked, refuse_linked_folders, sha256_json, write_atomic
 from seqssl.data.lengths import length_of
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
@@ -32,6 +32,7 @@ from seqssl.planning.plan import load_recipe
 from seqssl.training import checkpoint
 
 FACTS = "facts.json"
+STAGES = "stages"  # in the folder of a run, the runs that came before it
 MAX_NAMED = 6  # weights that a sentence lists
 
 # What may differ when a run is taken up again: none of it changes the numbers that are still to come.
@@ -84,15 +85,19 @@ def stream_of(streams: Sequence[Stream], name: str) -> Stream:
 
 def write_facts(out: Path, facts: Facts) -> None:
     """Write what a task knows of its labels, without which the run could not be opened again."""
-    write_atomic(out / FACTS, json.dumps(facts.found, indent=2, ensure_ascii=False) + "\n")
+    stored = {"sha256": sha256_json(facts.found), "facts": facts.found}
+    write_atomic(out / FACTS, json.dumps(stored, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_facts(run: Path, spec: SampleSpec) -> Facts:
-    """What `write_facts` wrote; UserError where it is missing or damaged."""
+    """What `write_facts` wrote; UserError where it is missing, damaged or edited."""
     try:
-        known = json.loads((run / FACTS).read_text(encoding="utf-8"))
-        if not isinstance(known, dict):
+        stored = json.loads((run / FACTS).read_text(encoding="utf-8"))
+        if not isinstance(stored, dict) or not isinstance(known := stored.get("facts"), dict):
             raise ValueError("it holds no facts")
+        # A label renamed or moved by hand would make every prediction wrong without a word.
+        if stored.get("sha256") != sha256_json(known):
+            raise ValueError("it is not as the run wrote it")
     except (OSError, ValueError) as error:
         raise UserError(f"{run / FACTS} cannot be read ({error}): it says what the labels are.") from error
     return Facts(spec, None, known)
@@ -213,7 +218,7 @@ def find_checkpoint(path: Path, run: Path, weights: str) -> checkpoint.Checkpoin
 def check_same_run(config: RunConfig, out: Path, streams: Sequence[OpenStream]) -> None:
     """UserError where `out` holds a run with other settings or data, or something that is no run."""
     if not (out / "config.yaml").is_file():
-        if out.exists() and any(path.name != ".lock" for path in out.iterdir()):
+        if out.exists() and any(path.name not in (".lock", STAGES) for path in out.iterdir()):
             raise UserError(f"out={out} is not empty and holds no run: choose another folder.")
         return
     read_config(out)  # says what is damaged

@@ -66,12 +66,20 @@ def chosen_rows(task: Supervised, stream: OpenStream) -> OpenStream:
     return replace(stream, corpus=parts.corpus, adapter=parts.adapter)
 
 
-def loader(stream: OpenStream, split: str, seed: int, groups: Sequence[str] | None = None) -> BatchLoader:
+def loader(
+    stream: OpenStream,
+    split: str,
+    seed: int,
+    groups: Sequence[str] | None = None,
+    *,
+    shuffle: bool | None = None,
+) -> BatchLoader:
     """Batches of a split: for "train" shuffled and with workers, for any other in order.
 
-    `groups` are those of all streams, in the order of their numbers.
+    `groups` are those of all streams, in the order of their numbers. `shuffle` False reads the training split
+    in order, too.
     """
-    training, data = split == "train", stream.config.data
+    training, data = split == "train" and shuffle is not False, stream.config.data
     return BatchLoader(
         stream.corpus,
         stream.adapter,

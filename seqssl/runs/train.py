@@ -24,7 +24,8 @@ from seqssl.data.files import Progress, silent
 from seqssl.doctor import Monitor
 from seqssl.errors import HealthHalt, UserError
 from seqssl.finetuning.supervised import Supervised
-from seqssl.model.protocols import Task
+from seqssl.model.pretraining import PretrainingModel
+from seqssl.model.protocols import Fits, Task
 from seqssl.planning import hardware
 from seqssl.planning.cost import Cost, cost_of
 from seqssl.report.illustration import illustrate
@@ -37,6 +38,7 @@ from seqssl.runs.streams import (
     describe_rows,
     held_out,
     labelled,
+    loader,
     opened,
     references,
     training_batches,
@@ -123,15 +125,36 @@ def check_best(task: Supervised, keep_best: str) -> None:
 
 
 def prepare_model(model: Model, config: RunConfig, streams: Sequence[OpenStream], out: Path) -> list[str]:
-    """Set the model's scaling and, before the first update, the weights of `init`; lines for the user."""
+    """Set the model's scaling and, before the first update, what is fitted or taken over; lines to show."""
     for stream in streams:
         set_scaling(model.of(stream.name), stream.corpus.manifest.statistics)
     if config.train.compile:  # blocks only: draws and gathers of the step stay outside
         for block in model.of(streams[0].name).encoder.blocks:
             block.compile(dynamic=True)
-    if config.init is None or checkpoint.numbered(out / "checkpoints"):
+    if checkpoint.numbered(out / "checkpoints"):
         return []
-    return starting_weights(model, config.init, config)
+    lines = [] if config.init is None else starting_weights(model, config.init, config)
+    if config.task["target"] == "pretrain":
+        lines += [line for stream in streams for line in _fitted(model.of(stream.name), stream, config.seed)]
+    return lines
+
+
+def _fitted(model: PretrainingModel, stream: OpenStream, seed: int) -> list[str]:
+    """Fit targets that are to be fitted to the stream's training split; a line about it."""
+    if not isinstance(model.targets, Fits):
+        return []
+    batches = loader(stream, "train", seed, shuffle=False).batches(0)
+    model.eval()
+    try:
+        facts = model.targets.fit(batches, torch.Generator().manual_seed(seed))
+    except ValueError as error:
+        raise UserError(f"the targets cannot be fitted: {error}.") from error
+    model.train()
+    shown = ", ".join(
+        f"{name.replace('_', ' ')} {value if isinstance(value, str) else f'{value:,.6g}'}"
+        for name, value in facts.items()
+    )
+    return [f"targets fitted: {shown}"] if shown else []
 
 
 def trainer_of(

@@ -152,7 +152,8 @@ def gradient_reaches_every_parameter(factory: Factory) -> None:
     if not trained:
         return
     out = quantizer(x, temperature=1.0, generator=seeded())
-    (out.vectors.square().sum() + out.usage.square().sum()).backward()
+    costs = 0.0 if out.costs is None else out.costs.sum()
+    (out.vectors.square().sum() + out.usage.square().sum() + costs).backward()
     for name, parameter in trained.items():
         require(parameter.grad is not None, f"no gradient reaches {name}")
         if quantizer.codebook_size > 1:  # with a single entry there is nothing to choose

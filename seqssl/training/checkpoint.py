@@ -169,7 +169,8 @@ def fitting(model: nn.Module, saved: Checkpoint) -> dict[str, Tensor]:
     problems += [
         f"has {name} of shape {tuple(given[name].shape)}, the model {tuple(own[name].shape)}"
         for name in own.keys() & given.keys()
-        if own[name].shape != given[name].shape
+        # A buffer without entries is fitted to data, and takes the shape that it was given there.
+        if own[name].shape != given[name].shape and own[name].numel()
     ]
     if problems:
         listed = "\n  ".join(sorted(problems)[:8])

@@ -16,17 +16,18 @@ from seqssl.model.protocols import Task
 def learning_rate(config: OptimConfig, update: int, num_updates: int) -> float:
     """The rate of update number `update` (from 0) of a run of `num_updates`.
 
-    `noam`: linear warm-up to the peak, then peak * sqrt(warm-up / update) (Vaswani et al. 2017, 5.3).
+    All begin with a linear warm-up to the peak. Then `noam` is peak * sqrt(warm-up / update) (Vaswani et al.
+    2017, 5.3); `cosine` and `linear` (wav2vec 2.0, HuBERT) end at 0 with the run.
     """
     done, warmup = update + 1, max(1, config.warmup_updates)
     if done < warmup:
         return config.lr * done / warmup
     if config.schedule == "noam":
         return config.lr * math.sqrt(warmup / done)
+    progress = min(1.0, (done - warmup) / max(1, num_updates - warmup))
     if config.schedule == "cosine":
-        progress = min(1.0, (done - warmup) / max(1, num_updates - warmup))
         return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
-    return config.lr
+    return config.lr * (1 - progress) if config.schedule == "linear" else config.lr
 
 
 def temperature(config: TemperatureConfig, update: int, num_updates: int) -> float:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from seqssl.model.joint import JointModel
 from seqssl.model.pretraining import PretrainingModel
-from seqssl.model.protocols import HasWords, Summarizes, Task
+from seqssl.model.protocols import FollowsUpdates, HasWords, Summarizes, Task
 from seqssl.model.types import Batch, Draws, Output, Plan, Stat
 from seqssl.training.catalogue import stats_of
 from seqssl.training.codes import code_summary
@@ -56,6 +56,12 @@ class PretrainTask:
             found = probe(self.model.of(stream), own, self.probes, self.labels)
             metrics |= {f"{stream}/{name}" if stream else name: value for name, value in found.items()}
         return metrics
+
+    def after_update(self) -> None:
+        """Parts that follow the weights, or move on without a gradient, do so now."""
+        for part in self.model.modules():
+            if isinstance(part, FollowsUpdates):
+                part.after_update()
 
     def summarize(self, sums: dict[str, Tensor], stream: str) -> dict[str, float]:
         """How codes are used and predicted, from the counts of chosen codes."""

@@ -11,6 +11,7 @@ import seqssl
 from seqssl import testing
 from seqssl.data.adapters import SampleSpec
 from seqssl.model.alignment import Alphabet
+from seqssl.model.codebooks import FiniteScalarQuantizer, NearestQuantizer, ResidualQuantizer
 from seqssl.model.layers import ConvPosition
 from seqssl.testing.harness import seeded
 from seqssl.testing.objectives import Sizes
@@ -20,6 +21,10 @@ QUANTIZERS = {
     "gumbel": partial(seqssl.GumbelProductQuantizer, num_codebooks=2, codebook_size=11, dim=8),
     "gumbel-one-codebook": partial(seqssl.GumbelProductQuantizer, codebook_size=40, dim=5),
     "gumbel-one-entry": partial(seqssl.GumbelProductQuantizer, num_codebooks=3, codebook_size=1, dim=9),
+    "nearest": partial(NearestQuantizer, num_codebooks=2, codebook_size=7, dim=8),
+    "nearest-means": partial(NearestQuantizer, codebook_size=7, dim=8, decay=0.9, revive=0.1),
+    "residual": partial(ResidualQuantizer, num_codebooks=3, codebook_size=5, dim=4),
+    "finite-scalar": partial(FiniteScalarQuantizer, levels=(5, 4, 3)),
     "random-projection": partial(seqssl.RandomProjectionQuantizer, num_codebooks=2, codebook_size=9, dim=4),
 }
 MASKINGS = {

@@ -442,6 +442,24 @@ def test_vectors_without_codes_can_be_recognized() -> None:
     assert made.targets.quantizer.project.weight.grad.any()
 
 
+@pytest.mark.parametrize("pulls", [False, True])
+def test_masked_prediction_pulls_on_the_quantizer_only_where_it_may(pulls: bool) -> None:
+    """In a training step as it runs: once, the probabilities were lost on the way, and nothing was pulled."""
+    torch.manual_seed(2)
+    quantizer = GumbelProductQuantizer(FEATURES, codebook_size=6, dim=8)
+    made = waves_model(LearnedCodes(quantizer))
+    made.objectives.named["prediction"].pulls = pulls
+    batch = waves(torch.tensor([60, 41]))
+    frames = made.draw_mask(batch, seeded())
+    output = made.train()(batch, frames, temperature=1.0, generator=seeded())
+    output.terms["prediction"].backward()
+    grad = quantizer.logits.weight.grad
+    assert (grad is not None and bool(grad.any())) == pulls
+    made.objectives.named["prediction"].pulls = False
+    again = made(batch, frames, temperature=1.0, generator=seeded())
+    torch.testing.assert_close(again.terms["prediction"], output.terms["prediction"])
+
+
 def test_targets_without_vectors_cannot_be_recognized() -> None:
     with pytest.raises(ValueError, match="compares vectors"):
         ContrastiveLoss(DIM, 0, tap="", final_dim=8)

@@ -204,6 +204,25 @@ def test_masked_prediction_is_the_mean_over_codebooks(case: Case) -> None:
     assert int(term.count) == len(context.x)
 
 
+@given(cases())
+def test_a_cosine_head_compares_with_a_vector_of_each_code(case: Case) -> None:
+    """HuBERT's equation 2, one frame and one code at a time."""
+    context, targets = case
+    g, v = targets.usage.shape
+    torch.manual_seed(0)
+    objective = MaskedPredictionLoss(12, g, v, tap="output", final_dim=6, temperature=0.1)
+    term = objective(context, targets, seeded())
+    assert objective.embeddings is not None
+    total = 0.0
+    for frame, codes in zip(context.x, targets.codes, strict=True):
+        projected = objective.head(frame)
+        for book, code in enumerate(codes.tolist()):
+            vectors = objective.embeddings[book * v : (book + 1) * v]
+            logits = torch.stack([F.cosine_similarity(projected, vector, dim=0) / 0.1 for vector in vectors])
+            total += (logits.logsumexp(0) - logits[code]).item()
+    assert term.total.item() == pytest.approx(total / g, rel=1e-4, abs=1e-3)
+
+
 @given(cases(), st.integers(0, 4))
 def test_two_micro_batches_are_one(case: Case, rows: int) -> None:
     """Terms that are sums over frames: totals, counts and gradients of two parts add up to the whole's."""

@@ -1,0 +1,64 @@
+"""Weights under two names: how the parameters of one library become those of another, and back."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seqssl.errors import UserError
+
+Weights = Mapping[str, Tensor]
+MAX_NAMED = 6  # weights that a sentence lists
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One parameter of ours, and those of theirs that hold the same numbers, laid end to end along axis 0.
+
+    `shape` is that of each of theirs where it differs from ours by axes of one entry: a convolution of kernel
+    1 for a linear map, say. None = as ours.
+    """
+
+    ours: str
+    theirs: tuple[str, ...]
+    squeeze: int | None = None  # the axis of theirs that has one entry, and that ours lacks
+
+    def export(self, weights: Weights) -> dict[str, Tensor]:
+        """Theirs, from ours."""
+        x = weights[self.ours]
+        parts = x.chunk(len(self.theirs)) if len(self.theirs) > 1 else (x,)
+        if self.squeeze is not None:
+            parts = tuple(part.unsqueeze(self.squeeze) for part in parts)
+        return {name: part.contiguous() for name, part in zip(self.theirs, parts, strict=True)}
+
+    def take(self, weights: Weights) -> dict[str, Tensor]:
+        """Ours, from theirs."""
+        parts = [weights[name] for name in self.theirs]
+        if self.squeeze is not None:
+            parts = [part.squeeze(self.squeeze) for part in parts]
+        return {self.ours: torch.cat(parts) if len(parts) > 1 else parts[0]}
+
+
+def exported(pairs: Sequence[Pair], ours: Weights, *, ignore: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Their weights, from all of ours that `ignore` does not name; UserError for one without a place."""
+    _check({pair.ours for pair in pairs}, {name for name in ours if not ignore(name)}, "this run")
+    return {name: x for pair in pairs for name, x in pair.export(ours).items()}
+
+
+def taken(pairs: Sequence[Pair], theirs: Weights, *, ignore: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Our weights, from all of theirs that `ignore` does not name; UserError for one without a place here."""
+    names = {name for pair in pairs for name in pair.theirs}
+    _check(names, {name for name in theirs if not ignore(name)}, "the other model")
+    return {name: x for pair in pairs for name, x in pair.take(theirs).items()}
+
+
+def _check(wanted: set[str], there: set[str], where: str) -> None:
+    missing, unknown = sorted(wanted - there), sorted(there - wanted)
+    if missing or unknown:
+        found = [
+            f"{what} {', '.join(names[:MAX_NAMED])}{', ...' if len(names) > MAX_NAMED else ''}"
+            for what, names in (("lacks", missing), ("has besides", unknown))
+            if names
+        ]
+        raise UserError(f"the weights of {where} do not fit: it {' and '.join(found)}.")

@@ -1,0 +1,179 @@
+"""Targets that are clusters of frames: of the input itself, or of another run's layers (HuBERT, 2106.07447).
+
+The clusters are fitted once, before the first update, and saved with the model.
+"""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
+
+from seqssl.model import kmeans
+from seqssl.model.description import InputDescription
+from seqssl.model.norms import MIN_STD
+from seqssl.model.protocols import FeatureEncoder
+from seqssl.model.targets import FixedCodes, Teacher
+from seqssl.model.types import Batch, length_mask
+
+MAX_FRAMES = 200_000  # to fit clusters to
+
+
+class Clusters(FixedCodes):
+    """The nearest of some cluster centers of what describes a frame.
+
+    `standardize`: each row is first scaled to zero mean and unit variance in every dimension, which takes out
+    what it has all along (whose it is, what recorded it). `max_frames`: how many to fit to, drawn evenly.
+    """
+
+    centroids: Tensor
+
+    def __init__(
+        self,
+        feature_encoder: FeatureEncoder,
+        input_dim: int,
+        vector_dim: int,
+        *,
+        num_clusters: int,
+        standardize: bool,
+        max_frames: int,
+    ) -> None:
+        super().__init__((num_clusters,), input_dim, vector_dim)
+        self.num_clusters, self.standardize, self.max_frames = num_clusters, standardize, max_frames
+        self.register_buffer("centroids", torch.zeros(num_clusters, 0))  # no width: nothing is fitted
+        self._output_lengths = feature_encoder.output_lengths
+        self._pretends = False
+
+    @abstractmethod
+    def described(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
+        """What is clustered, for every frame."""
+
+    def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
+        """Every frame has a code; so nothing needs to be computed."""
+        return valid
+
+    @torch.no_grad()
+    def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
+        """The nearest center of every frame; ValueError before `fit`."""
+        if self._pretends:
+            return torch.zeros(len(batch.inputs), num_frames, 1, dtype=torch.long, device=batch.inputs.device)
+        if not self.centroids.shape[1]:
+            raise ValueError("these targets are clusters, and have not been fitted: call `fit` first")
+        x = self._scaled(batch, num_frames)
+        codes, _ = kmeans.nearest(x.flatten(0, 1), self.centroids.to(x.dtype))
+        return codes.view(*x.shape[:2], 1)
+
+    def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
+        """Fit the centers to the frames of some batches; facts about them. ValueError for too few frames."""
+        frames, total = kmeans.sample(self._frames_of(batches), self.max_frames, generator)
+        centers = kmeans.k_means(frames, self.num_clusters, generator)
+        _, distances = kmeans.nearest(frames, centers)
+        self.centroids = centers
+        return {
+            "clusters": self.num_clusters,
+            "frames": total,
+            "fitted_to": len(frames),
+            "mean_squared_distance": float(distances.mean()),
+            "sha256": hashlib.sha256(centers.numpy().tobytes()).hexdigest(),
+        }
+
+    def pretend(self) -> None:
+        """Give every frame the first code from now on."""
+        self._pretends = True
+
+    def _frames_of(self, batches: Iterable[Batch]) -> Iterable[Float[Tensor, "_ f"]]:
+        for batch in batches:
+            lengths = self._output_lengths(batch.lengths)
+            size = int(lengths.max())
+            yield self._scaled(batch, size)[length_mask(lengths, size)].cpu()
+
+    @torch.no_grad()
+    def _scaled(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
+        x = self.described(batch, num_frames).float()
+        if not self.standardize:
+            return x
+        valid = length_mask(self._output_lengths(batch.lengths), num_frames)[..., None]
+        count = valid.sum(1, keepdim=True).clamp(min=1)
+        centered = x - (x * valid).sum(1, keepdim=True) / count
+        scale = ((centered * valid).square().sum(1, keepdim=True) / count).sqrt()
+        return centered / scale.clamp(min=MIN_STD)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
+        """Take centers of any width: how wide they are is known once they are fitted."""
+        saved = state_dict.get(f"{prefix}centroids")
+        if saved is not None:
+            self.centroids = torch.empty_like(saved, device=self.centroids.device)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class InputClusters(Clusters):
+    """Clusters of the input itself: of its cepstra where it has a spectrum, else of a frame's own steps.
+
+    HuBERT's first iteration has 100 of them.
+    """
+
+    def __init__(
+        self,
+        feature_encoder: FeatureEncoder,
+        describe_input: InputDescription,
+        input_dim: int = 0,
+        vector_dim: int = 0,
+        *,
+        num_clusters: int = 100,
+        standardize: bool = False,
+        max_frames: int = MAX_FRAMES,
+    ) -> None:
+        super().__init__(
+            feature_encoder, input_dim, vector_dim,
+            num_clusters=num_clusters, standardize=standardize, max_frames=max_frames,
+        )  # fmt: skip
+        self.describe = describe_input
+
+    def described(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
+        """The input at each frame."""
+        return self.describe(batch, num_frames)
+
+
+class TeacherClusters(Clusters):
+    """Clusters of a layer of another run's model: HuBERT's second iteration has 500 of them.
+
+    `run` is a run's folder, of which the newest checkpoint is taken; `tap` names the layer ("layer3", say; ""
+    is the output). The teacher is opened when it is first needed and is not saved with the model. Its frames
+    must be as many as the model's own.
+    """
+
+    def __init__(
+        self,
+        feature_encoder: FeatureEncoder,
+        open_teacher: Callable[[str, str], Teacher],
+        input_dim: int = 0,
+        vector_dim: int = 0,
+        *,
+        run: str,
+        tap: str = "",
+        num_clusters: int = 500,
+        standardize: bool = False,
+        max_frames: int = MAX_FRAMES,
+    ) -> None:
+        super().__init__(
+            feature_encoder, input_dim, vector_dim,
+            num_clusters=num_clusters, standardize=standardize, max_frames=max_frames,
+        )  # fmt: skip
+        self.run = run
+        self._open, self._opened = partial(open_teacher, run, tap), list[Teacher]()
+
+    def described(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
+        """The teacher's frames; ValueError where it has more or fewer."""
+        if not self._opened:
+            self._opened.append(self._open())
+        x = self._opened[0](batch).x
+        if x.shape[1] != num_frames:
+            raise ValueError(
+                f"targets.run = {self.run}: this teacher has {x.shape[1]} frames where the model has "
+                f"{num_frames}; both need feature encoders of the same stride"
+            )
+        return x

@@ -1,0 +1,95 @@
+"""What the input is like at each frame, by a formula: nothing of it is learned."""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seqssl.model.alignment import present
+from seqssl.model.features import fold
+from seqssl.model.protocols import DrawsInputs, FeatureEncoder
+from seqssl.model.types import Batch, length_mask
+
+NUM_CEPSTRA = 13
+MANY_STEPS = 2**16  # of a trial input, to see how many columns a picture has for each step
+SPARE_COLUMNS = 4  # of silence after each row, so that its last columns are the same in any batch
+
+
+class InputDescription:
+    """Vectors that describe the input at each frame.
+
+    `reader` is the modality's own feature encoder, whatever the model reads inputs with. Where it draws a
+    picture of them (a logarithmic spectrum), a frame is described by the cepstra of the column at its middle
+    and their first and second differences (39 numbers: what HuBERT clusters first). Else it is described by
+    its own steps, laid end to end: their values, or their ids as one-hot vectors.
+    """
+
+    def __init__(
+        self,
+        reader: FeatureEncoder,
+        stride: float,
+        *,
+        channels: int | None = None,
+        vocab_size: int | None = None,
+    ) -> None:
+        self.reader, self.stride, self.vocab_size = reader, stride, vocab_size
+        self.columns_per_step = 0.0
+        if isinstance(reader, DrawsInputs):
+            columns = reader.picture(torch.zeros(1, MANY_STEPS), torch.tensor([MANY_STEPS])).shape[1]
+            self.columns_per_step = columns / MANY_STEPS
+            self.dim = 3 * NUM_CEPSTRA
+        else:
+            self.dim = math.ceil(stride) * (channels or 1) * (vocab_size or 1)
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
+        """The description of each frame; beyond a row it means nothing."""
+        if isinstance(self.reader, DrawsInputs):
+            return self._of_pictures(self.reader, batch, num_frames)
+        if self.vocab_size is not None:
+            values = F.one_hot(batch.inputs, self.vocab_size).float().flatten(2)
+        else:
+            values = (batch.inputs.float() * present(batch)).reshape(*batch.inputs.shape[:2], -1)
+        inside = length_mask(batch.lengths, values.shape[1])[..., None]
+        frames = fold(values * inside, math.ceil(self.stride))
+        return F.pad(frames, (0, 0, 0, max(0, num_frames - frames.shape[1])))[:, :num_frames]
+
+    def _of_pictures(self, reader: DrawsInputs, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
+        if isinstance(reader, nn.Module):
+            reader = reader.to(batch.inputs.device)  # it is no part of the model, which has moved alone
+        spare = math.ceil(SPARE_COLUMNS / self.columns_per_step)
+        picture = reader.picture(F.pad(batch.inputs.float(), (0, spare)), batch.lengths).float()
+        last = (batch.lengths * self.columns_per_step).ceil().long().clamp(1, picture.shape[1]) - 1
+        described = with_differences(cepstra(picture), last)
+        middles = (torch.arange(num_frames, device=picture.device) + 0.5) * self.stride
+        places = torch.minimum((middles * self.columns_per_step).long()[None], last[:, None])
+        return described.gather(1, places[..., None].expand(-1, -1, described.shape[2]))
+
+
+def cepstra(picture: Float[Tensor, "b p f"]) -> Float[Tensor, "b p e"]:
+    """The first cosine coefficients of each column (an orthonormal DCT-II)."""
+    bins = picture.shape[2]
+    places = (torch.arange(bins, device=picture.device) + 0.5) * (math.pi / bins)
+    orders = torch.arange(min(NUM_CEPSTRA, bins), device=picture.device)
+    basis = torch.cos(places[:, None] * orders) * math.sqrt(2 / bins)
+    basis[:, 0] *= math.sqrt(0.5)
+    found = picture @ basis
+    return F.pad(found, (0, NUM_CEPSTRA - found.shape[2]))
+
+
+def with_differences(x: Float[Tensor, "b p e"], last: Int[Tensor, "b"]) -> Float[Tensor, "b p f"]:
+    """Columns with their first and second differences in time; a row ends with its column `last`."""
+    places = torch.arange(x.shape[1], device=x.device)
+    after = torch.minimum(places + 1, last[:, None])
+    before = torch.minimum(places - 1, last[:, None] - 1).clamp(min=0)
+
+    def slope(values: Tensor) -> Tensor:
+        def at(where: Tensor) -> Tensor:
+            return values.gather(1, where[..., None].expand(-1, -1, values.shape[2]))
+
+        return (at(after) - at(before)) / 2
+
+    first = slope(x)
+    return torch.cat([x, first, slope(first)], dim=-1)

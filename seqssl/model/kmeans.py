@@ -1,0 +1,95 @@
+"""k-means: centers of frames, fitted to a uniform sample of a stream that is read once.
+
+It is our own because targets must be the same on every run: libraries add up frames in threads, in an order
+that changes from run to run, and so round differently.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+CHUNK = 2**16  # frames whose distances to all centers are held at once
+MAX_STEPS = 100
+MIN_SHIFT = 1e-4  # of the centers in a step, as a share of the frames' spread: below it they stand still
+
+
+def sample(
+    batches: Iterable[Float[Tensor, "_ f"]], size: int, generator: Generator
+) -> tuple[Float[Tensor, "n f"], int]:
+    """Up to `size` frames, each as likely as any other, and how many there were; the rest is forgotten.
+
+    Every frame draws a number, and those with the smallest are kept: so memory does not grow with the data.
+    """
+    kept, keys, total = torch.empty(0), torch.empty(0), 0
+    for frames in batches:
+        total += len(frames)
+        drawn = torch.rand(len(frames), generator=generator)
+        kept = torch.cat([kept, frames]) if len(kept) else frames
+        keys = torch.cat([keys, drawn])
+        if len(keys) > size:
+            keys, places = keys.topk(size, largest=False)
+            kept = kept[places]
+    return kept, total
+
+
+def nearest(
+    x: Float[Tensor, "n f"], centers: Float[Tensor, "v f"]
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n"]]:
+    """The nearest center of each frame, and the squared distance to it."""
+    places, distances = [], []
+    # Differences from a common point: squares of large numbers would drown what tells centers apart.
+    origin = centers.mean(0)
+    shifted = centers - origin
+    for part in x.split(CHUNK):
+        moved = part - origin
+        table = moved.square().sum(1, keepdim=True) - 2 * moved @ shifted.T + shifted.square().sum(1)
+        least, place = table.min(1)
+        places.append(place)
+        distances.append(least.clamp(min=0))
+    return torch.cat(places), torch.cat(distances)
+
+
+def spread_out(x: Float[Tensor, "n f"], k: int, generator: Generator) -> Float[Tensor, "k f"]:
+    """`k` of the frames, far from one another: each drawn by its squared distance to those before it.
+
+    k-means++ (Arthur and Vassilvitskii 2007).
+    """
+    first = int(torch.randint(len(x), (1,), generator=generator))
+    chosen, least = [x[first]], (x - x[first]).square().sum(1)
+    for _ in range(k - 1):
+        total = least.double().cumsum(0)
+        place = torch.searchsorted(total, torch.rand(1, generator=generator, dtype=torch.double) * total[-1])
+        chosen.append(x[min(int(place), len(x) - 1)])
+        least = torch.minimum(least, (x - chosen[-1]).square().sum(1))
+    return torch.stack(chosen)
+
+
+def step(x: Float[Tensor, "n f"], centers: Float[Tensor, "v f"]) -> Float[Tensor, "v f"]:
+    """The mean of the frames that are nearest to each center; one without frames moves to the farthest."""
+    places, distances = nearest(x, centers)
+    counts = torch.bincount(places, minlength=len(centers))
+    sums = torch.zeros_like(centers).index_add(0, places, x)
+    moved = sums / counts.clamp(min=1)[:, None]
+    empty = (counts == 0).nonzero()[:, 0]
+    far = distances.topk(len(empty)).indices
+    moved[empty] = x[far]
+    return moved
+
+
+def k_means(
+    x: Float[Tensor, "n f"], k: int, generator: Generator, *, max_steps: int = MAX_STEPS
+) -> Float[Tensor, "k f"]:
+    """The centers of `k` clusters (Lloyd's algorithm, from `spread_out`); ValueError for too few frames."""
+    if len(x) < k:
+        raise ValueError(f"{k} clusters need as many frames, and there are {len(x)}")
+    centers = spread_out(x, k, generator)
+    spread = float(x.var(0, unbiased=False).mean().sqrt())
+    for _ in range(max_steps):
+        moved = step(x, centers)
+        shift = float((moved - centers).square().mean().sqrt())
+        centers = moved
+        if shift <= MIN_SHIFT * spread:
+            break
+    return centers

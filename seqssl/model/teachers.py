@@ -1,0 +1,108 @@
+"""Targets of a teacher that is a running mean of the model itself (data2vec, 2202.03555)."""
+
+import copy
+from typing import Annotated
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+
+from seqssl.model.bounds import POSITIVE, Bound
+from seqssl.model.pretraining import PretrainingModel
+from seqssl.model.types import Batch, Features, MaskedFrames, Quantized
+
+EPS = 1e-5
+DECAY = Annotated[float, Bound(at_least=0, at_most=1)]
+
+
+class EmaTeacher(nn.Module):
+    """The mean of the teacher's top layers at a frame, each scaled over the row first: vectors to regress.
+
+    The teacher has the model's projection and context encoder, whose weights follow those of the model after
+    each update; it reads all frames, none of them masked. The feature encoder is the same. `layers`: how
+    many, from the top. The decay of its running mean rises from `decay` to `end_decay` in `rise` updates.
+    """
+
+    codebook_sizes: tuple[int, ...] = ()
+    updates: Tensor
+
+    def __init__(
+        self,
+        vector_dim: int,
+        *,
+        layers: Annotated[int, POSITIVE] = 8,
+        decay: DECAY = 0.999,
+        end_decay: DECAY = 0.9999,
+        rise: Annotated[int, POSITIVE] = 30_000,
+    ) -> None:
+        super().__init__()
+        if end_decay < decay:
+            raise ValueError(f"end_decay ({end_decay}) must be at least decay ({decay})")
+        self.dim, self.layers = vector_dim, layers
+        self.decay, self.end_decay, self.rise = decay, end_decay, rise
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    def follow(self, model: PretrainingModel) -> None:
+        """Become the teacher of a model: take copies of its parts. ValueError for one with too few layers."""
+        depth = len(model.encoder.blocks)
+        if self.layers > depth:
+            raise ValueError(f"targets.layers = {self.layers}: the context encoder has {depth}")
+        self.projection = copy.deepcopy(model.input_projection).requires_grad_(False).eval()
+        self.encoder = copy.deepcopy(model.encoder).requires_grad_(False).eval()
+        self.encoder.taps = {str(layer): layer for layer in range(depth - self.layers + 1, depth + 1)}
+        self._student = (model,)  # in a tuple: the model has this part, not the reverse
+
+    def train(self, mode: bool = True) -> "EmaTeacher":
+        """Stay in evaluation: a teacher drops nothing out, and counts in no batch statistics."""
+        return super().train(False)
+
+    def current_decay(self) -> float:
+        """The decay of the update that comes next."""
+        share = min(1.0, int(self.updates) / self.rise)
+        return self.decay + share * (self.end_decay - self.decay)
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Move the teacher's weights toward the model's, and take over its buffers."""
+        (model,) = self._student
+        rate = 1 - self.current_decay()
+        for mine, theirs in ((self.projection, model.input_projection), (self.encoder, model.encoder)):
+            for weight, new in zip(mine.parameters(), theirs.parameters(), strict=True):
+                weight.lerp_(new.to(weight.dtype), rate)
+            for buffer, value in zip(mine.buffers(), theirs.buffers(), strict=True):
+                buffer.copy_(value)
+        self.updates += 1
+
+    def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
+        """Every frame has a target."""
+        return valid
+
+    @torch.no_grad()
+    def forward(
+        self,
+        batch: Batch,
+        features: Features,
+        frames: MaskedFrames,
+        *,
+        temperature: float | None,
+        generator: Generator | None,
+    ) -> Quantized:
+        """The targets of the frames; temperature and noise mean nothing here."""
+        (model,) = self._student
+        x = self.projection(features.x)
+        taps = self.encoder(x, model.frames_of(batch, features, x.shape[1]))
+        total = sum(self._scaled(tap, features.valid) for tap in taps.values())
+        vectors = frames.take(total / self.layers)  # type: ignore[arg-type]
+        return Quantized(vectors, frames.rows.new_empty(len(frames), 0), vectors.new_empty(0, 0))
+
+    @staticmethod
+    def _scaled(x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+        """Each dimension at zero mean and unit variance over the row's valid frames."""
+        inside, count = valid[..., None], valid.sum(1).clamp(min=1)[:, None, None]
+        mean = (x.float() * inside).sum(1, keepdim=True) / count
+        centered = (x.float() - mean) * inside
+        return centered * (centered.square().sum(1, keepdim=True) / count + EPS).rsqrt()
+
+    def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
+        """No codes: (b, s, 0)."""
+        return features.lengths.new_empty(*features.x.shape[:2], 0)

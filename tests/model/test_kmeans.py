@@ -1,0 +1,181 @@
+"""Clusters as targets: against scikit-learn, and what is fitted, saved and read again."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.fft import dct
+from sklearn.cluster import KMeans
+from torch import nn
+
+from seqssl.model.clusters import InputClusters, TeacherClusters
+from seqssl.model.description import InputDescription, cepstra, with_differences
+from seqssl.model.features import PatchEncoder
+from seqssl.model.kmeans import k_means, nearest, sample, spread_out, step
+from seqssl.model.types import Batch, Features, MaskedFrames
+from seqssl.testing import check_targets
+from seqssl.testing.harness import seeded
+
+CHANNELS, STRIDE = 2, 3
+
+
+def clouds(num_clouds: int, seed: int, size: int = 40, spread: float = 0.05) -> torch.Tensor:
+    centers = torch.randn(num_clouds, 3, generator=seeded(seed)) * 4
+    return (centers[:, None] + spread * torch.randn(num_clouds, size, 3, generator=seeded(seed + 1))).flatten(
+        0, 1
+    )
+
+
+@given(num_frames=st.integers(5, 60), k=st.integers(1, 5), seed=st.integers(0, 50))
+def test_the_steps_are_those_of_scikit_learn(num_frames: int, k: int, seed: int) -> None:
+    x = torch.randn(num_frames, 3, generator=seeded(seed), dtype=torch.double)
+    first = spread_out(x, k, seeded(seed + 1))
+    moved = first
+    for _ in range(200):
+        moved = step(x, moved)
+    theirs = KMeans(k, init=first.numpy(), n_init=1, max_iter=200, tol=0, algorithm="lloyd").fit(x.numpy())
+    places, distances = nearest(x, moved)
+    assert distances.sum() == pytest.approx(theirs.inertia_, rel=1e-6, abs=1e-9)
+    np.testing.assert_allclose(moved.numpy(), theirs.cluster_centers_, atol=1e-6)
+    assert places.tolist() == theirs.labels_.tolist()
+
+
+def test_separate_clouds_are_found_and_the_same_seed_finds_the_same() -> None:
+    x = clouds(6, seed=3)
+    centers = k_means(x, 6, seeded(1))
+    places, _ = nearest(x, centers)
+    assert all(len(part.unique()) == 1 for part in places.view(6, -1))
+    assert len(places.unique()) == 6
+    assert torch.equal(centers, k_means(x, 6, seeded(1)))
+
+
+def test_a_center_without_frames_moves_to_the_farthest_frame() -> None:
+    x = torch.tensor([[0.0], [1.0], [9.0]])
+    moved = step(x, torch.tensor([[0.4], [100.0]]))
+    assert moved[1].item() == 9.0
+
+
+def test_equal_frames_and_too_few_frames() -> None:
+    assert k_means(torch.ones(8, 2), 3, seeded()).isfinite().all()
+    with pytest.raises(ValueError, match="5 clusters need as many frames, and there are 4"):
+        k_means(torch.randn(4, 2), 5, seeded())
+
+
+def test_every_frame_of_a_stream_is_as_likely_to_be_kept() -> None:
+    stream = [torch.arange(start, start + 10.0)[:, None] for start in range(0, 100, 10)]
+    counts = torch.zeros(100)
+    for seed in range(400):
+        kept, total = sample(iter(stream), 20, seeded(seed))
+        assert total == 100 and len(kept) == 20 and len(kept.unique()) == 20
+        counts[kept[:, 0].long()] += 1
+    assert abs(counts[:50].sum() / counts.sum() - 0.5) < 0.02
+    assert counts.min() > 40 and counts.max() < 130  # 80 expected, deviation 8
+
+
+def test_cepstra_are_scipys_and_differences_end_with_the_row() -> None:
+    picture = torch.randn(2, 9, 20, generator=seeded())
+    expected = dct(picture.numpy(), axis=-1, norm="ortho")[..., :13]
+    torch.testing.assert_close(cepstra(picture), torch.from_numpy(expected), rtol=1e-4, atol=1e-4)
+    x = torch.randn(1, 9, 4, generator=seeded(1))
+    short = with_differences(x[:, :6], torch.tensor([5]))
+    assert torch.equal(with_differences(x, torch.tensor([5]))[:, :6], short)
+    inner = np.gradient(x[0, :6].numpy(), axis=0)[1:-1]
+    torch.testing.assert_close(short[0, 1:-1, 4:8], torch.from_numpy(inner))
+
+
+class Spectrum(nn.Module):
+    """A feature encoder that draws its inputs: 16 magnitudes of every 8 steps."""
+
+    dim = 4
+
+    def output_lengths(self, lengths: torch.Tensor) -> torch.Tensor:
+        return (lengths / 16).ceil().long()
+
+    def picture(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        inside = torch.arange(inputs.shape[1]) < lengths[:, None]
+        windows = nn.functional.pad(inputs * inside, (0, -inputs.shape[1] % 8)).unfold(1, 8, 8)
+        return (torch.fft.rfft(windows, n=30).abs() + 1e-3).log()
+
+
+def batches() -> list[Batch]:
+    inputs = torch.randn(3, 90, CHANNELS, generator=seeded(5)).cumsum(1)
+    return [Batch(inputs, torch.tensor([90, 41, 7])), Batch(inputs.flip(0), torch.tensor([12, 90, 60]))]
+
+
+def fitted(*, standardize: bool = False) -> InputClusters:
+    encoder = PatchEncoder(CHANNELS, dim=4, patch=STRIDE)
+    made = InputClusters(
+        encoder,
+        InputDescription(encoder, float(STRIDE), channels=CHANNELS),
+        num_clusters=7,
+        standardize=standardize,
+    )
+    facts = made.fit(batches(), seeded(2))
+    assert facts["frames"] == sum(int((batch.lengths / STRIDE).ceil().sum()) for batch in batches())
+    return made
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_clusters_of_the_input_keep_the_contract(standardize: bool) -> None:
+    batch = batches()[0]
+    features = PatchEncoder(CHANNELS, dim=4, patch=STRIDE)(batch.inputs, batch.lengths)
+    check_targets(lambda: fitted(standardize=standardize), batch, features)
+
+
+def test_a_row_has_the_same_clusters_in_any_batch() -> None:
+    encoder = Spectrum()
+    made = InputClusters(encoder, InputDescription(encoder, 16.0), num_clusters=5)
+    inputs = torch.randn(2, 400, generator=seeded(7)) * torch.linspace(0, 2, 400)
+    made.fit([Batch(inputs, torch.tensor([400, 400]))], seeded())
+    for length in (1, 15, 100, 399):
+        alone = made.codes_of(Batch(inputs[:1, :length], torch.tensor([length])), -(-length // 16))
+        beside = made.codes_of(Batch(inputs, torch.tensor([length, 400])), 25)
+        assert alone[0].tolist() == beside[0, : alone.shape[1]].tolist()
+    assert len(beside.unique()) > 2
+
+
+def test_standardizing_takes_out_what_a_row_has_all_along() -> None:
+    made, (batch, _) = fitted(standardize=True), batches()
+    louder = Batch(batch.inputs * 3 + 11, batch.lengths)
+    # The first row alone: it ends with a whole frame, and no zero stands in for a step.
+    assert torch.equal(made.codes_of(louder, 30)[0], made.codes_of(batch, 30)[0])
+    plain = fitted()
+    assert not torch.equal(plain.codes_of(louder, 30)[0], plain.codes_of(batch, 30)[0])
+
+
+def test_clusters_are_saved_with_the_model_and_never_guessed() -> None:
+    made, batch = fitted(), batches()[0]
+    other = InputClusters(
+        PatchEncoder(CHANNELS, dim=4, patch=STRIDE),
+        InputDescription(PatchEncoder(CHANNELS, dim=4, patch=STRIDE), float(STRIDE), channels=CHANNELS),
+        num_clusters=7,
+    )
+    with pytest.raises(ValueError, match="have not been fitted"):
+        other.codes_of(batch, 30)
+    other.load_state_dict(made.state_dict())
+    assert torch.equal(other.codes_of(batch, 30), made.codes_of(batch, 30))
+    other.pretend()
+    assert not other.codes_of(batch, 30).any()
+
+
+def test_a_teacher_of_another_frame_rate_is_refused() -> None:
+    def open_teacher(run: str, tap: str) -> object:
+        assert (run, tap) == ("there", "layer2")
+        return lambda batch: Features(batch.inputs[:, ::6], batch.lengths)
+
+    encoder = PatchEncoder(CHANNELS, dim=4, patch=STRIDE)
+    made = TeacherClusters(encoder, open_teacher, run="there", tap="layer2", num_clusters=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"there: this teacher has 15 frames where the model has 30"):
+        made.fit(batches(), seeded())
+
+
+def test_a_frame_gets_its_code_from_the_nearest_center() -> None:
+    made, batch = fitted(), batches()[0]
+    frames = MaskedFrames.of(torch.ones(3, 30, dtype=torch.bool))
+    features = PatchEncoder(CHANNELS, dim=4, patch=STRIDE)(batch.inputs, batch.lengths)
+    codes = made(batch, features, frames, temperature=None, generator=None).codes.view(3, 30)
+    described = made.describe(batch, 30)
+    for row, length in enumerate([30, 14, 3]):
+        distances = (described[row, :length, None] - made.centroids).square().sum(-1)
+        assert codes[row, :length].tolist() == distances.argmin(-1).tolist()

@@ -1,0 +1,129 @@
+"""A teacher that follows its model: what it says, how it moves, what is saved."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from seqssl.model.blocks import TransformerBlock
+from seqssl.model.encoder import ContextEncoder
+from seqssl.model.features import PatchEncoder
+from seqssl.model.masking import SpanMasking
+from seqssl.model.mixers import Attention
+from seqssl.model.objectives import RegressionLoss
+from seqssl.model.pretraining import PretrainingModel
+from seqssl.model.teachers import EmaTeacher
+from seqssl.model.types import Batch
+from seqssl.testing import check_targets
+from seqssl.testing.harness import seeded
+
+DIM, DEPTH = 8, 3
+
+
+def model_of(layers: int = 2, **decays: float) -> PretrainingModel:
+    torch.manual_seed(0)
+    blocks = [
+        TransformerBlock(Attention(DIM, num_heads=2), DIM, ffn_dim=12, dropout=0.3) for _ in range(DEPTH)
+    ]
+    teacher = EmaTeacher(DIM, layers=layers, **decays)  # type: ignore[arg-type]
+    return PretrainingModel(
+        PatchEncoder(2, dim=6, patch=2), SpanMasking(6, start_prob=0.3, span=2), teacher,
+        ContextEncoder(blocks, None, taps={"output": DEPTH}), {"regression": RegressionLoss(DIM, DIM)}, DIM,
+    )  # fmt: skip
+
+
+def batch() -> Batch:
+    return Batch(torch.randn(2, 40, 2, generator=seeded(1)), torch.tensor([40, 23]))
+
+
+def test_targets_are_the_scaled_mean_of_the_top_layers() -> None:
+    model = model_of()
+    data = batch()
+    frames = model.draw_mask(data, seeded())
+    features = model.encode_features(data)
+    found = model.targets(data, features, frames, temperature=None, generator=None).vectors
+    again = copy.deepcopy(model).eval()
+    again.encoder.tap_every_layer()
+    taps = again.contexts(data, features, features.x)
+    for place, (row, column) in enumerate(zip(frames.rows.tolist(), frames.columns.tolist(), strict=True)):
+        size = int(features.lengths[row])
+        means = []
+        for name in ("layer2", "output"):
+            own = taps[name][row, :size]
+            means.append((own[column] - own.mean(0)) / (own.var(0, unbiased=False) + 1e-5).sqrt())
+        torch.testing.assert_close(found[place], torch.stack(means).mean(0), rtol=1e-3, atol=1e-4)
+
+
+def test_the_teacher_keeps_the_contract_of_targets() -> None:
+    data = batch()
+    features = model_of().eval().encode_features(data)
+    check_targets(lambda: model_of().targets, data, features)
+
+
+def test_it_follows_and_its_decay_rises() -> None:
+    model = model_of(decay=0.5, end_decay=0.9, rise=4)
+    teacher = model.targets
+    assert isinstance(teacher, EmaTeacher)
+    weight = teacher.encoder.blocks[0].mixer.output.weight
+    expected = weight.clone()
+    for step in range(6):
+        with torch.no_grad():
+            model.encoder.blocks[0].mixer.output.weight.add_(1.0)  # type: ignore[union-attr]
+        decay = 0.5 + min(1.0, step / 4) * 0.4
+        assert teacher.current_decay() == pytest.approx(decay)
+        expected = decay * expected + (1 - decay) * model.encoder.blocks[0].mixer.output.weight  # type: ignore[union-attr]
+        teacher.after_update()
+        torch.testing.assert_close(weight, expected)
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_the_teacher_is_saved_and_never_drops_out() -> None:
+    model = model_of().train()
+    assert not model.targets.training and not model.targets.encoder.blocks[0].training  # type: ignore[union-attr]
+    other = model_of()
+    with torch.no_grad():
+        for parameter in model.targets.parameters():  # type: ignore[union-attr]
+            parameter.add_(0.5)
+    other.load_state_dict(model.state_dict())
+    data = batch()
+    frames = model.draw_mask(data, seeded())
+    outputs = [m(data, frames, temperature=1.0, generator=seeded()) for m in (model.eval(), other.eval())]
+    assert torch.equal(outputs[0].terms["regression"], outputs[1].terms["regression"])
+
+
+def test_one_step_trains_the_model_and_not_the_teacher() -> None:
+    model = model_of().train()
+    data = batch()
+    frames = model.draw_mask(data, seeded())
+    output = model(data, frames, temperature=1.0, generator=seeded())
+    output.terms["regression"].backward()
+    assert model.feature_encoder.project.weight.grad.any()  # type: ignore[union-attr]
+    assert output.sums["regression/target_std"] > 0
+
+
+@pytest.mark.parametrize(
+    ("beta", "expected"),
+    [(0.0, nn.MSELoss(reduction="none")), (0.5, nn.SmoothL1Loss(reduction="none", beta=0.5))],
+)
+def test_the_regression_is_torchs(beta: float, expected: nn.Module) -> None:
+    model = model_of()
+    objective = RegressionLoss(DIM, DIM, beta=beta, scale=0.25)
+    model.objectives.named["regression"] = objective
+    data = batch()
+    frames = model.draw_mask(data, seeded())
+    features = model.encode_features(data)
+    model.eval()
+    output = model(data, frames, temperature=None, generator=seeded(2))
+    targets = model.targets(data, features, frames, temperature=None, generator=None).vectors
+    x = model.masking.apply(features.x, frames.mask, seeded(2))
+    found = objective.head(frames.take(model.contexts(data, features, x)["output"]))
+    total = expected(found, targets).mean(-1).sum() * 0.25
+    torch.testing.assert_close(output.terms["regression"], total)
+
+
+def test_what_cannot_be_followed_is_said() -> None:
+    with pytest.raises(ValueError, match=r"targets.layers = 4: the context encoder has 3"):
+        model_of(layers=4)
+    with pytest.raises(ValueError, match="must be at least decay"):
+        EmaTeacher(DIM, decay=0.99, end_decay=0.9)

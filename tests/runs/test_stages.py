@@ -1,0 +1,110 @@
+"""Recipes of several stages: each is a run, none is made twice, and an interrupted one goes on."""
+
+from pathlib import Path
+
+import pytest
+from toy import TOY, write_waves
+
+from seqssl import cli, load_recipe
+from seqssl.errors import UserError
+from seqssl.runs.folder import load
+from seqssl.runs.stages import train_stages
+from seqssl.training.log import read_records
+
+TINY = [
+    *(
+        text
+        for text in TOY
+        if not text.startswith(("quantizer", "encoder.conv", "encoder.ffn", "encoder.taps"))
+    ),
+    "encoder.block.ffn_dim=16",
+    "encoder.taps={output: 2}",
+    "feature_encoder=null",
+    "objectives.masked_prediction.final_dim=8",
+    "stages.first.targets.num_clusters=5",
+    "stages.first.train.num_updates=6",
+    "targets.num_clusters=6",
+    "targets.tap=layer1",
+]
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> list[str]:
+    waves = write_waves(tmp_path / "waves")
+    return ["recipe=base/hubert", "size=tiny", f"data={waves}", *TINY]
+
+
+def test_a_recipe_of_two_stages_ends_with_the_last(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert cli.main(["train", *arguments, f"out={out}"]) == 0
+    told = capsys.readouterr().out
+    assert told.index("stage 1 of 2: first") < told.index("clusters 5") < told.index("stage 2 of 2")
+    first, last = out / "stages" / "first", out
+    assert max(record["step"] for record in read_records(first / "metrics.jsonl")) == 6
+    assert max(record["step"] for record in read_records(last / "metrics.jsonl")) == 12
+    config = load_recipe(str(out))
+    assert config.targets == {**(config.targets or {}), "target": "teacher_clusters", "run": str(first)}
+    assert load(out).model.targets.centroids.shape == (6, 16)  # type: ignore[union-attr]
+    assert load(first).model.targets.centroids.shape[0] == 5  # type: ignore[union-attr]
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
+    assert cli.main(["train", *arguments, f"out={out}"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()} == before
+    for command in ("info", "doctor"):
+        assert cli.main([command, str(out)]) in (0, 3)
+
+
+@pytest.mark.parametrize("stop", [3, 9])
+def test_it_goes_on_at_stage_and_step(
+    arguments: list[str], tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in the first stage, or in the second: the metrics and weights are those of an unbroken run."""
+    from seqssl.training.loop import Trainer
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert cli.main(["train", *arguments, f"out={whole}"]) == 0
+    step, done = Trainer.step, []
+
+    def interrupted(self: Trainer, *rest: object) -> object:
+        done.append(1)
+        if len(done) == stop + 1:
+            raise KeyboardInterrupt
+        return step(self, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    assert cli.main(["train", *arguments, f"out={broken}"]) == 130
+    assert cli.main(["train", *arguments, f"out={broken}"]) == 0
+    for part in ("stages/first", "."):
+        ours, theirs = load(broken / part).model.state_dict(), load(whole / part).model.state_dict()
+        assert all((ours[name] == theirs[name]).all() for name in theirs)
+
+
+def test_stages_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"stage = second: base/hubert has first"):
+        load_recipe("base/hubert", "size=tiny", "modality=toy:Toy", "stage=second")
+    with pytest.raises(UserError, match=r"stage = first: base/wav2vec2 has no stages"):
+        load_recipe("base/wav2vec2", "size=tiny", "modality=toy:Toy", "stage=first")
+
+
+def test_a_stage_that_was_not_run_is_said(arguments: list[str], tmp_path: Path) -> None:
+    import seqssl
+
+    name, *rest = arguments
+    with pytest.raises(UserError, match=r"targets.run = stage:first: .*`seqssl train` or `train_stages`"):
+        seqssl.train(load_recipe(name.removeprefix("recipe="), *rest, f"out={tmp_path / 'x'}"))
+
+
+def test_a_recipe_without_stages_is_its_own_last_one(tmp_path: Path) -> None:
+    source = write_waves(tmp_path / "waves")
+    config = train_stages("base/w2vbert", "size=tiny", f"data={source}", *TOY, f"out={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()
+    assert config.out == str(tmp_path / "run")
+
+
+def test_too_few_frames_for_the_clusters_are_said(arguments: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the targets cannot be fitted: 99999 clusters need as many frames"):
+        train_stages(
+            arguments[0].removeprefix("recipe="), *arguments[1:], "stages.first.targets.num_clusters=99999",
+            f"out={tmp_path / 'run'}",
+        )  # fmt: skip
