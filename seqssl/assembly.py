@@ -245,16 +245,20 @@ def build_encoder(config: EncoderConfig, mixer: Slot, checkpoint_activations: bo
         condition = construct(config.condition, "condition", vars(wiring), Condition)
         wiring = replace(wiring, condition_dim=condition.dim)
 
-    def block() -> nn.Module:
-        mixing = construct(mixer, "mixer", vars(wiring), Mixer)
-        built: nn.Module = construct(config.block, "block", {**vars(wiring), "mixer": mixing}, Block)
+    def block(layer: int) -> nn.Module:
+        own = Lazy(
+            mixer=lambda: construct(mixer, "mixer", vars(wiring), Mixer),
+            layer=lambda: layer,
+            **{name: partial(getattr, wiring, name) for name in vars(wiring)},
+        )
+        built: nn.Module = construct(config.block, "block", own, Block)
         return built
 
     position: Block | None = None
     if config.position is not None:
         position = construct(config.position, "position", vars(wiring), Block)
     return ContextEncoder(
-        [block() for _ in range(config.num_layers)],
+        [block(layer) for layer in range(config.num_layers)],
         position,
         condition,
         taps=config.taps,

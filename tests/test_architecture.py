@@ -80,10 +80,14 @@ def test_adapters_may_import_public_names_and_checks(copy_of_project: Path) -> N
 
 
 def test_core_names_no_modality() -> None:
-    """Contracts cannot see strings; the words give them away. Data files (catalog.yaml) may name them."""
+    """Contracts cannot see strings; the words give them away. Data files (catalog.yaml) may name them.
+
+    So may `interop`: other libraries' classes are called as they are.
+    """
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in sources("seqssl")
+        if path.parent.name != "interop"
         for number, line in enumerate(path.read_text().splitlines(), start=1)
         if MODALITY_WORDS.search(line)
     ]

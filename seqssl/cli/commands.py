@@ -99,6 +99,17 @@ def data(arguments: Arguments) -> None:
         print(folder)
 
 
+def export(arguments: Arguments) -> None:
+    """Write a run's encoder for other libraries."""
+    from seqssl.runs.export import export as write
+
+    found = write(existing(arguments["run"]), arguments["to"], arguments["out"], weights=arguments["weights"])
+    print(
+        f"written: {arguments['out']}, outputs of {found.tap} within {found.max_abs_difference:.2g} of ours, "
+        f"rows of {', '.join(map(str, found.lengths))} steps (certificate.json)"
+    )
+
+
 def embed(arguments: Arguments) -> None:
     """Write frozen features to a file."""
     pool, out = arguments["pool"], Path(arguments["out"]).expanduser()

@@ -97,6 +97,17 @@ COMMANDS = (
         overrides="modality",
     ),
     Command(
+        "export",
+        "a run's encoder for other libraries, with a certificate of how far its outputs are from ours",
+        "seqssl export run=runs/first to=onnx out=encoder",
+        keys=(
+            RUN,
+            Key("to", "hf (transformers), onnx or safetensors", required=True),
+            Key("out", "the new folder", required=True),
+            Key("weights", "last or best", "last"),
+        ),
+    ),
+    Command(
         "finetune",
         "tune a run's encoder for a task with labels; goes on where it stopped",
         "seqssl finetune run=runs/first task=classify task.labels='digits/*' out=runs/digits",

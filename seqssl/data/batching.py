@@ -24,6 +24,9 @@ from seqssl.model.types import Batch
 T = TypeVar("T")
 
 
+JOINT = " + "  # between the keys of rows that were joined
+
+
 class BatchLoader:
     """Batches of one split, forever and resumable for training, or one epoch for evaluation.
 
@@ -169,7 +172,7 @@ class _BatchBuilder(Dataset[Batch | UserError]):
             rows = [self.corpus.row(number) for number in item]
             parts = [self._sample(row, epoch, n) for row, n in zip(rows, item, strict=True)]
             samples.append(join(parts, self.adapter.spec.code_stride))
-            keys.append(" + ".join(row["key"] for row in rows))
+            keys.append(JOINT.join(row["key"] for row in rows))
         return collate(samples, keys, self.groups)
 
     def _sample(self, row: Row, epoch: int, number: int) -> Sample:

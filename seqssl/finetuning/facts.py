@@ -92,7 +92,8 @@ def refuse_several(counts: Mapping[str, int], what: str, key: str = "task.labels
     """UserError where labels are named `task/value`, and there is more than one task."""
     kinds: Counter[str] = Counter()
     for label, number in counts.items():
-        kinds[label.partition("/")[0] if "/" in label else ""] += number
+        kind, slash, _ = label.partition("/")
+        kinds[kind if slash and not kind.isdigit() else ""] += number  # 3/4 is a label, and of no kind
     if len(kinds) > 1:
         shown = [
             f"{kind}/* ({number} rows)" if kind else f"without a kind ({number} rows)"

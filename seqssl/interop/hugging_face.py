@@ -1,13 +1,20 @@
 """Our encoders as those of Hugging Face transformers, and back: configurations and names of weights."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from seqssl.config.schema import RunConfig
 from seqssl.data.adapters import SampleSpec
 from seqssl.errors import UserError
-from seqssl.interop.names import Pair
+from seqssl.interop.names import Pair, Weights, exported, taken
 
 OWN_HEADS = ("targets.", "objectives.")  # of pre-training; the encoder of another library has none
 Values = Mapping[str, Any]
@@ -145,3 +152,76 @@ def _has_mask_vector(config: RunConfig) -> bool:
 def is_head(name: str) -> bool:
     """Whether one of our weights belongs to pre-training, not to the encoder."""
     return name.startswith(OWN_HEADS)
+
+
+def _library() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise UserError(f"{error}: pip install 'seqssl[hf]'.") from error
+    return transformers
+
+
+def export_folder(twin: Twin, ours: Weights, spec: SampleSpec, folder: Path) -> None:
+    """Write the weights of an encoder of ours as a folder that transformers opens."""
+    library = _library()
+    config = getattr(library, twin.name.replace("Model", "Config"))(**twin.values)
+    model = getattr(library, twin.name)(config).eval()
+    model.load_state_dict(exported(twin.pairs, ours, ignore=is_head))
+    model.save_pretrained(folder)
+    library.Wav2Vec2FeatureExtractor(
+        feature_size=1, sampling_rate=int(spec.rate_hz or 1), do_normalize=True,
+        return_attention_mask=twin.values.get("feat_extract_norm") != "group",
+    ).save_pretrained(folder)  # fmt: skip
+
+
+def read_folder(folder: Path) -> Callable[[Float[np.ndarray, "t"]], Float[np.ndarray, "s d"]]:
+    """What transformers makes of a folder: a function from a row of samples to the last layer's frames."""
+    library = _library()
+    model = library.AutoModel.from_pretrained(folder).eval()
+    extract = library.AutoFeatureExtractor.from_pretrained(folder)
+
+    @torch.no_grad()
+    def run(row: Float[np.ndarray, "t"]) -> Float[np.ndarray, "s d"]:
+        inputs = extract(row.reshape(-1), sampling_rate=extract.sampling_rate, return_tensors="pt")
+        found: np.ndarray = model(inputs.input_values).last_hidden_state[0].numpy()
+        return found
+
+    return run
+
+
+def weights_from(folder: Path, config: RunConfig, spec: SampleSpec) -> dict[str, Tensor]:
+    """The weights of a folder of transformers under our names; UserError where its encoder is another one."""
+    from safetensors.torch import load_file
+
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        theirs = load_file(folder / "model.safetensors")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"init = hf:{folder}: it cannot be read as a model of transformers: {error}"
+        ) from error
+    twin = twin_of(config, spec)
+    free = {"mask_time_prob", "mask_time_length", "mask_feature_prob", "layerdrop", "feat_proj_layer_norm"}
+    differing = [
+        f"{name} {values[name]} there, {wanted} here"
+        for name, wanted in twin.values.items()
+        if name in values and values[name] != wanted and "dropout" not in name and name not in free
+    ]
+    if differing:
+        raise UserError(f"init = hf:{folder}: its encoder is another one: {'; '.join(differing)}.")
+    prefix = next((p for p in PREFIXES if any(name.startswith(p) for name in theirs)), "")
+    own = {name.removeprefix(prefix): x for name, x in theirs.items() if name.startswith(prefix)}
+    own = {_renamed(name): x for name, x in own.items()}
+    return taken(twin.pairs, own, ignore=lambda name: name.split(".")[0] not in PARTS)
+
+
+PREFIXES = ("wav2vec2.", "hubert.", "data2vec_audio.")  # of the encoder, in models with heads
+PARTS = ("feature_extractor", "feature_projection", "masked_spec_embed", "encoder")
+
+
+def _renamed(name: str) -> str:
+    """Today's names of weight norm; older folders have those of torch 1."""
+    return name.replace("conv.weight_g", "conv.parametrizations.weight.original0").replace(
+        "conv.weight_v", "conv.parametrizations.weight.original1"
+    )

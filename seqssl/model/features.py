@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqssl.model.norms import TimeNorm
+from seqssl.model.norms import RowNorm, TimeNorm
 from seqssl.model.types import Features, length_mask
 
 
@@ -52,7 +52,8 @@ class Conv1dStack(nn.Module):
     """Strided 1-D convolutions over raw samples, each with a norm and GELU (wav2vec 2.0, section 2).
 
     `norm`: "layer" scales each frame after every convolution (wav2vec 2.0 LARGE); "group" scales each
-    dimension over the row after the first one, and there alone (BASE, HuBERT).
+    dimension over the row after the first one, and there alone (BASE, HuBERT); "row" scales the whole row
+    after each one (wav2vec, with `activation="relu"`).
 
     Input (b, t) or (b, t, channels). There is no padding, so a frame sees only its receptive field; a shorter
     row is read as if zeros followed, so that every row gives at least one frame. Missing values count as
@@ -67,7 +68,8 @@ class Conv1dStack(nn.Module):
         kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2),
         strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2),
         bias: bool = True,
-        norm: Literal["layer", "group"] = "layer",
+        norm: Literal["layer", "group", "row"] = "layer",
+        activation: Literal["gelu", "relu"] = "gelu",
         mark_missing: bool = False,
     ) -> None:
         super().__init__()
@@ -80,8 +82,11 @@ class Conv1dStack(nn.Module):
             for inputs, kernel, stride in zip(widths, kernels, strides, strict=False)
         )
         self.norms = nn.ModuleList(
-            [TimeNorm(dim)] if norm == "group" else [nn.LayerNorm(dim) for _ in kernels]
+            [TimeNorm(dim)]
+            if norm == "group"
+            else [nn.LayerNorm(dim) if norm == "layer" else RowNorm(dim) for _ in kernels]
         )
+        self.activation = F.gelu if activation == "gelu" else F.relu
         self.kernels, self.strides = tuple(kernels), tuple(strides)
 
     @property
@@ -120,11 +125,11 @@ class Conv1dStack(nn.Module):
         for layer, conv in enumerate(self.convs):
             x = convolve(conv, x)
             norm = self.norms[layer] if layer < len(self.norms) else None
-            if isinstance(norm, TimeNorm):
+            if isinstance(norm, TimeNorm | RowNorm):
                 x = norm(x, length_mask(self._lengths_after(lengths, layer + 1), x.shape[1]))
             elif norm is not None:
                 x = norm(x)
-            x = F.gelu(x)
+            x = self.activation(x)
         return Features(x, self.output_lengths(lengths))
 
 
@@ -229,6 +234,9 @@ def convolve(conv: Any, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b s d"]:
     Each frame's window is laid end to end. The norm wants channels last, the kernels of convolutions channels
     first; without turning back and forth, a training step of the stack takes a quarter less time.
     """
+    if torch.compiler.is_exporting():  # slices hide from a trace how long they are
+        y: Tensor = conv(x.transpose(1, 2)).transpose(1, 2)
+        return y
     (kernel,), (stride,) = conv.kernel_size, conv.stride
     end = x.shape[1] - kernel + 1
     windows = torch.cat([x[:, i : i + end : stride] for i in range(kernel)], dim=-1)  # b s k*c

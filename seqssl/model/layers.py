@@ -109,5 +109,6 @@ class ConvPosition(nn.Module):
     def forward(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
         """`x` plus its position features."""
         position = self.conv((x * frames.valid[..., None]).transpose(1, 2))
-        position = position[..., : x.shape[1]]  # an even kernel gives one frame too many
+        if self.conv.kernel_size[0] % 2 == 0:  # such a kernel gives one frame too many
+            position = position[..., :-1]
         return x + F.gelu(position).transpose(1, 2)

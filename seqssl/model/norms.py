@@ -95,6 +95,27 @@ class TimeNorm(nn.Module):
         return (centered * scale * self.weight + self.bias).to(x.dtype)
 
 
+class RowNorm(nn.Module):
+    """Scales a row to zero mean and unit variance over all valid frames and dimensions, then learned.
+
+    Group norm with one group, as wav2vec has after each convolution; padding has no part in it.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
+        """The scaled frames; statistics are float32."""
+        inside = valid[..., None]
+        count = valid.sum(1).clamp(min=1)[:, None, None] * x.shape[2]
+        centered = (x.float() - (x.float() * inside).sum((1, 2), keepdim=True) / count) * inside
+        scale = (centered.square().sum((1, 2), keepdim=True) / count + self.eps).rsqrt()
+        return (centered * scale * self.weight + self.bias).to(x.dtype)
+
+
 class MaskedBatchNorm(nn.Module):
     """Batch norm over valid frames only, with statistics summed over ranks.
 

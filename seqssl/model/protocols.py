@@ -281,7 +281,7 @@ class InputWiring:
 class FrameWiring:
     """What a part that reads frames may ask for by position: masking, quantizer, mixer, block and others.
 
-    A block is given its `mixer` besides.
+    A block may ask for its `mixer` besides, and for `layer`, the number of blocks below it.
     """
 
     input_dim: int  # width of the frames that the part reads

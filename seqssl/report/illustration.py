@@ -28,7 +28,8 @@ def illustrate(
     found = [model.codes(batch.to(device)).cpu() for batch in some]
     flat = torch.cat([codes[(codes >= 0).all(-1)] for codes in found])
     size = max(model.targets.codebook_sizes, default=0)
-    usage = torch.stack([torch.bincount(column, minlength=size) for column in flat.unbind(1)])
+    counts = [torch.bincount(column, minlength=size) for column in flat.unbind(1)]
+    usage = torch.stack(counts) if counts else torch.zeros(0, 0)  # targets may be vectors alone
     row, length = int(some[0].lengths.argmax()), int(some[0].lengths.max())
     alone = row_of(some[0], row, length)
     codes = model.codes(alone.to(device))[0].cpu()

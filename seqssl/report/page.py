@@ -183,9 +183,11 @@ def curves(parts: Sequence[Part], stream: str = "") -> str:
 
 
 def codebooks(illustration: Illustration) -> str:
-    """How often each entry is used, as a histogram."""
+    """How often each entry is used, as a histogram; "" where targets have no codes."""
     from seqssl.report import figures
 
+    if not illustration.usage.size:
+        return ""
     return (
         f"<h2>Codebook use{_of(illustration.stream)}</h2>\n"
         "<p>Share of the frames of one held-out batch that each entry stands for.</p>\n"
@@ -198,11 +200,14 @@ def example(illustration: Illustration) -> str:
     from seqssl.report import figures
 
     picture = figures.code_sequence(illustration)
+    title, codes, what = "One held-out row", "", "targets"
+    if illustration.usage.size:
+        title, codes, what = f"{title} and its codes", "Each color and number is a code; ", "codes"
     return (
-        f"<h2>One held-out row and its codes{_of(illustration.stream)}</h2>\n"
-        f"<p><code>{escape(illustration.title)}</code>. Each color and number is an entry of the codebook; "
-        "masked frames are hidden from the encoder, which must find their codes.</p>\n"
-        f'<div class="card"><img alt="input, codes and mask" src="{picture}"></div>'
+        f"<h2>{title}{_of(illustration.stream)}</h2>\n"
+        f"<p><code>{escape(illustration.title)}</code>. {codes}"
+        f"masked frames are hidden from the encoder, which must find their {what}.</p>\n"
+        f'<div class="card"><img alt="input, {what} and mask" src="{picture}"></div>'
     )
 
 

@@ -17,6 +17,7 @@ from seqssl.assembly import OpenStream, assemble, build_task, set_scaling, strea
 from seqssl.config.schema import RunConfig
 from seqssl.config.values import Value
 from seqssl.data.adapters import ModalityAdapter
+from seqssl.data.batching import JOINT
 from seqssl.data.files import unlinked
 from seqssl.data.shards import Corpus
 from seqssl.data.windows import WindowedCorpus
@@ -108,8 +109,10 @@ def run_cell(bench: Bench, cell: Cell) -> Result:
     trainer.fit()
     seconds = time.monotonic() - began
     rows = [named(row, corpus) for row in task.rows or task.score(trainer.held_out())]
-    if len(rows) != len(cell.test):
-        raise AssertionError(f"{len(cell.test)} rows to test, {len(rows)} scored")
+    joined = config.data.join_seconds or config.data.join_frames  # such rows are scored as one
+    scored = sum(row.key.count(JOINT) + 1 if joined else 1 for row in rows)
+    if scored != len(cell.test):
+        raise AssertionError(f"{len(cell.test)} rows to test, {scored} scored")
     shutil.rmtree(work)
     return Result(rows, seconds)
 

@@ -28,10 +28,13 @@ from seqssl.evaluation.frozen import Encoder
 from seqssl.finetuning.facts import Facts
 from seqssl.finetuning.supervised import Supervised
 from seqssl.finetuning.tuned import Tuned
+from seqssl.interop.hugging_face import weights_from
+from seqssl.model.joint import JointModel
 from seqssl.planning.plan import load_recipe
 from seqssl.training import checkpoint
 
 FACTS = "facts.json"
+HF = "hf:"  # begins an `init` that is a folder of Hugging Face transformers
 STAGES = "stages"  # in the folder of a run, the runs that came before it
 MAX_NAMED = 6  # weights that a sentence lists
 
@@ -140,6 +143,8 @@ def starting_weights(model: Model, run: str, config: RunConfig | None = None) ->
     Weights fit by name and shape. What does not fit keeps its initial values: heads of other codebooks, a
     feature encoder of another kind of data.
     """
+    if run.startswith(HF):
+        return _from_hugging_face(model, run, config)
     path, stream = init_of(run)
     before, folder = find_run(path)
     saved = find_checkpoint(path, folder, "last")
@@ -164,6 +169,20 @@ def starting_weights(model: Model, run: str, config: RunConfig | None = None) ->
             shown = ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
             lines.append(f"init: {len(names)} {words}: {shown}")
     return lines
+
+
+def _from_hugging_face(model: Model, run: str, config: RunConfig | None) -> list[str]:
+    """Take over the encoder of a folder of transformers; everything else is drawn anew."""
+    if config is None or isinstance(model, JointModel):
+        raise UserError(f"init = {run}: is for a run of one kind of data.")
+    (stream,) = streams_of(config)
+    given = weights_from(Path(run.removeprefix(HF)).expanduser(), config, stream.spec)
+    model.load_state_dict(given, strict=False)
+    drawn = [name for name in checkpoint.weights_of(model) if name not in given]
+    return [
+        f"init: {len(given)} tensors are those of {run}; {len(drawn)} are drawn anew: "
+        f"{', '.join(drawn[:MAX_NAMED])}"
+    ]
 
 
 def _of_stream(joint: RunConfig, saved: checkpoint.Checkpoint, stream: str) -> dict[str, torch.Tensor]:

@@ -77,6 +77,9 @@ METHODS = {
 }
 
 
+FIXED = ("HuBERT", "BEST-RQ", "several codebooks")  # whose targets stand still while the model learns
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["waves", "letters"])
 def test_a_method_learns_from_any_data(method: str, kind: str, tmp_path: Path) -> None:
@@ -92,10 +95,17 @@ def test_a_method_learns_from_any_data(method: str, kind: str, tmp_path: Path) -
         *settings,
         *own,
     ]
-    if kind == "letters" and method in ("wav2vec 2.0", "w2v-Conformer"):
-        arguments.append("targets=learned")
+    if kind == "letters" and method in ("wav2vec 2.0", "w2v-Conformer", "nearest entries"):
+        arguments.append(
+            "targets=learned"
+        )  # where inputs are ids, targets are those, unless one asks for others
     assert cli.main(["train", *arguments]) == 0
     told = [r for r in read_records(tmp_path / "run" / "metrics.jsonl") if r.get("kind") == "train"]
-    assert 0 < told[-1][f"loss/{term}"] < told[0][f"loss/{term}"]
+    losses = [record[f"loss/{term}"] for record in told]
+    assert all(0 < loss < 20 for loss in losses), losses
+    if method in FIXED:
+        assert losses[-1] < losses[0]
+    if method == "w2v-Conformer":
+        assert losses[-1] > 0.5, "without codes, a distractor is any other frame: the task is never void"
     assert cli.main(["doctor", str(tmp_path / "run")]) in (0, 3)
     assert (tmp_path / "run" / "report.html").exists()

@@ -14,6 +14,7 @@ from tuned_toys import FAST, pretrain, tune, write_labelled
 import seqssl
 from seqssl import cli
 from seqssl.errors import Interrupted, UserError
+from seqssl.finetuning.facts import names_in
 from seqssl.runs.finetune import configuration
 from seqssl.runs.folder import load, load_task
 from seqssl.runs.predict import predict
@@ -227,6 +228,13 @@ def test_what_cannot_be_learned_is_said(
     with pytest.raises(UserError, match=words):
         tune(run, task, tmp_path / "tuned", *settings)
     assert not (tmp_path / "tuned" / "config.yaml").exists(), "the next try may use the folder"
+
+
+def test_a_ratio_is_no_kind_of_label() -> None:
+    """Metres: 3/4 and 6/8 are labels of one task."""
+    assert names_in(["3/4", "6/8", "4/4", ""], "*") == ["3/4", "4/4", "6/8"]
+    with pytest.raises(UserError, match="belong to several tasks"):
+        names_in(["a/1", "3/4"], "*")
 
 
 def test_segments_beyond_the_row_are_said(labelled: Path, tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ def test_rates_are_chosen_on_training_groups(tmp_path: Path) -> None:
     [
         ("forecast", "tuned_toys:Labelled", ("task.lookback=20", "task.horizon=4")),
         ("ctc", "{target: tuned_toys:Labelled, kind: text}", ("task.width=16",)),
+        ("ctc", "{target: tuned_toys:Labelled, kind: text}", ("task.width=16", "data.join_frames=90")),
         ("regress", "{target: tuned_toys:Labelled, kind: number}", ()),
         ("tag", "tuned_toys:Segmented", ()),
     ],

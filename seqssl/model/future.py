@@ -1,0 +1,153 @@
+"""What comes next is recognized: the parts of wav2vec (1904.05862) and of what follows it."""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from seqssl.model.bounds import POSITIVE, SHARE
+from seqssl.model.norms import RowNorm
+from seqssl.model.types import Context, Frames, LossTerm, MaskedFrames, Quantized, Stat, length_mask
+
+
+class AllFrames(nn.Module):
+    """Masking that hides nothing: every frame is a target. For encoders that cannot see what comes."""
+
+    def __init__(self, input_dim: int) -> None:
+        super().__init__()
+
+    def sample(self, lengths: Int[Tensor, "b"], generator: Generator) -> Bool[Tensor, "b s"]:
+        """All valid frames."""
+        return length_mask(lengths, int(lengths.max()))
+
+    def apply(  # type: ignore[override]  # the seam's name; nn.Module.apply(fn) is not used on this class
+        self, x: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"], generator: Generator
+    ) -> Float[Tensor, "b s d"]:
+        """`x` as it is."""
+        return x
+
+
+class FeatureTarget(nn.Module):
+    """The features themselves in a quantizer's place: continuous vectors, no codes (wav2vec)."""
+
+    num_codebooks = 0
+    codebook_size = 0
+
+    def __init__(self, input_dim: int) -> None:
+        super().__init__()
+        self.dim = input_dim
+
+    def forward(
+        self, x: Float[Tensor, "n d"], *, temperature: float | None, generator: Generator | None = None
+    ) -> Quantized:
+        """The frames; temperature and noise are ignored."""
+        return Quantized(x, x.new_empty(len(x), 0, dtype=torch.long), x.new_empty(0, 0))
+
+
+class CausalConvBlock(nn.Module):
+    """A convolution over a frame and those before it, norm, ReLU, and the input added (wav2vec's context).
+
+    The kernel is `kernel` in the first block and `growth` wider in each block above it. The norm is over the
+    row, as in the paper: so frames know the mean and the spread of what comes, and nothing more of it. With
+    `norm="frame"` they know nothing. The sum is scaled by sqrt(1/2).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        layer: int,
+        *,
+        kernel: Annotated[int, POSITIVE] = 2,
+        growth: int = 1,
+        norm: Literal["row", "frame"] = "row",
+        dropout: Annotated[float, SHARE] = 0.0,
+    ) -> None:
+        super().__init__()
+        self.kernel = kernel + growth * layer
+        if self.kernel < 1:
+            raise ValueError(f"the kernel of block {layer + 1} would be {self.kernel}")
+        self.conv = nn.Conv1d(dim, dim, self.kernel)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = RowNorm(dim) if norm == "row" else nn.LayerNorm(dim)
+
+    def forward(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
+        """The output of the block."""
+        inside = x * frames.valid[..., None]
+        y = self.conv(F.pad(inside.transpose(1, 2), (self.kernel - 1, 0))).transpose(1, 2)
+        y = self.dropout(y)
+        y = self.norm(y, frames.valid) if isinstance(self.norm, RowNorm) else self.norm(y)
+        found: Tensor = (x + F.relu(y)) * 0.5**0.5
+        return found
+
+
+class FuturePredictionLoss(nn.Module):
+    """Tell the target of the frame k steps ahead from those of other frames of the row, k = 1 .. `steps`.
+
+    A binary decision for the true one and for each of `num_negatives` (wav2vec, equation 2): scores are inner
+    products with an affine map of the context, one for each k. Negatives are drawn uniformly from the row's
+    frames, for each target anew; the target itself may be among them, as in the paper.
+    """
+
+    stats: ClassVar[tuple[Stat, ...]] = (
+        Stat("accuracy", unit="share", against="chance", rule="discrimination", short="future acc"),
+    )
+
+    def __init__(
+        self,
+        context_dim: int,
+        target_dim: int,
+        *,
+        tap: str = "",
+        weight: float = 1.0,
+        steps: Annotated[int, POSITIVE] = 12,
+        num_negatives: Annotated[int, POSITIVE] = 10,
+    ) -> None:
+        super().__init__()
+        if target_dim < 1:
+            raise ValueError(
+                "the future_prediction objective compares vectors, and these targets are codes only"
+            )
+        self.tap, self.weight, self.steps, self.num_negatives = tap, weight, steps, num_negatives
+        self.heads = nn.Linear(context_dim, steps * target_dim)
+
+    def counted(self, frames: MaskedFrames, lengths: Int[Tensor, "b"]) -> Int[Tensor, ""]:
+        """The number of pairs of a frame and one ahead of it."""
+        return torch.stack([pairs(frames.mask, k).sum() for k in range(1, self.steps + 1)]).sum()
+
+    def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
+        """Total over pairs in nats, positive and negatives; stats: accuracy and chance."""
+        frames, mask = context.frames, context.frames.mask
+        wanted = frames.put(targets.vectors.float())  # b s q
+        heads = frames.put(self.heads(context.x).float()).unflatten(-1, (self.steps, -1))  # b s k q
+        others = self._negatives(wanted, mask, generator)  # b s n q
+        total, correct = wanted.new_zeros(()), wanted.new_zeros(())
+        for k in range(1, min(self.steps, mask.shape[1] - 1) + 1):
+            there = pairs(mask, k)
+            ahead = heads[:, :-k, k - 1]
+            positive = (ahead * wanted[:, k:]).sum(-1)
+            negative = (ahead[:, :, None] * others[:, k:]).sum(-1)
+            losses = F.softplus(-positive) + F.softplus(negative).sum(-1)
+            total = total + (losses * there).sum()
+            with torch.no_grad():
+                correct += ((positive[..., None] > negative).all(-1) & there).sum()
+        count = self.counted(frames, context.features.lengths)
+        stats = {"accuracy": correct, "chance": count / (1 + self.num_negatives)}
+        return LossTerm(total, count, stats)
+
+    def _negatives(self, wanted: Tensor, mask: Tensor, generator: Generator) -> Float[Tensor, "b s n q"]:
+        """Targets of frames of the same row, drawn for every frame."""
+        b, s = mask.shape
+        draws = torch.rand(b, s * self.num_negatives, generator=generator, device=mask.device)
+        count = mask.sum(1, keepdim=True)
+        slots = torch.minimum((draws * count).long(), (count - 1).clamp(min=0))
+        # The places of a row's frames come first in a stable sort of the mask.
+        places = mask.long().argsort(dim=1, descending=True, stable=True).gather(1, slots)
+        found = wanted.gather(1, places[..., None].expand(-1, -1, wanted.shape[2]))
+        return found.view(b, s, self.num_negatives, -1)
+
+
+def pairs(mask: Bool[Tensor, "b s"], k: int) -> Bool[Tensor, "b _"]:
+    """Where a frame and the one k ahead of it are both chosen."""
+    return mask[:, :-k] & mask[:, k:]

@@ -1,0 +1,128 @@
+"""wav2vec's parts: against references written from the paper, and what a frame may know of later ones."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from seqssl.model.features import Conv1dStack
+from seqssl.model.future import AllFrames, CausalConvBlock, FeatureTarget, FuturePredictionLoss
+from seqssl.model.norms import RowNorm
+from seqssl.model.types import Context, Features, Frames, MaskedFrames
+from seqssl.testing import check_block
+from seqssl.testing.harness import seeded
+from seqssl.testing.strategies import lengths, seeds
+
+DIM, WIDTH = 6, 4
+
+
+def case(row_lengths: torch.Tensor, seed: int) -> tuple[Context, MaskedFrames, torch.Tensor, Features]:
+    size = int(row_lengths.max())
+    mask = torch.arange(size) < row_lengths[:, None]
+    frames = MaskedFrames.of(mask)
+    x = torch.randn(len(frames), DIM, generator=seeded(seed))
+    vectors = torch.randn(len(frames), WIDTH, generator=seeded(seed + 1))
+    features = Features(torch.zeros(*mask.shape, WIDTH), row_lengths)
+    return Context(x, frames, features), frames, vectors, features
+
+
+@given(lengths(max_length=9), st.integers(1, 12), st.integers(1, 5), seeds)
+def test_the_loss_is_the_papers(row_lengths: torch.Tensor, steps: int, negatives: int, seed: int) -> None:
+    """One frame, step and negative at a time: equation 2, with the negatives that were drawn."""
+    context, frames, vectors, features = case(row_lengths, seed)
+    torch.manual_seed(seed)
+    objective = FuturePredictionLoss(DIM, WIDTH, steps=steps, num_negatives=negatives)
+    target = FeatureTarget(WIDTH)(vectors, temperature=None)
+    term = objective(context, target, seeded(seed))
+    others = objective._negatives(frames.put(vectors), frames.mask, seeded(seed))
+    place = {(int(r), int(c)): n for n, (r, c) in enumerate(zip(frames.rows, frames.columns, strict=True))}
+    total, correct, count = 0.0, 0, 0
+    for (row, column), number in place.items():
+        maps = objective.heads(context.x[number]).view(steps, WIDTH)
+        for k in range(1, steps + 1):
+            if (row, column + k) not in place:
+                continue
+            count += 1
+            positive = float((maps[k - 1] * vectors[place[row, column + k]]).sum().detach())
+            scores = (others[row, column + k] @ maps[k - 1]).detach()
+            total -= float(F.logsigmoid(torch.tensor(positive))) + float(F.logsigmoid(-scores).sum())
+            correct += bool((positive > scores).all())
+    assert term.total.item() == pytest.approx(total, rel=1e-4, abs=1e-4)
+    assert int(term.count) == count == int(objective.counted(frames, features.lengths))
+    assert int(term.stats["accuracy"]) == correct
+
+
+@given(lengths(max_length=12), seeds)
+def test_negatives_are_frames_of_the_same_row(row_lengths: torch.Tensor, seed: int) -> None:
+    _, frames, _, _ = case(row_lengths, seed)
+    marks = torch.stack([frames.rows.float(), frames.columns.float() + 1], dim=1)
+    objective = FuturePredictionLoss(DIM, 2, num_negatives=30)
+    found = objective._negatives(frames.put(marks), frames.mask, seeded(seed))
+    for row, length in enumerate(row_lengths.tolist()):
+        if length:
+            assert (found[row, :length, :, 0] == row).all()
+            assert found[row, :length, :, 1].min() >= 1 and found[row, :length, :, 1].max() <= length
+
+
+def test_every_frame_is_as_likely_a_negative() -> None:
+    _, frames, _, _ = case(torch.tensor([5]), 0)
+    marks = frames.columns.float()[:, None]
+    drawn = FuturePredictionLoss(DIM, 1, num_negatives=4000)._negatives(
+        frames.put(marks), frames.mask, seeded()
+    )
+    counts = torch.bincount(drawn.flatten().long(), minlength=5)
+    assert (counts / counts.sum() - 0.2).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("norm", ["row", "frame"])
+def test_a_block_sees_nothing_of_what_comes(norm: str) -> None:
+    """With the norm over the row: nothing but its mean and spread, so the convolution alone is looked at."""
+    block = CausalConvBlock(DIM, 3, kernel=2, norm=norm).eval()  # type: ignore[arg-type]
+    assert block.kernel == 5
+    frames = Frames(torch.ones(1, 20, dtype=torch.bool))
+    x = torch.randn(1, 20, DIM, generator=seeded()).requires_grad_()
+    if norm == "row":
+        block.norm = torch.nn.Identity()
+    grad = torch.autograd.grad(block(x, frames)[0, 9].sum(), x)[0][0].abs().sum(1)
+    assert (grad > 0).tolist() == [5 <= column <= 9 for column in range(20)]
+
+
+@pytest.mark.parametrize("norm", ["row", "frame"])
+def test_the_block_keeps_its_contract(norm: str) -> None:
+    check_block(lambda dim: CausalConvBlock(dim, 1, norm=norm))  # type: ignore[arg-type]
+
+
+@given(lengths(max_length=9), seeds)
+def test_all_frames_are_targets_and_none_is_hidden(row_lengths: torch.Tensor, seed: int) -> None:
+    masking = AllFrames(WIDTH)
+    mask = masking.sample(row_lengths, seeded(seed))
+    assert mask.sum(1).tolist() == row_lengths.tolist()
+    x = torch.randn(*mask.shape, WIDTH)
+    assert masking.apply(x, mask, seeded(seed)) is x
+
+
+def test_the_norm_of_a_row_is_torchs_and_padding_has_no_part_in_it() -> None:
+    norm, theirs = RowNorm(DIM), torch.nn.GroupNorm(1, DIM)
+    x = torch.randn(1, 9, DIM, generator=seeded()) * 3 + 1
+    expected = theirs(x.transpose(1, 2)).transpose(1, 2)
+    padded = torch.cat([x, torch.full((1, 4, DIM), 50.0)], dim=1)
+    found = norm(padded, torch.arange(13)[None] < 9)[:, :9]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_feature_encoder_of_wav2vec() -> None:
+    """Five convolutions, each with a norm over the row and ReLU, one after the other."""
+    torch.manual_seed(0)
+    stack = Conv1dStack(
+        1, dim=8, kernels=(10, 8, 4, 4, 4), strides=(5, 4, 2, 2, 2), norm="row", activation="relu"
+    )
+    x = torch.randn(1, 2_000, generator=seeded())
+    y = x[:, None]
+    for conv, norm in zip(stack.convs, stack.norms, strict=True):
+        y = F.conv1d(y, conv.weight, conv.bias, stride=conv.stride)  # type: ignore[arg-type]
+        y = F.relu(F.group_norm(y, 1, norm.weight, norm.bias))  # type: ignore[arg-type]
+    found = stack(x, torch.tensor([2_000]))
+    torch.testing.assert_close(found.x, y.transpose(1, 2), rtol=1e-3, atol=1e-4)
+    assert int(found.lengths) == y.shape[2]
+    assert stack.output_lengths(torch.tensor(160_000)) in range(990, 1_001), "a frame each 10 ms at 16 kHz"
