@@ -95,7 +95,12 @@ def resolve(name: str | Path, *overrides: str, choose_size: ChooseSize) -> Resol
         layers.merge(stages[str(stage)], f"stage={stage}")
     config = _checked(layers, display(path), translation, problems)
     origins = {key: layers.origins.get(key, DEFAULT) for key, _ in trees.leaves(asdict(config))}
-    return Resolved(config, origins, "\n".join(filter(None, (note, translation.note))), tuple(stages))
+    before = ""
+    if stages and stage is None:
+        before = (
+            f"Before it come other stages, runs of their own: {', '.join(stages)} (stage=NAME shows one)."
+        )
+    return Resolved(config, origins, "\n".join(filter(None, (note, translation.note, before))), tuple(stages))
 
 
 def _checked(layers: Layers, recipe: str, translation: Translation, problems: Sequence[Problem]) -> RunConfig:

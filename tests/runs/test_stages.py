@@ -39,7 +39,9 @@ def test_a_recipe_of_two_stages_ends_with_the_last(
 ) -> None:
     out = tmp_path / "run"
     assert cli.main(["train", *arguments, f"out={out}"]) == 0
-    told = capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "Before it come other stages, runs of their own: first (stage=NAME shows one)" in captured.err
+    told = captured.out
     assert told.index("stage 1 of 2: first") < told.index("clusters 5") < told.index("stage 2 of 2")
     first, last = out / "stages" / "first", out
     assert max(record["step"] for record in read_records(first / "metrics.jsonl")) == 6
