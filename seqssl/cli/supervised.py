@@ -95,12 +95,43 @@ def numbers(name: str, text: str) -> list[float]:
         raise UserError(f"{name} = {text}: expected numbers, such as [0.1,1].") from error
 
 
-def study(arguments: Arguments) -> None:
-    """Run a study, and write what it found."""
+def compare(arguments: Arguments) -> None:
+    """Compare recipes, and write what was found."""
+    from seqssl.config.text import names_in
+    from seqssl.studies.compare import compare as run
+
+    for key, least in (("seeds", 1), ("jobs", 0)):
+        if arguments[key] < least:
+            raise UserError(f"{key} = {arguments[key]}: must be at least {least}")
+    out = Path(arguments["out"]).expanduser()
+    began = time.monotonic()
+    found = run(
+        out,
+        recipes=names_in(arguments["recipes"]),
+        settings=arguments.overrides,
+        task=arguments["task"].split(),
+        frames=arguments["frames"],
+        budget=arguments["budget"],
+        seeds=arguments["seeds"],
+        jobs=arguments["jobs"],
+    )
+    _written(out, found, began)
+
+
+def _written(out: Path, found: str, began: float) -> None:
+    """Write the page of a study, with the machine, date and time, and show it."""
     from seqssl.data.files import write_atomic
     from seqssl.ruler.executor import hardware
     from seqssl.runs.folder import git_commit
 
+    minutes = (time.monotonic() - began) / 60
+    about = f"{hardware()}, {time.strftime('%Y-%m-%d')}, commit {git_commit() or '-'}, {minutes:.1f} min."
+    write_atomic(out / "report.md", f"{found}\n{about}\n")
+    print(f"\n{found}\n{about}\nwritten: {out / 'report.md'}")
+
+
+def study(arguments: Arguments) -> None:
+    """Run a study, and write what it found."""
     name = arguments["name"]
     if name not in ("collapse", "ablation", "transfer"):
         raise UserError(f"study: there is no study {name!r}; expected collapse, ablation or transfer.")
@@ -136,7 +167,4 @@ def study(arguments: Arguments) -> None:
         if len(recipes) < 2 or any(recipe not in judged() for recipe in recipes):
             raise UserError(f"recipes = {','.join(recipes)}: expected two or more of {', '.join(judged())}.")
         found = transfer(out, recipes=recipes, **settings)
-    minutes = (time.monotonic() - began) / 60
-    about = f"{hardware()}, {time.strftime('%Y-%m-%d')}, commit {git_commit() or '-'}, {minutes:.1f} min."
-    write_atomic(out / "report.md", f"{found}\n{about}\n")
-    print(f"\n{found}\n{about}\nwritten: {out / 'report.md'}")
+    _written(out, found, began)

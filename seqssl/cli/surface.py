@@ -161,6 +161,22 @@ COMMANDS = (
         module="supervised",
     ),
     Command(
+        "compare",
+        "several recipes side by side: the same data and budget, judged alike; goes on where it stopped",
+        "seqssl compare recipes={recipe},my_recipe.yaml budget=minutes:5 task=classify size=tiny",
+        keys=(
+            Key("recipes", "two names or more: a,b", required=True),
+            Key("budget", "of pre-training: updates:N or minutes:M, all stages together", "updates:300"),
+            Key("task", "what the ruler judges by, with its settings: 'classify task.labels=...'", ""),
+            Key("frames", "labelled data whose frames are told apart, layer by layer", ""),
+            Key("seeds", "of each recipe", 2, convert=int),
+            Key("jobs", "runs at once; 0: one for each core", 0, convert=int),
+            Key("out", "the folder to write", "comparison"),
+        ),
+        overrides="recipe",
+        module="supervised",
+    ),
+    Command(
         "study",
         "a claim of the field put to the test: collapse, ablation or transfer; goes on where it stopped",
         "seqssl study collapse out=studies/collapse",

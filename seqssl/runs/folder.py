@@ -30,6 +30,7 @@ from seqssl.finetuning.supervised import Supervised
 from seqssl.finetuning.tuned import Tuned
 from seqssl.interop.hugging_face import weights_from
 from seqssl.model.joint import JointModel
+from seqssl.model.protocols import Fits
 from seqssl.planning.plan import load_recipe
 from seqssl.training import checkpoint
 
@@ -65,7 +66,9 @@ def load(
     whole: nn.Module = model
     if (folder / FACTS).exists():  # a task's head stands around the model, and its adapters in it
         whole = build_task(config, model, (), read_facts(folder, spec)).model
-    if weights != "random":
+    if weights == "random":
+        _load_fitted(whole, model.of(stream).targets, folder)
+    else:
         checkpoint.load_weights(whole, find_checkpoint(Path(path).expanduser(), folder, weights))
         if isinstance(whole, Tuned):
             whole.settle()
@@ -74,6 +77,15 @@ def load(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     views = chosen.adapter.views if isinstance(chosen.adapter, HasViews) else None
     return Encoder(model.of(stream).to(device), spec, tap=tap, batch_inputs=limit, views=views)
+
+
+def _load_fitted(whole: nn.Module, targets: object, folder: Path) -> None:
+    """Take over targets that were fitted to data: no model learns them, so none has them at random."""
+    if not isinstance(targets, Fits):
+        return
+    (place,) = [name for name, part in whole.named_modules() if part is targets]
+    given = checkpoint.renamed(find_checkpoint(folder, folder, "last"), checkpoint.weights_of(whole))
+    whole.load_state_dict({k: x for k, x in given.items() if k.startswith(f"{place}.")}, strict=False)
 
 
 def stream_of(streams: Sequence[Stream], name: str) -> Stream:

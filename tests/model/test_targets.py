@@ -524,7 +524,7 @@ def test_a_quantized_context_reads_entries_of_the_codebook(row_lengths: Tensor, 
     frames = made.draw_mask(batch, seeded(seed))
     output = made(batch, frames, temperature=1.0, generator=seeded())
     torch.stack([*output.terms.values()]).sum().backward()
-    # Two frames, of which one is masked, leave nothing to tell apart.
-    assert int(row_lengths.max()) < 12 or quantizer.codebook.grad.any()
+    # Where all masked frames have one code, or there is one of them, nothing is to be told apart.
+    assert quantizer.codebook.grad.any() or output.terms["contrastive"].item() == 0
     again, targets = made._targets(batch, features, frames, None, None)
     assert torch.equal(frames.take(again), targets.vectors)  # at the masked frames, of one and the same draw

@@ -50,6 +50,9 @@ def test_a_recipe_of_two_stages_ends_with_the_last(
     assert config.targets == {**(config.targets or {}), "target": "teacher_clusters", "run": str(first)}
     assert load(out).model.targets.centroids.shape == (6, 16)  # type: ignore[union-attr]
     assert load(first).model.targets.centroids.shape[0] == 5  # type: ignore[union-attr]
+    random, trained = load(out, weights="random").model, load(out).model
+    assert (random.targets.centroids == trained.targets.centroids).all(), "clusters are fitted, not learned"  # type: ignore[union-attr]
+    assert (random.input_projection.weight != trained.input_projection.weight).any()
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
     assert cli.main(["train", *arguments, f"out={out}"]) == 0
     assert {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()} == before

@@ -1,0 +1,158 @@
+"""Several recipes side by side: the same data and the same budget, judged alike."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqssl.config.schema import RunConfig
+from seqssl.errors import UserError
+from seqssl.evaluation.frames import probe_frames
+from seqssl.evaluation.probe import TRAINED
+from seqssl.planning.plan import resolve
+from seqssl.runs.folder import load
+from seqssl.runs.sources import open_source
+from seqssl.runs.stages import train_stages
+from seqssl.runs.train import train
+from seqssl.studies.ablation import QUIET, measured
+from seqssl.studies.running import Plan, Say, mean_and_error, run_all
+from seqssl.training.log import number_of, read_records
+
+SEEDS, TUNING, FRAME_ROWS = 2, 200, 100
+FIRST, LAST = 4, 16  # updates between which a step is timed
+FIGURES = {
+    "pretrained": "fine-tuned",
+    "frozen": "frozen",
+    "scratch": "from scratch",
+    "frames": "frames, best layer",
+    "updates": "updates",
+    "minutes": "minutes, all in all",
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long each recipe is pre-trained, stages included: so many updates, or minutes of training."""
+
+    kind: str
+    amount: float
+
+    @classmethod
+    def of(cls, text: str) -> "Budget":
+        """`updates:N` or `minutes:M`; UserError for anything else."""
+        kind, _, amount = text.partition(":")
+        try:
+            value = float(amount)
+        except ValueError:
+            value = 0.0
+        if kind not in ("updates", "minutes") or value <= 0 or (kind == "updates" and value != int(value)):
+            raise UserError(f"budget = {text}: expected updates:N or minutes:M.")
+        return cls(kind, value)
+
+
+def updates_of(config: RunConfig, budget: Budget, share: float, folder: Path) -> int:
+    """The updates of a run, or stage, that has this share of the budget; a step is timed if need be."""
+    if budget.kind == "updates":
+        return max(1, round(budget.amount * share))
+    config.out, config.train.num_updates = str(folder), LAST
+    config.train.log_every, config.train.eval_every, config.train.save_every = FIRST, LAST, LAST
+    config.train.eval_batches = 1
+    train(config, say=lambda text: None)
+    records = [each for each in read_records(folder / "metrics.jsonl") if each.get("kind") == "train"]
+    times = {int(number_of(each["step"]) or 0): number_of(each["time_s"]) or 0.0 for each in records}
+    shutil.rmtree(folder)
+    seconds = (times[LAST] - times[FIRST]) / (LAST - FIRST)
+    return max(1, round(60 * budget.amount * share / seconds))
+
+
+def trial(
+    recipe: str,
+    settings: list[str],
+    task: list[str],
+    frames: str,
+    seed: int,
+    budget: str,
+    tuning: int,
+    folder: Path,
+) -> dict[str, float]:
+    """Pre-train one recipe, stage by stage, within the budget, and judge it."""
+    allowed = Budget.of(budget)
+    own = [*settings, f"seed={seed}", f"out={folder}", *QUIET]
+    stages = resolve(recipe, *own).stages
+    share, timing = 1 / (len(stages) + 1), folder.with_name(folder.name + "-timing")
+    began, total = time.monotonic(), 0
+    for stage in stages:
+        updates = updates_of(resolve(recipe, *own, f"stage={stage}").config, allowed, share, timing)
+        own.append(f"stages.{stage}.train.num_updates={updates}")
+        total += updates
+    config = train_stages(recipe, *own, say=lambda text: None)
+    updates = updates_of(train_stages(recipe, *own, say=lambda text: None), allowed, share, timing)
+    config.train.num_updates = updates
+    config.train.eval_every = config.train.save_every = updates
+    train(config, say=lambda text: None)
+    found = {"updates": float(total + updates), "minutes": (time.monotonic() - began) / 60}
+    if task:
+        found |= measured(folder, task, tuning, seed)
+    if frames:
+        corpus, adapter = open_source(folder, frames)
+        scores = probe_frames(
+            load(folder), load(folder, weights="random"), corpus, adapter, max_rows=FRAME_ROWS
+        ).scores
+        found["frames"] = max(each.accuracy for each in scores if each.weights == TRAINED)
+    return found
+
+
+def compare(
+    out: Path,
+    *,
+    recipes: Sequence[str],
+    settings: Sequence[str] = (),
+    task: Sequence[str] = (),
+    frames: str = "",
+    budget: str = "updates:300",
+    tuning: int = TUNING,
+    seeds: int = SEEDS,
+    jobs: int = 0,
+    say: Say = print,
+) -> str:
+    """Run the comparison, or what is left of it; the page that it writes, in Markdown.
+
+    `settings` hold for all recipes. `task`: what the ruler judges by, with its settings; `frames`: labelled
+    data whose frames are told apart, layer by layer. UserError where neither is given.
+    """
+    Budget.of(budget)
+    if len(set(recipes)) < 2 or not (task or frames):
+        raise UserError(
+            "compare: name two recipes or more, and what to judge them by: task=... or frames=..."
+        )
+    for recipe in recipes:  # before hours of training
+        resolve(recipe, *settings)
+    plans = [
+        Plan(
+            f"{Path(recipe).stem}-{seed}",
+            {"recipe": recipe, "settings": list(settings), "task": list(task), "frames": frames, "seed": seed,
+             "budget": budget, "tuning": tuning},
+        )
+        for recipe in recipes
+        for seed in range(seeds)
+    ]  # fmt: skip
+    found = run_all(trial, plans, out / "trials", jobs=jobs, say=say)
+    return page(found, recipes, seeds)
+
+
+def page(found: dict[str, dict[str, float]], recipes: Sequence[str], seeds: int) -> str:
+    """A row for each recipe, the best first: means over seeds and their standard errors."""
+    rows = {recipe: [found[f"{Path(recipe).stem}-{seed}"] for seed in range(seeds)] for recipe in recipes}
+    shown = [name for name in FIGURES if all(name in figures for each in rows.values() for figures in each)]
+    first = shown[0]
+    order = sorted(recipes, key=lambda recipe: -mean_and_error([f[first] for f in rows[recipe]])[0])
+    lines = ["| recipe | " + " | ".join(FIGURES[name] for name in shown) + " |"]
+    lines.append("| --- |" + " ---: |" * len(shown))
+    for recipe in order:
+        cells = []
+        for name in shown:
+            mean, error = mean_and_error([figures[name] for figures in rows[recipe]])
+            cells.append(f"{mean:.0f}" if name == "updates" else f"{mean:.3f} ± {error:.3f}")
+        lines.append(f"| {recipe} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
