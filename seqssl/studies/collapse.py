@@ -4,6 +4,7 @@ The referee is the mutual information between codes and true units, as a share o
 on held-out groups. It cannot be fooled by a low loss.
 """
 
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def claims(table: dict[str, dict[str, tuple[float, float]]]) -> list[Claim]:
 
     def above(name: str, other: str, figure: str) -> bool:
         (mean, error), (base, spread) = table[name][figure], table[other][figure]
-        return mean - base > (error**2 + spread**2) ** 0.5
+        return mean - base > math.hypot(error, spread)
 
     whole, alone = "contrastive+prediction+diversity", "prediction"
     pulled, pulled_even = "prediction-pulls", "prediction+diversity-pulls"
