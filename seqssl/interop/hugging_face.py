@@ -109,6 +109,7 @@ def _values(config: RunConfig, stacked: bool) -> dict[str, Any]:
 
 
 def _pairs(config: RunConfig, stacked: bool) -> list[Pair]:
+    """Every weight of the encoder by both names, from the input up; `stacked`: data2vec's positions."""
     front, after = config.feature_encoder or {}, config.encoder.block.get("norm") == "after"
     kernels = front.get("kernels", ())
     assert isinstance(kernels, list | tuple)

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from seqssl.model import kmeans
 from seqssl.model.description import InputDescription
-from seqssl.model.norms import MIN_STD
+from seqssl.model.norms import MIN_STD, centered
 from seqssl.model.protocols import FeatureEncoder
 from seqssl.model.targets import FixedCodes, Teacher
 from seqssl.model.types import Batch, length_mask
@@ -35,14 +35,12 @@ class Clusters(FixedCodes):
     def __init__(
         self,
         feature_encoder: FeatureEncoder,
-        input_dim: int,
-        vector_dim: int,
         *,
         num_clusters: int,
         standardize: bool,
         max_frames: int,
     ) -> None:
-        super().__init__((num_clusters,), input_dim, vector_dim)
+        super().__init__((num_clusters,), 0, 0)  # codes only
         self.num_clusters, self.standardize, self.max_frames = num_clusters, standardize, max_frames
         self.register_buffer("centroids", torch.zeros(num_clusters, 0))  # no width: nothing is fitted
         self._output_lengths = feature_encoder.output_lengths
@@ -96,11 +94,9 @@ class Clusters(FixedCodes):
         x = self.described(batch, num_frames).float()
         if not self.standardize:
             return x
-        valid = length_mask(self._output_lengths(batch.lengths), num_frames)[..., None]
-        count = valid.sum(1, keepdim=True).clamp(min=1)
-        centered = x - (x * valid).sum(1, keepdim=True) / count
-        scale = ((centered * valid).square().sum(1, keepdim=True) / count).sqrt()
-        return centered / scale.clamp(min=MIN_STD)
+        valid = length_mask(self._output_lengths(batch.lengths), num_frames)
+        away, variance = centered(x, valid)
+        return away / variance.sqrt().clamp(min=MIN_STD)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
         """Take centers of any width: how wide they are is known once they are fitted."""
@@ -120,17 +116,14 @@ class InputClusters(Clusters):
         self,
         feature_encoder: FeatureEncoder,
         describe_input: InputDescription,
-        input_dim: int = 0,
-        vector_dim: int = 0,
         *,
         num_clusters: int = 100,
         standardize: bool = False,
         max_frames: int = MAX_FRAMES,
     ) -> None:
         super().__init__(
-            feature_encoder, input_dim, vector_dim,
-            num_clusters=num_clusters, standardize=standardize, max_frames=max_frames,
-        )  # fmt: skip
+            feature_encoder, num_clusters=num_clusters, standardize=standardize, max_frames=max_frames
+        )
         self.describe = describe_input
 
     def described(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
@@ -150,8 +143,6 @@ class TeacherClusters(Clusters):
         self,
         feature_encoder: FeatureEncoder,
         open_teacher: Callable[[str, str], Teacher],
-        input_dim: int = 0,
-        vector_dim: int = 0,
         *,
         run: str,
         tap: str = "",
@@ -160,9 +151,8 @@ class TeacherClusters(Clusters):
         max_frames: int = MAX_FRAMES,
     ) -> None:
         super().__init__(
-            feature_encoder, input_dim, vector_dim,
-            num_clusters=num_clusters, standardize=standardize, max_frames=max_frames,
-        )  # fmt: skip
+            feature_encoder, num_clusters=num_clusters, standardize=standardize, max_frames=max_frames
+        )
         self.run = run
         self._open, self._opened = partial(open_teacher, run, tap), list[Teacher]()
 

@@ -18,10 +18,9 @@ class ContextEncoder(nn.Module):
     `position` adds positions below the first block. `condition` makes the vector of each row that blocks may
     read; it is here because all streams share it. `norm` is at the "input" of the first block (wav2vec 2.0
     BASE, whose blocks have their norms last), or at the "output" of the last one (LARGE, whose blocks leave
-    sums that no norm has seen); `dim` is its width. `dropout` is that of
-    what the first block reads. `stochastic_depth` is the drop probability of the last
-    block, linear from 0 (1603.09382): in training each row keeps or skips a block, drawn from the step's
-    generator, and what a kept block adds is scaled up.
+    sums that no norm has seen); `dim` is its width. `dropout` is that of what the first block reads.
+    `stochastic_depth` is the drop probability of the last block, linear from 0 (1603.09382): in training each
+    row keeps or skips a block, drawn from the step's generator, and what a kept block adds is scaled up.
     """
 
     position: Block | None

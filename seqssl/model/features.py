@@ -125,7 +125,7 @@ class Conv1dStack(nn.Module):
         for layer, conv in enumerate(self.convs):
             x = convolve(conv, x)
             norm = self.norms[layer] if layer < len(self.norms) else None
-            if isinstance(norm, TimeNorm | RowNorm):
+            if isinstance(norm, TimeNorm):
                 x = norm(x, length_mask(self._lengths_after(lengths, layer + 1), x.shape[1]))
             elif norm is not None:
                 x = norm(x)

@@ -14,6 +14,16 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
+def centered(
+    x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"], dims: tuple[int, ...] = (1,)
+) -> tuple[Float[Tensor, "b s d"], Float[Tensor, "b 1 _"]]:
+    """Valid frames less their mean over `dims` of a row (0 on padding), and their variance; in float32."""
+    inside = valid[..., None]
+    count = inside.expand_as(x).sum(dims, keepdim=True).clamp(min=1)
+    away = (x.float() - (x.float() * inside).sum(dims, keepdim=True) / count) * inside
+    return away, away.square().sum(dims, keepdim=True) / count
+
+
 class ChannelNorm(nn.Module):
     """Scales each channel by its mean and standard deviation, which are fixed and stored with the weights.
 
@@ -80,6 +90,8 @@ class TimeNorm(nn.Module):
     has no part in it, so that a row is encoded alike in any batch.
     """
 
+    dims: tuple[int, ...] = (1,)  # that share a mean and a variance
+
     def __init__(self, dim: int, *, eps: float = 1e-5) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
@@ -88,32 +100,17 @@ class TimeNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
         """The scaled frames; statistics are float32."""
-        inside, count = valid[..., None], valid.sum(1).clamp(min=1)[:, None, None]
-        mean = (x.float() * inside).sum(1, keepdim=True) / count
-        centered = (x.float() - mean) * inside
-        scale = (centered.square().sum(1, keepdim=True) / count + self.eps).rsqrt()
-        return (centered * scale * self.weight + self.bias).to(x.dtype)
+        away, variance = centered(x, valid, self.dims)
+        return (away * (variance + self.eps).rsqrt() * self.weight + self.bias).to(x.dtype)
 
 
-class RowNorm(nn.Module):
-    """Scales a row to zero mean and unit variance over all valid frames and dimensions, then learned.
+class RowNorm(TimeNorm):
+    """The same over all valid frames and dimensions of a row at once.
 
-    Group norm with one group, as wav2vec has after each convolution; padding has no part in it.
+    Group norm with one group, as wav2vec has after each convolution.
     """
 
-    def __init__(self, dim: int, *, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
-        self.eps = eps
-
-    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
-        """The scaled frames; statistics are float32."""
-        inside = valid[..., None]
-        count = valid.sum(1).clamp(min=1)[:, None, None] * x.shape[2]
-        centered = (x.float() - (x.float() * inside).sum((1, 2), keepdim=True) / count) * inside
-        scale = (centered.square().sum((1, 2), keepdim=True) / count + self.eps).rsqrt()
-        return (centered * scale * self.weight + self.bias).to(x.dtype)
+    dims = (1, 2)
 
 
 class MaskedBatchNorm(nn.Module):

@@ -4,10 +4,11 @@ import copy
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Generator, Tensor, nn
 
 from seqssl.model.bounds import POSITIVE, Bound
+from seqssl.model.norms import centered
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch, Features, MaskedFrames, Quantized
 
@@ -91,17 +92,12 @@ class EmaTeacher(nn.Module):
         (model,) = self._student
         x = self.projection(features.x)
         taps = self.encoder(x, model.frames_of(batch, features, x.shape[1]))
-        total = sum(self._scaled(tap, features.valid) for tap in taps.values())
-        vectors = frames.take(total / self.layers)  # type: ignore[arg-type]
+        scaled = []
+        for tap in taps.values():
+            away, variance = centered(tap, features.valid)
+            scaled.append(away * (variance + EPS).rsqrt())
+        vectors = frames.take(torch.stack(scaled).mean(0))
         return Quantized(vectors, frames.rows.new_empty(len(frames), 0), vectors.new_empty(0, 0))
-
-    @staticmethod
-    def _scaled(x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
-        """Each dimension at zero mean and unit variance over the row's valid frames."""
-        inside, count = valid[..., None], valid.sum(1).clamp(min=1)[:, None, None]
-        mean = (x.float() * inside).sum(1, keepdim=True) / count
-        centered = (x.float() - mean) * inside
-        return centered * (centered.square().sum(1, keepdim=True) / count + EPS).rsqrt()
 
     def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
         """No codes: (b, s, 0)."""
