@@ -1,6 +1,6 @@
 """The one place where parts meet: from a configuration to adapters, a model and a task."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from seqssl.config.components import Lazy, construct
-from seqssl.config.compose import resolve
+from seqssl.config.compose import STAGE, resolve
 from seqssl.config.schema import EncoderConfig, RunConfig, Slot, StreamConfig
 from seqssl.config.values import Value
 from seqssl.data.adapters import ModalityAdapter, SampleSpec
@@ -125,9 +125,9 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
     """The model of a stream; where `shared` is None it gets a context encoder of its own."""
     own, spec, dim = stream.config, stream.spec, config.encoder.dim
     mask_input = masks_input(own, spec)
-    feature_encoder = build_feature_encoder(stream, dim)
+    feature_encoder = build_feature_encoder(stream, dim, partial(open_model, stream.name, config))
     make_targets = partial(
-        build_targets, own, spec, feature_encoder, dim, partial(open_teacher, stream.name),
+        build_targets, own, spec, feature_encoder, dim, partial(open_teacher, stream.name, config),
         partial(stream.adapter.feature_encoder, dim),
     )  # fmt: skip
     targets: Targets | None = None
@@ -151,12 +151,15 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
     objectives = {
         name: construct(slot, "objective", vars(wiring), Objective) for name, slot in own.objectives.items()
     }
-    model = PretrainingModel(
-        feature_encoder, masking, targets, encoder, objectives, dim,
-        _feature_norm(config.encoder, feature_encoder.dim), _input_norm(own, spec),
-        mask_input=mask_input, mask_projection=own.mask_at == "projection", context=own.context,
-        feature_gradient=config.encoder.feature_gradient, input_dropout=config.encoder.input_dropout,
-    )  # fmt: skip
+    try:
+        model = PretrainingModel(
+            feature_encoder, masking, targets, encoder, objectives, dim,
+            _feature_norm(config.encoder, feature_encoder.dim), _input_norm(own, spec),
+            mask_input=mask_input, mask_projection=own.mask_at == "projection", context=own.context,
+            feature_gradient=config.encoder.feature_gradient, input_dropout=config.encoder.input_dropout,
+        )  # fmt: skip
+    except ValueError as error:  # parts that do not go together
+        raise UserError(str(error)) from error
     if mask_input and "observed" not in model.extra_inputs:
         raise UserError(
             f"mask_at=input: {type(feature_encoder).__name__} does not read `observed`, so nothing can be "
@@ -170,20 +173,31 @@ def masks_input(config: StreamConfig, spec: SampleSpec) -> bool:
     return config.mask_at == "input" if config.mask_at != "auto" else spec.vocab_size is not None
 
 
-def open_teacher(stream: str, run: str, tap: str) -> Teacher:
-    """The frozen model of another run, as a function from a batch to the frames of one of its taps."""
-    if run.startswith("stage:"):
-        raise UserError(
-            f"targets.run = {run}: a recipe with stages is run by `seqssl train` or `train_stages`."
-        )
+def open_model(stream: str, config: RunConfig, run: str) -> PretrainingModel:
+    """The model of another run, in evaluation mode; of its stream of this name, where it has several.
+
+    `stage:NAME`, a stage of the recipe of `config` that has not run, has initial weights: enough to ask what
+    a step costs.
+    """
     folder = Path(run).expanduser()
-    config = resolve(folder, choose_size=lambda sizes, at: (sizes[0], "")).config
-    model = assemble(config, streams_of(config))
-    saved, _ = checkpoint.latest(folder / "checkpoints")
-    if saved is None:
-        raise UserError(f"targets.run = {run}: it holds no checkpoint.")
-    checkpoint.load_weights(model, saved)
-    teacher = model.of(stream if isinstance(model, JointModel) else "").eval()
+    name: str | Path = config.recipe if run.startswith(STAGE) else folder
+    rest = [f"size={config.size}", f"stage={run.removeprefix(STAGE)}"] if run.startswith(STAGE) else []
+    found = resolve(name, *rest, choose_size=lambda sizes, at: (sizes[0], "")).config
+    if run.startswith(STAGE):
+        found = replace(found, modality=config.modality, data=config.data)
+    device = torch.get_default_device()
+    model = assemble(found, streams_of(found), device)
+    if not run.startswith(STAGE) and device.type != "meta":
+        saved, _ = checkpoint.latest(folder / "checkpoints")
+        if saved is None:
+            raise UserError(f"run = {run}: it holds no checkpoint.")
+        checkpoint.load_weights(model, saved)
+    return model.of(stream if isinstance(model, JointModel) else "").eval()
+
+
+def open_teacher(stream: str, config: RunConfig, run: str, tap: str) -> Teacher:
+    """The frozen model of another run, as a function from a batch to the frames of one of its taps."""
+    teacher = open_model(stream, config, run)
     if tap:
         teacher.encoder.tap_every_layer()
         taps = teacher.encoder.taps
@@ -226,11 +240,13 @@ def _feature_norm(config: EncoderConfig, input_dim: int) -> nn.Module | None:
     return norm
 
 
-def build_feature_encoder(stream: Stream, dim: int) -> FeatureEncoder:
-    """The feature encoder of the slot, else the adapter's own."""
+def build_feature_encoder(
+    stream: Stream, dim: int, open_other: Callable[[str], PretrainingModel]
+) -> FeatureEncoder:
+    """The feature encoder of the slot, else the adapter's own; it may open the model of another run."""
     if stream.config.feature_encoder is None:
         return stream.adapter.feature_encoder(dim)
-    wiring = vars(_input_wiring(stream.spec))
+    wiring = {**vars(_input_wiring(stream.spec)), "open_model": open_other}
     encoder: FeatureEncoder = construct(
         stream.config.feature_encoder, "feature_encoder", wiring, FeatureEncoder
     )

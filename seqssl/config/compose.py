@@ -27,6 +27,7 @@ from seqssl.errors import UserError
 MAX_EXTENDS = 2  # levels below a recipe; longer chains are hard for people to follow
 STRUCTURE = ("[", "{", "'", '"', "|", ">", "&", "*", "!")  # how a value of YAML begins that is no plain text
 COMMAND_LINE = "command line"
+STAGE = "stage:"  # `stage:NAME` in a setting stands for the folder of that stage
 DEFAULT = "default"
 # Names of sizes, and the configuration at each -> the one to take, and a sentence for the user.
 ChooseSize = Callable[[Sequence[str], Callable[[str], RunConfig]], tuple[str, str]]
@@ -58,7 +59,18 @@ def resolve(name: str | Path, *overrides: str, choose_size: ChooseSize) -> Resol
     """
     translation = Translation()
     given, problems = parse_overrides(overrides, translation)
-    path = find_recipe(name)
+    return _resolved(name, given, problems, translation, choose_size)
+
+
+def _resolved(
+    name: str | Path,
+    given: Tree,
+    problems: list[Problem],
+    translation: Translation,
+    choose_size: ChooseSize,
+) -> Resolved:
+    """`resolve`, for overrides that were read already."""
+    path, whole, given = find_recipe(name), given, copy.deepcopy(given)
     stage = given.pop("stage", None)
     layers = Layers()
     for slot, default in default_slots().items():
@@ -72,7 +84,7 @@ def resolve(name: str | Path, *overrides: str, choose_size: ChooseSize) -> Resol
     if not size:
         # A size is judged by what the whole run costs at it, so all layers are laid anew for each one.
         def at(size: str) -> RunConfig:
-            return resolve(name, *overrides, f"size={size}", choose_size=choose_size).config
+            return _resolved(name, {**whole, "size": size}, problems, translation, choose_size).config
 
         size, note = choose_size(list(sizes), at)
     if size in sizes:
@@ -92,7 +104,11 @@ def resolve(name: str | Path, *overrides: str, choose_size: ChooseSize) -> Resol
     if stage is not None:  # last: what is said of a stage is said of nothing else
         if str(stage) not in stages:
             raise UserError(f"stage = {stage}: {name} has {', '.join(stages) or 'no stages'}")
-        layers.merge(stages[str(stage)], f"stage={stage}")
+        entry = stages[str(stage)]
+        if "recipe" in entry:
+            own = _of_other_recipe(entry, layers, given, size)
+            return _resolved(str(entry["recipe"]), own, problems, translation, choose_size)
+        layers.merge(entry, f"stage={stage}")
     config = _checked(layers, display(path), translation, problems)
     origins = {key: layers.origins.get(key, DEFAULT) for key, _ in trees.leaves(asdict(config))}
     before = ""
@@ -177,6 +193,18 @@ def _stages(layers: Layers, name: str | Path) -> dict[str, Tree]:
     if len(found) < len(stages):
         raise UserError(f"{name}: stages must map each stage's name to the keys that it changes")
     return found
+
+
+def _of_other_recipe(stage: Tree, layers: Layers, given: Tree, size: str) -> Tree:
+    """Overrides for a stage that has a recipe of its own.
+
+    Of the recipe that it is a stage of, it keeps what the data are; of the command line, also how a run goes.
+    """
+    merged = Layers()
+    merged.merge({key: given[key] for key in ("train", "seed", "health", "out") if key in given}, "")
+    merged.merge({key: layers.values[key] for key in ("modality", "data") if key in layers.values}, "")
+    merged.merge({key: value for key, value in stage.items() if key != "recipe"}, "")
+    return {"size": size, **merged.values} if size else merged.values
 
 
 def parse_overrides(

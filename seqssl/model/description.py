@@ -35,13 +35,14 @@ class InputDescription:
         vocab_size: int | None = None,
     ) -> None:
         self.reader, self.stride, self.vocab_size = reader, stride, vocab_size
-        self.columns_per_step = 0.0
+        self.channels, self.draws, self.columns_per_step = channels or 1, False, 0.0
         if isinstance(reader, DrawsInputs):
+            self.draws = True
             columns = reader.picture(torch.zeros(1, MANY_STEPS), torch.tensor([MANY_STEPS])).shape[1]
             self.columns_per_step = columns / MANY_STEPS
             self.dim = 3 * NUM_CEPSTRA
         else:
-            self.dim = math.ceil(stride) * (channels or 1) * (vocab_size or 1)
+            self.dim = math.ceil(stride) * self.channels * (vocab_size or 1)
 
     @torch.no_grad()
     def __call__(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:

@@ -7,7 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from seqssl.model.bounds import POSITIVE, SHARE
+from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE, SHARE
+from seqssl.model.features import standard_deviation
 from seqssl.model.norms import RowNorm
 from seqssl.model.types import Context, Frames, LossTerm, MaskedFrames, Quantized, Stat, length_mask
 
@@ -151,3 +152,81 @@ class FuturePredictionLoss(nn.Module):
 def pairs(mask: Bool[Tensor, "b s"], k: int) -> Bool[Tensor, "b _"]:
     """Where a frame and the one k ahead of it are both chosen."""
     return mask[:, :-k] & mask[:, k:]
+
+
+class NextLatentLoss(nn.Module):
+    """Regress what comes next in a space that is kept isotropic (LeNEPA, 2607.00958).
+
+    A linear map of the context at a frame, and the target of the next frame, go through one projector; their
+    mean squared difference is the loss. Nothing is detached: what keeps all targets from becoming one is
+    `isotropy` times the statistic of `sketched_isotropy` on the projected targets of the micro-batch.
+    `hidden_dim` and `final_dim`: of the projector.
+    """
+
+    stats: ClassVar[tuple[Stat, ...]] = (
+        Stat("target_std", "spread of the projected targets", rule="variance"),
+        Stat("distance", "squared distance to what comes next", against="variance"),
+        Stat("isotropy", "distance from an isotropic normal distribution"),
+    )
+
+    def __init__(
+        self,
+        context_dim: int,
+        target_dim: int,
+        *,
+        tap: str = "",
+        weight: float = 1.0,
+        isotropy: Annotated[float, NOT_NEGATIVE] = 20.0,
+        directions: Annotated[int, POSITIVE] = 256,
+        hidden_dim: Annotated[int, POSITIVE] = 1536,
+        final_dim: Annotated[int, POSITIVE] = 64,
+    ) -> None:
+        super().__init__()
+        if target_dim < 1:
+            raise ValueError("the next_latent objective regresses vectors, and these targets are codes only")
+        self.tap, self.weight, self.isotropy, self.directions = tap, weight, isotropy, directions
+        self.predict = nn.Linear(context_dim, target_dim)
+        self.projector = nn.Sequential(
+            nn.Linear(target_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, final_dim)
+        )
+
+    def counted(self, frames: MaskedFrames, lengths: Int[Tensor, "b"]) -> Int[Tensor, ""]:
+        """The number of frames that have a next one."""
+        return pairs(frames.mask, 1).sum()
+
+    def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
+        """Total over pairs of frames; stats: distance beside variance, spread, isotropy."""
+        frames, count = context.frames, self.counted(context.frames, context.features.lengths)
+        wanted = self.projector(targets.vectors).float()
+        found = frames.put(self.projector(self.predict(context.x)).float())
+        there = pairs(frames.mask, 1)
+        distances = (found[:, :-1] - frames.put(wanted)[:, 1:]).square().mean(-1)
+        total = (distances * there).sum()
+        away = sketched_isotropy(wanted, self.directions, generator) if len(wanted) else total * 0
+        with torch.no_grad():
+            spread = standard_deviation(wanted)
+            stats = {
+                "distance": total,
+                "variance": wanted.var(0, correction=0).mean() * count,
+                "target_std": spread * count,
+                "isotropy": away * count,
+            }
+        return LossTerm(total + self.isotropy * away * count, count, stats)
+
+
+def sketched_isotropy(
+    x: Float[Tensor, "n q"], directions: int, generator: Generator, *, knots: int = 17, reach: float = 3.0
+) -> Float[Tensor, ""]:
+    """How far vectors are from a standard normal distribution, 0 if not at all (SIGReg, 2511.08544).
+
+    The mean over random directions of Epps and Pulley's statistic of the projections: the squared difference
+    between their characteristic function and that of N(0, 1), weighted by exp(-u^2 / 2) and integrated from
+    -`reach` to `reach` by the trapezoidal rule. It is not multiplied by the number of vectors.
+    """
+    drawn = torch.randn(x.shape[1], directions, generator=generator, device=x.device)
+    projected = x.float() @ F.normalize(drawn, dim=0)  # n r
+    places = torch.linspace(0, reach, knots, device=x.device)
+    normal = torch.exp(-places.square() / 2)
+    angles = projected[..., None] * places
+    differences = (angles.cos().mean(0) - normal).square() + angles.sin().mean(0).square()
+    return 2 * torch.trapezoid(differences * normal, places).mean()

@@ -1,9 +1,12 @@
 """Span masking."""
 
+from typing import Annotated
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
+from seqssl.model.bounds import SHARE
 from seqssl.model.types import length_mask
 
 FILLS = ("noise", "zero", "learned")
@@ -14,7 +17,9 @@ class SpanMasking(nn.Module):
 
     wav2vec 2.0, section 3.1, as kept by w2v-BERT: 0.065 and 10 mask 48.9 % of a long row. Every row gets at
     least `min_spans` starts (fewer only where it has fewer frames), so every row has a target. Masked frames
-    become fresh draws of N(0, fill_std^2) (`noise`, w2v-BERT), zeros, or one learned vector.
+    become fresh draws of N(0, fill_std^2) (`noise`, w2v-BERT), zeros, or one learned vector. But a share
+    `kept` of them stays as it is, and a share `exchanged` becomes the frame of another masked place of the
+    batch (BERT, 1810.04805, section 3.1: 0.1 each).
     """
 
     def __init__(
@@ -26,6 +31,8 @@ class SpanMasking(nn.Module):
         min_spans: int = 1,
         fill: str = "noise",
         fill_std: float = 0.1,
+        kept: Annotated[float, SHARE] = 0.0,
+        exchanged: Annotated[float, SHARE] = 0.0,
     ) -> None:
         super().__init__()
         if not 0 <= start_prob <= 1 or span < 1 or min_spans < 0:
@@ -35,8 +42,11 @@ class SpanMasking(nn.Module):
             )
         if fill not in FILLS:
             raise ValueError(f"fill must be one of {', '.join(FILLS)}; got {fill!r}")
+        if kept + exchanged > 1:
+            raise ValueError(f"kept ({kept}) and exchanged ({exchanged}) are shares of one whole")
         self.start_prob, self.span, self.min_spans = start_prob, span, min_spans
         self.fill, self.fill_std = fill, fill_std
+        self.kept, self.exchanged = kept, exchanged
         if fill == "learned":
             self.vector = nn.Parameter(torch.rand(input_dim))
 
@@ -58,9 +68,30 @@ class SpanMasking(nn.Module):
         self, x: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"], generator: Generator
     ) -> Float[Tensor, "b s d"]:
         """`x` with its masked frames replaced."""
+        if not self.kept + self.exchanged:
+            return self._filled(x, mask, generator)
+        draws = torch.rand(mask.shape, generator=generator, device=x.device)
+        filled = self._filled(x, mask & (draws >= self.kept + self.exchanged), generator)
+        exchanged = mask & (draws >= self.kept) & (draws < self.kept + self.exchanged)
+        return torch.where(exchanged[..., None], _shuffled(x, mask, generator), filled)
+
+    def _filled(
+        self, x: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"], generator: Generator
+    ) -> Float[Tensor, "b s d"]:
         if self.fill == "zero":
             return x.masked_fill(mask[..., None], 0.0)
         if self.fill == "learned":
             return torch.where(mask[..., None], self.vector.to(x.dtype), x)
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         return torch.where(mask[..., None], noise * self.fill_std, x)
+
+
+def _shuffled(
+    x: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"], generator: Generator
+) -> Float[Tensor, "b s d"]:
+    """Every masked frame becomes one of another masked place, drawn for the whole batch."""
+    draws = torch.rand(mask.numel(), generator=generator, device=x.device)
+    # Masked places come first in this order, themselves in random order; so nothing waits for a GPU.
+    order = (draws + (~mask.flatten())).argsort()
+    places = order[(mask.flatten().cumsum(0) - 1).clamp(min=0)]
+    return x.flatten(0, 1)[places].view_as(x)

@@ -21,7 +21,8 @@ class Attention(nn.Module):
     """Multi-head self-attention through the fused kernel, whatever the position.
 
     `none`: no position (w2v-BERT XL and XXL). `rotary`: RoPE (2104.09864). `relative`: the four terms of
-    Transformer-XL (1901.02860, section 3.3), the position terms entering as an additive bias.
+    Transformer-XL (1901.02860, section 3.3), the position terms entering as an additive bias. `causal`: a
+    frame attends to itself and to those before it.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class Attention(nn.Module):
         num_heads: Annotated[int, POSITIVE, Divides("dim")] = 8,
         position: Position = "none",
         dropout: Annotated[float, SHARE] = 0.0,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         if position not in get_args(Position):
@@ -39,7 +41,7 @@ class Attention(nn.Module):
             raise ValueError(f"num_heads {num_heads} must divide the width {dim}")
         if position == "rotary" and dim // num_heads % 2:
             raise ValueError(f"rotary position pairs dimensions: {dim} / {num_heads} heads must be even")
-        self.num_heads, self.position, self.dropout = num_heads, position, dropout
+        self.num_heads, self.position, self.dropout, self.causal = num_heads, position, dropout, causal
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
         if position == "relative":
@@ -52,6 +54,8 @@ class Attention(nn.Module):
         qkv = self.query_key_value(x).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))  # b h s e
         mask: Tensor = frames.valid[:, None, None, :]
+        if self.causal:
+            mask = mask & torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
         if self.position == "rotary":
             q, k = rotate(q), rotate(k)
         elif self.position == "relative":

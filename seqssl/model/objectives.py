@@ -217,8 +217,8 @@ class RegressionLoss(nn.Module):
     """Distance of a linear map of the frame from its target vector: squared, or smooth L1 below `beta`.
 
     The mean over the width (data2vec, 2202.03555, section 3.4: squared, and times 1 / sqrt(width) by
-    `scale`). Targets that hardly differ from frame to frame can be met without learning anything:
-    `target_std` tells.
+    `scale`), where a target is no NaN, which stands for a value that was not measured. Targets that hardly
+    differ from frame to frame can be met without learning anything: `target_std` tells.
     """
 
     stats: ClassVar[tuple[Stat, ...]] = (
@@ -251,6 +251,8 @@ class RegressionLoss(nn.Module):
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
         """The sum over frames; stats: how much targets and outputs differ between frames."""
         found, wanted = self.head(context.x).float(), targets.vectors.detach().float()
+        known = ~wanted.isnan()
+        wanted = wanted.nan_to_num()
         if self.beta:
             losses = F.smooth_l1_loss(found, wanted, beta=self.beta, reduction="none")
         else:
@@ -260,7 +262,8 @@ class RegressionLoss(nn.Module):
             "target_std": standard_deviation(wanted) * count,
             "output_std": standard_deviation(found) * count,
         }
-        return LossTerm(losses.mean(-1).sum() * self.scale, count, stats)
+        means = (losses * known).sum(-1) / known.sum(-1).clamp(min=1)
+        return LossTerm(means.sum() * self.scale, count, stats)
 
 
 class CommitmentLoss(nn.Module):

@@ -65,10 +65,8 @@ class LearnedCodes(nn.Module):
     def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
         """The code that each valid frame has without noise."""
         valid = features.valid
-        learned = self.quantizer(features.x[valid], temperature=None).codes
-        codes = learned.new_full((*valid.shape, learned.shape[1]), -1)
-        codes[valid] = learned
-        return codes
+        codes = self.quantizer(features.x.flatten(0, 1), temperature=None).codes.view(*valid.shape, -1)
+        return codes.masked_fill(~valid[..., None], -1)
 
 
 class FixedCodes(nn.Module, ABC):

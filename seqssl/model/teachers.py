@@ -1,13 +1,14 @@
-"""Targets of a teacher that is a running mean of the model itself (data2vec, 2202.03555)."""
+"""Targets of a teacher that is a running mean of the model itself (data2vec, DinoSR)."""
 
 import copy
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from seqssl.model.bounds import POSITIVE, Bound
+from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE, Bound
+from seqssl.model.codebooks import Codebook, Decay, quantized
 from seqssl.model.norms import centered
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch, Features, MaskedFrames, Quantized
@@ -17,7 +18,7 @@ DECAY = Annotated[float, Bound(at_least=0, at_most=1)]
 
 
 class EmaTeacher(nn.Module):
-    """The mean of the teacher's top layers at a frame, each scaled over the row first: vectors to regress.
+    """The mean of the teacher's top layers at a frame, each scaled over the row first (data2vec, 2202.03555).
 
     The teacher has the model's projection and context encoder, whose weights follow those of the model after
     each update; it reads all frames, none of them masked. The feature encoder is the same. `layers`: how
@@ -89,16 +90,74 @@ class EmaTeacher(nn.Module):
         generator: Generator | None,
     ) -> Quantized:
         """The targets of the frames; temperature and noise mean nothing here."""
+        vectors = frames.take(torch.stack(self.scaled_layers(batch, features)).mean(0))
+        return Quantized(vectors, frames.rows.new_empty(len(frames), 0), vectors.new_empty(0, 0))
+
+    def scaled_layers(self, batch: Batch, features: Features) -> list[Float[Tensor, "b s d"]]:
+        """The teacher's top layers, lowest first, each dimension scaled over the valid frames of its row."""
         (model,) = self._student
         x = self.projection(features.x)
         taps = self.encoder(x, model.frames_of(batch, features, x.shape[1]))
-        scaled = []
-        for tap in taps.values():
-            away, variance = centered(tap, features.valid)
-            scaled.append(away * (variance + EPS).rsqrt())
-        vectors = frames.take(torch.stack(scaled).mean(0))
-        return Quantized(vectors, frames.rows.new_empty(len(frames), 0), vectors.new_empty(0, 0))
+        parts = [centered(tap, features.valid) for tap in taps.values()]
+        return [away * (variance + EPS).rsqrt() for away, variance in parts]
 
     def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
         """No codes: (b, s, 0)."""
         return features.lengths.new_empty(*features.x.shape[:2], 0)
+
+
+class EmaClusters(EmaTeacher):
+    """The clusters that each of the teacher's top layers falls into: a code for each (DinoSR, 2305.10005).
+
+    The centers are running means, too: of the frames that were nearest to them, with `cluster_decay`. A
+    cluster that gets fewer than `revive` frames an update becomes a frame of the batch.
+    """
+
+    dim = 0
+
+    def __init__(
+        self,
+        vector_dim: int,
+        *,
+        layers: Annotated[int, POSITIVE] = 8,
+        num_clusters: Annotated[int, POSITIVE] = 256,
+        cluster_decay: Decay = 0.9,
+        revive: Annotated[float, NOT_NEGATIVE] = 0.0,
+        decay: DECAY = 0.999,
+        end_decay: DECAY = 0.9999,
+        rise: Annotated[int, POSITIVE] = 30_000,
+    ) -> None:
+        super().__init__(vector_dim, layers=layers, decay=decay, end_decay=end_decay, rise=rise)
+        self.dim, self.codebook_sizes = 0, (num_clusters,) * layers
+        self.codebooks = nn.ModuleList(
+            Codebook(num_clusters, vector_dim, decay=cluster_decay, revive=revive) for _ in range(layers)
+        )
+
+    def train(self, mode: bool = True) -> "EmaClusters":
+        """Let clusters move or stand still; the teacher stays in evaluation."""
+        super().train(mode)
+        self.codebooks.train(mode)
+        return self
+
+    @torch.no_grad()
+    def forward(
+        self,
+        batch: Batch,
+        features: Features,
+        frames: MaskedFrames,
+        *,
+        temperature: float | None,
+        generator: Generator | None,
+    ) -> Quantized:
+        """The codes of the frames, which are counted in training."""
+        layers = [frames.take(layer) for layer in self.scaled_layers(batch, features)]
+        pairs = zip(self.codebooks, layers, strict=True)
+        codes = torch.stack([codebook(x, generator)[0] for codebook, x in pairs], dim=1)
+        return quantized(codes, layers[0].new_empty(len(codes), 0), self.codebook_sizes[0])
+
+    @torch.no_grad()
+    def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
+        """The codes of every frame; -1 on padding."""
+        pairs = zip(self.codebooks, self.scaled_layers(batch, features), strict=True)
+        codes = torch.stack([codebook(x.flatten(0, 1), None)[0] for codebook, x in pairs], dim=-1)
+        return codes.view(*features.valid.shape, -1).masked_fill(~features.valid[..., None], -1)

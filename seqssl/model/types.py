@@ -70,6 +70,7 @@ class Features:
     lengths: Int[Tensor, "b"]
     times: Float[Tensor, "b s"] | None = None  # seconds; None = as the batch's, at each frame's middle
     raw: Float[Tensor, "b s x"] | None = None  # as they were before the feature norm; None = the same
+    codes: Int[Tensor, "b s g"] | None = None  # from which frames were looked up; None where they were not
 
     @property
     def valid(self) -> Bool[Tensor, "b s"]:

@@ -5,14 +5,13 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from seqssl.config.compose import STAGE
 from seqssl.config.schema import RunConfig
 from seqssl.data.files import Progress, silent
 from seqssl.planning.plan import resolve
 from seqssl.runs.folder import STAGES
 from seqssl.runs.train import run_folder, train
 from seqssl.training import checkpoint
-
-MARK = "stage:"  # `stage:NAME` in a setting stands for the folder of that stage
 
 
 def train_stages(
@@ -49,8 +48,8 @@ def _is_finished(config: RunConfig) -> bool:
 
 def _placed(value: Any, places: dict[str, str]) -> Any:
     """The same settings with every `stage:NAME` replaced by the folder of that stage."""
-    if isinstance(value, str) and value.startswith(MARK):
-        return places.get(value.removeprefix(MARK), value)
+    if isinstance(value, str) and value.startswith(STAGE):
+        return places.get(value.removeprefix(STAGE), value)
     if isinstance(value, dict):
         return {key: _placed(inner, places) for key, inner in value.items()}
     if is_dataclass(value):

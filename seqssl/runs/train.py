@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +19,8 @@ from seqssl.assembly import (
     set_scaling,
     streams_of,
 )
+from seqssl.config import tree as trees
+from seqssl.config.compose import STAGE
 from seqssl.config.schema import RunConfig, TrainConfig
 from seqssl.data.files import Progress, silent
 from seqssl.doctor import Monitor
@@ -68,6 +70,7 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
     saved).
     """
     began = time.monotonic()
+    check_stages(config)
     device = resolve_device(config.train)
     kinds = streams_of(config)
     # What is frozen for a while, or not read by the task, gets no gradient.
@@ -111,6 +114,16 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
     if metrics and not math.isfinite(metrics.get("loss", 0.0)):
         raise HealthHalt(f"the held-out loss is not a number; `seqssl doctor {out}` says more.")
     return Run(out, metrics, report, time.monotonic() - began)
+
+
+def check_stages(config: RunConfig) -> None:
+    """UserError where a setting stands for a stage that has not run: its model would have initial weights."""
+    for key, value in trees.leaves(asdict(config)):
+        if isinstance(value, str) and value.startswith(STAGE):
+            raise UserError(
+                f"{key} = {value} stands for a stage that has not run: a recipe with stages is run by "
+                "`seqssl train` or `seqssl.runs.stages.train_stages`."
+            )
 
 
 def check_best(task: Supervised, keep_best: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from seqssl.config.schema import RunConfig
 from seqssl.errors import UserError
 from seqssl.evaluation.frames import probe_frames
-from seqssl.evaluation.probe import TRAINED
+from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED
 from seqssl.planning.plan import resolve
 from seqssl.runs.folder import load
 from seqssl.runs.sources import open_source
@@ -26,6 +26,8 @@ FIGURES = {
     "frozen": "frozen",
     "scratch": "from scratch",
     "frames": "frames, best layer",
+    "frames_random": "the same, random weights",
+    "frames_input": "input, no encoder",
     "updates": "updates",
     "minutes": "minutes, all in all",
 }
@@ -99,7 +101,10 @@ def trial(
         scores = probe_frames(
             load(folder), load(folder, weights="random"), corpus, adapter, max_rows=FRAME_ROWS
         ).scores
-        found["frames"] = max(each.accuracy for each in scores if each.weights == TRAINED)
+        for name, weights in (("", TRAINED), ("_random", RANDOM), ("_input", NO_WEIGHTS)):
+            accuracies = [each.accuracy for each in scores if each.weights == weights]
+            if accuracies:
+                found[f"frames{name}"] = max(accuracies)
     return found
 
 

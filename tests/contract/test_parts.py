@@ -32,7 +32,10 @@ MASKINGS = {
     "span-1": partial(seqssl.SpanMasking, span=1, start_prob=0.4),
     "span-20": partial(seqssl.SpanMasking, span=20, min_spans=3),
 }
-MIXERS = {p: partial(seqssl.Attention, num_heads=2, position=p) for p in ("none", "rotary", "relative")}
+MIXERS: dict[str, Any] = {
+    p: partial(seqssl.Attention, num_heads=2, position=p) for p in ("none", "rotary", "relative")
+}
+MIXERS["causal"] = partial(seqssl.Attention, num_heads=2, position="rotary", causal=True)
 FEATURE_ENCODERS = {
     "conv2d": (lambda: seqssl.Conv2dSubsampling(6, channels=3), 6),
     "conv1d": (lambda: seqssl.Conv1dStack(1, dim=8), None),

@@ -11,9 +11,9 @@ from seqssl.model.encoder import ContextEncoder
 from seqssl.model.features import PatchEncoder
 from seqssl.model.masking import SpanMasking
 from seqssl.model.mixers import Attention
-from seqssl.model.objectives import RegressionLoss
+from seqssl.model.objectives import MaskedPredictionLoss, RegressionLoss
 from seqssl.model.pretraining import PretrainingModel
-from seqssl.model.teachers import EmaTeacher
+from seqssl.model.teachers import EmaClusters, EmaTeacher
 from seqssl.model.types import Batch
 from seqssl.testing import check_targets
 from seqssl.testing.harness import seeded
@@ -127,3 +127,53 @@ def test_what_cannot_be_followed_is_said() -> None:
         model_of(layers=4)
     with pytest.raises(ValueError, match="must be at least decay"):
         EmaTeacher(DIM, decay=0.99, end_decay=0.9)
+
+
+def clustered(**settings: float) -> PretrainingModel:
+    torch.manual_seed(0)
+    blocks = [TransformerBlock(Attention(DIM, num_heads=2), DIM, ffn_dim=12) for _ in range(DEPTH)]
+    teacher = EmaClusters(DIM, layers=2, num_clusters=5, **settings)  # type: ignore[arg-type]
+    loss = MaskedPredictionLoss(DIM, 2, 5, tap="output")
+    return PretrainingModel(
+        PatchEncoder(2, dim=6, patch=2), SpanMasking(6, start_prob=0.3, span=2), teacher,
+        ContextEncoder(blocks, None, taps={"output": DEPTH}), {"masked_prediction": loss}, DIM,
+    )  # fmt: skip
+
+
+def test_clusters_are_the_nearest_of_each_layer_and_follow_their_frames() -> None:
+    """DinoSR, equations 3 to 5, one frame and one center at a time."""
+    model = clustered(cluster_decay=0.75).train()
+    targets, data = model.targets, batch()
+    assert isinstance(targets, EmaClusters)
+    check_targets(lambda: clustered().targets, data, clustered().eval().encode_features(data))
+    frames = model.draw_mask(data, seeded())
+    features = model.encode_features(data)
+    layers = [frames.take(layer).detach() for layer in targets.scaled_layers(data, features)]
+    before = [codebook.entries.detach().clone() for codebook in targets.codebooks]  # type: ignore[operator]
+    found = targets(data, features, frames, temperature=1.0, generator=seeded(1))
+    assert targets.codebook_sizes == (5, 5) and found.codes.shape == (len(frames), 2)
+    assert torch.equal(targets.codebooks[0].entries, before[0]), "nothing moves before the update is done"  # type: ignore[arg-type]
+    for codebook in targets.codebooks:
+        codebook.after_update()  # type: ignore[operator]
+    for number, (layer, entries) in enumerate(zip(layers, before, strict=True)):
+        sums, counts = entries.clone(), torch.ones(5)
+        own = torch.zeros(5, DIM), torch.zeros(5)
+        for place, x in enumerate(layer):
+            nearest = min(range(5), key=lambda v: (x - entries[v]).square().sum().item())
+            assert int(found.codes[place, number]) == nearest
+            own[0][nearest] += x
+            own[1][nearest] += 1
+        sums, counts = 0.75 * sums + 0.25 * own[0], 0.75 * counts + 0.25 * own[1]
+        torch.testing.assert_close(
+            targets.codebooks[number].entries, sums / counts[:, None], rtol=1e-3, atol=1e-4
+        )
+
+
+def test_clusters_stand_still_in_evaluation() -> None:
+    model = clustered().eval()
+    data = batch()
+    frames = model.draw_mask(data, seeded())
+    model(data, frames, temperature=None, generator=seeded())
+    before = model.targets.codebooks[0].entries.clone()  # type: ignore[union-attr]
+    model.targets.codebooks[0].after_update()  # type: ignore[union-attr]
+    torch.testing.assert_close(model.targets.codebooks[0].entries, before, rtol=1e-4, atol=1e-5)  # type: ignore[union-attr]

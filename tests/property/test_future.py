@@ -4,10 +4,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import integrate
 from torch.nn import functional as F
 
 from seqssl.model.features import Conv1dStack
-from seqssl.model.future import AllFrames, CausalConvBlock, FeatureTarget, FuturePredictionLoss
+from seqssl.model.future import (
+    AllFrames,
+    CausalConvBlock,
+    FeatureTarget,
+    FuturePredictionLoss,
+    NextLatentLoss,
+    sketched_isotropy,
+)
+from seqssl.model.mixers import Attention
 from seqssl.model.norms import RowNorm
 from seqssl.model.types import Context, Features, Frames, MaskedFrames
 from seqssl.testing import check_block
@@ -126,3 +135,83 @@ def test_the_feature_encoder_of_wav2vec() -> None:
     torch.testing.assert_close(found.x, y.transpose(1, 2), rtol=1e-3, atol=1e-4)
     assert int(found.lengths) == y.shape[2]
     assert stack.output_lengths(torch.tensor(160_000)) in range(990, 1_001), "a frame each 10 ms at 16 kHz"
+
+
+@given(lengths(max_length=9), seeds)
+def test_next_latents_are_compared_in_the_projector(row_lengths: torch.Tensor, seed: int) -> None:
+    """One pair of frames at a time."""
+    context, frames, vectors, features = case(row_lengths, seed)
+    torch.manual_seed(seed)
+    objective = NextLatentLoss(DIM, WIDTH, isotropy=3.0, directions=8, hidden_dim=7, final_dim=5)
+    target = FeatureTarget(WIDTH)(vectors, temperature=None)
+    term = objective(context, target, seeded(seed))
+    place = {(int(r), int(c)): n for n, (r, c) in enumerate(zip(frames.rows, frames.columns, strict=True))}
+    distance, count = 0.0, 0
+    for (row, column), number in place.items():
+        if (row, column + 1) in place:
+            found = objective.projector(objective.predict(context.x[number]))
+            wanted = objective.projector(vectors[place[row, column + 1]])
+            distance, count = distance + (found - wanted).square().mean().item(), count + 1
+    away = sketched_isotropy(objective.projector(vectors), 8, seeded(seed)).item()
+    assert int(term.count) == count == int(objective.counted(frames, features.lengths))
+    assert term.stats["distance"].item() == pytest.approx(distance, rel=1e-3, abs=1e-5)
+    assert term.total.item() == pytest.approx(distance + 3 * away * count, rel=1e-3, abs=1e-4)
+
+
+def test_the_isotropy_is_epps_and_pulleys_integral() -> None:
+    """Each direction's integral against adaptive quadrature of the characteristic functions."""
+    x = torch.randn(40, 3, generator=seeded(5)) * torch.tensor([1.0, 0.3, 2.0]) + 0.5
+    directions = F.normalize(torch.randn(3, 4, generator=seeded(6)), dim=0)
+    expected = []
+    for projected in (x @ directions).T.double():
+
+        def difference(u: float, h: torch.Tensor = projected) -> float:
+            found = torch.exp(1j * u * h).mean()
+            return float(abs(found - torch.exp(torch.tensor(-u * u / 2))) ** 2) * float(
+                torch.exp(torch.tensor(-u * u / 2))
+            )
+
+        expected.append(integrate.quad(difference, -3, 3)[0])
+    found = sketched_isotropy(x, 4, seeded(6)).item()
+    assert found == pytest.approx(sum(expected) / 4, rel=0.02)
+
+
+def test_isotropy_tells_normal_vectors_from_collapsed_ones() -> None:
+    normal = torch.randn(4000, 8, generator=seeded(1))
+    away = {
+        "normal": sketched_isotropy(normal, 64, seeded(2)).item(),
+        "one point": sketched_isotropy(torch.zeros(4000, 8), 64, seeded(2)).item(),
+        "one line": sketched_isotropy(normal[:, :1].expand(-1, 8), 64, seeded(2)).item(),
+        "too wide": sketched_isotropy(normal * 3, 64, seeded(2)).item(),
+    }
+    assert away.pop("normal") < 0.002
+    assert min(away.values()) > 0.1, away
+
+
+def test_its_gradient_spreads_what_has_collapsed() -> None:
+    x = (torch.randn(256, 4, generator=seeded(1)) * 0.1).requires_grad_()
+    optimizer = torch.optim.Adam([x], lr=0.05)
+    for step in range(150):
+        loss = sketched_isotropy(x, 32, seeded(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert x.detach().std(0).min() > 0.7 and x.detach().std(0).max() < 1.3
+
+
+@given(lengths(max_length=12), seeds)
+def test_causal_attention_sees_nothing_that_comes(row_lengths: torch.Tensor, seed: int) -> None:
+    torch.manual_seed(seed)
+    mixer = Attention(DIM, num_heads=1, position="rotary", causal=True)
+    size = int(row_lengths.max())
+    valid = torch.arange(size) < row_lengths[:, None]
+    x = torch.randn(len(row_lengths), size, DIM, generator=seeded(seed))
+    changed = x.clone()
+    changed[:, size // 2 :] += 1
+    one, two = (mixer(y, Frames(valid)) for y in (x, changed))
+    assert torch.equal(one[:, : size // 2], two[:, : size // 2])
+    # And it is attention over what came: the last frame of a prefix, computed alone.
+    for end in range(1, size + 1):
+        alone = mixer(x[:, :end], Frames(valid[:, :end] | (torch.arange(end) == 0)))
+        inside = valid[:, end - 1]
+        torch.testing.assert_close(alone[inside, -1], one[inside, end - 1], rtol=1e-4, atol=1e-5)

@@ -96,7 +96,7 @@ def test_a_stage_that_was_not_run_is_said(arguments: list[str], tmp_path: Path) 
     import seqssl
 
     name, *rest = arguments
-    with pytest.raises(UserError, match=r"targets.run = stage:first: .*`seqssl train` or `train_stages`"):
+    with pytest.raises(UserError, match=r"targets.run = stage:first stands for a stage that has not run"):
         seqssl.train(load_recipe(name.removeprefix("recipe="), *rest, f"out={tmp_path / 'x'}"))
 
 

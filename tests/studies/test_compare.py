@@ -51,7 +51,10 @@ def test_recipes_are_trained_alike_and_judged_alike(recipes: list[str], tmp_path
         )  # fmt: skip
 
     page = run()
-    assert "| recipe | fine-tuned | frozen | from scratch | frames, best layer | updates |" in page
+    assert (
+        "| recipe | fine-tuned | frozen | from scratch | frames, best layer | the same, random weights | "
+        in page
+    )
     assert page.count(".yaml | ") == 2
     place = tmp_path / "out" / "trials" / "runs" / "few-0"
     steps = [

@@ -1,0 +1,103 @@
+"""The input itself as what is to be reconstructed."""
+
+import math
+from typing import Annotated
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from seqssl.model.alignment import present
+from seqssl.model.bounds import POSITIVE
+from seqssl.model.description import InputDescription
+from seqssl.model.features import fold
+from seqssl.model.norms import MIN_STD, centered
+from seqssl.model.protocols import FeatureEncoder
+from seqssl.model.types import Batch, Features, MaskedFrames, Quantized
+
+FLOOR = 1e-3  # of power, as a share of a channel's variance; below it a logarithm would see only noise
+
+
+class InputVectors(nn.Module):
+    """The steps of a frame as the vector to reconstruct (masked patches of PatchTST, 2211.14730, section 3).
+
+    Each channel is first scaled to zero mean and unit variance over the observed steps of its row. A step
+    that is missing is NaN, and no objective may count it. With `log_spectrum`, the vector is instead the
+    logarithm of the power spectrum of a window of `window` frames around the frame, for each channel: how it
+    moves, without the phase, which no surroundings tell. Where the modality draws a picture of its inputs, a
+    frame is what `InputDescription` says of it, scaled alike.
+    """
+
+    codebook_sizes: tuple[int, ...] = ()
+
+    def __init__(
+        self,
+        feature_encoder: FeatureEncoder,
+        describe_input: InputDescription,
+        *,
+        log_spectrum: bool = False,
+        window: Annotated[int, POSITIVE] = 4,
+    ) -> None:
+        super().__init__()
+        if describe_input.vocab_size is not None:
+            raise ValueError("ids are no numbers to reconstruct: predict them, with targets=symbols")
+        if log_spectrum and describe_input.draws:
+            raise ValueError("log_spectrum is for inputs that are no spectrum already: leave it out")
+        self.describe, self.log_spectrum = describe_input, log_spectrum
+        self.stride = math.ceil(describe_input.stride)
+        self.window = window * self.stride
+        self._output_lengths = feature_encoder.output_lengths
+        bins = self.window // 2 + 1
+        self.dim = bins * describe_input.channels if log_spectrum else describe_input.dim
+
+    def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
+        """Every frame has a target, or a part of one."""
+        return valid
+
+    @torch.no_grad()
+    def forward(
+        self,
+        batch: Batch,
+        features: Features,
+        frames: MaskedFrames,
+        *,
+        temperature: float | None,
+        generator: Generator | None,
+    ) -> Quantized:
+        """The vectors of the frames; temperature and noise mean nothing here."""
+        vectors = frames.take(self.vectors(batch, features))
+        return Quantized(vectors, frames.rows.new_empty(len(vectors), 0), vectors.new_empty(0, 0))
+
+    def vectors(self, batch: Batch, features: Features) -> Float[Tensor, "b s q"]:
+        """What is to be reconstructed at every frame."""
+        num_frames = features.x.shape[1]
+        if self.describe.draws:
+            x = self.describe(batch, num_frames)
+            away, variance = centered(x, features.valid)
+            return away / variance.sqrt().clamp(min=MIN_STD)
+        values = batch.inputs.float().reshape(*batch.inputs.shape[:2], -1)
+        known = present(batch).reshape(values.shape)
+        count = known.sum(1, keepdim=True).clamp(min=1)
+        away = (values - (values * known).sum(1, keepdim=True) / count) * known
+        deviation = (away.square().sum(1, keepdim=True) / count).sqrt().clamp(min=MIN_STD)
+        scaled = away / deviation
+        if self.log_spectrum:
+            return self._spectra(scaled, num_frames)
+        spare = max(0, num_frames * self.stride - scaled.shape[1])
+        steps = F.pad(torch.where(known, scaled, torch.nan), (0, 0, 0, spare), value=torch.nan)
+        return fold(steps[:, : num_frames * self.stride], self.stride)
+
+    def _spectra(self, x: Float[Tensor, "b t c"], num_frames: int) -> Float[Tensor, "b s q"]:
+        """Log power of windows centered on frames; what is missing counts as the mean, 0."""
+        before = (self.window - self.stride) // 2
+        after = max(0, num_frames * self.stride + self.window - before - x.shape[1])
+        windows = F.pad(x, (0, 0, before, after)).unfold(1, self.window, self.stride)[:, :num_frames]
+        taper = torch.hann_window(self.window + 2, periodic=False, device=x.device)[1:-1]
+        power = torch.fft.rfft(windows * taper, dim=-1).abs().square() / taper.square().sum()
+        logs: Tensor = (power + FLOOR).log()
+        return logs.flatten(2)
+
+    def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
+        """No codes: (b, s, 0)."""
+        return features.lengths.new_empty(*features.x.shape[:2], 0)
