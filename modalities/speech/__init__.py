@@ -22,6 +22,7 @@ from modalities.speech import alignments, corpora
 from modalities.speech.alignments import Alignments
 from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Stretch, decode, mono
 from modalities.speech.mel import LogMelEncoder as LogMelEncoder
+from modalities.speech.mel import StackedMelEncoder as StackedMelEncoder
 from modalities.speech.mel import mel_filters as mel_filters
 from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Segment, UserError, list_files
 

@@ -1,4 +1,4 @@
-"""Log-mel bands of amplitudes, computed inside the model, and convolutional subsampling."""
+"""Log-mel bands of amplitudes, computed inside the model, and how they become frames."""
 
 import math
 from typing import Any
@@ -14,6 +14,8 @@ from seqssl import Conv2dSubsampling, Features
 WINDOW_S, HOP_S = 0.025, 0.010
 LOWEST_HZ = 20.0
 FLOOR = 1e-6  # added to the mel power: about that of 16-bit rounding noise
+# Of Kaldi's bands: 16-bit amplitudes, the filter before the window, the window's power, the least power.
+FULL_SCALE, PRE_EMPHASIS, POVEY, SMALLEST, EPS = 2.0**15, 0.97, 0.85, 1.192092955078125e-07, 1e-7
 # Mean and standard deviation of each of 80 bands over the training split of the demo corpus (1.89 h).
 # fmt: off
 LOG_MEL_MEAN = (
@@ -91,6 +93,64 @@ class LogMelEncoder(nn.Module):
         spectrum = torch.fft.rfft(windows, n=self.fft_length)
         power: Tensor = spectrum.real.square() + spectrum.imag.square()
         return (power @ self.filters + FLOOR).log()
+
+
+class StackedMelEncoder(nn.Module):
+    """80 log-mel bands as Kaldi computes them, scaled over the row, `stack` windows a frame (w2v-BERT 2.0).
+
+    Input (b, t) amplitudes, output (b, s, 80 stack): nothing is learned. Each window of 25 ms, every 10 ms,
+    loses its mean, is pre-emphasized by 0.97 and weighted by Povey's window. Each band of a row gets zero
+    mean and unit variance. Windows at the end that do not fill a frame are left out.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(
+        self, channels: int | None = None, *, rate_hz: int = 16_000, num_bins: int = 80, stack: int = 2
+    ) -> None:
+        super().__init__()
+        if channels not in (None, 1) or stack < 1:
+            raise ValueError(f"stacked_mel reads one channel, and stacks 1 or more; got {channels}, {stack}")
+        self.dim, self.stack = num_bins * stack, stack
+        self.window_length, self.hop_length = round(WINDOW_S * rate_hz), round(HOP_S * rate_hz)
+        self.fft_length = 2 ** math.ceil(math.log2(self.window_length))
+        window = torch.hann_window(self.window_length, periodic=False, dtype=torch.float64) ** POVEY
+        self.register_buffer("window", window.float(), persistent=False)
+        filters = mel_filters(num_bins, fft_length=self.fft_length, rate_hz=rate_hz)
+        self.register_buffer("filters", torch.from_numpy(filters), persistent=False)
+
+    def num_windows(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+        """Windows made of so many samples."""
+        return (lengths - self.window_length).clamp(min=0) // self.hop_length + 1
+
+    def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+        """Frames made of so many samples."""
+        return (self.num_windows(lengths) // self.stack).clamp(min=1)
+
+    def forward(self, inputs: Float[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Features:
+        """Encode amplitudes."""
+        with torch.autocast(inputs.device.type, enabled=False):
+            picture = self.picture(inputs, lengths)
+        size = max(1, picture.shape[1] // self.stack) * self.stack  # a row of one window is one frame
+        picture = F.pad(picture, (0, 0, 0, max(0, size - picture.shape[1])))[:, :size]
+        return Features(picture.reshape(len(picture), -1, self.dim), self.output_lengths(lengths))
+
+    def picture(self, inputs: Float[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "b s f"]:
+        """The scaled bands of every window; 0 beyond the row."""
+        x = inputs.float() * (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None])
+        x = F.pad(x, (0, max(0, self.window_length - x.shape[1]))) * FULL_SCALE
+        windows = x.unfold(1, self.window_length, self.hop_length)
+        windows = windows - windows.mean(-1, keepdim=True)
+        before = torch.cat([windows[..., :1], windows[..., :-1]], dim=-1)
+        spectrum = torch.fft.rfft((windows - PRE_EMPHASIS * before) * self.window, n=self.fft_length)
+        power = spectrum.real.square() + spectrum.imag.square()
+        bands = (power @ self.filters).clamp(min=SMALLEST).log()
+        count = self.num_windows(lengths)[:, None, None]
+        inside = torch.arange(bands.shape[1], device=x.device)[:, None] < count
+        away = (bands - (bands * inside).sum(1, keepdim=True) / count) * inside
+        variance = away.square().sum(1, keepdim=True) / (count - 1).clamp(min=1)
+        return away * (variance + EPS).rsqrt()
 
 
 def mel_filters(num_bins: int, *, fft_length: int, rate_hz: int) -> Float[np.ndarray, "frequency f"]:

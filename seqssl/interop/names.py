@@ -16,13 +16,14 @@ MAX_NAMED = 6  # weights that a sentence lists
 class Pair:
     """One parameter of ours, and those of theirs that hold the same numbers, laid end to end along axis 0.
 
-    `shape` is that of each of theirs where it differs from ours by axes of one entry: a convolution of kernel
-    1 for a linear map, say. None = as ours.
+    `squeeze` is the axis of theirs that has one entry and that ours lacks: of a convolution of kernel 1 for a
+    linear map, say. `interleaved`: their columns take turns between the first and the second half of ours.
     """
 
     ours: str
     theirs: tuple[str, ...]
-    squeeze: int | None = None  # the axis of theirs that has one entry, and that ours lacks
+    squeeze: int | None = None
+    interleaved: bool = False
 
     def export(self, weights: Weights) -> dict[str, Tensor]:
         """Theirs, from ours."""
@@ -30,6 +31,8 @@ class Pair:
         parts = x.chunk(len(self.theirs)) if len(self.theirs) > 1 else (x,)
         if self.squeeze is not None:
             parts = tuple(part.unsqueeze(self.squeeze) for part in parts)
+        if self.interleaved:
+            parts = tuple(part.unflatten(1, (2, -1)).transpose(1, 2).flatten(1) for part in parts)
         return {name: part.contiguous() for name, part in zip(self.theirs, parts, strict=True)}
 
     def take(self, weights: Weights) -> dict[str, Tensor]:
@@ -37,6 +40,8 @@ class Pair:
         parts = [weights[name] for name in self.theirs]
         if self.squeeze is not None:
             parts = [part.squeeze(self.squeeze) for part in parts]
+        if self.interleaved:
+            parts = [part.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1) for part in parts]
         return {self.ours: torch.cat(parts) if len(parts) > 1 else parts[0]}
 
 

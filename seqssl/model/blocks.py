@@ -32,7 +32,8 @@ class MixerBlock(nn.Module):
 class ConformerBlock(MixerBlock):
     """Half feed-forward, mixer, convolution, half feed-forward, norm (Conformer, section 2).
 
-    `ffn_dim` is the inner width of the feed-forward modules; None means 4 times the block's own.
+    `ffn_dim` is the inner width of the feed-forward modules; None means 4 times the block's own. `conv_*`:
+    see `ConvolutionModule`.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class ConformerBlock(MixerBlock):
         ffn_dim: Annotated[int, POSITIVE] | None = None,
         conv_kernel: Annotated[int, POSITIVE, ODD] = 5,
         conv_norm: Literal["batch", "layer"] = "batch",
+        conv_bias: bool = True,
+        conv_causal: bool = False,
         dropout: Annotated[float, SHARE] = 0.0,
     ) -> None:
         super().__init__()
@@ -50,7 +53,9 @@ class ConformerBlock(MixerBlock):
         self.mixer_norm = nn.LayerNorm(dim)
         self.mixer, self.takes_valid = mixer, takes_valid(mixer)
         self.dropout = nn.Dropout(dropout)
-        self.convolution = ConvolutionModule(dim, kernel=conv_kernel, norm=conv_norm, dropout=dropout)
+        self.convolution = ConvolutionModule(
+            dim, kernel=conv_kernel, norm=conv_norm, dropout=dropout, bias=conv_bias, causal=conv_causal
+        )
         self.feed_forward_out = FeedForward(dim, ffn_dim, dropout)
         self.norm = nn.LayerNorm(dim)
 

@@ -41,25 +41,38 @@ class FeedForward(nn.Sequential):
 
 
 class ConvolutionModule(nn.Module):
-    """Pointwise, GLU, depthwise, norm, Swish, pointwise (Conformer, section 2.2)."""
+    """Pointwise, GLU, depthwise, norm, Swish, pointwise (Conformer, section 2.2).
 
-    def __init__(self, dim: int, *, kernel: int, norm: str, dropout: float) -> None:
+    `bias`: of the three convolutions; w2v-BERT 2.0 has none. `causal`: a frame reads those before it alone.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        kernel: int,
+        norm: str,
+        dropout: float,
+        bias: bool = True,
+        causal: bool = False,
+    ) -> None:
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"conv_kernel must be odd, so that it has a middle; got {kernel}")
         if norm not in ("batch", "layer"):
             raise ValueError(f"conv_norm must be batch or layer, got {norm!r}")
         self.norm_in = nn.LayerNorm(dim)
-        self.expand = nn.Linear(dim, 2 * dim)
-        self.depthwise = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+        self.expand = nn.Linear(dim, 2 * dim, bias=bias)
+        self.sides = (kernel - 1, 0) if causal else (kernel // 2, kernel // 2)
+        self.depthwise = nn.Conv1d(dim, dim, kernel, groups=dim, bias=bias)
         self.norm = MaskedBatchNorm(dim) if norm == "batch" else nn.LayerNorm(dim)
-        self.contract = nn.Linear(dim, dim)
+        self.contract = nn.Linear(dim, dim, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
         """Mix neighboring frames."""
         x = F.glu(self.expand(self.norm_in(x))) * valid[..., None]
-        x = self.depthwise(x.transpose(1, 2)).transpose(1, 2)
+        x = self.depthwise(F.pad(x.transpose(1, 2), self.sides)).transpose(1, 2)
         x = self.norm(x, valid) if isinstance(self.norm, MaskedBatchNorm) else self.norm(x)
         y: Tensor = self.dropout(self.contract(F.silu(x)))
         return y

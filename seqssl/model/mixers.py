@@ -10,18 +10,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seqssl.model.bounds import POSITIVE, SHARE, Divides
+from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE, SHARE, Divides
 from seqssl.model.protocols import Mixer
 from seqssl.model.types import Frames
 
-Position = Literal["none", "rotary", "relative"]
+Position = Literal["none", "rotary", "relative", "relative_key"]
 
 
 class Attention(nn.Module):
     """Multi-head self-attention through the fused kernel, whatever the position.
 
     `none`: no position (w2v-BERT XL and XXL). `rotary`: RoPE (2104.09864). `relative`: the four terms of
-    Transformer-XL (1901.02860, section 3.3), the position terms entering as an additive bias. `causal`: a
+    Transformer-XL (1901.02860, section 3.3), the position terms entering as an additive bias. `relative_key`:
+    a learned vector for each distance from `max_left` frames before to `max_right` after, farther ones
+    counting as those, which the query reads like a key (1803.02155; w2v-BERT 2.0). `causal`: a
     frame attends to itself and to those before it.
     """
 
@@ -33,6 +35,8 @@ class Attention(nn.Module):
         position: Position = "none",
         dropout: Annotated[float, SHARE] = 0.0,
         causal: bool = False,
+        max_left: Annotated[int, NOT_NEGATIVE] = 64,
+        max_right: Annotated[int, NOT_NEGATIVE] = 8,
     ) -> None:
         super().__init__()
         if position not in get_args(Position):
@@ -48,6 +52,9 @@ class Attention(nn.Module):
             self.distance = nn.Linear(dim, dim, bias=False)
             self.content_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))  # u of the paper
             self.distance_bias = nn.Parameter(torch.zeros(num_heads, dim // num_heads))  # v of the paper
+        self.max_left, self.max_right = max_left, max_right
+        if position == "relative_key":
+            self.distances = nn.Embedding(max_left + max_right + 1, dim // num_heads)
 
     def forward(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:
         """Attend to the valid frames of the same row."""
@@ -61,6 +68,8 @@ class Attention(nn.Module):
         elif self.position == "relative":
             bias = self._distance_bias(q).masked_fill(~mask, -torch.inf)
             q, mask = q + self.content_bias[:, None].to(q.dtype), bias.to(q.dtype)
+        elif self.position == "relative_key":
+            mask = self._key_bias(q).masked_fill(~mask, -torch.inf).to(q.dtype)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         y: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
@@ -74,6 +83,14 @@ class Attention(nn.Module):
         r = r.unflatten(-1, (self.num_heads, width)).transpose(0, 1)  # h 2s-1 e
         scores = (q + self.distance_bias[:, None].to(q.dtype)) @ r.transpose(-1, -2)  # b h s 2s-1
         return shift(scores) / math.sqrt(width)
+
+    def _key_bias(self, q: Float[Tensor, "b h s e"]) -> Float[Tensor, "b h s s"]:
+        """Each query's product with the vector of the distance to each key, already scaled."""
+        size, width = q.shape[2:]
+        places = torch.arange(size, device=q.device)
+        ahead = (places - places[:, None]).clamp(-self.max_left, self.max_right) + self.max_left
+        scores = q @ self.distances.weight.to(q.dtype).T / math.sqrt(width)  # b h s r
+        return scores.gather(-1, ahead.expand(*q.shape[:2], -1, -1))
 
 
 def takes_valid(mixer: Mixer) -> bool:

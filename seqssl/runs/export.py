@@ -19,7 +19,8 @@ from seqssl.assembly import build_model, set_scaling
 from seqssl.data.adapters import SampleSpec
 from seqssl.errors import UserError
 from seqssl.evaluation.frozen import Encoder
-from seqssl.interop.hugging_face import export_folder, is_head, read_folder, twin_of
+from seqssl.interop.hugging_face import export_folder, is_head, read_folder
+from seqssl.interop.twins import twin_of
 from seqssl.model.types import Batch
 from seqssl.runs.folder import find_run, load, read_provenance
 from seqssl.training.checkpoint import weights_of

@@ -33,7 +33,8 @@ MASKINGS = {
     "span-20": partial(seqssl.SpanMasking, span=20, min_spans=3),
 }
 MIXERS: dict[str, Any] = {
-    p: partial(seqssl.Attention, num_heads=2, position=p) for p in ("none", "rotary", "relative")
+    p: partial(seqssl.Attention, num_heads=2, position=p)
+    for p in ("none", "rotary", "relative", "relative_key")
 }
 MIXERS["causal"] = partial(seqssl.Attention, num_heads=2, position="rotary", causal=True)
 FEATURE_ENCODERS = {
@@ -67,6 +68,9 @@ def mixer(dim: int) -> seqssl.Attention:
 
 BLOCKS = {
     "conformer": lambda dim: seqssl.ConformerBlock(mixer(dim), dim, conv_norm="layer"),
+    "conformer-causal": lambda dim: seqssl.ConformerBlock(
+        mixer(dim), dim, conv_norm="layer", conv_bias=False, conv_causal=True
+    ),
     "conformer-batch": lambda dim: seqssl.ConformerBlock(mixer(dim), dim, conv_norm="batch"),
     "transformer": lambda dim: seqssl.TransformerBlock(mixer(dim), dim, ffn_dim=20),
     "position": lambda dim: ConvPosition(dim, kernel=4, groups=2),

@@ -19,8 +19,9 @@ from seqssl import build_model, load_recipe
 from seqssl.config.schema import RunConfig
 from seqssl.data.adapters import SampleSpec
 from seqssl.errors import UserError
-from seqssl.interop.hugging_face import is_head, twin_of
+from seqssl.interop.hugging_face import is_head
 from seqssl.interop.names import exported, taken
+from seqssl.interop.twins import twin_of
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch, MaskedFrames
 
@@ -166,7 +167,7 @@ def test_names_go_both_ways() -> None:
         ("mixer.position=rotary", "mixer.position=none"),
         ("encoder.norm=output", "encoder.norm=input"),
         ("encoder.feature_norm={target: layer, affine: false}", "affine: true"),
-        ("encoder.block={target: conformer}", "encoder.block.target=transformer"),
+        ("encoder.block={target: conformer}", "encoder.position=none"),
         ("encoder.position={target: stacked_conv, kernel: 5, groups: 2}", "feature_encoder.norm=layer"),
     ],
 )

@@ -46,6 +46,58 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+CONFORMER = [
+    "encoder.block={target: conformer, ffn_dim: 20, conv_kernel: 3, conv_norm: batch, conv_bias: false}",
+    "encoder.position=none",
+    "encoder.norm=output",
+    "mixer.position=relative",
+]
+
+
+def test_a_conformer_comes_back_too(samples: Path, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    run, folder = tmp_path / "run", tmp_path / "hf"
+    train(load_recipe(str(samples), f"out={run}", *CONFORMER), say=lambda text: None)
+    assert cli.main(["export", f"run={run}", "to=hf", f"out={folder}"]) == 0
+    assert json.loads((folder / "certificate.json").read_text())["max_abs_difference"] < 1e-4
+    assert type(transformers.AutoModel.from_pretrained(folder)).__name__ == "Wav2Vec2ConformerModel"
+    train(load_recipe(str(run), f"init=hf:{folder}", f"out={tmp_path / 'again'}", "seed=7",
+                      "train.num_updates=1", "optim.lr=1e-12", "optim.weight_decay=0"),
+          say=lambda text: None)  # fmt: skip
+    row = [np.random.default_rng(1).normal(size=150).astype(np.float32)]
+    # The one update has moved the running means of batch norm a little.
+    np.testing.assert_allclose(load(tmp_path / "again").embed(row), load(run).embed(row), atol=0.2)
+    weights = [load(place).model.encoder.blocks[0].mixer.output.weight for place in (tmp_path / "again", run)]  # type: ignore[union-attr]
+    assert torch.allclose(*weights, atol=1e-6)
+
+
+def test_w2v_bert_2_goes_there_and_comes_back(tmp_path: Path) -> None:
+    """From the waveform on: their feature extractor reads rows as ours does."""
+    transformers = pytest.importorskip("transformers")
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    for row in range(8):
+        path = tmp_path / "rows" / f"{row}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, 0.1 * rng.normal(size=16_000), 16_000)
+    small = ["size=tiny", "encoder={num_layers: 2, dim: 24, taps: {contrastive: 1, output: 2}}",
+             "encoder.block={ffn_dim: 20, conv_kernel: 3}", "quantizer={codebook_size: 4, dim: 8}",
+             "objectives.contrastive.final_dim=8", f"data={tmp_path / 'rows'}", "data.batch_seconds=4",
+             "data.split_by=record", "train.num_updates=2"]  # fmt: skip
+    run, folder = tmp_path / "run", tmp_path / "hf"
+    train(load_recipe("speech_w2vbert2", *small, f"out={run}"), say=lambda text: None)
+    assert cli.main(["export", f"run={run}", "to=hf", f"out={folder}"]) == 0
+    assert json.loads((folder / "certificate.json").read_text())["max_abs_difference"] < 1e-4
+    assert type(transformers.AutoModel.from_pretrained(folder)).__name__ == "Wav2Vec2BertModel"
+    model = transformers.Wav2Vec2BertForCTC.from_pretrained(folder, vocab_size=5)
+    assert model(torch.randn(1, 30, 160)).logits.shape == (1, 30, 5)
+    train(load_recipe(str(run), f"init=hf:{folder}", f"out={tmp_path / 'again'}", "seed=7",
+                      "train.num_updates=1", "optim.lr=1e-12"), say=lambda text: None)  # fmt: skip
+    audio = [0.1 * rng.normal(size=9_000).astype(np.float32)]
+    np.testing.assert_allclose(load(tmp_path / "again").embed(audio), load(run).embed(audio), atol=1e-4)
+
+
 def test_transformers_opens_what_is_exported_and_it_comes_back(samples: Path, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     assert cli.main(["export", f"run={samples}", "to=hf", f"out={tmp_path / 'hf'}"]) == 0
