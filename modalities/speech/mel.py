@@ -150,7 +150,8 @@ class StackedMelEncoder(nn.Module):
         inside = torch.arange(bands.shape[1], device=x.device)[:, None] < count
         away = (bands - (bands * inside).sum(1, keepdim=True) / count) * inside
         variance = away.square().sum(1, keepdim=True) / (count - 1).clamp(min=1)
-        return away * (variance + EPS).rsqrt()
+        scaled: Tensor = away * (variance + EPS).rsqrt()
+        return scaled
 
 
 def mel_filters(num_bins: int, *, fft_length: int, rate_hz: int) -> Float[np.ndarray, "frequency f"]:

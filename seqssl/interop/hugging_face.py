@@ -72,8 +72,9 @@ def read_folder(folder: Path) -> Callable[[Float[np.ndarray, "t"]], Float[np.nda
             found: np.ndarray = model(inputs.input_values).last_hidden_state[0].numpy()
             return found
         valid = inputs.attention_mask  # a last frame that its windows do not fill is padding
-        frames: np.ndarray = model(inputs.input_features, attention_mask=valid).last_hidden_state.numpy()
-        return frames[0, valid[0].bool().numpy()]
+        frames = model(inputs.input_features, attention_mask=valid).last_hidden_state[0]
+        own: np.ndarray = frames[valid[0].bool()].numpy()
+        return own
 
     return run
 
