@@ -127,7 +127,7 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
     mask_input = masks_input(own, spec)
     feature_encoder = build_feature_encoder(stream, dim, partial(open_model, stream.name, config))
     make_targets = partial(
-        build_targets, own, spec, feature_encoder, dim, partial(open_teacher, stream.name, config),
+        build_targets, own, spec, feature_encoder, dim, partial(open_teacher, stream.name, config), list_taps,
         partial(stream.adapter.feature_encoder, dim),
     )  # fmt: skip
     targets: Targets | None = None
@@ -212,6 +212,13 @@ def open_teacher(stream: str, config: RunConfig, run: str, tap: str) -> Teacher:
         return teacher.to(batch.inputs.device).encode(batch, tap)
 
     return teach
+
+
+def list_taps(run: str) -> list[str]:
+    """The taps of every layer of a run, lowest first."""
+    encoder = resolve(Path(run).expanduser(), choose_size=lambda sizes, at: (sizes[0], "")).config.encoder
+    names = {layer: name for name, layer in encoder.taps.items()}
+    return [names.get(layer, f"layer{layer}") for layer in range(1, max(names) + 1)]
 
 
 def _input_norm(config: StreamConfig, spec: SampleSpec) -> nn.Module | None:

@@ -29,11 +29,13 @@ def build_targets(
     feature_encoder: FeatureEncoder,
     dim: int,
     open_teacher: Callable[[str, str], Teacher],
+    list_taps: Callable[[str], list[str]],
     make_reader: Callable[[], FeatureEncoder],
 ) -> Targets:
     """What is predicted, built from the slots `targets` and `quantizer`.
 
-    `dim` is the width of the context encoder; `open_teacher` opens the model of another run, at a tap;
+    `dim` is the width of the context encoder; `open_teacher` opens the model of another run, at a tap, and
+    `list_taps` says which there are, lowest first;
     `make_reader` makes the modality's own feature encoder, which the model need not use.
     """
     input_dim = feature_encoder.dim
@@ -55,6 +57,7 @@ def build_targets(
         stride=lambda: steps_per_frame(feature_encoder),
         channels=lambda: spec.channels,
         open_teacher=lambda: open_teacher,
+        list_taps=lambda: list_taps,
         read_array=lambda: read_array,
         describe_input=lambda: InputDescription(
             make_reader(),

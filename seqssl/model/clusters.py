@@ -7,20 +7,26 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from seqssl.model import kmeans
+from seqssl.model.alignment import labels_of_frames, steps_per_frame
 from seqssl.model.description import InputDescription
+from seqssl.model.measures import effective_rank, pnmi
 from seqssl.model.norms import MIN_STD, centered
 from seqssl.model.protocols import FeatureEncoder
 from seqssl.model.targets import FixedCodes, Teacher
 from seqssl.model.types import Batch, length_mask
 
 MAX_FRAMES = 200_000  # to fit clusters to
+CHOICE_FRAMES = 8_000  # by which a layer is chosen
+AUTO = "auto"
 
 
 class Clusters(FixedCodes):
@@ -135,14 +141,19 @@ class TeacherClusters(Clusters):
     """Clusters of a layer of another run's model: HuBERT's second iteration has 500 of them.
 
     `run` is a run's folder, of which the newest checkpoint is taken; `tap` names the layer ("layer3", say; ""
-    is the output). The teacher is opened when it is first needed and is not saved with the model. Its frames
-    must be as many as the model's own.
+    is the output). "auto" takes the layer whose clusters tell most of the labels of segments (PNMI) where
+    rows have such, and else the one with the highest effective rank, on the first `CHOICE_FRAMES` frames. The
+    teacher is opened when it is first needed and is not saved with the model. Its frames must be as many as
+    the model's own.
     """
+
+    layer: Tensor
 
     def __init__(
         self,
         feature_encoder: FeatureEncoder,
         open_teacher: Callable[[str, str], Teacher],
+        list_taps: Callable[[str], list[str]],
         *,
         run: str,
         tap: str = "",
@@ -153,17 +164,71 @@ class TeacherClusters(Clusters):
         super().__init__(
             feature_encoder, num_clusters=num_clusters, standardize=standardize, max_frames=max_frames
         )
-        self.run = run
-        self._open, self._opened = partial(open_teacher, run, tap), list[Teacher]()
+        self.run, self.tap = run, tap
+        self._open, self._list_taps = partial(open_teacher, run), list_taps
+        self._stride = steps_per_frame(feature_encoder)
+        self._opened: dict[str, Teacher] = {}
+        if tap == AUTO:
+            self.register_buffer("layer", torch.tensor(-1))  # the place of the one chosen among all taps
 
     def described(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
         """The teacher's frames; ValueError where it has more or fewer."""
-        if not self._opened:
-            self._opened.append(self._open())
-        x = self._opened[0](batch).x
+        tap = self.tap if self.tap != AUTO else self._list_taps(self.run)[int(self.layer)]
+        if tap not in self._opened:
+            self._opened = {tap: self._open(tap)}
+        x = self._opened[tap](batch).x
         if x.shape[1] != num_frames:
             raise ValueError(
                 f"targets.run = {self.run}: this teacher has {x.shape[1]} frames where the model has "
                 f"{num_frames}; both need feature encoders of the same stride"
             )
         return x
+
+    def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
+        """Fit the centers, of the layer that suits best where it is to be chosen."""
+        if self.tap != AUTO:
+            return super().fit(batches, generator)
+        rest, first, total = iter(batches), list[Batch](), 0
+        while total < CHOICE_FRAMES and (batch := next(rest, None)) is not None:
+            first.append(batch)
+            total += int(self._output_lengths(batch.lengths).sum())
+        facts = self._choose(first, generator)
+        return super().fit(chain(first, rest), generator) | facts
+
+    def _choose(self, batches: list[Batch], generator: Generator) -> dict[str, int | float | str]:
+        """Choose the layer; what it was judged by, and each layer's score."""
+        labels = frame_labels(batches, self._output_lengths, self._stride)
+        scores = {}
+        names = self._list_taps(self.run)
+        for place, name in enumerate(names):
+            self.layer.fill_(place)
+            frames = torch.cat(list(self._frames_of(batches)))[:CHOICE_FRAMES]
+            if labels is None:
+                scores[name] = effective_rank(frames)
+                continue
+            centers = kmeans.k_means(frames, min(self.num_clusters, len(frames)), generator)
+            codes = kmeans.nearest(frames, centers)[0].numpy()
+            table = np.zeros((labels.max() + 1, len(centers)))
+            known = labels[: len(codes)] >= 0
+            np.add.at(table, (labels[: len(codes)][known], codes[known]), 1)
+            scores[name] = pnmi(table)
+        best = max(names, key=scores.__getitem__)
+        self.layer.fill_(names.index(best))
+        judge = "effective_rank" if labels is None else "pnmi"
+        told = ", ".join(f"{name} {score:.3g}" for name, score in scores.items())
+        return {"layer": best, judge: told}
+
+
+def frame_labels(
+    batches: Iterable[Batch], output_lengths: Callable[[Tensor], Tensor], stride: float
+) -> Int[np.ndarray, "n"] | None:
+    """The number of the label of each valid frame, -1 without one; None unless there are two labels."""
+    numbers: dict[str, int] = {}
+    found = []
+    for batch in batches:
+        own = batch.segments or ((),) * len(batch.lengths)
+        for segments, size in zip(own, output_lengths(batch.lengths).tolist(), strict=True):
+            for segment in segments:
+                numbers.setdefault(str(segment.label), len(numbers))
+            found.append(labels_of_frames(segments, size, stride, numbers))
+    return np.concatenate(found) if len(numbers) > 1 else None

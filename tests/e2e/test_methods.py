@@ -35,7 +35,7 @@ METHODS = {
         "base/hubert",
         [
             "encoder.taps={output: 2}",
-            "targets={num_clusters: 6, tap: layer1}",
+            "targets={num_clusters: 6, tap: auto}",
             "stages.first.targets.num_clusters=5",
         ],
         "masked_prediction",

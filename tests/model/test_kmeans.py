@@ -13,7 +13,7 @@ from seqssl.model.clusters import InputClusters, TeacherClusters
 from seqssl.model.description import InputDescription, cepstra, with_differences
 from seqssl.model.features import PatchEncoder
 from seqssl.model.kmeans import k_means, nearest, sample, spread_out, step
-from seqssl.model.types import Batch, Features, MaskedFrames
+from seqssl.model.types import Batch, Features, MaskedFrames, Segment
 from seqssl.testing import check_targets
 from seqssl.testing.harness import seeded
 
@@ -165,7 +165,7 @@ def test_a_teacher_of_another_frame_rate_is_refused() -> None:
         return lambda batch: Features(batch.inputs[:, ::6], batch.lengths)
 
     encoder = PatchEncoder(CHANNELS, dim=4, patch=STRIDE)
-    made = TeacherClusters(encoder, open_teacher, run="there", tap="layer2", num_clusters=3)  # type: ignore[arg-type]
+    made = TeacherClusters(encoder, open_teacher, list, run="there", tap="layer2", num_clusters=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"there: this teacher has 15 frames where the model has 30"):
         made.fit(batches(), seeded())
 
@@ -179,3 +179,42 @@ def test_a_frame_gets_its_code_from_the_nearest_center() -> None:
     for row, length in enumerate([30, 14, 3]):
         distances = (described[row, :length, None] - made.centroids).square().sum(-1)
         assert codes[row, :length].tolist() == distances.argmin(-1).tolist()
+
+
+def layered(labelled: bool) -> tuple[TeacherClusters, list[Batch]]:
+    """A teacher of three layers: a line, noise in all directions, and what the labels are of."""
+    generator = seeded(4)
+    rows = []
+    for seed in range(3):
+        labels = torch.randint(0, 4, (60,), generator=seeded(seed))
+        segments = tuple(Segment(n * STRIDE, (n + 1) * STRIDE, f"u{label}") for n, label in enumerate(labels))
+        inputs = torch.randn(1, 60 * STRIDE, CHANNELS, generator=generator)
+        inputs[0, ::STRIDE, 0] = labels.float()
+        rows.append(Batch(inputs, torch.tensor([60 * STRIDE]), segments=(segments,) if labelled else None))
+
+    def open_teacher(run: str, tap: str) -> object:
+        def teach(batch: Batch) -> Features:
+            first = batch.inputs[:, ::STRIDE, :1]
+            noise = torch.randn(1, 60, 6, generator=seeded(int(first.sum())))
+            line = batch.inputs[:, ::STRIDE, 1:] * torch.ones(6)
+            units = torch.cat([10 * first, 0.1 * noise[..., 1:]], -1)
+            return Features({"layer1": line, "middle": noise, "output": units}[tap], batch.lengths // STRIDE)
+
+        return teach
+
+    encoder = PatchEncoder(CHANNELS, dim=4, patch=STRIDE)
+    names = ["layer1", "middle", "output"]
+    made = TeacherClusters(encoder, open_teacher, lambda run: names, run="there", tap="auto", num_clusters=4)  # type: ignore[arg-type]
+    return made, rows
+
+
+@pytest.mark.parametrize(("labelled", "expected"), [(True, "output"), (False, "middle")])
+def test_the_layer_is_chosen_by_labels_or_else_by_rank(labelled: bool, expected: str) -> None:
+    made, rows = layered(labelled)
+    facts = made.fit(iter(rows), seeded(1))
+    assert facts["layer"] == expected and facts["frames"] == 180
+    assert str(facts["pnmi" if labelled else "effective_rank"]).count("layer1") == 1
+    again, _ = layered(labelled)
+    again.load_state_dict(made.state_dict())
+    assert torch.equal(again.codes_of(rows[0], 60), made.codes_of(rows[0], 60))
+    assert again.layer == ["layer1", "middle", "output"].index(expected)
