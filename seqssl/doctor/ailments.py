@@ -1,12 +1,19 @@
 """What each kind of bad reading means: the likely cause, and the configuration key that helps.
 
 Texts name the objectives of a run by what they do. `{objective}` is the one that the reading is about, and
-`{words}` its name as words. `{evening}` is the one that keeps codes in use, and `{discriminating}` the name,
-as words, of the first that tells targets apart.
+`{words}` its name as words. `{evening}` is the one that keeps codes in use; where there is none, a remedy
+that turns to it is `ADD_EVENING`. `{besides}` is what else should move, as words: the accuracy of the first
+objective that tells targets apart, or the loss.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+ADD_EVENING = (
+    "objectives.diversity",
+    "there is none: add it (objectives.diversity=diversity); where codes are the nearest of some entries or "
+    "clusters, set quantizer.revive or targets.revive instead",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +29,11 @@ class Ailment:
 
     def about(self, names: Mapping[str, str]) -> "Ailment":
         """The same ailment, with the names of a run's objectives in its texts."""
-        cause, key, remedy = (text.format_map(names) for text in (self.cause, self.remedy_key, self.remedy))
+        key, remedy = self.remedy_key, self.remedy
+        if "{evening}" in key and not names["evening"]:
+            key, remedy = ADD_EVENING
+        named = {**names, "evening": names["evening"] or "diversity"}
+        cause, key, remedy = (text.format_map(named) for text in (self.cause, key, remedy))
         return replace(self, cause=cause, remedy_key=key, remedy=remedy)
 
 
@@ -77,7 +88,7 @@ TRIVIAL = Ailment(
     cause="{words} knows the frequencies of the codes and nothing else: the upper layers have "
     "not learned, or the codes carry no information",
     remedy_key="train.num_updates",
-    remedy="raise it; if the {discriminating} accuracy stands still too, change optim.lr first",
+    remedy="raise it; if {besides} stands still, too, change optim.lr first",
     severity="warning",
 )
 CONSTANT = Ailment(

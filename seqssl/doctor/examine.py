@@ -38,7 +38,7 @@ class Report:
         verdict = f"{len(self.findings)} finding{'s'[: len(self.findings) > 1]}"
         if self.ok:
             judged = self.num_records >= HISTORY_MIN
-            verdict = "healthy" if judged else "no finding, but too few records to judge the codes"
+            verdict = "healthy" if judged else "no finding, but too few records to be sure"
         lines = [f"{self.run}: {verdict} at update {self.step} of {self.num_updates}"]
         for finding in self.findings:
             since = "; in order since" if self.has_recovered(finding) else ""

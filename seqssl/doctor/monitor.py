@@ -96,13 +96,13 @@ class Monitor:
 
 
 def names_for(reading: Reading, catalogue: Catalogue) -> dict[str, str]:
-    """The names for an ailment's texts: of this run's objectives, else those of the base recipes."""
-    discriminating = catalogue.objective("discrimination") or "contrastive"
+    """The names for an ailment's texts, of this run's objectives; "evening" is "" where there is none."""
+    discriminating = catalogue.objective("discrimination")
     return {
         "objective": reading.objective,
         "words": in_words(reading.objective),
-        "discriminating": in_words(discriminating),
-        "evening": catalogue.objective("evenness") or "diversity",
+        "besides": f"the {in_words(discriminating)} accuracy" if discriminating else "the loss",
+        "evening": catalogue.objective("evenness"),
     }
 
 

@@ -16,6 +16,8 @@ from seqssl.model.types import Context, Frames, LossTerm, MaskedFrames, Quantize
 class AllFrames(nn.Module):
     """Masking that hides nothing: every frame is a target. For encoders that cannot see what comes."""
 
+    hides = False
+
     def __init__(self, input_dim: int) -> None:
         super().__init__()
 
@@ -164,9 +166,9 @@ class NextLatentLoss(nn.Module):
     """
 
     stats: ClassVar[tuple[Stat, ...]] = (
-        Stat("target_std", "spread of the projected targets", rule="variance"),
-        Stat("distance", "squared distance to what comes next", against="variance"),
-        Stat("isotropy", "distance from an isotropic normal distribution"),
+        Stat("target_std", "spread of targets", rule="variance"),
+        Stat("distance", "squared distance", against="variance"),
+        Stat("isotropy", "distance from isotropy"),
     )
 
     def __init__(

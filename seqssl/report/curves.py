@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from seqssl.report.drawing import COLORS, REFERENCE, cycle, new_axes, styled, svg
 from seqssl.training.catalogue import Part
@@ -23,7 +23,13 @@ def curves(parts: Sequence[Part]) -> list[str]:
             _curve(title, metrics, parts, names)
             for title, metrics in panels.items()
             if any(metric.star(name) is not None for name in names for metric in metrics)
+            and all(_is_there(metric.only_with, names) for metric in metrics)
         ]
+
+
+def _is_there(pattern: str, names: Sequence[str]) -> bool:
+    """Whether there is a metric of this name, which may end with `*`; "" always is."""
+    return not pattern or any(name.startswith(pattern.rstrip("*")) for name in names)
 
 
 def _curve(title: str, metrics: Sequence[Metric], parts: Sequence[Part], names: Sequence[str]) -> str:
@@ -43,12 +49,22 @@ def _curve(title: str, metrics: Sequence[Metric], parts: Sequence[Part], names: 
             axes.plot(steps, values, "--", color=REFERENCE, linewidth=1.2, label=legend(name))
     if any(metric.is_log for metric in metrics):
         axes.set_yscale("log", nonpositive="clip")
+        # Plain numbers: matplotlib writes its own as formulas, which are off. Marks between powers of
+        # ten have numbers where there are few of those.
+        low, high = axes.get_ylim()
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        few = high < 30 * low
+        axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5) if few else ()))
+        axes.yaxis.set_minor_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}") if few else NullFormatter()
+        )
     else:
         axes.set_ylim(bottom=0, top=1.25 * axes.get_ylim()[1])  # room for the legend
     if metrics[0].unit == "share":
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.set_title(title, loc="left", fontsize=10, color="#0f172a", fontweight="bold")
     axes.set_xlabel("updates")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(loc="best", ncols=2 if len(shown) > 3 else 1)
     return svg(figure)

@@ -68,7 +68,7 @@ def code_sequence(shown: Illustration) -> str:
         rows[-1].imshow(
             mask[None].astype(float), aspect="auto", extent=(0, end, 0, 1), cmap="Greys", vmin=0, vmax=1.4
         )
-        rows[-1].set_ylabel("masked", rotation=0, ha="right", va="center")
+        rows[-1].set_ylabel("masked" if shown.hides else "targets", rotation=0, ha="right", va="center")
         for axes in rows[1:]:
             axes.set_yticks([])
             axes.tick_params(length=0)

@@ -50,6 +50,7 @@ def illustrate(
         seconds_per_frame=None if spec.rate_hz is None else length / len(codes) / spec.rate_hz,
         stream=some[0].stream,
         logos=logos(some, found, spec.symbols, model.stride) if learned and spec.symbols else (),
+        hides=getattr(model.masking, "hides", True),
     )
 
 

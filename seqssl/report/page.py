@@ -202,11 +202,16 @@ def example(illustration: Illustration) -> str:
     picture = figures.code_sequence(illustration)
     title, codes, what = "One held-out row", "", "targets"
     if illustration.usage.size:
-        title, codes, what = f"{title} and its codes", "Each color and number is a code; ", "codes"
+        title, codes, what = f"{title} and its codes", "Each color and number is a code. ", "codes"
+    hidden = f"Masked frames are hidden from the encoder, which must find their {what}"
+    if not illustration.hides:
+        hidden = (
+            f"Nothing is hidden: the encoder reads up to a frame, and must find the {what} of those ahead"
+        )
     return (
         f"<h2>{title}{_of(illustration.stream)}</h2>\n"
         f"<p><code>{escape(illustration.title)}</code>. {codes}"
-        f"masked frames are hidden from the encoder, which must find their {what}.</p>\n"
+        f"{hidden}.</p>\n"
         f'<div class="card"><img alt="input, {what} and mask" src="{picture}"></div>'
     )
 

@@ -27,9 +27,10 @@ class Illustration:
     title: str
     image: Numbers  # bins t: a picture of the input; NaN is missing
     codes: Whole  # s g; -1 = none
-    mask: npt.NDArray[np.bool_]  # s, True = hidden from the encoder
+    mask: npt.NDArray[np.bool_]  # s, True = to be predicted, and hidden from the encoder where any is
     usage: Whole  # g v: how often each entry was chosen
     seconds_per_frame: float | None = None  # None: the frames have no rate
     names: tuple[str, ...] = ()  # of the bins, if they are drawn as lines (or letters)
     stream: str = ""
     logos: tuple[Logo, ...] = ()
+    hides: bool = True  # False: nothing is hidden, and what is ahead of every frame is a target

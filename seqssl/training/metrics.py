@@ -44,6 +44,7 @@ class Metric:
     objective: str = ""  # the one that reports it; "" = built in
     panel: str = ""
     is_log: bool = False  # whether the panel's axis is logarithmic
+    only_with: str = ""  # the panel is shown where there is such a metric, too; "" = always
     places: tuple[Place, ...] = ()
 
     def star(self, name: str) -> str | None:
@@ -128,7 +129,10 @@ BUILT_IN = (
     Metric(name="context/std", words="context encoder", rule="variance", panel=_SPREAD, is_log=True),
     Metric(name="grad_norm", words="gradient norm", rule="stability", panel="Gradient norm", is_log=True),
     Metric(name="lr", words="learning rate", panel="Learning rate"),
-    Metric(name="temperature", words="Gumbel temperature", panel="Gumbel temperature"),
+    Metric(
+        name="temperature", words="Gumbel temperature", panel="Gumbel temperature",
+        only_with="perplexity/soft_*",
+    ),
     Metric(name="mask/share", words="masked", unit="share", panel=_HIDDEN),
     Metric(name="padding/share", words="padding", unit="share", panel=_HIDDEN),
     Metric(

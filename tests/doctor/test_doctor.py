@@ -20,6 +20,16 @@ def observe(*records: dict[str, Any]) -> list[Finding]:
     return [finding for record in records for finding in monitor.observe(record)]
 
 
+def test_advice_names_what_the_run_has() -> None:
+    """A run without a diversity term is not told to raise its weight."""
+    names = {"objective": "masked_prediction", "words": "masked prediction", "besides": "the loss"}
+    collapse = ailments.COLLAPSE.about({**names, "evening": ""})
+    assert collapse.remedy_key == "objectives.diversity" and "quantizer.revive" in collapse.remedy
+    assert ailments.COLLAPSE.about({**names, "evening": "spread"}).remedy_key == "objectives.spread.weight"
+    assert "if the loss stands still" in ailments.TRIVIAL.about({**names, "evening": ""}).remedy
+    assert ailments.DEAD_CODES.about({**names, "evening": ""}).remedy_key == "quantizer.codebook_size"
+
+
 def test_healthy_run_gives_no_finding() -> None:
     valid = {**healthy(NUM_UPDATES), "kind": "valid", "loss": 5.6}
     assert observe(*run_with(), valid, valid, valid) == []
@@ -80,7 +90,7 @@ def test_every_remedy_is_a_key_of_the_configuration() -> None:
         "quantizer": {"codebook_size"},
         "objectives": {"diversity.weight"},
     }
-    names = {"objective": "mlm", "words": "mlm", "discriminating": "info nce", "evening": "diversity"}
+    names = {"objective": "mlm", "words": "mlm", "besides": "the loss", "evening": "diversity"}
     known = [value for value in vars(ailments).values() if isinstance(value, ailments.Ailment)]
     for key in {ailment.about(names).remedy_key for ailment in known}:
         section, _, name = key.partition(".")
