@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from seqssl.config.schema import RunConfig
+from seqssl.data.files import write_atomic
 from seqssl.errors import UserError
 from seqssl.evaluation.frames import probe_frames
 from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED
 from seqssl.planning.plan import resolve
+from seqssl.report.drawing import COLORS, cycle, styled, svg
 from seqssl.runs.folder import load
 from seqssl.runs.sources import open_source
 from seqssl.runs.stages import train_stages
@@ -21,6 +25,8 @@ from seqssl.training.log import number_of, read_records
 
 SEEDS, TUNING, FRAME_ROWS = 2, 200, 100
 FIRST, LAST = 4, 16  # updates between which a step is timed
+PICTURE = "report.svg"
+JUDGED = ("pretrained", "frozen", "scratch", "frames", "frames_random", "frames_input")  # what is drawn
 FIGURES = {
     "pretrained": "fine-tuned",
     "frozen": "frozen",
@@ -143,7 +149,32 @@ def compare(
         for seed in range(seeds)
     ]  # fmt: skip
     found = run_all(trial, plans, out / "trials", jobs=jobs, say=say)
-    return page(found, recipes, seeds)
+    write_atomic(out / PICTURE, picture(found, recipes, seeds))
+    return f"{page(found, recipes, seeds)}\n![each recipe and its references]({PICTURE})\n"
+
+
+def picture(found: dict[str, dict[str, float]], recipes: Sequence[str], seeds: int) -> str:
+    """An SVG: a line for each recipe, the best on top, with what it is compared with."""
+    rows = {recipe: [found[f"{Path(recipe).stem}-{seed}"] for seed in range(seeds)] for recipe in recipes}
+    judged = [name for name in JUDGED if all(name in each for own in rows.values() for each in own)]
+    order = sorted(recipes, key=lambda recipe: mean_and_error([f[judged[0]] for f in rows[recipe]])[0])
+    with styled():
+        figure = Figure(figsize=(7.2, 0.9 + 0.32 * len(order)), layout="constrained")
+        axes = figure.subplots()
+        for color, name in zip(cycle(COLORS, len(judged)), judged, strict=True):
+            points = [mean_and_error([figures[name] for figures in rows[recipe]]) for recipe in order]
+            axes.errorbar(
+                [mean for mean, _ in points],
+                range(len(order)),
+                xerr=[error for _, error in points],
+                fmt="o" if name == judged[0] else "|",
+                markersize=6 if name == judged[0] else 11,
+                color=color,
+                label=FIGURES[name],
+            )
+        axes.set_yticks(range(len(order)), [Path(recipe).stem for recipe in order])
+        figure.legend(loc="outside lower center", ncols=len(judged))
+        return svg(figure)
 
 
 def page(found: dict[str, dict[str, float]], recipes: Sequence[str], seeds: int) -> str:

@@ -56,6 +56,8 @@ def test_recipes_are_trained_alike_and_judged_alike(recipes: list[str], tmp_path
         in page
     )
     assert page.count(".yaml | ") == 2
+    drawn = (tmp_path / "out" / "report.svg").read_text()
+    assert "report.svg" in page and all(word in drawn for word in ("few", "many", "fine-tuned", "frozen"))
     place = tmp_path / "out" / "trials" / "runs" / "few-0"
     steps = [
         max(r["step"] for r in read_records(place / part / "metrics.jsonl")) for part in (".", "stages/first")
