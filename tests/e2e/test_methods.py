@@ -6,6 +6,8 @@ import pytest
 from toy import TOY, write_letters, write_waves
 
 from seqssl import cli
+from seqssl.config.files import list_recipes
+from seqssl.planning.plan import resolve
 from seqssl.training.log import read_records
 
 BODY = [
@@ -150,4 +152,30 @@ def test_a_method_learns_from_any_data(method: str, kind: str, tmp_path: Path) -
     if method == "w2v-Conformer":
         assert losses[-1] > 0.5, "without codes, a distractor is any other frame: the task is never void"
     assert cli.main(["doctor", str(tmp_path / "run")]) in (0, 3)
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+SPEECH = sorted(name for name in list_recipes() if name.startswith("speech_"))
+
+
+@pytest.mark.parametrize("recipe", SPEECH)
+def test_a_recipe_for_speech_reads_other_data_or_says_what_to_choose(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The recipe as it is, on two channels at 10 Hz."""
+    stages = resolve(recipe, "size=tiny").stages
+    arguments = [
+        f"recipe={recipe}", "size=tiny", "modality=toy:Toy", f"data={write_waves(tmp_path / 'data')}",
+        f"out={tmp_path / 'run'}", "data.split_by=record", "data.valid_share=0.2", "train.num_updates=2",
+        "train.precision=float32", *(f"stages.{stage}.train.num_updates=2" for stage in stages),
+    ]  # fmt: skip
+    if recipe == "speech_hubert":
+        assert cli.main(["train", *arguments]) == 2, "179 frames are too few"
+        assert "200 clusters need as many frames" in capsys.readouterr().err
+        arguments.append("targets.num_clusters=20")
+    code = cli.main(["train", *arguments])
+    if recipe == "speech_w2vbert2":
+        assert code == 2 and "stacked_mel reads one channel" in capsys.readouterr().err
+        code = cli.main(["train", *arguments, "feature_encoder=null"])
+    assert code == 0
     assert (tmp_path / "run" / "report.html").exists()
