@@ -14,6 +14,7 @@ from seqssl.data.adapters import SampleSpec
 from seqssl.errors import UserError
 from seqssl.model.alignment import Alphabet, steps_per_frame, tiles
 from seqssl.model.description import InputDescription
+from seqssl.model.norms import MaskedBatchNorm
 from seqssl.model.protocols import FeatureEncoder, FrameWiring, Quantizer, Targets
 from seqssl.model.targets import LearnedCodes, SymbolCodes, Teacher
 
@@ -45,10 +46,14 @@ def build_targets(
         quantizer: Quantizer = construct(config.quantizer, "quantizer", wiring, Quantizer)
         return quantizer
 
+    def quantizer_norm() -> MaskedBatchNorm | None:
+        return MaskedBatchNorm(input_dim, affine=False) if config.quantizer_norm == "batch" else None
+
     # Lazy, because making a part draws weights or refuses data: only what these targets ask for may be made.
     wiring = Lazy(
         quantizer=partial(make_quantizer, input_dim),
-        learned=lambda: LearnedCodes(make_quantizer(input_dim)),
+        quantizer_norm=quantizer_norm,
+        learned=lambda: LearnedCodes(make_quantizer(input_dim), quantizer_norm()),
         symbols=lambda: SymbolCodes(_alphabet(config, spec, feature_encoder)),
         alphabet=lambda: _alphabet(config, spec, feature_encoder),
         codebook_sizes=lambda: _given_sizes(spec),

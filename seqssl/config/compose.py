@@ -116,7 +116,8 @@ def _resolved(
         before = (
             f"Before it come other stages, runs of their own: {', '.join(stages)} (stage=NAME shows one)."
         )
-    return Resolved(config, origins, "\n".join(filter(None, (note, translation.note, before))), tuple(stages))
+    others = tuple(stages) if stage is None else ()  # a stage alone is a run like any other
+    return Resolved(config, origins, "\n".join(filter(None, (note, translation.note, before))), others)
 
 
 def _checked(layers: Layers, recipe: str, translation: Translation, problems: Sequence[Problem]) -> RunConfig:

@@ -169,6 +169,8 @@ class StreamConfig:
     mask_at: Literal["auto", "input", "features", "projection"] = "auto"
     masking: Annotated[Slot, Kind("masking")] = field(default_factory=dict)
     quantizer: Annotated[Slot, Kind("quantizer")] = field(default_factory=dict)
+    # Scaling of what a learned quantizer reads. batch: each dimension over the batch, nothing learned.
+    quantizer_norm: Literal["none", "batch"] = "none"
     objectives: dict[str, Annotated[Slot, Kind("objective")]] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
 

@@ -42,8 +42,8 @@ COLLAPSE = Ailment(
     cause="the quantizer gives nearly all frames the same codes: the diversity term is off or too weak, the "
     "learning rate is too high, or the input hardly varies or is too little",
     remedy_key="objectives.{evening}.weight",
-    remedy="raise it (0 is off, the paper has 0.1); if that is not enough, set encoder.feature_norm=layer, "
-    "lower optim.lr, and look at the input: minutes of data are few",
+    remedy="raise it (0 is off, the paper has 0.1); if that is not enough, set quantizer_norm=batch and "
+    "encoder.feature_norm=layer, lower optim.lr, and look at the input: minutes of data are few",
 )
 DOMINANT_CODE = Ailment(
     name="dominant-code",

@@ -117,16 +117,17 @@ class MaskedBatchNorm(nn.Module):
     """Batch norm over valid frames only, with statistics summed over ranks.
 
     `seqssl.training.parallel.Replicated` replaces `all_reduce`. Under activation checkpointing the running
-    statistics are updated at the recomputation too, which only makes them follow faster.
+    statistics are updated at the recomputation too, which only makes them follow faster. Without `affine`
+    nothing is learned.
     """
 
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, dim: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(self, dim: int, *, momentum: float = 0.1, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
+        self.weight = nn.Parameter(torch.ones(dim)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(dim)) if affine else None
         self.register_buffer("running_mean", torch.zeros(dim))
         self.register_buffer("running_var", torch.ones(dim))
         self.momentum, self.eps = momentum, eps
@@ -146,5 +147,8 @@ class MaskedBatchNorm(nn.Module):
                 unbiased = var * (sums[-1] / (sums[-1] - 1).clamp(min=1))
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_var.lerp_(unbiased, self.momentum)
-        scale = self.weight * torch.rsqrt(var + self.eps)
+        scale = torch.rsqrt(var + self.eps)
+        if self.weight is None or self.bias is None:
+            return (x * scale - mean * scale).to(x.dtype)
+        scale = self.weight * scale
         return (x * scale + (self.bias - mean * scale)).to(x.dtype)

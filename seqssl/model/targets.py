@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from seqssl.model.alignment import Alphabet, present
 from seqssl.model.features import fold
-from seqssl.model.norms import MIN_STD, identity
+from seqssl.model.norms import MIN_STD, MaskedBatchNorm, identity
 from seqssl.model.protocols import DrawsInputs, FeatureEncoder, Fits, HasWords, Quantizer, Targets
 from seqssl.model.types import Batch, Features, MaskedFrames, Quantized, length_mask
 
@@ -28,13 +28,14 @@ class LearnedCodes(nn.Module):
     """A quantizer's codes of the features, learned end to end (w2v-BERT, wav2vec 2.0).
 
     With a quantizer that gives vectors and no codes, frames can only be recognized (w2v-Conformer).
+    `quantizer_norm` scales what it reads, over the batch: what all frames have in common then fills no codes.
     """
 
     quantizer: Quantizer
 
-    def __init__(self, quantizer: Quantizer) -> None:
+    def __init__(self, quantizer: Quantizer, quantizer_norm: MaskedBatchNorm | None = None) -> None:
         super().__init__()
-        self.quantizer = quantizer
+        self.quantizer, self.quantizer_norm = quantizer, quantizer_norm
         self.codebook_sizes = (quantizer.codebook_size,) * quantizer.num_codebooks
         self.dim = quantizer.dim
         self.all_reduce: Callable[[Tensor], Tensor] = identity  # set by seqssl.training.parallel
@@ -53,7 +54,7 @@ class LearnedCodes(nn.Module):
         generator: Generator | None,
     ) -> Quantized:
         """Quantize the frames; in training, `usage` is the mean over the frames of all ranks."""
-        x = frames.take(features.x)
+        x = self._scaled(frames.take(features.x), counts=temperature is not None)
         found = self.quantizer(x, temperature=temperature, generator=generator)
         if not (self.training and temperature is not None and len(found.usage)):
             return found
@@ -65,8 +66,17 @@ class LearnedCodes(nn.Module):
     def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
         """The code that each valid frame has without noise."""
         valid = features.valid
-        codes = self.quantizer(features.x.flatten(0, 1), temperature=None).codes.view(*valid.shape, -1)
+        x = self._scaled(features.x.flatten(0, 1), counts=False)
+        codes = self.quantizer(x, temperature=None).codes.view(*valid.shape, -1)
         return codes.masked_fill(~valid[..., None], -1)
+
+    def _scaled(self, x: Float[Tensor, "n d"], *, counts: bool) -> Float[Tensor, "n d"]:
+        """What the quantizer reads; the frames of a training step count in the batch's mean, no others do."""
+        if self.quantizer_norm is None:
+            return x
+        every = torch.ones(1, len(x), dtype=torch.bool, device=x.device)
+        self.quantizer_norm.train(self.training and counts)
+        return self.quantizer_norm(x[None], every)[0]
 
 
 class FixedCodes(nn.Module, ABC):

@@ -13,6 +13,7 @@ from seqssl.data.adapters import SampleSpec
 from seqssl.model.alignment import Alphabet
 from seqssl.model.codebooks import FiniteScalarQuantizer, NearestQuantizer, ResidualQuantizer
 from seqssl.model.layers import ConvPosition
+from seqssl.model.norms import MaskedBatchNorm
 from seqssl.testing.harness import seeded
 from seqssl.testing.objectives import Sizes
 
@@ -90,6 +91,12 @@ def random_quantizer(width: int) -> seqssl.RandomProjectionQuantizer:
 TARGETS = {
     "learned": (
         lambda: seqssl.LearnedCodes(seqssl.GumbelProductQuantizer(6, codebook_size=7, dim=4)),
+        NUMBERS,
+    ),
+    "learned-batch-norm": (
+        lambda: seqssl.LearnedCodes(
+            seqssl.GumbelProductQuantizer(6, codebook_size=7, dim=4), MaskedBatchNorm(6, affine=False)
+        ),
         NUMBERS,
     ),
     "vectors": (lambda: seqssl.LearnedCodes(seqssl.LinearTarget(6, dim=4)), NUMBERS),

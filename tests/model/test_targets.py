@@ -38,7 +38,9 @@ from seqssl import (
     TransformerBlock,
 )
 from seqssl.model import alignment
+from seqssl.model.norms import MaskedBatchNorm
 from seqssl.model.targets import Teacher
+from seqssl.model.types import Features
 from seqssl.testing.harness import seeded
 from seqssl.testing.strategies import lengths, seeds
 
@@ -528,3 +530,26 @@ def test_a_quantized_context_reads_entries_of_the_codebook(row_lengths: Tensor, 
     assert quantizer.codebook.grad.any() or output.terms["contrastive"].item() == 0
     again, targets = made._targets(batch, features, frames, None, None)
     assert torch.equal(frames.take(again), targets.vectors)  # at the masked frames, of one and the same draw
+
+
+def test_the_norm_before_the_quantizer_is_torchs_over_the_frames_of_a_step() -> None:
+    """Batch statistics of masked frames in training, running ones elsewhere; other calls do not move them."""
+    torch.manual_seed(0)
+    quantizer = GumbelProductQuantizer(6, codebook_size=7, dim=4)
+    targets = LearnedCodes(quantizer, MaskedBatchNorm(6, affine=False)).train()
+    reference = torch.nn.BatchNorm1d(6, affine=False)
+    x = torch.randn(2, 9, 6, generator=seeded(1)) * 3 + 5
+    features = Features(x, torch.tensor([9, 9]))
+    frames = MaskedFrames.of(torch.rand(2, 9, generator=seeded(2)) < 0.5)
+    batch = Batch(torch.zeros(2, 9), torch.tensor([9, 9]))
+    found = targets(batch, features, frames, temperature=0.5, generator=seeded(3))
+    scaled = reference.train()(frames.take(x))
+    torch.testing.assert_close(found.vectors, quantizer(scaled, temperature=0.5, generator=seeded(3)).vectors)
+    before = targets.quantizer_norm.running_mean.clone()  # type: ignore[union-attr]
+    torch.testing.assert_close(before, reference.running_mean)
+    targets.everywhere(batch, features)
+    targets(batch, features, frames, temperature=None, generator=None)
+    assert torch.equal(targets.quantizer_norm.running_mean, before)  # type: ignore[union-attr]
+    codes = quantizer(reference.eval()(x.flatten(0, 1)), temperature=None).codes.view(2, 9, -1)
+    assert torch.equal(targets.everywhere(batch, features), codes)
+    assert not [*targets.quantizer_norm.parameters()]  # type: ignore[union-attr]

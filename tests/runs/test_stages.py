@@ -113,3 +113,10 @@ def test_too_few_frames_for_the_clusters_are_said(arguments: list[str], tmp_path
             arguments[0].removeprefix("recipe="), *arguments[1:], "stages.first.targets.num_clusters=99999",
             f"out={tmp_path / 'run'}",
         )  # fmt: skip
+
+
+def test_a_stage_alone_is_one_run(arguments: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert cli.main(["train", *arguments, "stage=first", f"out={out}"]) == 0
+    assert not (out / "stages").exists()
+    assert max(record["step"] for record in read_records(out / "metrics.jsonl")) == 6
