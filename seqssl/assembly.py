@@ -11,6 +11,7 @@ from torch import nn
 
 from seqssl.config.components import Lazy, construct
 from seqssl.config.compose import STAGE, resolve
+from seqssl.config.files import list_recipes
 from seqssl.config.schema import EncoderConfig, RunConfig, Slot, StreamConfig
 from seqssl.config.values import Value
 from seqssl.data.adapters import ModalityAdapter, SampleSpec
@@ -179,20 +180,36 @@ def open_model(stream: str, config: RunConfig, run: str) -> PretrainingModel:
     `stage:NAME`, a stage of the recipe of `config` that has not run, has initial weights: enough to ask what
     a step costs.
     """
-    folder = Path(run).expanduser()
-    name: str | Path = config.recipe if run.startswith(STAGE) else folder
-    rest = [f"size={config.size}", f"stage={run.removeprefix(STAGE)}"] if run.startswith(STAGE) else []
-    found = resolve(name, *rest, choose_size=lambda sizes, at: (sizes[0], "")).config
-    if run.startswith(STAGE):
-        found = replace(found, modality=config.modality, data=config.data)
+    folder, waits = Path(run).expanduser(), run.startswith(STAGE)
+    found = _stage_of(config, run) if waits else resolve(folder, choose_size=_smallest).config
     device = torch.get_default_device()
     model = assemble(found, streams_of(found), device)
-    if not run.startswith(STAGE) and device.type != "meta":
+    if not waits and device.type != "meta":
         saved, _ = checkpoint.latest(folder / "checkpoints")
         if saved is None:
             raise UserError(f"run = {run}: it holds no checkpoint.")
         checkpoint.load_weights(model, saved)
     return model.of(stream if isinstance(model, JointModel) else "").eval()
+
+
+def _stage_of(config: RunConfig, run: str) -> RunConfig:
+    """The configuration of a stage of a run's recipe, on that run's data."""
+    # A configuration knows the last part of its recipe's name.
+    names = [name for name in list_recipes() if Path(name).name == config.recipe]
+    found = resolve(
+        next(iter(names), config.recipe),
+        f"size={config.size}",
+        f"stage={run.removeprefix(STAGE)}",
+        f"modality={config.modality.get('target')}",
+        *(f"data.{name}={value}" for name, value in vars(config.data).items() if value),
+        choose_size=_smallest,
+    )
+    return replace(found.config, modality=config.modality, data=config.data)
+
+
+def _smallest(sizes: Sequence[str], at: Callable[[str], RunConfig]) -> tuple[str, str]:
+    """The size of a recipe that says none: a saved run has one."""
+    return sizes[-1], ""
 
 
 def open_teacher(stream: str, config: RunConfig, run: str, tap: str) -> Teacher:
@@ -216,7 +233,7 @@ def open_teacher(stream: str, config: RunConfig, run: str, tap: str) -> Teacher:
 
 def list_taps(run: str) -> list[str]:
     """The taps of every layer of a run, lowest first."""
-    encoder = resolve(Path(run).expanduser(), choose_size=lambda sizes, at: (sizes[0], "")).config.encoder
+    encoder = resolve(Path(run).expanduser(), choose_size=_smallest).config.encoder
     names = {layer: name for name, layer in encoder.taps.items()}
     return [names.get(layer, f"layer{layer}") for layer in range(1, max(names) + 1)]
 

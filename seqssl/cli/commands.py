@@ -237,11 +237,12 @@ def plan(arguments: Arguments) -> None:
     """Show what a run will cost."""
     if arguments["devices"] < 1:
         raise UserError(f"devices = {arguments['devices']}: must be at least 1")
-    config = _resolve(arguments["recipe"], arguments.overrides).config
+    _resolve(arguments["recipe"], arguments.overrides)  # it says what was chosen
     from seqssl.cli.tables import plan_tables
-    from seqssl.planning.plan import plan as estimate
+    from seqssl.planning import plan as planning
 
-    show(plan_tables(estimate(config, arguments["devices"], arguments["device"])))
+    for stage, config in planning.by_stage(arguments["recipe"], *arguments.overrides).items():
+        show(plan_tables(planning.plan(config, arguments["devices"], arguments["device"], stage=stage)))
 
 
 def doctor(arguments: Arguments) -> int:

@@ -76,7 +76,8 @@ class LearnedCodes(nn.Module):
             return x
         every = torch.ones(1, len(x), dtype=torch.bool, device=x.device)
         self.quantizer_norm.train(self.training and counts)
-        return self.quantizer_norm(x[None], every)[0]
+        scaled: Tensor = self.quantizer_norm(x[None], every)
+        return scaled[0]
 
 
 class FixedCodes(nn.Module, ABC):

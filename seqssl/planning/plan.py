@@ -38,22 +38,30 @@ class Budget:
     estimates: list[Estimate]
 
 
-def plan(config: RunConfig, devices: int = 1, device: str | None = None) -> Budget:
+def plan(config: RunConfig, devices: int = 1, device: str | None = None, *, stage: str = "") -> Budget:
     """Estimate a run on 1 to `devices` devices.
 
     `device` names a GPU of `GPUS`; None shows the default GPU. This machine, measured, is always shown.
+    `stage` names the run's part in a recipe of several.
     """
     gpu = gpu_speed(device or DEFAULT_GPU)
     cost = cost_of(config)
     estimates = [_estimate(config, cost, gpu, number) for number in _counts(devices)]
     estimates += [_estimate(config, cost, speed, 1) for speed in local_speeds()]
-    title = f"{config.recipe}, size {config.size}"
+    title = f"{config.recipe}, size {config.size}{f', stage {stage}' if stage else ''}"
     return Budget(title, str(config.task["target"]), cost, config.train.num_updates, estimates)
 
 
 def load_recipe(name: str | Path, *overrides: str) -> RunConfig:
     """The configuration of a recipe, with `key=value` overrides; all its problems in one `UserError`."""
     return resolve(name, *overrides).config
+
+
+def by_stage(name: str | Path, *overrides: str) -> dict[str, RunConfig]:
+    """The configuration of each stage of a recipe by its name; of the last, or only one, by ""."""
+    last = resolve(name, *overrides)
+    before = {stage: load_recipe(name, *overrides, f"stage={stage}") for stage in last.stages}
+    return {**before, "": last.config}
 
 
 def resolve(name: str | Path, *overrides: str) -> Resolved:

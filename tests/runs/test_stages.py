@@ -120,3 +120,17 @@ def test_a_stage_alone_is_one_run(arguments: list[str], tmp_path: Path) -> None:
     assert cli.main(["train", *arguments, "stage=first", f"out={out}"]) == 0
     assert not (out / "stages").exists()
     assert max(record["step"] for record in read_records(out / "metrics.jsonl")) == 6
+
+
+def test_a_plan_shows_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "recipe=base/discretebert",
+        "size=tiny",
+        "modality=toy:Toy",
+        "data=.",
+        "data.batch_frames=160",
+    ]
+    assert cli.main(["plan", *arguments]) == 0
+    told = capsys.readouterr().out
+    assert "vq_wav2vec, size tiny, stage quantizer" in told and "discretebert, size tiny:" in told
+    assert told.count("Memory per device") == 2
