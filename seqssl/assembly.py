@@ -7,15 +7,16 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
+from seqssl.config import stages
 from seqssl.config.components import Lazy, construct
-from seqssl.config.compose import STAGE, resolve
+from seqssl.config.compose import resolve
 from seqssl.config.files import list_recipes
-from seqssl.config.schema import EncoderConfig, RunConfig, Slot, StreamConfig
+from seqssl.config.schema import RunConfig, Slot, StreamConfig
 from seqssl.config.values import Value
 from seqssl.data.adapters import ModalityAdapter, SampleSpec
 from seqssl.data.shards import Corpus
+from seqssl.encoders import build_encoder, build_feature_encoder, build_feature_norm, build_input_norm
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled
 from seqssl.model.encoder import ContextEncoder
@@ -23,13 +24,8 @@ from seqssl.model.joint import JointModel
 from seqssl.model.norms import ChannelNorm
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import (
-    Block,
-    Condition,
-    FeatureEncoder,
     FrameWiring,
-    InputWiring,
     Masking,
-    Mixer,
     Objective,
     Targets,
     TargetWiring,
@@ -126,9 +122,9 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
     """The model of a stream; where `shared` is None it gets a context encoder of its own."""
     own, spec, dim = stream.config, stream.spec, config.encoder.dim
     mask_input = masks_input(own, spec)
-    feature_encoder = build_feature_encoder(stream, dim, partial(open_model, stream.name, config))
+    feature_encoder = build_feature_encoder(own, stream.adapter, dim, partial(open_model, stream, config))
     make_targets = partial(
-        build_targets, own, spec, feature_encoder, dim, partial(open_teacher, stream.name, config), list_taps,
+        build_targets, own, spec, feature_encoder, dim, partial(open_teacher, stream, config), list_taps,
         partial(stream.adapter.feature_encoder, dim),
     )  # fmt: skip
     targets: Targets | None = None
@@ -155,7 +151,7 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
     try:
         model = PretrainingModel(
             feature_encoder, masking, targets, encoder, objectives, dim,
-            _feature_norm(config.encoder, feature_encoder.dim), _input_norm(own, spec),
+            build_feature_norm(config.encoder, feature_encoder.dim), build_input_norm(own, spec),
             mask_input=mask_input, mask_projection=own.mask_at == "projection", context=own.context,
             feature_gradient=config.encoder.feature_gradient, input_dropout=config.encoder.input_dropout,
         )  # fmt: skip
@@ -174,22 +170,34 @@ def masks_input(config: StreamConfig, spec: SampleSpec) -> bool:
     return config.mask_at == "input" if config.mask_at != "auto" else spec.vocab_size is not None
 
 
-def open_model(stream: str, config: RunConfig, run: str) -> PretrainingModel:
+def open_model(stream: Stream, config: RunConfig, run: str) -> PretrainingModel:
     """The model of another run, in evaluation mode; of its stream of this name, where it has several.
 
     `stage:NAME`, a stage of the recipe of `config` that has not run, has initial weights: enough to ask what
-    a step costs.
+    a step costs. UserError where there is no such run, or where it reads other inputs.
     """
-    folder, waits = Path(run).expanduser(), run.startswith(STAGE)
+    folder, waits = Path(run).expanduser(), run.startswith(stages.MARK)
+    if not waits and not (folder / "config.yaml").is_file():
+        raise UserError(f"run = {run}: there is no run in this folder.")
     found = _stage_of(config, run) if waits else resolve(folder, choose_size=_smallest).config
+    others = {each.name: each for each in streams_of(found)}
+    other = others.get(stream.name) or others.get("")
+    if other is None:
+        raise UserError(
+            f"run = {run}: it has the streams {', '.join(others)}, and none named {stream.name!r}."
+        )
+    for name in ("dtype", "channels", "vocab_size", "rate_hz"):
+        there, here = getattr(other.spec, name), getattr(stream.spec, name)
+        if there != here:
+            raise UserError(f"run = {run}: it was made for inputs of {name} {there}, and these have {here}.")
     device = torch.get_default_device()
-    model = assemble(found, streams_of(found), device)
+    model = assemble(found, [*others.values()], device)
     if not waits and device.type != "meta":
         saved, _ = checkpoint.latest(folder / "checkpoints")
         if saved is None:
             raise UserError(f"run = {run}: it holds no checkpoint.")
         checkpoint.load_weights(model, saved)
-    return model.of(stream if isinstance(model, JointModel) else "").eval()
+    return model.of(other.name).eval()
 
 
 def _stage_of(config: RunConfig, run: str) -> RunConfig:
@@ -199,7 +207,7 @@ def _stage_of(config: RunConfig, run: str) -> RunConfig:
     found = resolve(
         next(iter(names), config.recipe),
         f"size={config.size}",
-        f"stage={run.removeprefix(STAGE)}",
+        f"stage={run.removeprefix(stages.MARK)}",
         f"modality={config.modality.get('target')}",
         *(f"data.{name}={value}" for name, value in vars(config.data).items() if value),
         choose_size=_smallest,
@@ -212,7 +220,7 @@ def _smallest(sizes: Sequence[str], at: Callable[[str], RunConfig]) -> tuple[str
     return sizes[-1], ""
 
 
-def open_teacher(stream: str, config: RunConfig, run: str, tap: str) -> Teacher:
+def open_teacher(stream: Stream, config: RunConfig, run: str, tap: str) -> Teacher:
     """The frozen model of another run, as a function from a batch to the frames of one of its taps."""
     teacher = open_model(stream, config, run)
     if tap:
@@ -236,78 +244,6 @@ def list_taps(run: str) -> list[str]:
     encoder = resolve(Path(run).expanduser(), choose_size=_smallest).config.encoder
     names = {layer: name for name, layer in encoder.taps.items()}
     return [names.get(layer, f"layer{layer}") for layer in range(1, max(names) + 1)]
-
-
-def _input_norm(config: StreamConfig, spec: SampleSpec) -> nn.Module | None:
-    """The module that scales inputs before the feature encoder; None for none, UserError for ids."""
-    if config.input_norm is None:
-        return None
-    if spec.vocab_size is not None:
-        name = config.input_norm.get("target")
-        raise UserError(f"input_norm={name}: ids cannot be scaled; use input_norm=none.")
-    norm: nn.Module = construct(config.input_norm, "input_norm", vars(_input_wiring(spec)))
-    return norm
-
-
-def _input_wiring(spec: SampleSpec) -> InputWiring:
-    channels = spec.channels if spec.vocab_size is not None else spec.channels or 1
-    return InputWiring(channels, spec.vocab_size, num_bins=spec.channels)
-
-
-def _feature_norm(config: EncoderConfig, input_dim: int) -> nn.Module | None:
-    """The module that scales frames before masking and quantizing; None for none."""
-    if config.feature_norm is None:
-        return None
-    norm: nn.Module = construct(
-        config.feature_norm, "feature_norm", vars(FrameWiring(input_dim, config.dim, context_dim=config.dim))
-    )
-    return norm
-
-
-def build_feature_encoder(
-    stream: Stream, dim: int, open_other: Callable[[str], PretrainingModel]
-) -> FeatureEncoder:
-    """The feature encoder of the slot, else the adapter's own; it may open the model of another run."""
-    if stream.config.feature_encoder is None:
-        return stream.adapter.feature_encoder(dim)
-    wiring = {**vars(_input_wiring(stream.spec)), "open_model": open_other}
-    encoder: FeatureEncoder = construct(
-        stream.config.feature_encoder, "feature_encoder", wiring, FeatureEncoder
-    )
-    return encoder
-
-
-def build_encoder(config: EncoderConfig, mixer: Slot, checkpoint_activations: bool) -> ContextEncoder:
-    """The context encoder: a stack of blocks, each with a mixer of its own."""
-    wiring = FrameWiring(config.dim, config.dim, context_dim=config.dim)
-    condition: Condition | None = None
-    if config.condition is not None:
-        condition = construct(config.condition, "condition", vars(wiring), Condition)
-        wiring = replace(wiring, condition_dim=condition.dim)
-
-    def block(layer: int) -> nn.Module:
-        own = Lazy(
-            mixer=lambda: construct(mixer, "mixer", vars(wiring), Mixer),
-            layer=lambda: layer,
-            **{name: partial(getattr, wiring, name) for name in vars(wiring)},
-        )
-        built: nn.Module = construct(config.block, "block", own, Block)
-        return built
-
-    position: Block | None = None
-    if config.position is not None:
-        position = construct(config.position, "position", vars(wiring), Block)
-    return ContextEncoder(
-        [block(layer) for layer in range(config.num_layers)],
-        position,
-        condition,
-        taps=config.taps,
-        norm=config.norm,
-        dim=config.dim,
-        dropout=config.position_dropout,
-        stochastic_depth=config.stochastic_depth,
-        checkpoint_activations=checkpoint_activations,
-    )
 
 
 def build_task(

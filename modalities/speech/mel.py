@@ -107,17 +107,24 @@ class StackedMelEncoder(nn.Module):
     filters: Tensor
 
     def __init__(
-        self, channels: int | None = None, *, rate_hz: int = 16_000, num_bins: int = 80, stack: int = 2
+        self,
+        channels: int | None = None,
+        rate_hz: float | None = 16_000.0,
+        *,
+        num_bins: int = 80,
+        stack: int = 2,
     ) -> None:
         super().__init__()
         if channels not in (None, 1) or stack < 1:
             raise ValueError(f"stacked_mel reads one channel, and stacks 1 or more; got {channels}, {stack}")
+        if rate_hz is None:
+            raise ValueError("stacked_mel reads samples at a rate, and these inputs have none")
         self.dim, self.stack = num_bins * stack, stack
         self.window_length, self.hop_length = round(WINDOW_S * rate_hz), round(HOP_S * rate_hz)
         self.fft_length = 2 ** math.ceil(math.log2(self.window_length))
         window = torch.hann_window(self.window_length, periodic=False, dtype=torch.float64) ** POVEY
         self.register_buffer("window", window.float(), persistent=False)
-        filters = mel_filters(num_bins, fft_length=self.fft_length, rate_hz=rate_hz)
+        filters = mel_filters(num_bins, fft_length=self.fft_length, rate_hz=round(rate_hz))
         self.register_buffer("filters", torch.from_numpy(filters), persistent=False)
 
     def num_windows(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:

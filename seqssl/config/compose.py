@@ -21,13 +21,13 @@ from seqssl.config.moved import Translation
 from seqssl.config.problems import Problem, report
 from seqssl.config.references import interpolate
 from seqssl.config.schema import STREAM_KEYS, RunConfig, default_slots
+from seqssl.config.stages import with_folders
 from seqssl.config.values import Tree, Value, did_you_mean
 from seqssl.errors import UserError
 
 MAX_EXTENDS = 2  # levels below a recipe; longer chains are hard for people to follow
 STRUCTURE = ("[", "{", "'", '"', "|", ">", "&", "*", "!")  # how a value of YAML begins that is no plain text
 COMMAND_LINE = "command line"
-STAGE = "stage:"  # `stage:NAME` in a setting stands for the folder of that stage
 DEFAULT = "default"
 # Names of sizes, and the configuration at each -> the one to take, and a sentence for the user.
 ChooseSize = Callable[[Sequence[str], Callable[[str], RunConfig]], tuple[str, str]]
@@ -107,7 +107,10 @@ def _resolved(
         entry = stages[str(stage)]
         if "recipe" in entry:
             own = _of_other_recipe(entry, layers, given, size)
-            return _resolved(str(entry["recipe"]), own, problems, translation, choose_size)
+            found = _resolved(str(entry["recipe"]), own, problems, translation, choose_size)
+            if found.stages:
+                raise UserError(f"stages.{stage}.recipe = {entry['recipe']}: it has stages itself")
+            return found
         layers.merge(entry, f"stage={stage}")
     config = _checked(layers, display(path), translation, problems)
     origins = {key: layers.origins.get(key, DEFAULT) for key, _ in trees.leaves(asdict(config))}
@@ -240,6 +243,7 @@ def _read_layers(path: Path, translation: Translation, level: int = 0) -> Iterat
         )
     content = read_recipe(path)
     is_saved = content.pop("provenance", None) is not None  # only saved runs have it; it is no setting
+    content = with_folders(content, path.parent) if is_saved else content
     parents = content.pop("extends", None) or []
     for parent in parents if isinstance(parents, list) else [parents]:
         yield from _read_layers(find_recipe(str(parent), beside=path.parent), translation, level + 1)

@@ -32,6 +32,8 @@ class Ailment:
         key, remedy = self.remedy_key, self.remedy
         if "{evening}" in key and not names["evening"]:
             key, remedy = ADD_EVENING
+        elif not names["evening"]:
+            remedy = remedy.partition(", or raise objectives.{evening}")[0]
         named = {**names, "evening": names["evening"] or "diversity"}
         cause, key, remedy = (text.format_map(named) for text in (self.cause, key, remedy))
         return replace(self, cause=cause, remedy_key=key, remedy=remedy)

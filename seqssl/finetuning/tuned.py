@@ -47,10 +47,12 @@ class Tuned(nn.Module):
     def _mark_trained(self) -> None:
         """Let those parameters learn that the settings say."""
         encoder, own = self.pretrained, self.tuning
+        still = [part for part in encoder.modules() if getattr(part, "stands_still", False)]
+        frozen = {id(p) for part in still for p in part.parameters()}
         unused = {id(p) for part in (encoder.targets, encoder.objectives) for p in _parameters(part)}
         kept = {id(p) for part in (encoder.feature_encoder, encoder.encoder) for p in _parameters(part)}
         for name, parameter in encoder.named_parameters():
-            learns = id(parameter) not in unused - kept and own.freeze != "encoder"
+            learns = id(parameter) not in (unused - kept) | frozen and own.freeze != "encoder"
             if own.freeze == "features" and name.startswith(("feature_encoder.", "feature_norm.")):
                 learns = False
             if own.lora_rank is not None:

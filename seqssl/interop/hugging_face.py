@@ -81,12 +81,13 @@ def read_folder(folder: Path) -> Callable[[Float[np.ndarray, "t"]], Float[np.nda
 
 def weights_from(folder: Path, config: RunConfig, spec: SampleSpec) -> dict[str, Tensor]:
     """The weights of a folder of transformers under our names; UserError where its encoder is another one."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         theirs = load_file(folder / "model.safetensors")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
             f"init = hf:{folder}: it cannot be read as a model of transformers: {error}"
         ) from error

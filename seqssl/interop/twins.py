@@ -66,6 +66,8 @@ def _samples(config: RunConfig) -> dict[str, object]:
     return {
         "feature_encoder.target=conv1d": front.get("target") == "conv1d",
         "feature_encoder.mark_missing=false": not front.get("mark_missing", False),
+        "feature_encoder.norm=group or layer": front.get("norm", "layer") in ("group", "layer"),
+        "feature_encoder.activation=gelu": front.get("activation", "gelu") == "gelu",
     }
 
 
@@ -216,6 +218,7 @@ def _conformer(config: RunConfig, spec: SampleSpec) -> Twin:
     }
     if bands:
         wants |= {
+            "feature_encoder.num_bins=80": front.get("num_bins", 80) == 80,
             "encoder.norm=none": config.encoder.norm == "none",
             "encoder.block.conv_norm=layer": block.get("conv_norm", "batch") == "layer",
             "encoder.block.conv_causal=true": block.get("conv_causal", False),

@@ -198,6 +198,8 @@ class TeacherClusters(Clusters):
     def _choose(self, batches: list[Batch], generator: Generator) -> dict[str, int | float | str]:
         """Choose the layer; what it was judged by, and each layer's score."""
         labels = frame_labels(batches, self._output_lengths, self._stride)
+        if labels is not None and len(np.unique(labels[:CHOICE_FRAMES][labels[:CHOICE_FRAMES] >= 0])) < 2:
+            labels = None  # these frames cannot tell
         scores = {}
         names = self._list_taps(self.run)
         for place, name in enumerate(names):

@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from seqssl.model.bounds import POSITIVE
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import FeatureEncoder
+from seqssl.model.targets import Both, GivenCodes, SymbolCodes
 from seqssl.model.types import Batch, Features, MaskedFrames, Quantized
 
 
@@ -20,9 +21,8 @@ class CodeReader(nn.Module):
     """Frames that are looked up by the codes of another run's model, which itself stays as it is.
 
     A frame is the sum of one learned vector for each of its codes. `run` is a run's folder, of which the
-    newest checkpoint is taken; it is saved with the model, and its configuration must still be there when the
-    model is opened again. `num_codebooks` and `codebook_size` say what is expected of its codes; None takes
-    what is there.
+    newest checkpoint is taken; the run must still be there when the model is opened again. `num_codebooks`
+    and `codebook_size` say what is expected of its codes; None takes what is there.
     """
 
     def __init__(
@@ -37,8 +37,10 @@ class CodeReader(nn.Module):
         super().__init__()
         reader = open_model(run)
         sizes = reader.targets.codebook_sizes
-        if not sizes:
-            raise ValueError(f"feature_encoder.run = {run}: this run has no codes to read")
+        if not sizes or isinstance(reader.targets, SymbolCodes | GivenCodes | Both):
+            raise ValueError(
+                f"feature_encoder.run = {run}: this run has no codes to read that every frame has"
+            )
         wanted = (num_codebooks or len(sizes), codebook_size or max(sizes))
         if wanted != (len(sizes), max(sizes)):
             raise ValueError(
@@ -48,6 +50,7 @@ class CodeReader(nn.Module):
             )
         self.dim, self.codebook_sizes = dim, sizes
         self.reader = reader.requires_grad_(False).eval()
+        self.reader.stands_still = True  # type: ignore[assignment]  # its own running means, too
         self.tables = nn.ModuleList(nn.Embedding(size, dim) for size in sizes)
 
     def train(self, mode: bool = True) -> "CodeReader":

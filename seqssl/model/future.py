@@ -209,7 +209,7 @@ class NextLatentLoss(nn.Module):
             spread = standard_deviation(wanted)
             stats = {
                 "distance": total,
-                "variance": wanted.var(0, correction=0).mean() * count,
+                "variance": wanted.var(0, correction=0).mean() * count if len(wanted) else spread,
                 "target_std": spread * count,
                 "isotropy": away * count,
             }
@@ -226,7 +226,8 @@ def sketched_isotropy(
     -`reach` to `reach` by the trapezoidal rule. It is not multiplied by the number of vectors.
     """
     drawn = torch.randn(x.shape[1], directions, generator=generator, device=x.device)
-    projected = x.float() @ F.normalize(drawn, dim=0)  # n r
+    with torch.autocast(x.device.type, enabled=False):
+        projected = x.float() @ F.normalize(drawn, dim=0)  # n r
     places = torch.linspace(0, reach, knots, device=x.device)
     normal = torch.exp(-places.square() / 2)
     angles = projected[..., None] * places

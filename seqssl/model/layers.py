@@ -43,7 +43,8 @@ class FeedForward(nn.Sequential):
 class ConvolutionModule(nn.Module):
     """Pointwise, GLU, depthwise, norm, Swish, pointwise (Conformer, section 2.2).
 
-    `bias`: of the three convolutions; w2v-BERT 2.0 has none. `causal`: a frame reads those before it alone.
+    `bias`: of the three convolutions; w2v-BERT 2.0 has none. `causal`: a frame reads itself and those before
+    it.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ class SpanMasking(nn.Module):
     least `min_spans` starts (fewer only where it has fewer frames), so every row has a target. Masked frames
     become fresh draws of N(0, fill_std^2) (`noise`, w2v-BERT), zeros, or one learned vector. But a share
     `kept` of them stays as it is, and a share `exchanged` becomes the frame of another masked place of the
-    batch (BERT, 1810.04805, section 3.1: 0.1 each).
+    batch (BERT, 1810.04805, section 3.1: 0.1 each), in training.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SpanMasking(nn.Module):
         self, x: Float[Tensor, "b s d"], mask: Bool[Tensor, "b s"], generator: Generator
     ) -> Float[Tensor, "b s d"]:
         """`x` with its masked frames replaced."""
-        if not self.kept + self.exchanged:
+        if not self.training or not self.kept + self.exchanged:
             return self._filled(x, mask, generator)
         draws = torch.rand(mask.shape, generator=generator, device=x.device)
         filled = self._filled(x, mask & (draws >= self.kept + self.exchanged), generator)

@@ -275,6 +275,7 @@ class InputWiring:
     channels: int | None  # values a step; None: ids without a channel axis
     vocab_size: int | None = None  # ids are below it; None: the inputs are numbers
     num_bins: int | None = None  # the same as channels, by the name that suits spectra
+    rate_hz: float | None = None  # input steps a second; None: they have no rate
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from seqssl.model.alignment import present
+from seqssl.model.alignment import MIN_OBSERVED, present
 from seqssl.model.bounds import POSITIVE
 from seqssl.model.description import InputDescription
 from seqssl.model.features import fold
 from seqssl.model.norms import MIN_STD, centered
-from seqssl.model.protocols import FeatureEncoder
 from seqssl.model.types import Batch, Features, MaskedFrames, Quantized
 
 FLOOR = 1e-3  # of power, as a share of a channel's variance; below it a logarithm would see only noise
@@ -33,7 +32,6 @@ class InputVectors(nn.Module):
 
     def __init__(
         self,
-        feature_encoder: FeatureEncoder,
         describe_input: InputDescription,
         *,
         log_spectrum: bool = False,
@@ -47,7 +45,6 @@ class InputVectors(nn.Module):
         self.describe, self.log_spectrum = describe_input, log_spectrum
         self.stride = math.ceil(describe_input.stride)
         self.window = window * self.stride
-        self._output_lengths = feature_encoder.output_lengths
         bins = self.window // 2 + 1
         self.dim = bins * describe_input.channels if log_spectrum else describe_input.dim
 
@@ -83,19 +80,28 @@ class InputVectors(nn.Module):
         deviation = (away.square().sum(1, keepdim=True) / count).sqrt().clamp(min=MIN_STD)
         scaled = away / deviation
         if self.log_spectrum:
-            return self._spectra(scaled, num_frames)
+            return self._spectra(scaled, known, num_frames)
         spare = max(0, num_frames * self.stride - scaled.shape[1])
         steps = F.pad(torch.where(known, scaled, torch.nan), (0, 0, 0, spare), value=torch.nan)
         return fold(steps[:, : num_frames * self.stride], self.stride)
 
-    def _spectra(self, x: Float[Tensor, "b t c"], num_frames: int) -> Float[Tensor, "b s q"]:
-        """Log power of windows centered on frames; what is missing counts as the mean, 0."""
+    def _spectra(
+        self, x: Float[Tensor, "b t c"], known: Bool[Tensor, "b t c"], num_frames: int
+    ) -> Float[Tensor, "b s q"]:
+        """Log power of windows centered on frames; NaN where less than half of a window was measured.
+
+        What else is missing counts as the mean, 0.
+        """
         before = (self.window - self.stride) // 2
         after = max(0, num_frames * self.stride + self.window - before - x.shape[1])
         windows = F.pad(x, (0, 0, before, after)).unfold(1, self.window, self.stride)[:, :num_frames]
+        there = F.pad(known.float(), (0, 0, before, after)).unfold(1, self.window, self.stride)[
+            :, :num_frames
+        ]
         taper = torch.hann_window(self.window + 2, periodic=False, device=x.device)[1:-1]
         power = torch.fft.rfft(windows * taper, dim=-1).abs().square() / taper.square().sum()
-        logs: Tensor = (power + FLOOR).log()
+        enough = there.mean(-1, keepdim=True) >= MIN_OBSERVED
+        logs: Tensor = (power + FLOOR).log().masked_fill(~enough, torch.nan)
         return logs.flatten(2)
 
     def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:

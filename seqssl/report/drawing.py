@@ -53,13 +53,14 @@ def cycle(items: Sequence[str], count: int) -> list[str]:
     return [items[index % len(items)] for index in range(count)]
 
 
-def svg(figure: Figure) -> str:
-    """The figure as an <svg> element without the header, links and metadata that only files need."""
+def svg(figure: Figure, *, alone: bool = False) -> str:
+    """The figure as an <svg> element for a page; `alone`, for a file, it says what its names are."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
     text = text[text.index("<svg") :]
-    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text, count=2)
+    if not alone:
+        text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text, count=2)
     return re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", text, count=2)
 
 

@@ -25,7 +25,7 @@ from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled
 from seqssl.finetuning.scoring import Scored
 from seqssl.finetuning.supervised import Supervised
-from seqssl.runs.folder import starting_weights
+from seqssl.runs.starting import starting_weights
 from seqssl.runs.train import resolve_device, resolve_precision, trainer_of
 from seqssl.training import checkpoint
 from seqssl.training.loop import Units

@@ -15,9 +15,11 @@ import yaml
 from torch import nn
 
 import seqssl
-from seqssl.assembly import Model, OpenStream, Stream, assemble, build_task, set_scaling, streams_of
+from seqssl.assembly import OpenStream, Stream, assemble, build_task, set_scaling, streams_of
+from seqssl.config import stages
 from seqssl.config.compose import to_yaml
 from seqssl.config.schema import RunConfig
+from seqssl.config.text import write
 from seqssl.config.tree import flatten, within_stream
 from seqssl.data.adapters import HasViews, SampleSpec
 from seqssl.data.files import locked, refuse_linked_folders, sha256_json, write_atomic
@@ -28,16 +30,12 @@ from seqssl.evaluation.frozen import Encoder
 from seqssl.finetuning.facts import Facts
 from seqssl.finetuning.supervised import Supervised
 from seqssl.finetuning.tuned import Tuned
-from seqssl.interop.hugging_face import weights_from
-from seqssl.model.joint import JointModel
 from seqssl.model.protocols import Fits
 from seqssl.planning.plan import load_recipe
 from seqssl.training import checkpoint
 
 FACTS = "facts.json"
 HF = "hf:"  # begins an `init` that is a folder of Hugging Face transformers
-STAGES = "stages"  # in the folder of a run, the runs that came before it
-MAX_NAMED = 6  # weights that a sentence lists
 
 # What may differ when a run is taken up again: none of it changes the numbers that are still to come.
 _FREE = {"out", "health", "data.source", "data.workers"}
@@ -149,63 +147,6 @@ def init_of(text: str) -> tuple[Path, str]:
     return Path(run).expanduser(), stream
 
 
-def starting_weights(model: Model, run: str, config: RunConfig | None = None) -> list[str]:
-    """Take over the weights of another run that fit this model, and say which; UserError where none does.
-
-    Weights fit by name and shape. What does not fit keeps its initial values: heads of other codebooks, a
-    feature encoder of another kind of data.
-    """
-    if run.startswith(HF):
-        return _from_hugging_face(model, run, config)
-    path, stream = init_of(run)
-    before, folder = find_run(path)
-    saved = find_checkpoint(path, folder, "last")
-    own = checkpoint.weights_of(model)
-    given = checkpoint.renamed(saved, own)
-    if config is not None and before.streams and not config.streams:
-        given = _of_stream(before, saved, stream)
-    fitting = {name: x for name, x in given.items() if name in own and own[name].shape == x.shape}
-    if not fitting:
-        raise UserError(f"init = {run}: none of its weights fits this model by name and shape.")
-    model.load_state_dict(fitting, strict=False)
-    lines = [f"init: {len(fitting)} of {len(own)} tensors are those of {saved.path}"]
-    missing = [name for name in own if name not in given]
-    differing = [name for name in own if name in given and name not in fitting]
-    unused = [name for name in given if name not in own]
-    for words, names in (
-        ("not in that run, so drawn anew", missing),
-        ("of another shape there, so drawn anew", differing),
-        ("in that run and not in this model", unused),
-    ):
-        if names:
-            shown = ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
-            lines.append(f"init: {len(names)} {words}: {shown}")
-    return lines
-
-
-def _from_hugging_face(model: Model, run: str, config: RunConfig | None) -> list[str]:
-    """Take over the encoder of a folder of transformers; everything else is drawn anew."""
-    if config is None or isinstance(model, JointModel):
-        raise UserError(f"init = {run}: is for a run of one kind of data.")
-    (stream,) = streams_of(config)
-    given = weights_from(Path(run.removeprefix(HF)).expanduser(), config, stream.spec)
-    model.load_state_dict(given, strict=False)
-    drawn = [name for name in checkpoint.weights_of(model) if name not in given]
-    return [
-        f"init: {len(given)} tensors are those of {run}; {len(drawn)} are drawn anew: "
-        f"{', '.join(drawn[:MAX_NAMED])}"
-    ]
-
-
-def _of_stream(joint: RunConfig, saved: checkpoint.Checkpoint, stream: str) -> dict[str, torch.Tensor]:
-    """The weights of a stream of a joint run; UserError where there is none of the name."""
-    streams = streams_of(joint)
-    stream_of(streams, stream)
-    model = assemble(joint, streams)
-    checkpoint.load_weights(model, saved)
-    return checkpoint.weights_of(model.of(stream))
-
-
 def check_contract(spec: SampleSpec, run: Path, stream: str) -> None:
     """UserError where an adapter's spec differs from that of the data that the run was trained on."""
     stored = SampleSpec.restore(read_provenance(run, stream)["spec"])
@@ -249,12 +190,13 @@ def find_checkpoint(path: Path, run: Path, weights: str) -> checkpoint.Checkpoin
 def check_same_run(config: RunConfig, out: Path, streams: Sequence[OpenStream]) -> None:
     """UserError where `out` holds a run with other settings or data, or something that is no run."""
     if not (out / "config.yaml").is_file():
-        if out.exists() and any(path.name not in (".lock", STAGES) for path in out.iterdir()):
+        if out.exists() and any(path.name not in (".lock", stages.FOLDER) for path in out.iterdir()):
             raise UserError(f"out={out} is not empty and holds no run: choose another folder.")
         return
     read_config(out)  # says what is damaged
     old = load_recipe(out / "config.yaml")  # with the defaults of what was not there when it was written
-    before, now = (flatten(yaml.safe_load(to_yaml(each))) for each in (old, config))
+    trees = (yaml.safe_load(to_yaml(each)) for each in (old, config))
+    before, now = (flatten(stages.with_marks(tree, out)) for tree in trees)
     changed = sorted(
         key
         for key in before.keys() | now.keys()
@@ -300,7 +242,9 @@ def write_config(config: RunConfig, out: Path, streams: Sequence[OpenStream]) ->
         "python": platform.python_version(),
         **(origins[""] if "" in origins else {"streams": origins}),
     }
-    text = to_yaml(config) + yaml.safe_dump({"provenance": provenance}, sort_keys=False)
+    text = write(stages.with_marks(asdict(config), out)) + yaml.safe_dump(
+        {"provenance": provenance}, sort_keys=False
+    )
     write_atomic(out / "config.yaml", text)
 
 

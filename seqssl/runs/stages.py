@@ -1,15 +1,14 @@
 """Recipes of several stages: each is a run of its own, and the last one is the recipe's."""
 
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
-from seqssl.config.compose import STAGE
+from seqssl.config import stages
 from seqssl.config.schema import RunConfig
 from seqssl.data.files import Progress, silent
 from seqssl.planning.plan import resolve
-from seqssl.runs.folder import STAGES
+from seqssl.runs.folder import check_same_run
 from seqssl.runs.train import run_folder, train
 from seqssl.training import checkpoint
 
@@ -25,17 +24,27 @@ def train_stages(
     """
     resolved = resolve(recipe, *overrides)
     out = run_folder(resolved.config)
-    places = {name: str(out / STAGES / name) for name in resolved.stages}
-    for number, name in enumerate(places):
-        own = [text for text in overrides if not text.startswith("out=")]
-        config = resolve(recipe, *own, f"stage={name}", f"out={places[name]}").config
-        if not _is_finished(config):
-            say(f"stage {number + 1} of {len(places) + 1}: {name}")
-            train(_placed(config, places), say=say, progress=progress)
+    own = [text for text in overrides if not text.startswith("out=")]
+    places = {name: out / stages.FOLDER / name for name in resolved.stages}
+    configs = {  # all of them first: what is wrong with the last is said before the first has run
+        name: placed(resolve(recipe, *own, f"stage={name}", f"out={place}").config, out)
+        for name, place in places.items()
+    }
+    for number, (name, config) in enumerate(configs.items()):
+        if _is_finished(config):
+            check_same_run(config, places[name], ())
+            continue
+        say(f"stage {number + 1} of {len(places) + 1}: {name}")
+        train(config, say=say, progress=progress)
     if places:
         say(f"stage {len(places) + 1} of {len(places) + 1}")
-    placed: RunConfig = _placed(resolved.config, places)
-    return placed
+    return placed(resolved.config, out)
+
+
+def placed(config: RunConfig, out: Path) -> RunConfig:
+    """The same settings with every `stage:NAME` replaced by the folder of that stage of the run in `out`."""
+    own = {entry.name: getattr(config, entry.name) for entry in fields(config)}
+    return replace(config, **{name: stages.with_folders(value, out) for name, value in own.items()})
 
 
 def _is_finished(config: RunConfig) -> bool:
@@ -44,15 +53,3 @@ def _is_finished(config: RunConfig) -> bool:
     saved = checkpoint.numbered(out / "checkpoints")
     done = int(saved[-1].name.rpartition("-")[2]) if saved else 0
     return done >= config.train.num_updates and (out / "report.html").exists()
-
-
-def _placed(value: Any, places: dict[str, str]) -> Any:
-    """The same settings with every `stage:NAME` replaced by the folder of that stage."""
-    if isinstance(value, str) and value.startswith(STAGE):
-        return places.get(value.removeprefix(STAGE), value)
-    if isinstance(value, dict):
-        return {key: _placed(inner, places) for key, inner in value.items()}
-    if is_dataclass(value):
-        for entry in fields(value):
-            setattr(value, entry.name, _placed(getattr(value, entry.name), places))
-    return value

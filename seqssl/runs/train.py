@@ -19,8 +19,8 @@ from seqssl.assembly import (
     set_scaling,
     streams_of,
 )
+from seqssl.config import stages
 from seqssl.config import tree as trees
-from seqssl.config.compose import STAGE
 from seqssl.config.schema import RunConfig, TrainConfig
 from seqssl.data.files import Progress, silent
 from seqssl.doctor import Monitor
@@ -33,7 +33,8 @@ from seqssl.planning.cost import Cost, cost_of
 from seqssl.report.illustration import illustrate
 from seqssl.report.page import write_report
 from seqssl.report.types import Illustration
-from seqssl.runs.folder import alone, check_same_run, starting_weights, write_config, write_facts
+from seqssl.runs.folder import alone, check_same_run, write_config, write_facts
+from seqssl.runs.starting import starting_weights
 from seqssl.runs.streams import (
     chosen_rows,
     describe,
@@ -119,7 +120,7 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
 def check_stages(config: RunConfig) -> None:
     """UserError where a setting stands for a stage that has not run: its model would have initial weights."""
     for key, value in trees.leaves(asdict(config)):
-        if isinstance(value, str) and value.startswith(STAGE):
+        if isinstance(value, str) and value.startswith(stages.MARK):
             raise UserError(
                 f"{key} = {value} stands for a stage that has not run: a recipe with stages is run by "
                 "`seqssl train` or `seqssl.runs.stages.train_stages`."

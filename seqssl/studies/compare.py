@@ -174,7 +174,7 @@ def picture(found: dict[str, dict[str, float]], recipes: Sequence[str], seeds: i
             )
         axes.set_yticks(range(len(order)), [Path(recipe).stem for recipe in order])
         figure.legend(loc="outside lower center", ncols=len(judged))
-        return svg(figure)
+        return svg(figure, alone=True)
 
 
 def page(found: dict[str, dict[str, float]], recipes: Sequence[str], seeds: int) -> str:

@@ -194,9 +194,13 @@ def renamed(saved: Checkpoint, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
             old = re.sub(r"(^|\.)targets\.(?:first\.|second\.)?quantizer\.", r"\1quantizer.", old)
             if old in given:
                 given[name] = given.pop(old)
-    # Each pre-training model has this weight once, so its name shows where in a larger model that is.
+    # Each pre-training model has this weight once, so its name shows where in a larger model that is. A model
+    # that reads another one's codes holds that, deeper down.
     marker = "input_projection.weight"
     holders = [name.removesuffix(marker) for name in given if name.endswith(f".{marker}")]
+    holders = [
+        name for name in holders if not any(name != other and name.startswith(other) for other in holders)
+    ]
     if marker in own and marker not in given and len(holders) == 1:
         inside = len(holders[0])
         return {name[inside:]: value for name, value in given.items() if name.startswith(holders[0])}

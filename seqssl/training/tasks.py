@@ -1,6 +1,6 @@
 """Tasks: what the one training loop runs."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ class PretrainTask:
 
     def after_update(self) -> None:
         """Parts that follow the weights, or move on without a gradient, do so now."""
-        for part in self.model.modules():
+        for part in _moving(self.model):
             if isinstance(part, FollowsUpdates):
                 part.after_update()
 
@@ -75,6 +75,14 @@ class PretrainTask:
         """The statistics that each objective declares."""
         objectives = self.model.of(stream).objectives.named
         return {name: stats_of(objective) for name, objective in objectives.items()}
+
+
+def _moving(part: nn.Module) -> Iterator[nn.Module]:
+    """A module and its parts, but for those that are marked to stand still, and theirs."""
+    yield part
+    for child in part.children():
+        if not getattr(child, "stands_still", False):
+            yield from _moving(child)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from seqssl.runs.folder import load
 from seqssl.runs.train import train
 from seqssl.testing import check_targets
 from seqssl.testing.harness import seeded
+from seqssl.training.tasks import PretrainTask
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_what_does_not_fit_is_said(other: Path) -> None:
     recipe = ["base/discretebert", "size=tiny", "modality=toy:Toy", "data=.", "data.batch_frames=160"]
     with pytest.raises(UserError, match="not 2 of 320"):
         build_model(load_recipe(*recipe, f"feature_encoder.run={other}", "feature_encoder.codebook_size=320"))
-    with pytest.raises(UserError, match="nowhere"):
+    with pytest.raises(UserError, match="run = nowhere: there is no run in this folder"):
         build_model(load_recipe(*recipe, "feature_encoder.run=nowhere"))
 
 
@@ -89,7 +90,7 @@ def test_a_run_without_codes_cannot_be_read(tmp_path: Path) -> None:
     toy = [text for text in TOY if not text.startswith("quantizer")]
     own = ["quantizer={target: linear, dim: 16}", "objectives={diversity: null, masked_prediction: null}"]
     assert cli.main(["train", *toy, *settings, *own]) == 0
-    with pytest.raises(ValueError, match="this run has no codes to read"):
+    with pytest.raises(ValueError, match="this run has no codes to read that"):
         CodeReader(opened, run=str(out))
 
 
@@ -106,7 +107,8 @@ def test_bert_masks_as_it_says() -> None:
     masking = SpanMasking(3, fill="learned", kept=0.1, exchanged=0.1)
     x = torch.arange(40_000.0).view(4, 10_000, 1).expand(-1, -1, 3)
     mask = torch.rand(4, 10_000, generator=seeded(0)) < 0.5
-    found = masking.apply(x, mask, seeded(1))
+    assert (masking.eval().apply(x, mask, seeded(1))[mask] == masking.vector).all(), "forecasts hide all"
+    found = masking.train().apply(x, mask, seeded(1))
     assert torch.equal(found[~mask], x[~mask])
     hidden = (found[mask] == masking.vector).all(-1)
     kept = (found[mask] == x[mask]).all(-1)
@@ -125,3 +127,53 @@ def test_a_batch_with_nothing_masked_is_left_alone() -> None:
     x = torch.randn(2, 5, 2)
     assert torch.equal(masking.apply(x, torch.zeros(2, 5, dtype=torch.bool), seeded()), x)
     assert MaskedFrames.of(torch.zeros(1, 1, dtype=torch.bool)).max_per_row == 0
+
+
+def test_what_moves_without_a_gradient_stands_still_in_the_reader(other: Path, tmp_path: Path) -> None:
+    """Codebooks of running means would go on moving after each update of the run that reads them."""
+    source, out = write_waves(tmp_path / "waves"), tmp_path / "run"
+    toy = [text for text in TOY if not text.startswith("quantizer")]
+    own = ["quantizer={target: nearest, num_codebooks: 1, codebook_size: 5, dim: 16, decay: 0.5}",
+           "objectives={diversity: null, commitment: commitment}"]  # fmt: skip
+    assert cli.main(["train", *toy, *own, "recipe=base/w2vbert", "size=tiny", f"data={source}", f"out={out}",
+                     "train.num_updates=3"]) == 0  # fmt: skip
+    model: Any = build_model(load_recipe(
+        "base/discretebert", "size=tiny", "modality=toy:Toy", "data=.", "data.batch_frames=160",
+        f"feature_encoder.run={out}",
+    ))  # fmt: skip
+    before = {name: x.clone() for name, x in model.feature_encoder.reader.state_dict().items()}
+    task = PretrainTask(model)
+    for _ in range(3):
+        task.after_update()
+    after = model.feature_encoder.reader.state_dict()
+    assert all(torch.equal(x, after[name]) for name, x in before.items())
+
+
+def test_a_run_of_other_inputs_is_refused(other: Path) -> None:
+    config = load_recipe("base/discretebert", "size=tiny", "modality=toy:Letters", "data=.",
+                         "data.batch_frames=160", f"feature_encoder.run={other}")  # fmt: skip
+    with pytest.raises(UserError, match=r"it was made for inputs of dtype float32, and these have int64"):
+        build_model(config)
+
+
+def test_a_run_may_be_moved_with_its_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_waves(tmp_path / "waves")
+    monkeypatch.chdir(tmp_path)
+    body = [text for text in TOY if not text.startswith(("quantizer", "encoder.", "masking"))]
+    small = ["encoder={dim: 16, num_layers: 1, taps: {output: 1}}", "encoder.block.ffn_dim=16",
+             "encoder.position={kernel: 3, groups: 2}",
+             "stages.quantizer.quantizer={codebook_size: 4, dim: 8}",
+             "stages.quantizer.encoder={dim: 16, num_layers: 1, taps: {output: 1}}",
+             "stages.quantizer.train.num_updates=1", "train.num_updates=1"]  # fmt: skip
+    arguments = ["train", "recipe=base/discretebert", "size=tiny", f"data={source}", *body, *small]
+    assert cli.main([*arguments, "out=here"]) == 0
+    assert "run: stage:quantizer" in (tmp_path / "here" / "config.yaml").read_text()
+    rows = [torch.randn(40, 2, generator=seeded(1)).numpy()]
+    expected = load("here").embed(rows)
+    (tmp_path / "here").rename(tmp_path / "there")
+    monkeypatch.chdir("/")
+    found = load(tmp_path / "there").embed(rows)
+    assert (found == expected).all()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*arguments, "out=there"]) == 0, "it is the same run still"
+    assert cli.main([*arguments, "out=there", "stages.quantizer.quantizer.codebook_size=5"]) == 2

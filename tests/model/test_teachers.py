@@ -15,6 +15,7 @@ from seqssl.model.objectives import MaskedPredictionLoss, RegressionLoss
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.teachers import EmaClusters, EmaTeacher
 from seqssl.model.types import Batch
+from seqssl.runs import starting
 from seqssl.testing import check_targets
 from seqssl.testing.harness import seeded
 
@@ -177,3 +178,21 @@ def test_clusters_stand_still_in_evaluation() -> None:
     before = model.targets.codebooks[0].entries.clone()  # type: ignore[union-attr]
     model.targets.codebooks[0].after_update()  # type: ignore[union-attr]
     torch.testing.assert_close(model.targets.codebooks[0].entries, before, rtol=1e-4, atol=1e-5)  # type: ignore[union-attr]
+
+
+def test_a_model_that_takes_weights_over_is_followed_from_there() -> None:
+    model = model_of()
+    with torch.no_grad():
+        for parameter in (*model.encoder.parameters(), *model.input_projection.parameters()):
+            parameter.add_(1.0)
+    given = {name: x for name, x in model.state_dict().items() if not name.startswith("targets.")}
+    starting._follow_again(model, given)
+    teacher = model.targets
+    assert isinstance(teacher, EmaTeacher)
+    torch.testing.assert_close(teacher.encoder.state_dict(), model.encoder.state_dict())
+    assert [*teacher.encoder.taps] == ["2", "3"]
+    before = teacher.encoder.blocks[0].mixer.output.weight.clone()
+    with torch.no_grad():
+        model.encoder.blocks[0].mixer.output.weight.add_(1.0)  # type: ignore[union-attr]
+    starting._follow_again(model, model.state_dict())
+    assert torch.equal(teacher.encoder.blocks[0].mixer.output.weight, before), "its own weights were given"

@@ -107,6 +107,15 @@ def test_the_bands_are_those_of_their_extractor(size: int) -> None:
     torch.testing.assert_close(found.x[0, :count], expected, rtol=1e-3, atol=1e-3)
 
 
+def test_bands_follow_the_rate() -> None:
+    """Half the rate, every second sample: the same number of windows."""
+    slow, fast = StackedMelEncoder(None, 8_000.0), StackedMelEncoder(None, 16_000.0)
+    assert (slow.window_length, slow.hop_length) == (200, 80)
+    assert int(slow.num_windows(torch.tensor(4_000))) == int(fast.num_windows(torch.tensor(8_000)))
+    with pytest.raises(ValueError, match="these inputs have none"):
+        StackedMelEncoder(None, None)
+
+
 @pytest.mark.parametrize(
     "settings", [(*CONFORMER, "mixer.position=relative"), BERT], ids=["conformer", "bert"]
 )
@@ -125,6 +134,8 @@ def test_names_go_both_ways(settings: tuple[str, ...]) -> None:
     [
         (CONFORMER, "encoder.block.conv_bias=true", "conv_bias=false"),
         (CONFORMER, "encoder.norm=none", "encoder.norm=output"),
+        (CONFORMER, "feature_encoder.norm=row", "feature_encoder.norm=group or layer"),
+        (BERT, "feature_encoder.num_bins=64", "feature_encoder.num_bins=80"),
         (CONFORMER, "mixer.position=relative_key", "mixer.position=none or relative"),
         (CONFORMER, "encoder.block.conv_causal=true", "conv_causal=false"),
         (BERT, "encoder.block.conv_causal=false", "conv_causal=true"),

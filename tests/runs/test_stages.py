@@ -134,3 +134,9 @@ def test_a_plan_shows_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     told = capsys.readouterr().out
     assert "vq_wav2vec, size tiny, stage quantizer" in told and "discretebert, size tiny:" in told
     assert told.count("Memory per device") == 2
+
+
+def test_a_stage_of_a_recipe_with_stages_is_refused() -> None:
+    with pytest.raises(UserError, match=r"stages.quantizer.recipe = base/hubert: it has stages itself"):
+        load_recipe("base/discretebert", "size=tiny", "modality=toy:Toy", "data=.", "data.batch_frames=160",
+                    "stages.quantizer.recipe=base/hubert", "stage=quantizer")  # fmt: skip

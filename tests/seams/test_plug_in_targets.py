@@ -9,7 +9,7 @@ from helpers import batch_of, config_of, records, train, weights
 
 import seqssl
 from seqssl import build_model
-from seqssl.runs.folder import starting_weights
+from seqssl.runs.starting import starting_weights
 from seqssl.testing import check_targets
 
 PREDICT = ("objectives.contrastive=null", "objectives.diversity=null")

@@ -1,6 +1,7 @@
 """Recipes side by side: the same budget, each run once, stages included."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from toy import TOY, write_waves
@@ -56,6 +57,7 @@ def test_recipes_are_trained_alike_and_judged_alike(recipes: list[str], tmp_path
         in page
     )
     assert page.count(".yaml | ") == 2
+    ElementTree.parse(tmp_path / "out" / "report.svg")
     drawn = (tmp_path / "out" / "report.svg").read_text()
     assert "report.svg" in page and all(word in drawn for word in ("few", "many", "fine-tuned", "frozen"))
     place = tmp_path / "out" / "trials" / "runs" / "few-0"

@@ -15,7 +15,7 @@ from toy import toy_config
 import seqssl
 from seqssl import Batch, Draws, Frames, Output, Plan, TransformerBlock, UserError, build_model
 from seqssl.config.schema import OptimConfig, TemperatureConfig, TrainConfig
-from seqssl.runs.folder import starting_weights
+from seqssl.runs.starting import starting_weights
 from seqssl.training import checkpoint
 from seqssl.training.loop import Settings, Trainer
 from seqssl.training.optim import ParameterGroup

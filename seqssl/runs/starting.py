@@ -1,0 +1,86 @@
+"""Where a run begins: the weights of another run, or of a folder of transformers."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+
+from seqssl.assembly import Model, assemble, streams_of
+from seqssl.config.schema import RunConfig
+from seqssl.errors import UserError
+from seqssl.interop.hugging_face import weights_from
+from seqssl.model.joint import JointModel
+from seqssl.model.pretraining import PretrainingModel
+from seqssl.model.protocols import FollowsModel
+from seqssl.runs.folder import HF, find_checkpoint, find_run, init_of, stream_of
+from seqssl.training import checkpoint
+
+MAX_NAMED = 6  # weights that a sentence lists
+
+
+def starting_weights(model: Model, run: str, config: RunConfig | None = None) -> list[str]:
+    """Take over the weights of another run that fit this model, and say which; UserError where none does.
+
+    Weights fit by name and shape. What does not fit keeps its initial values: heads of other codebooks, a
+    feature encoder of another kind of data.
+    """
+    if run.startswith(HF):
+        return _from_hugging_face(model, run, config)
+    path, stream = init_of(run)
+    before, folder = find_run(path)
+    saved = find_checkpoint(path, folder, "last")
+    own = checkpoint.weights_of(model)
+    given = checkpoint.renamed(saved, own)
+    if config is not None and before.streams and not config.streams:
+        given = _of_stream(before, saved, stream)
+    fitting = {name: x for name, x in given.items() if name in own and own[name].shape == x.shape}
+    if not fitting:
+        raise UserError(f"init = {run}: none of its weights fits this model by name and shape.")
+    model.load_state_dict(fitting, strict=False)
+    _follow_again(model, fitting)
+    lines = [f"init: {len(fitting)} of {len(own)} tensors are those of {saved.path}"]
+    missing = [name for name in own if name not in given]
+    differing = [name for name in own if name in given and name not in fitting]
+    unused = [name for name in given if name not in own]
+    for words, names in (
+        ("not in that run, so drawn anew", missing),
+        ("of another shape there, so drawn anew", differing),
+        ("in that run and not in this model", unused),
+    ):
+        if names:
+            shown = ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
+            lines.append(f"init: {len(names)} {words}: {shown}")
+    return lines
+
+
+def _follow_again(model: Model, given: Collection[str]) -> None:
+    """Let targets that are made of the model start from its new weights, unless theirs were given, too."""
+    if any(".targets." in f".{name}" for name in given):
+        return
+    for part in model.modules():
+        if isinstance(part, PretrainingModel) and isinstance(part.targets, FollowsModel):
+            part.targets.follow(part)
+
+
+def _from_hugging_face(model: Model, run: str, config: RunConfig | None) -> list[str]:
+    """Take over the encoder of a folder of transformers; everything else is drawn anew."""
+    if config is None or isinstance(model, JointModel):
+        raise UserError(f"init = {run}: is for a run of one kind of data.")
+    (stream,) = streams_of(config)
+    given = weights_from(Path(run.removeprefix(HF)).expanduser(), config, stream.spec)
+    model.load_state_dict(given, strict=False)
+    _follow_again(model, given)
+    drawn = [name for name in checkpoint.weights_of(model) if name not in given]
+    return [
+        f"init: {len(given)} tensors are those of {run}; {len(drawn)} are drawn anew: "
+        f"{', '.join(drawn[:MAX_NAMED])}"
+    ]
+
+
+def _of_stream(joint: RunConfig, saved: checkpoint.Checkpoint, stream: str) -> dict[str, torch.Tensor]:
+    """The weights of a stream of a joint run; UserError where there is none of the name."""
+    streams = streams_of(joint)
+    stream_of(streams, stream)
+    model = assemble(joint, streams)
+    checkpoint.load_weights(model, saved)
+    return checkpoint.weights_of(model.of(stream))
