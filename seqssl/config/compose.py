@@ -21,7 +21,7 @@ from seqssl.config.moved import Translation
 from seqssl.config.problems import Problem, report
 from seqssl.config.references import interpolate
 from seqssl.config.schema import STREAM_KEYS, RunConfig, default_slots
-from seqssl.config.stages import with_folders
+from seqssl.config.stages import FOLDER, run_folder, with_folders
 from seqssl.config.values import Tree, Value, did_you_mean
 from seqssl.errors import UserError
 
@@ -104,8 +104,12 @@ def _resolved(
     if stage is not None:  # last: what is said of a stage is said of nothing else
         if str(stage) not in stages:
             raise UserError(f"stage = {stage}: {name} has {', '.join(stages) or 'no stages'}")
-        entry = stages[str(stage)]
-        if "recipe" in entry:
+        if "out" not in given:  # where the whole recipe has it, so that it need not be made twice
+            rest = {**whole, "size": size} if size else dict(whole)
+            del rest["stage"]
+            run = run_folder(_resolved(name, rest, problems, translation, choose_size).config)
+            layers.merge({"out": str(run / FOLDER / str(stage))}, COMMAND_LINE)
+        if "recipe" in (entry := stages[str(stage)]):
             own = _of_other_recipe(entry, layers, given, size)
             found = _resolved(str(entry["recipe"]), own, problems, translation, choose_size)
             if found.stages:
@@ -114,13 +118,10 @@ def _resolved(
         layers.merge(entry, f"stage={stage}")
     config = _checked(layers, display(path), translation, problems)
     origins = {key: layers.origins.get(key, DEFAULT) for key, _ in trees.leaves(asdict(config))}
-    before = ""
-    if stages and stage is None:
-        before = (
-            f"Before it come other stages, runs of their own: {', '.join(stages)} (stage=NAME shows one)."
-        )
     others = tuple(stages) if stage is None else ()  # a stage alone is a run like any other
-    return Resolved(config, origins, "\n".join(filter(None, (note, translation.note, before))), others)
+    before = "Before it come other stages, runs of their own: {} (stage=NAME shows one)."
+    said = (note, translation.note, before.format(", ".join(others)) if others else "")
+    return Resolved(config, origins, "\n".join(filter(None, said)), others)
 
 
 def _checked(layers: Layers, recipe: str, translation: Translation, problems: Sequence[Problem]) -> RunConfig:
@@ -205,8 +206,9 @@ def _of_other_recipe(stage: Tree, layers: Layers, given: Tree, size: str) -> Tre
     Of the recipe that it is a stage of, it keeps what the data are; of the command line, also how a run goes.
     """
     merged = Layers()
-    merged.merge({key: given[key] for key in ("train", "seed", "health", "out") if key in given}, "")
-    merged.merge({key: layers.values[key] for key in ("modality", "data") if key in layers.values}, "")
+    merged.merge({key: given[key] for key in ("train", "seed", "health") if key in given}, "")
+    kept = ("modality", "data", "out")
+    merged.merge({key: layers.values[key] for key in kept if key in layers.values}, "")
     merged.merge({key: value for key, value in stage.items() if key != "recipe"}, "")
     return {"size": size, **merged.values} if size else merged.values
 

@@ -4,8 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from seqssl.config.schema import RunConfig
+
 MARK = "stage:"
 FOLDER = "stages"  # in the folder of a run, the runs that came before it
+
+
+def run_folder(config: RunConfig) -> Path:
+    """`out`, else runs/<recipe>-<size>, with the name of the data unless it is the demo's."""
+    if config.out is not None:
+        return Path(config.out).expanduser()
+    own = f"-{Path(config.data.source).stem}" if config.data.source else ""
+    return Path("runs") / f"{Path(config.recipe).stem}-{config.size}{own}"
 
 
 def with_folders(value: Any, run: Path) -> Any:

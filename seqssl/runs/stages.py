@@ -9,7 +9,7 @@ from seqssl.config.schema import RunConfig
 from seqssl.data.files import Progress, silent
 from seqssl.planning.plan import resolve
 from seqssl.runs.folder import check_same_run
-from seqssl.runs.train import run_folder, train
+from seqssl.runs.train import train
 from seqssl.training import checkpoint
 
 
@@ -23,7 +23,7 @@ def train_stages(
     without stages is its own last one.
     """
     resolved = resolve(recipe, *overrides)
-    out = run_folder(resolved.config)
+    out = stages.run_folder(resolved.config)
     own = [text for text in overrides if not text.startswith("out=")]
     places = {name: out / stages.FOLDER / name for name in resolved.stages}
     configs = {  # all of them first: what is wrong with the last is said before the first has run

@@ -81,7 +81,7 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
     say = say if parallel.is_first else lambda text: None
     with ExitStack() as stack:
         stack.callback(strategies.stop, parallel)
-        out = run_folder(config)
+        out = stages.run_folder(config)
         model = assemble(config, kinds)  # before any work: it refuses impossible settings
         streams = [opened(stream, parallel, device, progress) for stream in kinds]
         check_same_run(config, out, streams)
@@ -222,14 +222,6 @@ def illustrations(task: Task, model: Model, streams: Sequence[OpenStream], seed:
         for stream in streams
         if isinstance(task, PretrainTask)
     ]
-
-
-def run_folder(config: RunConfig) -> Path:
-    """`out`, else runs/<recipe>-<size>, with the name of the data unless it is the demo's."""
-    if config.out is not None:
-        return Path(config.out).expanduser()
-    own = f"-{Path(config.data.source).stem}" if config.data.source else ""
-    return Path("runs") / f"{Path(config.recipe).stem}-{config.size}{own}"
 
 
 def resolve_device(train: TrainConfig) -> torch.device:

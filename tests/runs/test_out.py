@@ -8,6 +8,7 @@ from toy import toy_arguments, toy_config
 
 import seqssl
 from seqssl import cli
+from seqssl.config.stages import run_folder
 from seqssl.errors import UserError
 from seqssl.runs import train as run
 
@@ -15,9 +16,9 @@ from seqssl.runs import train as run
 def test_own_data_has_a_folder_of_its_own(waves: Path) -> None:
     config = toy_config(waves, Path("x"))
     config.out = None
-    assert run.run_folder(config) == Path("runs/w2vbert-tiny-waves")
+    assert run_folder(config) == Path("runs/w2vbert-tiny-waves")
     config.data.source = None
-    assert run.run_folder(config) == Path("runs/w2vbert-tiny")
+    assert run_folder(config) == Path("runs/w2vbert-tiny")
 
 
 def test_a_mistake_leaves_nothing_behind(waves: Path, tmp_path: Path) -> None:

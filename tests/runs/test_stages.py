@@ -140,3 +140,12 @@ def test_a_stage_of_a_recipe_with_stages_is_refused() -> None:
     with pytest.raises(UserError, match=r"stages.quantizer.recipe = base/hubert: it has stages itself"):
         load_recipe("base/discretebert", "size=tiny", "modality=toy:Toy", "data=.", "data.batch_frames=160",
                     "stages.quantizer.recipe=base/hubert", "stage=quantizer")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("recipe", "stage"), [("speech_hubert", "first"), ("speech_discretebert", "quantizer")]
+)
+def test_a_stage_alone_lies_where_the_recipe_looks_for_it(recipe: str, stage: str) -> None:
+    config = load_recipe(recipe, "size=tiny", f"stage={stage}")
+    assert config.out == f"runs/{recipe}-tiny/stages/{stage}"
+    assert load_recipe(recipe, "size=tiny", f"stage={stage}", "out=here").out == "here"
