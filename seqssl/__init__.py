@@ -36,9 +36,9 @@ _HOMES = {
     ),
     "seqssl.model.features": ("Conv1dStack", "Conv2dSubsampling", "PatchEncoder", "TokenEncoder"),
     "seqssl.model.quantizers": ("GumbelProductQuantizer", "LinearTarget", "RandomProjectionQuantizer"),
+    "seqssl.model.fixed": ("FixedCodes",),
     "seqssl.model.targets": (
         "Both",
-        "FixedCodes",
         "GivenCodes",
         "InputCodes",
         "LearnedCodes",
@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from seqssl.model.features import Conv2dSubsampling as Conv2dSubsampling
     from seqssl.model.features import PatchEncoder as PatchEncoder
     from seqssl.model.features import TokenEncoder as TokenEncoder
+    from seqssl.model.fixed import FixedCodes as FixedCodes
     from seqssl.model.joint import JointModel as JointModel
     from seqssl.model.masking import SpanMasking as SpanMasking
     from seqssl.model.mixers import Attention as Attention
@@ -109,7 +110,6 @@ if TYPE_CHECKING:
     from seqssl.model.quantizers import LinearTarget as LinearTarget
     from seqssl.model.quantizers import RandomProjectionQuantizer as RandomProjectionQuantizer
     from seqssl.model.targets import Both as Both
-    from seqssl.model.targets import FixedCodes as FixedCodes
     from seqssl.model.targets import GivenCodes as GivenCodes
     from seqssl.model.targets import InputCodes as InputCodes
     from seqssl.model.targets import LearnedCodes as LearnedCodes

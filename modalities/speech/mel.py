@@ -37,7 +37,24 @@ LOG_MEL_STD = (
 # fmt: on
 
 
-class LogMelEncoder(nn.Module):
+class MelWindows(nn.Module):
+    """What both encoders share: windows of 25 ms every 10 ms, and the filters of their bands."""
+
+    filters: Tensor
+
+    def __init__(self, rate_hz: float, num_bins: int) -> None:
+        super().__init__()
+        self.window_length, self.hop_length = round(WINDOW_S * rate_hz), round(HOP_S * rate_hz)
+        self.fft_length = 2 ** math.ceil(math.log2(self.window_length))
+        filters = mel_filters(num_bins, fft_length=self.fft_length, rate_hz=round(rate_hz))
+        self.register_buffer("filters", torch.from_numpy(filters), persistent=False)
+
+    def num_windows(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
+        """Windows made of so many samples; a row shorter than one is followed by zeros."""
+        return (lengths - self.window_length).clamp(min=0) // self.hop_length + 1
+
+
+class LogMelEncoder(MelWindows):
     """Log-mel power in 25 ms windows every 10 ms, fixed normalization, then 4-fold convolutional subsampling.
 
     Input (b, t) amplitudes, output (b, s, dim). A window never reaches beyond the row; a row
@@ -45,19 +62,14 @@ class LogMelEncoder(nn.Module):
     """
 
     window: Tensor
-    filters: Tensor
     mean: Tensor
     std: Tensor
 
     def __init__(self, *, rate_hz: int = 16_000, num_bins: int = 80, conv_channels: int = 32) -> None:
-        super().__init__()
-        self.window_length, self.hop_length = round(WINDOW_S * rate_hz), round(HOP_S * rate_hz)
-        self.fft_length = 2 ** math.ceil(math.log2(self.window_length))
+        super().__init__(float(rate_hz), num_bins)
         self.register_buffer(
             "window", torch.hann_window(self.window_length, periodic=False), persistent=False
         )
-        filters = mel_filters(num_bins, fft_length=self.fft_length, rate_hz=rate_hz)
-        self.register_buffer("filters", torch.from_numpy(filters), persistent=False)
         bands = np.linspace(0, len(LOG_MEL_MEAN) - 1, num_bins)
         for name, constants in (("mean", LOG_MEL_MEAN), ("std", LOG_MEL_STD)):
             values = np.interp(bands, np.arange(len(constants)), constants)
@@ -68,10 +80,6 @@ class LogMelEncoder(nn.Module):
     def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
         """Frames made of so many samples."""
         return self.subsampling.output_lengths(self.num_windows(lengths))
-
-    def num_windows(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
-        """Mel frames made of so many samples."""
-        return (lengths - self.window_length).clamp(min=0) // self.hop_length + 1
 
     def forward(self, inputs: Float[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Features:
         """Encode amplitudes."""
@@ -95,7 +103,7 @@ class LogMelEncoder(nn.Module):
         return (power @ self.filters + FLOOR).log()
 
 
-class StackedMelEncoder(nn.Module):
+class StackedMelEncoder(MelWindows):
     """80 log-mel bands as Kaldi computes them, scaled over the row, `stack` windows a frame (w2v-BERT 2.0).
 
     Input (b, t) amplitudes, output (b, s, 80 stack): nothing is learned. Each window of 25 ms, every 10 ms,
@@ -104,7 +112,6 @@ class StackedMelEncoder(nn.Module):
     """
 
     window: Tensor
-    filters: Tensor
 
     def __init__(
         self,
@@ -114,22 +121,14 @@ class StackedMelEncoder(nn.Module):
         num_bins: int = 80,
         stack: int = 2,
     ) -> None:
-        super().__init__()
         if channels not in (None, 1) or stack < 1:
             raise ValueError(f"stacked_mel reads one channel, and stacks 1 or more; got {channels}, {stack}")
         if rate_hz is None:
             raise ValueError("stacked_mel reads samples at a rate, and these inputs have none")
+        super().__init__(rate_hz, num_bins)
         self.dim, self.stack = num_bins * stack, stack
-        self.window_length, self.hop_length = round(WINDOW_S * rate_hz), round(HOP_S * rate_hz)
-        self.fft_length = 2 ** math.ceil(math.log2(self.window_length))
         window = torch.hann_window(self.window_length, periodic=False, dtype=torch.float64) ** POVEY
         self.register_buffer("window", window.float(), persistent=False)
-        filters = mel_filters(num_bins, fft_length=self.fft_length, rate_hz=round(rate_hz))
-        self.register_buffer("filters", torch.from_numpy(filters), persistent=False)
-
-    def num_windows(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
-        """Windows made of so many samples."""
-        return (lengths - self.window_length).clamp(min=0) // self.hop_length + 1
 
     def output_lengths(self, lengths: Int[Tensor, "*b"]) -> Int[Tensor, "*b"]:
         """Frames made of so many samples."""

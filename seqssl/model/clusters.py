@@ -18,10 +18,11 @@ from torch import Generator, Tensor
 from seqssl.model import kmeans
 from seqssl.model.alignment import labels_of_frames, steps_per_frame
 from seqssl.model.description import InputDescription
+from seqssl.model.fixed import FixedCodes
 from seqssl.model.measures import effective_rank, pnmi
 from seqssl.model.norms import MIN_STD, centered
 from seqssl.model.protocols import FeatureEncoder
-from seqssl.model.targets import FixedCodes, Teacher
+from seqssl.model.targets import Teacher
 from seqssl.model.types import Batch, length_mask
 
 MAX_FRAMES = 200_000  # to fit clusters to

@@ -70,7 +70,8 @@ class CodeReader(nn.Module):
         observed: Bool[Tensor, "b t *c"] | None = None,
     ) -> Features:
         """Look up the codes of every frame; a frame without codes has those numbered 0."""
-        with torch.no_grad():
+        # In full precision always: codes are the input, and must not depend on how the rest is computed.
+        with torch.no_grad(), torch.autocast(inputs.device.type, enabled=False):
             batch = Batch(inputs, lengths, observed=observed)
             features = self.reader.encode_features(batch)
             codes = self.reader.targets.everywhere(batch, features)

@@ -4,21 +4,22 @@ import math
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Generator, Tensor, nn
+from jaxtyping import Bool, Float
+from torch import Tensor
 from torch.nn import functional as F
 
 from seqssl.model.alignment import MIN_OBSERVED, present
 from seqssl.model.bounds import POSITIVE
 from seqssl.model.description import InputDescription
 from seqssl.model.features import fold
-from seqssl.model.norms import MIN_STD, centered
-from seqssl.model.types import Batch, Features, MaskedFrames, Quantized
+from seqssl.model.fixed import FixedVectors
+from seqssl.model.norms import MIN_STD, InstanceNorm, centered
+from seqssl.model.types import Batch, Features
 
 FLOOR = 1e-3  # of power, as a share of a channel's variance; below it a logarithm would see only noise
 
 
-class InputVectors(nn.Module):
+class InputVectors(FixedVectors):
     """The steps of a frame as the vector to reconstruct (masked patches of PatchTST, 2211.14730, section 3).
 
     Each channel is first scaled to zero mean and unit variance over the observed steps of its row. A step
@@ -27,8 +28,6 @@ class InputVectors(nn.Module):
     moves, without the phase, which no surroundings tell. Where the modality draws a picture of its inputs, a
     frame is what `InputDescription` says of it, scaled alike.
     """
-
-    codebook_sizes: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -42,31 +41,13 @@ class InputVectors(nn.Module):
             raise ValueError("ids are no numbers to reconstruct: predict them, with targets=symbols")
         if log_spectrum and describe_input.draws:
             raise ValueError("log_spectrum is for inputs that are no spectrum already: leave it out")
-        self.describe, self.log_spectrum = describe_input, log_spectrum
+        self.describe, self.log_spectrum, self.scale = describe_input, log_spectrum, InstanceNorm()
         self.stride = math.ceil(describe_input.stride)
         self.window = window * self.stride
         bins = self.window // 2 + 1
         self.dim = bins * describe_input.channels if log_spectrum else describe_input.dim
 
-    def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
-        """Every frame has a target, or a part of one."""
-        return valid
-
-    @torch.no_grad()
-    def forward(
-        self,
-        batch: Batch,
-        features: Features,
-        frames: MaskedFrames,
-        *,
-        temperature: float | None,
-        generator: Generator | None,
-    ) -> Quantized:
-        """The vectors of the frames; temperature and noise mean nothing here."""
-        vectors = frames.take(self.vectors(batch, features))
-        return Quantized(vectors, frames.rows.new_empty(len(vectors), 0), vectors.new_empty(0, 0))
-
-    def vectors(self, batch: Batch, features: Features) -> Float[Tensor, "b s q"]:
+    def vectors_of(self, batch: Batch, features: Features) -> Float[Tensor, "b s q"]:
         """What is to be reconstructed at every frame."""
         num_frames = features.x.shape[1]
         if self.describe.draws:
@@ -75,10 +56,7 @@ class InputVectors(nn.Module):
             return away / variance.sqrt().clamp(min=MIN_STD)
         values = batch.inputs.float().reshape(*batch.inputs.shape[:2], -1)
         known = present(batch).reshape(values.shape)
-        count = known.sum(1, keepdim=True).clamp(min=1)
-        away = (values - (values * known).sum(1, keepdim=True) / count) * known
-        deviation = (away.square().sum(1, keepdim=True) / count).sqrt().clamp(min=MIN_STD)
-        scaled = away / deviation
+        scaled = self.scale(values, known)
         if self.log_spectrum:
             return self._spectra(scaled, known, num_frames)
         spare = max(0, num_frames * self.stride - scaled.shape[1])
@@ -103,7 +81,3 @@ class InputVectors(nn.Module):
         enough = there.mean(-1, keepdim=True) >= MIN_OBSERVED
         logs: Tensor = (power + FLOOR).log().masked_fill(~enough, torch.nan)
         return logs.flatten(2)
-
-    def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
-        """No codes: (b, s, 0)."""
-        return features.lengths.new_empty(*features.x.shape[:2], 0)

@@ -4,7 +4,6 @@ Every class keeps the protocol `seqssl.model.protocols.Targets`.
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 
 from seqssl.model.alignment import Alphabet, present
 from seqssl.model.features import fold
+from seqssl.model.fixed import FixedCodes
 from seqssl.model.norms import MIN_STD, MaskedBatchNorm, identity
 from seqssl.model.protocols import DrawsInputs, FeatureEncoder, Fits, HasWords, Quantizer, Targets
 from seqssl.model.types import Batch, Features, MaskedFrames, Quantized, length_mask
@@ -78,47 +78,6 @@ class LearnedCodes(nn.Module):
         self.quantizer_norm.train(self.training and counts)
         scaled: Tensor = self.quantizer_norm(x[None], every)
         return scaled[0]
-
-
-class FixedCodes(nn.Module, ABC):
-    """Codes that do not change while the model learns.
-
-    The vectors that a contrastive objective compares are then a learned linear map of the frames, of width
-    `vector_dim`; 0 gives none.
-    """
-
-    def __init__(self, codebook_sizes: tuple[int, ...], input_dim: int, vector_dim: int) -> None:
-        super().__init__()
-        self.codebook_sizes, self.dim = codebook_sizes, vector_dim
-        self.project = nn.Linear(input_dim, vector_dim) if vector_dim else None
-
-    @abstractmethod
-    def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
-        """The codes of every frame; -1 where there is none. Any device, no gradient."""
-
-    def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
-        """The valid frames that have all of their codes."""
-        return valid & (self.codes_of(batch, valid.shape[1]) >= 0).all(-1)
-
-    def forward(
-        self,
-        batch: Batch,
-        features: Features,
-        frames: MaskedFrames,
-        *,
-        temperature: float | None,
-        generator: Generator | None,
-    ) -> Quantized:
-        """The codes of the frames; temperature and noise mean nothing here."""
-        x = frames.take(features.x)
-        codes = self.codes_of(batch, features.x.shape[1])[frames.rows, frames.columns]
-        vectors = x.new_empty(len(x), 0) if self.project is None else self.project(x)
-        return Quantized(vectors, codes, x.new_empty(0, 0))
-
-    def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
-        """The codes of every frame; -1 where there is none, and on padding."""
-        codes = self.codes_of(batch, features.x.shape[1])
-        return codes.masked_fill(~features.valid[..., None], -1)
 
 
 class SymbolCodes(FixedCodes):

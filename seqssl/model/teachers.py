@@ -4,11 +4,12 @@ import copy
 from typing import Annotated
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE, Bound
 from seqssl.model.codebooks import Codebook, Decay, quantized
+from seqssl.model.fixed import FixedVectors
 from seqssl.model.norms import centered
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch, Features, MaskedFrames, Quantized
@@ -17,7 +18,7 @@ EPS = 1e-5
 DECAY = Annotated[float, Bound(at_least=0, at_most=1)]
 
 
-class EmaTeacher(nn.Module):
+class EmaTeacher(FixedVectors):
     """The mean of the teacher's top layers at a frame, each scaled over the row first (data2vec, 2202.03555).
 
     The teacher has the model's projection and context encoder, whose weights follow those of the model after
@@ -25,7 +26,6 @@ class EmaTeacher(nn.Module):
     many, from the top. The decay of its running mean rises from `decay` to `end_decay` in `rise` updates.
     """
 
-    codebook_sizes: tuple[int, ...] = ()
     updates: Tensor
 
     def __init__(
@@ -75,23 +75,9 @@ class EmaTeacher(nn.Module):
                 buffer.copy_(value)
         self.updates += 1
 
-    def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
-        """Every frame has a target."""
-        return valid
-
-    @torch.no_grad()
-    def forward(
-        self,
-        batch: Batch,
-        features: Features,
-        frames: MaskedFrames,
-        *,
-        temperature: float | None,
-        generator: Generator | None,
-    ) -> Quantized:
-        """The targets of the frames; temperature and noise mean nothing here."""
-        vectors = frames.take(torch.stack(self.scaled_layers(batch, features)).mean(0))
-        return Quantized(vectors, frames.rows.new_empty(len(frames), 0), vectors.new_empty(0, 0))
+    def vectors_of(self, batch: Batch, features: Features) -> Float[Tensor, "b s q"]:
+        """The mean of the scaled layers."""
+        return torch.stack(self.scaled_layers(batch, features)).mean(0)
 
     def scaled_layers(self, batch: Batch, features: Features) -> list[Float[Tensor, "b s d"]]:
         """The teacher's top layers, lowest first, each dimension scaled over the valid frames of its row."""
@@ -101,10 +87,6 @@ class EmaTeacher(nn.Module):
         parts = [centered(tap, features.valid) for tap in taps.values()]
         return [away * (variance + EPS).rsqrt() for away, variance in parts]
 
-    def everywhere(self, batch: Batch, features: Features) -> Int[Tensor, "b s g"]:
-        """No codes: (b, s, 0)."""
-        return features.lengths.new_empty(*features.x.shape[:2], 0)
-
 
 class EmaClusters(EmaTeacher):
     """The clusters that each of the teacher's top layers falls into: a code for each (DinoSR, 2305.10005).
@@ -112,8 +94,6 @@ class EmaClusters(EmaTeacher):
     The centers are running means, too: of the frames that were nearest to them, with `cluster_decay`. A
     cluster that gets fewer than `revive` frames an update becomes a frame of the batch.
     """
-
-    dim = 0
 
     def __init__(
         self,

@@ -40,7 +40,7 @@ def test_a_target_is_the_frames_own_steps_scaled(
     row_lengths: Tensor, patch: int, seed: int, gaps: float
 ) -> None:
     batch, features = case(row_lengths, patch, seed, gaps)
-    found = targets(patch).vectors(batch, features)
+    found = targets(patch).vectors_of(batch, features)
     assert found.shape[-1] == patch * CHANNELS
     for row, length in enumerate(row_lengths.tolist()):
         for channel in range(CHANNELS):
@@ -62,7 +62,7 @@ def test_a_target_is_the_frames_own_steps_scaled(
 def test_spectra_are_numpys(row_lengths: Tensor, patch: int, window: int, seed: int) -> None:
     batch, features = case(row_lengths, patch, seed, 0.0)
     made = targets(patch, log_spectrum=True, window=window)
-    found, size = made.vectors(batch, features), window * patch
+    found, size = made.vectors_of(batch, features), window * patch
     taper = hann(size + 2)[1:-1]
     for row, length in enumerate(row_lengths.tolist()):
         values = batch.inputs[row, :length].double().numpy()
@@ -98,7 +98,7 @@ def test_a_picture_is_described_and_scaled() -> None:
     made = InputVectors(described)
     batch = Batch(torch.randn(2, 80, generator=seeded(1)), torch.tensor([80, 64]))
     features = Features(torch.zeros(2, 20, 4), torch.tensor([20, 16]))
-    vectors = made.vectors(batch, features)
+    vectors = made.vectors_of(batch, features)
     assert made.dim == vectors.shape[-1] == described.dim
     for row, length in enumerate((20, 16)):
         own = vectors[row, :length, :4]
