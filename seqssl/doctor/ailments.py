@@ -59,7 +59,7 @@ DEAD_CODES = Ailment(
     name="dead-codes",
     cause="the codebook is far larger than what the data and the learning rate let it use",
     remedy_key="quantizer.codebook_size",
-    remedy="lower it, or raise objectives.{evening}.weight",
+    remedy="lower it (targets.num_clusters, where codes are clusters), or raise objectives.{evening}.weight",
     severity="warning",
 )
 EMPTY_TASK = Ailment(
@@ -75,6 +75,14 @@ TOO_GOOD = Ailment(
     "give them away, or neighboring frames are nearly equal",
     remedy_key="masking.span",
     remedy="raise it, and raise objectives.{objective}.num_negatives",
+    severity="warning",
+)
+TOO_GOOD_AHEAD = Ailment(
+    name=TOO_GOOD.name,
+    cause="the answer can be had without understanding the input: neighboring frames are nearly equal, so "
+    "the last one tells those that come",
+    remedy_key="objectives.{objective}.num_negatives",
+    remedy="raise it, or predict frames that are farther off; look at whether the input moves at all",
     severity="warning",
 )
 AT_CHANCE = Ailment(

@@ -3,6 +3,7 @@
 WARM_UP_SHARE = 0.1  # codebooks may look bad before
 WARM_UP_MAX = 5_000  # updates; a long run is not left alone for longer
 EARLY_SHARE = 0.1  # before, a solved contrastive task is suspicious
+ALL_FRAMES = 0.99  # the share of frames that are targets, from which on none is hidden
 LATE_SHARE = 0.5  # from here on, something must have been learned
 PERPLEXITY_SHARE = 0.05  # of a codebook's entries
 PERPLEXITY_MIN = 2.0

@@ -114,7 +114,8 @@ def discrimination(now: Vitals) -> Iterator[Reading]:
         if is_solved and has_few_codes:
             ailment = ailments.EMPTY_TASK
         elif is_solved and now.progress <= bars.EARLY_SHARE:
-            ailment = ailments.TOO_GOOD
+            hides_none = (now.get("mask/share") or 0.0) > bars.ALL_FRAMES  # all are targets, and all are seen
+            ailment = ailments.TOO_GOOD_AHEAD if hides_none else ailments.TOO_GOOD
         elif accuracy < bar and now.progress >= bars.LATE_SHARE:
             ailment = ailments.AT_CHANCE
         yield Reading(

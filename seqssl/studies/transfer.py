@@ -17,7 +17,8 @@ from seqssl.studies.ablation import QUIET, measured
 from seqssl.studies.running import Claim, Plan, Say, claims_table, mean_and_error, run_all
 from seqssl.training.checkpoint import weights_of
 
-UPDATES, TUNING, SEEDS = 300, 100, 2
+UPDATES, TUNING, SEEDS = 150, 60, 2
+NOTHING = "nothing"  # in the place of a recipe: the encoder has learned nothing
 # One context encoder for all recipes, so that every weight of it can be taken over.
 ENCODER = (
     "size=tiny",
@@ -51,16 +52,21 @@ def pretrain(recipe: str, seed: int, updates: int, folder: Path) -> dict[str, fl
 def trial(
     source: str, target: str, task: list[str], seed: int, tuning: int, runs: str, folder: Path
 ) -> dict[str, float]:
-    """Take the encoder of A over into a run of B that has learned nothing, and tune that."""
+    """Take the encoder of A over into a run of B that has learned nothing, and tune that.
+
+    With `NOTHING` in the place of A, the same from scratch.
+    """
     own = [*ENCODER, f"seed={seed}", f"out={folder}", "train.num_updates=1", *QUIET]
     own += [f"train.{each}_every=1" for each in ("eval", "save")]
-    own += ["optim.lr=1e-12", f"init={Path(runs) / f'{source}-{seed}'}"]
+    own.append("optim.lr=1e-12")
     own += [setting for setting in task[1:] if setting.startswith("modality.")]
-    config = resolve(target, *own).config
-    _check_taken_over(config)
-    train(config, say=lambda text: None)
+    if source != NOTHING:
+        own.append(f"init={Path(runs) / f'{source}-{seed}'}")
+        _check_taken_over(resolve(target, *own).config)
+    train(resolve(target, *own).config, say=lambda text: None)
     kept = [setting for setting in task if not setting.startswith("modality.")]
-    return measured(folder, kept, tuning, seed)
+    row = "scratch" if source == NOTHING else "pretrained"
+    return {"metric": measured(folder, kept, tuning, seed, [row])[row]}
 
 
 def _check_taken_over(config: RunConfig) -> None:
@@ -98,7 +104,7 @@ def transfer(
             {"source": source, "target": target, "task": task_of(target), "seed": seed, "tuning": tuning,
              "runs": runs},
         )
-        for source in recipes
+        for source in [*recipes, NOTHING]
         for target in recipes
         for seed in range(seeds)
     ]  # fmt: skip
@@ -108,10 +114,10 @@ def transfer(
 
 def page(found: dict[str, dict[str, float]], recipes: list[str], seeds: int) -> str:
     """The matrix, and what it says."""
-    short = {recipe: recipe.partition("_")[0] for recipe in recipes}
+    short = {recipe: recipe.partition("_")[0] for recipe in recipes} | {NOTHING: "nothing (from scratch)"}
 
-    def of(source: str, target: str, row: str) -> tuple[float, float]:
-        return mean_and_error([found[f"{source}-to-{target}-{seed}"][row] for seed in range(seeds)])
+    def of(source: str, target: str) -> tuple[float, float]:
+        return mean_and_error([found[f"{source}-to-{target}-{seed}"]["metric"] for seed in range(seeds)])
 
     heads = " | ".join(
         f"{short[target]} ({task_of(target)[0]}{', - MSE' if task_of(target)[0] == 'forecast' else ''})"
@@ -119,17 +125,15 @@ def page(found: dict[str, dict[str, float]], recipes: list[str], seeds: int) -> 
     )
     # Of a forecast the negative error: more is better in every column.
     lines = [f"| pre-trained on | {heads} |", "| --- |" + " ---: |" * len(recipes)]
-    for source in recipes:
-        cells = ["{:.3f} ± {:.3f}".format(*of(source, target, "pretrained")) for target in recipes]
+    for source in [*recipes, NOTHING]:
+        cells = ["{:.3f} ± {:.3f}".format(*of(source, target)) for target in recipes]
         lines.append(f"| {short[source]} | " + " | ".join(cells) + " |")
-    scratch = ["{:.3f} ± {:.3f}".format(*of(recipes[0], target, "scratch")) for target in recipes]
-    lines.append("| nothing (from scratch) | " + " | ".join(scratch) + " |")
     claims = []
     for target in recipes:
-        own, base = of(target, target, "pretrained"), of(target, target, "scratch")
+        own, base = of(target, target), of(NOTHING, target)
         others = [source for source in recipes if source != target]
-        best = max(others, key=lambda source: of(source, target, "pretrained")[0])
-        other = of(best, target, "pretrained")
+        best = max(others, key=lambda source: of(source, target)[0])
+        other = of(best, target)
         claims.append(
             Claim(
                 f"{short[target]}: pre-training on its own kind of data beats scratch",

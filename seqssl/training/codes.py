@@ -70,7 +70,8 @@ def code_metrics(codes: Tensor, usage: Tensor) -> dict[str, float]:
     metrics = {"perplexity/size": float(codes.shape[1])}
     for g in range(codes.shape[0]):
         metrics[f"perplexity/hard_{g}"] = float(hard[g])
-        metrics[f"perplexity/soft_{g}"] = float(soft[g])
+        if not math.isclose(float(soft[g]), float(hard[g]), rel_tol=1e-5):  # else the choice is hard
+            metrics[f"perplexity/soft_{g}"] = float(soft[g])
         metrics[f"codes/dead_{g}"] = float((codes[g] == 0).double().mean())
         metrics[f"codes/top1_{g}"] = float(shares[g].max())
     return metrics

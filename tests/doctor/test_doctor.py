@@ -77,6 +77,14 @@ def test_one_bad_record_is_no_finding(rule: str) -> None:
     assert observe(*run_with(600, 620, **changes)) == []
 
 
+def test_spans_are_no_remedy_where_nothing_is_hidden() -> None:
+    (finding,) = observe(*run_with(0, **{"contrastive/accuracy": 0.97, "mask/share": 1.0}))
+    assert finding.rule == "too-good-too-early"
+    assert finding.remedy_key == "objectives.contrastive.num_negatives"
+    (finding,) = observe(*run_with(0, **{"contrastive/accuracy": 0.97, "mask/share": 0.5}))
+    assert finding.remedy_key == "masking.span"
+
+
 def test_every_remedy_is_a_key_of_the_configuration() -> None:
     """Dots and names as in recipes: a fixed section's field, or a slot's keyword."""
     sections = {"data", "optim", "train", "masking", "quantizer", "objectives"}
@@ -88,7 +96,7 @@ def test_every_remedy_is_a_key_of_the_configuration() -> None:
         "train": vars(TrainConfig()),
         "masking": {"span"},
         "quantizer": {"codebook_size"},
-        "objectives": {"diversity.weight"},
+        "objectives": {"diversity.weight", "mlm.num_negatives"},
     }
     names = {"objective": "mlm", "words": "mlm", "besides": "the loss", "evening": "diversity"}
     known = [value for value in vars(ailments).values() if isinstance(value, ailments.Ailment)]

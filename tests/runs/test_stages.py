@@ -60,13 +60,26 @@ def test_a_recipe_of_two_stages_ends_with_the_last(
         assert cli.main([command, str(out)]) in (0, 3)
 
 
+READING = [
+    *(text for text in TINY if not text.startswith(("stages.", "targets."))),
+    "feature_encoder={target: code_reader, dim: 16}",
+    "stages.quantizer.quantizer={codebook_size: 6, dim: 8}",
+    "stages.quantizer.encoder={dim: 16, num_layers: 2, taps: {output: 2}}",
+    "stages.quantizer.train.num_updates=6",
+]
+
+
 @pytest.mark.parametrize("stop", [3, 9])
+@pytest.mark.parametrize("method", ["hubert", "discretebert"])
 def test_it_goes_on_at_stage_and_step(
-    arguments: list[str], tmp_path: Path, stop: int, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], tmp_path: Path, method: str, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in the first stage, or in the second: the metrics and weights are those of an unbroken run."""
     from seqssl.training.loop import Trainer
 
+    if method == "discretebert":
+        arguments = ["recipe=base/discretebert", "size=tiny", arguments[2], *READING]
+    first = {"hubert": "first", "discretebert": "quantizer"}[method]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert cli.main(["train", *arguments, f"out={whole}"]) == 0
     step, done = Trainer.step, []
@@ -80,7 +93,7 @@ def test_it_goes_on_at_stage_and_step(
     monkeypatch.setattr(Trainer, "step", interrupted)
     assert cli.main(["train", *arguments, f"out={broken}"]) == 130
     assert cli.main(["train", *arguments, f"out={broken}"]) == 0
-    for part in ("stages/first", "."):
+    for part in (f"stages/{first}", "."):
         ours, theirs = load(broken / part).model.state_dict(), load(whole / part).model.state_dict()
         assert all((ours[name] == theirs[name]).all() for name in theirs)
 

@@ -74,10 +74,9 @@ def test_a_claim_that_fails_is_reported_as_such() -> None:
 
 
 def test_the_variants_of_an_ablation() -> None:
-    rows = {"pretrained": (0.6, 0.01), "frozen": (0.5, 0.01), "scratch": (0.55, 0.01)}
-    alone = {**rows, "pretrained": (0.7, 0.01)}
-    table = {"both, split at 1 of 3": rows, "both, split at 2 of 3": rows, "contrastive only": alone}
-    assert [claim.holds for claim in ablation.claims(table)] == [False, True, True]
+    both, alone, scratch = (0.6, 0.01), (0.7, 0.01), (0.55, 0.01)
+    table = {"both, split at 1 of 3": both, "both, split at 2 of 3": both, "contrastive only": alone}
+    assert [claim.holds for claim in ablation.claims(table, scratch)] == [False, True, True]
 
 
 def test_an_ablation_of_a_toy(tmp_path: Path) -> None:
@@ -90,7 +89,7 @@ def test_an_ablation_of_a_toy(tmp_path: Path) -> None:
         say=lambda text: None,
     )  # fmt: skip
     assert page.count("| both, split at 1 of 2 |") == 1
-    assert "contrastive only" in page
+    assert "contrastive only" in page and page.count("| from scratch |") == 1
     with pytest.raises(UserError, match="there is no task named 'clasify'; did you mean 'classify'"):
         ablation.ablation(tmp_path / "other", recipe=recipe, task=["clasify"])
     assert not (tmp_path / "other").exists()
@@ -99,13 +98,14 @@ def test_an_ablation_of_a_toy(tmp_path: Path) -> None:
 def test_the_matrix_of_a_transfer() -> None:
     recipes = ["wearables_w2vbert", "music_w2vbert"]
     found = {
-        f"{a}-to-{b}-{seed}": {"pretrained": 0.8 if a == b else 0.4, "scratch": 0.5, "frozen": 0.3}
-        for a in recipes
+        f"{a}-to-{b}-{seed}": {"metric": 0.5 if a == transfer.NOTHING else 0.8 if a == b else 0.4}
+        for a in [*recipes, transfer.NOTHING]
         for b in recipes
         for seed in range(2)
     }
     page = transfer.page(found, recipes, 2)
     assert "| wearables | 0.800 ± 0.000 | 0.400 ± 0.000 |" in page
+    assert "| nothing (from scratch) | 0.500 ± 0.000 | 0.500 ± 0.000 |" in page
     assert page.count("| holds |") == 2 and page.count("| **fails** |") == 2
 
 
