@@ -21,6 +21,7 @@ _HOMES = {
         "Segment",
         "Stat",
     ),
+    "seqssl.data.augmenting": ("add_noise", "change_gain", "stretch_time"),
     "seqssl.data.adapters": ("ModalityAdapter", "Record", "Rejected", "Rows", "Sample", "SampleSpec"),
     "seqssl.model.protocols": (
         "Block",
@@ -50,6 +51,7 @@ _HOMES = {
     "seqssl.model.blocks": ("ConformerBlock", "TransformerBlock"),
     "seqssl.model.encoder": ("ContextEncoder",),
     "seqssl.model.objectives": ("ContrastiveLoss", "DiversityLoss", "FeaturePenalty", "MaskedPredictionLoss"),
+    "seqssl.model.invariance": ("InvarianceLoss",),
     "seqssl.model.pretraining": ("PretrainingModel",),
     "seqssl.model.joint": ("JointModel",),
     "seqssl.data.files": ("list_files",),
@@ -77,6 +79,9 @@ if TYPE_CHECKING:
     from seqssl.data.adapters import Rows as Rows
     from seqssl.data.adapters import Sample as Sample
     from seqssl.data.adapters import SampleSpec as SampleSpec
+    from seqssl.data.augmenting import add_noise as add_noise
+    from seqssl.data.augmenting import change_gain as change_gain
+    from seqssl.data.augmenting import stretch_time as stretch_time
     from seqssl.data.files import list_files as list_files
     from seqssl.errors import UserError as UserError
     from seqssl.evaluation.frozen import Encoder as Encoder
@@ -88,6 +93,7 @@ if TYPE_CHECKING:
     from seqssl.model.features import PatchEncoder as PatchEncoder
     from seqssl.model.features import TokenEncoder as TokenEncoder
     from seqssl.model.fixed import FixedCodes as FixedCodes
+    from seqssl.model.invariance import InvarianceLoss as InvarianceLoss
     from seqssl.model.joint import JointModel as JointModel
     from seqssl.model.masking import SpanMasking as SpanMasking
     from seqssl.model.mixers import Attention as Attention

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path, PurePosixPath
@@ -24,7 +24,19 @@ from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Stretch, decode,
 from modalities.speech.mel import LogMelEncoder as LogMelEncoder
 from modalities.speech.mel import StackedMelEncoder as StackedMelEncoder
 from modalities.speech.mel import mel_filters as mel_filters
-from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Segment, UserError, list_files
+from seqssl import (
+    Record,
+    Rejected,
+    Rows,
+    Sample,
+    SampleSpec,
+    Segment,
+    UserError,
+    add_noise,
+    change_gain,
+    list_files,
+    stretch_time,
+)
 
 WAV_HEADER_BYTES = 44
 NUM_CEPSTRA = 13
@@ -106,6 +118,15 @@ class Speech:
         second = np.gradient(first, axis=0) if len(static) > 1 else np.zeros_like(static)
         cepstra = np.concatenate([static, first, second], axis=1)
         return {"cepstra": np.concatenate([cepstra.mean(0), cepstra.std(0)])}
+
+    @property
+    def augmentations(self) -> dict[str, Callable[[Sample, np.random.Generator], Sample]]:
+        """Louder or softer, faster and higher or slower and lower, with more noise."""
+        return {
+            "gain": partial(change_gain, low=0.5, high=2.0),
+            "speed": partial(stretch_time, low=0.9, high=1.1),
+            "noise": partial(add_noise, most=0.1),
+        }
 
     @cached_property
     def _mel(self) -> LogMelEncoder:

@@ -15,9 +15,22 @@ from modalities.reading.tables import is_table
 from modalities.wearables import arrays, tables
 from modalities.wearables.recordings import AXES, SENSOR_AXES, FileSettings, is_device, read_device
 from modalities.wearables.windows import Windowing
-from seqssl import Conv1dStack, Record, Rejected, Rows, Sample, SampleSpec, Segment, list_files
+from seqssl import (
+    Conv1dStack,
+    Record,
+    Rejected,
+    Rows,
+    Sample,
+    SampleSpec,
+    Segment,
+    add_noise,
+    change_gain,
+    list_files,
+    stretch_time,
+)
 
 MOST_CLIP_G = 1000.0
+MOST_TURN = 0.5  # rad: how differently the same place of wear may be worn, in augmentation
 HALF_TURN = np.pi  # rad/s: the unit of the gyroscope's channels, so that values are of the order of 1
 
 
@@ -99,6 +112,16 @@ class Wearables:
             if self._windowing.segments
             else None,
         )
+
+    @property
+    def augmentations(self) -> dict[str, Callable[[Sample, np.random.Generator], Sample]]:
+        """Worn a little differently, moved more or less, faster or slower, measured with more noise."""
+        return {
+            "turn": _turned,
+            "gain": partial(change_gain, low=0.8, high=1.25),
+            "stretch": partial(stretch_time, low=0.8, high=1.25),
+            "noise": partial(add_noise, most=0.1),
+        }
 
     def feature_encoder(self, dim: int) -> Conv1dStack:
         """Convolutions over about one second, 5 frames a second, `dim` wide."""
@@ -214,6 +237,20 @@ def _rotated(values: Float[np.ndarray, "t c"], rng: np.random.Generator) -> Floa
     from scipy.spatial.transform import Rotation
 
     turn = Rotation.from_quat(rng.normal(size=4)).as_matrix()  # four normals: uniform over orientations
+    return _turn(values, turn)
+
+
+def _turned(sample: Sample, rng: np.random.Generator) -> Sample:
+    """All sensors turned together by a small angle about a random axis."""
+    from scipy.spatial.transform import Rotation
+
+    axis = rng.normal(size=3)
+    turn = Rotation.from_rotvec(axis / np.linalg.norm(axis) * rng.uniform(0, MOST_TURN)).as_matrix()
+    values = _turn(sample.values, turn)
+    return replace(sample, values=values if sample.observed is None else values * sample.observed)
+
+
+def _turn(values: Float[np.ndarray, "t c"], turn: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "t c"]:
     axes = values.reshape(len(values), -1, 3)
     turned: np.ndarray = (axes @ turn.T).reshape(values.shape).astype(np.float32)
     return turned

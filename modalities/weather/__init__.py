@@ -1,6 +1,6 @@
 """Weather, and sensor series in general: tables, typical years, grids and archives at regular steps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from modalities.weather.series import (
 )
 from modalities.weather.tables import Layout
 from modalities.weather.variables import NOTICED, Cleaning, clean, numbers_of, units_of
-from seqssl import PatchEncoder, Record, Rejected, Rows, Sample, SampleSpec
+from seqssl import PatchEncoder, Record, Rejected, Rows, Sample, SampleSpec, add_noise
 
 LONE = "80%"  # where the held-out part of a source's only series begins
 HELD_OUT = "valid"
@@ -162,6 +162,11 @@ class Weather:
             values = np.concatenate([values, calendar(times + row["utc_offset_s"]) * known], axis=1)
             observed = np.concatenate([observed, known], axis=1)
         return Sample(values, row["label"], row["group"], observed, times)
+
+    @property
+    def augmentations(self) -> dict[str, Callable[[Sample, np.random.Generator], Sample]]:
+        """Measured with more noise."""
+        return {"noise": partial(add_noise, most=0.2)}
 
     def feature_encoder(self, dim: int) -> PatchEncoder:
         """Patches of `patch` steps of all channels."""

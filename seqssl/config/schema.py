@@ -50,6 +50,11 @@ class DataConfig:
     valid_groups: list[str] = field(default_factory=list)
     # None = the demo corpus's own way, group for your data.
     split_by: Literal["group", "record"] | None = None
+    # Samples made of each row, each cropped and augmented on its own; objectives may compare them.
+    views: Annotated[int, POSITIVE] = 1
+    # What the adapter changes at random in training, by its names for it; null = all of it with several
+    # views, else nothing.
+    augment: list[str] | None = None
     workers: Annotated[int, NOT_NEGATIVE] = 0  # loader processes; the batches do not depend on it
 
 

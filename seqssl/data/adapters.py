@@ -136,6 +136,16 @@ class HasViews(Protocol):
 
 
 @runtime_checkable
+class Augments(Protocol):
+    """What an adapter may offer beside `ModalityAdapter`: ways to change a sample that leave its meaning."""
+
+    @property
+    def augmentations(self) -> Mapping[str, Callable[[Sample, np.random.Generator], Sample]]:
+        """Each way by its name: a changed copy of the sample, all of whose parts still belong together."""
+        ...
+
+
+@runtime_checkable
 class HasDescriptors(Protocol):
     """What an adapter may offer beside `ModalityAdapter`: what a classical method would describe a row by."""
 

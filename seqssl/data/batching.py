@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from seqssl.data.adapters import ModalityAdapter, Row, Sample
+from seqssl.data.adapters import Augments, ModalityAdapter, Row, Sample
 from seqssl.data.epochs import Item, epoch_batches, padding_share
 from seqssl.data.joining import all_or_none, crop, join, where_given
 from seqssl.data.shards import Corpus
@@ -33,7 +33,9 @@ class BatchLoader:
     Lengths are in input steps. `shuffle` means training: rows move between batches from epoch to epoch, crops
     are random and the adapter may augment; else crops are from the middle. Samples draw from (seed, epoch,
     row), so the batches do not depend on `workers`. `groups` lists all groups of the run, numbered in this
-    order; None = those of the corpus.
+    order; None = those of the corpus. With several `views`, a row comes so many times in its batch, one after
+    the other, each with draws of its own; the first one stays as it is where nothing is shuffled. `augment`
+    names what the adapter changes; None means all of it with several views, else nothing.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class BatchLoader:
         workers: int = 0,
         shuffle: bool = True,
         groups: Sequence[str] | None = None,
+        views: int = 1,
+        augment: Sequence[str] | None = None,
     ) -> None:
         self.rows = corpus.rows(split)
         if len(self.rows) == 0:
@@ -59,8 +63,10 @@ class BatchLoader:
         self._groups = np.unique(corpus.groups[self.rows], return_inverse=True)[1]
         names = sorted(set(corpus.groups.tolist())) if groups is None else groups
         numbers = {name: number for number, name in enumerate(filter(None, names))}
-        self._builder = _BatchBuilder(corpus, adapter, max_length, seed, shuffle, numbers)
-        self._batch_length, self._join_length, self._workers = batch_length, join_length, workers
+        changes = names_of_changes(adapter, augment, views)
+        self._builder = _BatchBuilder(corpus, adapter, max_length, seed, shuffle, numbers, views, changes)
+        self._batch_length = max(1, batch_length // views)
+        self._join_length, self._workers = join_length, workers
         self._starts = [0]  # number of the first batch of each epoch, as far as known
         self.epoch = lru_cache(maxsize=2)(self._epoch)
 
@@ -149,6 +155,8 @@ class _BatchBuilder(Dataset[Batch | UserError]):
         seed: int,
         training: bool,
         groups: Mapping[str, int],
+        views: int,
+        changes: Sequence[str],
     ) -> None:
         self.corpus = corpus
         self.adapter = adapter
@@ -156,6 +164,8 @@ class _BatchBuilder(Dataset[Batch | UserError]):
         self.seed = seed
         self.training = training
         self.groups = groups
+        self.views = views
+        self.changes = changes
 
     def __getitem__(self, work: tuple[int, list[Item]]) -> Batch | UserError:
         """The batch, or the error to raise in the main process, which shows no worker's stack trace."""
@@ -170,18 +180,35 @@ class _BatchBuilder(Dataset[Batch | UserError]):
         samples, keys = [], []
         for item in items:
             rows = [self.corpus.row(number) for number in item]
-            parts = [self._sample(row, epoch, n) for row, n in zip(rows, item, strict=True)]
-            samples.append(join(parts, self.adapter.spec.code_stride))
-            keys.append(JOINT.join(row["key"] for row in rows))
-        return collate(samples, keys, self.groups)
+            for view in range(self.views):
+                parts = [
+                    self._sample(row, self._draws(epoch, n, view)) for row, n in zip(rows, item, strict=True)
+                ]
+                samples.append(join(parts, self.adapter.spec.code_stride))
+                keys.append(JOINT.join(row["key"] for row in rows))
+        batch = collate(samples, keys, self.groups)
+        if self.views == 1:
+            return batch
+        return replace(batch, clips=torch.arange(len(items)).repeat_interleave(self.views))
 
-    def _sample(self, row: Row, epoch: int, number: int) -> Sample:
-        """A row as a sample of at most `max_length` steps; in training, a random part of a longer row."""
-        rng = np.random.default_rng([self.seed, epoch, number]) if self.training else None
+    def _draws(self, epoch: int, number: int, view: int) -> np.random.Generator | None:
+        """What is random about a view of a row; None for the first one in evaluation: nothing."""
+        if self.training:
+            return np.random.default_rng([self.seed, epoch, number, *([view] if view else [])])
+        return np.random.default_rng([self.seed, number, view]) if view else None
+
+    def _sample(self, row: Row, rng: np.random.Generator | None) -> Sample:
+        """A row as a sample of at most `max_length` steps; with `rng`, a changed, random part of the row."""
         sample = self._loaded(row, rng)
+        longest = min(len(sample.values), self.max_length or len(sample.values))
+        if rng is not None and self.changes:
+            assert isinstance(self.adapter, Augments)
+            ways = self.adapter.augmentations
+            for name in self.changes:
+                sample = ways[name](sample, rng)
         label = row["label"] if sample.label == "" else sample.label
         sample = replace(sample, label=label, group=row["group"])  # an adapter need not repeat them
-        excess = len(sample.values) - (self.max_length or len(sample.values))
+        excess = len(sample.values) - longest
         if excess <= 0:
             return sample
         start = int(rng.integers(excess + 1)) if rng else excess // 2
@@ -203,6 +230,19 @@ class _BatchBuilder(Dataset[Batch | UserError]):
                 f"the row {row['key']} holds {values.dtype} where {wanted} is wanted: prepare the data again."
             )
         return sample
+
+
+def names_of_changes(adapter: ModalityAdapter, augment: Sequence[str] | None, views: int) -> tuple[str, ...]:
+    """Which of an adapter's augmentations are used, in its order; UserError for a name that it lacks."""
+    known = [*adapter.augmentations] if isinstance(adapter, Augments) else []
+    chosen = (known if views > 1 else []) if augment is None else augment
+    for name in chosen:
+        if name not in known:
+            raise UserError(
+                f"data.augment: {type(adapter).__name__} has no {name!r}; "
+                + (f"it has {', '.join(known)}." if known else "it has none.")
+            )
+    return tuple(name for name in known if name in chosen)
 
 
 def collate(samples: Sequence[Sample], keys: list[str], groups: Mapping[str, int] | None = None) -> Batch:

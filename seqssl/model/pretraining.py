@@ -176,7 +176,7 @@ class PretrainingModel(nn.Module):
         x = features.x
         if self.feature_gradient != 1:
             x = x.detach() + (x - x.detach()) * self.feature_gradient
-        return replace(features, x=self.feature_norm(x), raw=x)
+        return replace(features, x=self.feature_norm(x), raw=x, clips=batch.clips)
 
     def contexts(
         self, batch: Batch, features: Features, x: Float[Tensor, "b s x"], generator: Generator | None = None

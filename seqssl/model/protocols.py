@@ -205,7 +205,8 @@ class Objective(Protocol):
     default), "seen" (those that could have been masked and are not), "all" (both). `stats` says what it
     reports and what each figure is compared with. With a `seen_weight` above 0 it is called a second time,
     for the seen frames; that sum has `seen_weight` times its weight, and is divided by the number of masked
-    frames, too. Frames that are not masked come with the targets that they have without noise.
+    frames, too. Frames that are not masked come with the targets that they have without noise. One with
+    `compares_views` needs several views of each row (`Features.clips`).
     """
 
     tap: str  # the output of the context encoder that it reads; "" = the highest

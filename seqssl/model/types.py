@@ -42,6 +42,7 @@ class Batch:
     labels: tuple[object, ...] | None = None
     segments: tuple[tuple[Segment, ...], ...] | None = None
     groups: Int[Tensor, "b"] | None = None  # number of the group among all of the run; -1 = no group
+    clips: Int[Tensor, "b"] | None = None  # which clip a row is a view of; None = each is its own
     keys: list[str] = field(default_factory=list)
     stream: str = ""  # the name of its kind of data; "" where there is only one
 
@@ -59,6 +60,7 @@ class Batch:
             times=moved(self.times),
             codes=moved(self.codes),
             groups=moved(self.groups),
+            clips=moved(self.clips),
         )
 
 
@@ -71,6 +73,7 @@ class Features:
     times: Float[Tensor, "b s"] | None = None  # seconds; None = as the batch's, at each frame's middle
     raw: Float[Tensor, "b s x"] | None = None  # as they were before the feature norm; None = the same
     codes: Int[Tensor, "b s g"] | None = None  # from which frames were looked up; None where they were not
+    clips: Int[Tensor, "b"] | None = None  # as the batch's
 
     @property
     def valid(self) -> Bool[Tensor, "b s"]:

@@ -89,6 +89,8 @@ def loader(
         workers=data.workers if training else 0,
         shuffle=training,
         groups=groups,
+        views=data.views,
+        augment=data.augment,
     )
 
 

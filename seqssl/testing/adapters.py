@@ -8,7 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from seqssl.data.adapters import HasViews, ModalityAdapter, Record, Rejected, Row, Rows
+from seqssl.data.adapters import (
+    Augments,
+    HasViews,
+    ModalityAdapter,
+    Record,
+    Rejected,
+    Row,
+    Rows,
+    Sample,
+    SampleSpec,
+)
+from seqssl.data.problems import segments_problem
 from seqssl.model.pretraining import EXTRA_INPUTS
 from seqssl.testing.annotations import (
     codes_and_segments_are_given_always_or_never,
@@ -65,6 +76,7 @@ def adapter_checks() -> list[Check]:
             segments_lie_in_the_row,
             codes_and_segments_are_given_always_or_never,
             views_are_samples_too,
+            augmentations_keep_the_contract,
             feature_encoder_reads_samples,
         ),
         *encoder_checks,
@@ -183,26 +195,23 @@ def _check_json(quality: Row, key: str) -> None:
 
 def load_gives_what_the_spec_says(adapter: ModalityAdapter, source: Path) -> None:
     """The spec's dtype and channels, ids below vocab_size, finite values, observed and times that fit."""
-    spec = adapter.spec
     for row in stored_rows(adapter, source):
         for sample in loads(adapter, row):
-            values = sample.values
-            require(
-                values.dtype == NUMPY_DTYPES[spec.dtype], f"values are {values.dtype}, spec: {spec.dtype}"
-            )
-            channels = None if values.ndim == 1 else values.shape[1]
-            require(values.ndim <= 2 and channels == spec.channels, f"values have shape {values.shape}")
-            require(
-                np.isfinite(values).all(), "values hold NaN or infinity; mark what is missing in `observed`"
-            )
-            if spec.vocab_size is not None:
-                require(
-                    0 <= values.min() and values.max() < spec.vocab_size, "an id is out of the vocabulary"
-                )
-            if sample.observed is not None:
-                require(sample.observed.shape == values.shape, "observed and values differ in shape")
-            if sample.times is not None:
-                require(sample.times.shape == values.shape[:1], "times and values differ in length")
+            _check_sample(sample, adapter.spec)
+
+
+def _check_sample(sample: Sample, spec: SampleSpec) -> None:
+    values = sample.values
+    require(values.dtype == NUMPY_DTYPES[spec.dtype], f"values are {values.dtype}, spec: {spec.dtype}")
+    channels = None if values.ndim == 1 else values.shape[1]
+    require(values.ndim <= 2 and channels == spec.channels, f"values have shape {values.shape}")
+    require(np.isfinite(values).all(), "values hold NaN or infinity; mark what is missing in `observed`")
+    if spec.vocab_size is not None:
+        require(0 <= values.min() and values.max() < spec.vocab_size, "an id is out of the vocabulary")
+    if sample.observed is not None:
+        require(sample.observed.shape == values.shape, "observed and values differ in shape")
+    if sample.times is not None:
+        require(sample.times.shape == values.shape[:1], "times and values differ in length")
 
 
 def load_agrees_with_the_length(adapter: ModalityAdapter, source: Path) -> None:
@@ -272,6 +281,31 @@ def views_are_samples_too(adapter: ModalityAdapter, source: Path) -> None:
                 f"a view is {view.values.dtype}{[*view.values.shape]}, the sample "
                 f"{sample.values.dtype}{[*sample.values.shape]}",
             )
+
+
+def augmentations_keep_the_contract(adapter: ModalityAdapter, source: Path) -> None:
+    """Where there are `augmentations`: each gives another sample that fits the spec, drawn from its rng."""
+    ways = adapter.augmentations if isinstance(adapter, Augments) else {}
+    for row in stored_rows(adapter, source) if ways else ():
+        sample = adapter.load(row, None)
+        original = copy.deepcopy(sample)
+        for name, change in ways.items():
+            for seed in range(3):
+                np.random.seed(seed)
+                changed = change(sample, np.random.default_rng(seed))
+                require(equal(sample, original), f"{name} changes the sample that it is given")
+                _check_sample(changed, adapter.spec)
+                require(len(changed.values) > 0, f"{name} leaves nothing of a sample")
+                for part in ("observed", "times", "segments", "codes"):
+                    kept = (getattr(changed, part) is None) == (getattr(sample, part) is None)
+                    require(kept, f"{name} gives or takes away `{part}`")
+                if changed.observed is not None:
+                    hidden = changed.values[~changed.observed]
+                    require(not hidden.any(), f"{name} puts something where a value is missing")
+                require(not segments_problem(changed), f"{name}: {segments_problem(changed)}")
+                np.random.seed(seed + 1)
+                again = change(sample, np.random.default_rng(seed))
+                require(equal(again, changed), f"{name}: two draws with equal generators differ")
 
 
 def feature_encoder_reads_samples(adapter: ModalityAdapter, source: Path) -> None:

@@ -60,6 +60,7 @@ OBJECTIVES = {
     ),
     "diversity": lambda sizes: seqssl.DiversityLoss(),
     "feature-penalty": lambda sizes: seqssl.FeaturePenalty(),
+    "invariance": lambda sizes: seqssl.InvarianceLoss(sizes.context_dim, hidden_dim=8, final_dim=6),
 }
 
 

@@ -1,5 +1,6 @@
 import itertools
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -149,3 +150,64 @@ def test_a_part_of_an_epoch_is_spread_over_it(corpus, limit):
     assert places == sorted(set(places))
     if limit < len(whole):
         assert places[0] < len(whole) / limit and places[-1] >= len(whole) * (limit - 1) / limit
+
+
+class Shifting(Numbers):
+    """Changes samples in two ways that a test can tell from each other."""
+
+    @property
+    def augmentations(self):
+        return {"raise": raised, "double": doubled}
+
+
+def raised(sample, rng):
+    return replace(sample, values=sample.values + np.float32(rng.integers(1, 100) / 1000))
+
+
+def doubled(sample, rng):
+    return replace(sample, values=np.concatenate([sample.values, sample.values]))
+
+
+def test_views_of_a_row_come_one_after_the_other(corpus):
+    loader = make_loader(corpus, Shifting(), views=2, max_length=6, workers=0)
+    plain = make_loader(corpus, Shifting(), batch_length=30, max_length=6)
+    for batch, single in zip(loader.batches(1), plain.batches(1), strict=True):
+        assert batch.clips.tolist() == [n for n in range(len(single.keys)) for _ in range(2)]
+        assert batch.keys == [key for key in single.keys for _ in range(2)]
+        assert single.clips is None
+        assert batch.inputs.numel() <= 60, "a batch holds as much as without views"
+        assert (batch.lengths[0::2] == single.lengths).all(), "a longer sample is cropped to the row's length"
+        own = batch.inputs[0::2] != batch.inputs[1::2]
+        assert own.any(dim=1).all(), "each view has draws of its own"
+    again = make_loader(corpus, Shifting(), views=2, max_length=6, workers=1)
+    for batch, other in zip(loader.batches(1), again.batches(1), strict=True):
+        assert_equal(batch, other)
+
+
+def test_the_first_view_is_that_of_one_alone(corpus):
+    """So that `data.views` changes nothing about rows that are not compared."""
+    one, two = make_loader(corpus, max_length=5), make_loader(corpus, max_length=5, views=2, batch_length=120)
+    for batch, single in zip(two.batches(1), one.batches(1), strict=True):
+        assert torch.equal(batch.inputs[0::2], single.inputs)
+
+
+def test_in_evaluation_the_first_view_is_the_row_itself_and_the_others_are_always_the_same(corpus):
+    options = {"split": "train", "shuffle": False, "max_length": 5}
+    one = make_loader(corpus, Shifting(), **options)
+    two, again = (make_loader(corpus, Shifting(), views=2, batch_length=120, **options) for _ in range(2))
+    for batch, other, single in zip(two.batches(), again.batches(3), one.batches(), strict=True):
+        assert torch.equal(batch.inputs[0::2], single.inputs)
+        assert not torch.equal(batch.inputs[1::2], single.inputs)
+        assert torch.equal(batch.inputs, other.inputs), "whatever the epoch"
+
+
+def test_augmentations_are_chosen_by_name(corpus):
+    plain, changed = make_loader(corpus), make_loader(corpus, Shifting(), augment=["raise"])
+    for batch, single in zip(changed.batches(1), plain.batches(1), strict=True):
+        there = torch.arange(batch.inputs.shape[1]) < batch.lengths[:, None]
+        assert ((batch.inputs > single.inputs) == there).all()
+    for batch, single in zip(make_loader(corpus, Shifting()).batches(1), plain.batches(1), strict=True):
+        assert torch.equal(batch.inputs, single.inputs), "a row alone is not changed unless one says so"
+    for adapter, known in ((Shifting(), "it has raise, double"), (Numbers(), "it has none")):
+        with pytest.raises(UserError, match=rf"{type(adapter).__name__} has no 'turn'; {known}"):
+            make_loader(corpus, adapter, augment=["turn"])

@@ -1,7 +1,8 @@
 """A tiny adapter for text files of numbers, and versions of it with one mistake each."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +12,8 @@ from torch import nn
 
 from seqssl.data.adapters import Record, Rejected, Row, Rows, Sample, SampleSpec
 from seqssl.model.features import Conv1dStack
+
+Ways = Mapping[str, Callable[[Sample, np.random.Generator], Sample]]
 
 
 def read_numbers(path: Path) -> Row:
@@ -301,6 +304,39 @@ class ShorterView(NumberFiles):
     def views(self, sample: Sample) -> list[Sample]:
         """Differences."""
         return [sample, Sample(np.diff(sample.values))]
+
+
+class LosesTimes(NumberFiles):
+    """A change that gives something which other samples lack."""
+
+    fails: ClassVar = {"augmentations_keep_the_contract"}
+
+    @property
+    def augmentations(self) -> Ways:
+        """Numbers its steps."""
+        return {"numbered": lambda sample, rng: replace(sample, times=np.arange(len(sample.values)))}
+
+
+class ChangesInPlace(NumberFiles):
+    """A change of the very sample that was given."""
+
+    fails: ClassVar = {"augmentations_keep_the_contract"}
+
+    @property
+    def augmentations(self) -> Ways:
+        """Turns the sign."""
+        return {"sign": lambda sample, rng: replace(sample, values=np.negative(sample.values, sample.values))}
+
+
+class ChangesByItself(NumberFiles):
+    """A change that draws from numpy's global state."""
+
+    fails: ClassVar = {"augmentations_keep_the_contract"}
+
+    @property
+    def augmentations(self) -> Ways:
+        """Louder or softer."""
+        return {"gain": lambda s, rng: replace(s, values=s.values * np.float32(np.random.rand()))}
 
 
 class ForeignView(NumberFiles):
