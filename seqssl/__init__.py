@@ -22,6 +22,7 @@ _HOMES = {
         "Stat",
     ),
     "seqssl.data.augmenting": ("add_noise", "change_gain", "stretch_time"),
+    "seqssl.data.describing": ("describe_series",),
     "seqssl.data.adapters": ("ModalityAdapter", "Record", "Rejected", "Rows", "Sample", "SampleSpec"),
     "seqssl.model.protocols": (
         "Block",
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from seqssl.data.augmenting import add_noise as add_noise
     from seqssl.data.augmenting import change_gain as change_gain
     from seqssl.data.augmenting import stretch_time as stretch_time
+    from seqssl.data.describing import describe_series as describe_series
     from seqssl.data.files import list_files as list_files
     from seqssl.errors import UserError as UserError
     from seqssl.evaluation.frozen import Encoder as Encoder

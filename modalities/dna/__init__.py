@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from modalities.dna import alphabet, shuffling
 from modalities.dna.files import Columns, Sequence, find_files, kind_of, read_sequences
@@ -28,6 +28,7 @@ from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Segment, TokenEnc
 
 BLOCK_BASES = 2**18  # a longer sequence becomes several records
 MAX_STRIDE = 64  # bases of a frame
+MAX_DISTANCE = 12  # bases between the two of a pair that is counted: four codons
 GENOME_KINDS = ("fasta", "genbank", "2bit")  # what intervals may refer to
 
 
@@ -124,6 +125,11 @@ class DNA:
     def views(self, sample: Sample) -> list[Sample]:
         """Both strands, or with `rc` off the one that is there."""
         return [sample, _reverse_complement(sample)] if self._rc else [sample]
+
+    def descriptors(self, sample: Sample) -> dict[str, Float[np.ndarray, "d"]]:
+        """How often each base comes so many bases after each other one, over both strands if `rc`."""
+        counts = np.sum([_gapped_pairs(view.values) for view in self.views(sample)], axis=0)
+        return {"pairs at a distance": (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).ravel()}
 
     def feature_encoder(self, dim: int) -> TokenEncoder:
         """Embedded bases, a convolution over 9 of them, `stride` bases per frame."""
@@ -307,6 +313,19 @@ class DNA:
         if self.soft_masked == "missing":
             values[alphabet.codes(letters) & alphabet.LOWER_CASE > 0] = alphabet.MISSING
         return values
+
+
+def _gapped_pairs(values: Int[np.ndarray, "t"]) -> Float[np.ndarray, "k v"]:
+    """Counts of the pairs of bases at each distance from 1 to `MAX_DISTANCE`; those with N are left out."""
+    size = len(alphabet.SYMBOLS)
+    there = [index for index, symbol in enumerate(alphabet.SYMBOLS) if symbol in "ACGT"]
+    found = [
+        np.bincount(values[:-distance] * size + values[distance:], minlength=size * size).reshape(size, size)
+        if distance < len(values)
+        else np.zeros((size, size))
+        for distance in range(1, MAX_DISTANCE + 1)
+    ]
+    return np.stack([table[np.ix_(there, there)].ravel() for table in found]).astype(np.float64)
 
 
 def _reverse_complement(sample: Sample) -> Sample:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from modalities.music.labels import KINDS as KINDS_OF_SEGMENTS
 from modalities.music.labels import segments_of
@@ -30,6 +30,7 @@ MOVEMENT = re.compile(r"(?<=\d)\.\d[\w-]*$")  # bwv244.15: a movement of bwv244
 KERN_WORK = re.compile(r"^!!!OPR[^:\n]*:(.*)$", re.MULTILINE)
 KERN_CATALOGUE = re.compile(r"^!!!SC[AT]", re.MULTILINE)
 MAX_COUNTED = 127  # of a histogram of times; longer ones count as this
+MAX_INTERVAL, MAX_BETWEEN = 7, 12  # of a pair of steps: semitones, and positions between onsets
 MAX_SHIFT = (-5, 6)  # semitones
 MAX_POSITIONS = 96  # in a quarter: 1/384 notes, beyond what is written
 MAX_WINDOW_QUARTERS = 4096  # an hour of music
@@ -118,7 +119,10 @@ class Music:
         return Sample(values, observed=observed, **described)
 
     def descriptors(self, sample: Sample) -> dict[str, Float[np.ndarray, "d"]]:
-        """Histograms of pitch classes, pitches, times between onsets and places in the bar."""
+        """Histograms of pitch classes, pitches, times between onsets, places in the bar; steps of the melody.
+
+        The melody is the highest note that begins at each onset; two steps after each other are counted.
+        """
         if self.view == "notes":
             ids = sample.values
             counts = [np.bincount(column.clip(0, MAX_COUNTED), minlength=MAX_COUNTED + 1) for column in ids.T]
@@ -133,6 +137,11 @@ class Music:
         )
         parts = {"pitch": [classes, pitches], "rhythm": [between, place]}
         parts["pitch and rhythm"] = [*parts["pitch"], *parts["rhythm"]]
+        top = onset.shape[1] - 1 - onset[steps][:, ::-1].argmax(axis=1)
+        parts["melody"] = [
+            _pair_counts(np.diff(top).clip(-MAX_INTERVAL, MAX_INTERVAL) + MAX_INTERVAL, 2 * MAX_INTERVAL + 1),
+            _pair_counts(np.diff(steps).clip(0, MAX_BETWEEN), MAX_BETWEEN + 1),
+        ]
         return {
             name: np.concatenate([each / max(1.0, float(each.sum())) for each in histograms])
             for name, histograms in parts.items()
@@ -226,3 +235,9 @@ class Music:
             "length": length,
             "notes": window.notes.astype(np.int32),
         }
+
+
+def _pair_counts(values: Int[np.ndarray, "t"], size: int) -> Int[np.ndarray, "v"]:
+    """How often each value below `size` follows each other one."""
+    pairs: Int[np.ndarray, "v"] = np.bincount(values[:-1] * size + values[1:], minlength=size * size)
+    return pairs

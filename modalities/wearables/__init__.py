@@ -25,6 +25,7 @@ from seqssl import (
     Segment,
     add_noise,
     change_gain,
+    describe_series,
     list_files,
     stretch_time,
 )
@@ -122,6 +123,15 @@ class Wearables:
             "stretch": partial(stretch_time, low=0.8, high=1.25),
             "noise": partial(add_noise, most=0.1),
         }
+
+    def descriptors(self, sample: Sample) -> dict[str, Float[np.ndarray, "d"]]:
+        """Statistics of the axes and of the length of each sensor's vector."""
+        assert sample.observed is not None
+        axes = sample.values.reshape(len(sample.values), -1, 3)
+        lengths = np.linalg.norm(axes, axis=-1)
+        whole = sample.observed.reshape(axes.shape).all(axis=-1)
+        values = np.concatenate([sample.values, lengths], axis=1)
+        return {"movement": describe_series(values, np.concatenate([sample.observed, whole], axis=1))}
 
     def feature_encoder(self, dim: int) -> Conv1dStack:
         """Convolutions over about one second, 5 frames a second, `dim` wide."""

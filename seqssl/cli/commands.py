@@ -1,11 +1,9 @@
 """What each command does; one function per entry of `seqssl.cli.COMMANDS`, of the same name."""
 
-import json
 import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,12 +13,7 @@ from seqssl.config.values import Value
 from seqssl.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from seqssl.data.adapters import ModalityAdapter
-    from seqssl.data.files import Progress
-    from seqssl.data.shards import Corpus
-    from seqssl.evaluation.frozen import Encoder
 
 HALTED = 3
 
@@ -113,8 +106,9 @@ def export(arguments: Arguments) -> None:
 def embed(arguments: Arguments) -> None:
     """Write frozen features to a file."""
     pool, out = arguments["pool"], Path(arguments["out"]).expanduser()
-    if pool not in ("mean", "none"):
-        raise UserError(f"pool = {pool}: expected mean or none")
+    from seqssl.evaluation.frozen import check_pool
+
+    check_pool(pool)
     run, source = existing(arguments["run"]), existing(arguments["source"])
     if out.suffix != ".parquet" or out.is_dir():
         raise UserError(f"out = {out}: name a file that ends in .parquet")
@@ -131,98 +125,9 @@ def embed(arguments: Arguments) -> None:
             run, str(source), stream=stream, settings=modality_settings(arguments), progress=progress
         )
         write_embeddings(encoder, corpus, adapter, out, pool=pool, progress=progress)
-    print(f"{out}: {len(corpus)} rows, {encoder.dim} dimensions, tap {encoder.tap}")
+    print(f"{out}: {len(corpus)} rows, {pool} of {encoder.dim} dimensions, tap {encoder.tap}")
     if corpus.manifest.num_rejected:
         print(f"rejected: {corpus.manifest.num_rejected} (see {corpus.folder}/rejected.jsonl)")
-
-
-def probe(arguments: Arguments) -> None:
-    """Run a linear probe, with baselines beside."""
-    run, task = existing(arguments["run"]), arguments["task"]
-    if task not in ("labels", "frames", "forecast"):
-        raise UserError(f"task = {task}: expected labels, frames or forecast")
-    for name in ("max_rows", "horizon", "lookback", "season"):
-        if arguments[name] is not None and arguments[name] < 1:
-            raise UserError(f"{name} = {arguments[name]}: must be at least 1")
-    if task != "labels" and arguments["unheard"]:
-        raise UserError("unheard: only for task=labels")
-    from seqssl.runs.folder import load
-    from seqssl.runs.sources import open_source
-
-    stream = arguments["stream"]
-    encoder = load(run, tap=arguments["tap"], weights=arguments["weights"], stream=stream)
-    random = load(run, weights="random", stream=stream)
-    with show_progress() as progress:
-        opening = partial(
-            open_source, run, stream=stream, settings=modality_settings(arguments), progress=progress
-        )
-        corpus, adapter = opening(arguments["source"])
-        corpora = {"source": corpus}
-        if arguments["unheard"] and task == "labels":
-            corpora["unheard"], _ = opening(arguments["unheard"])
-        table, scores = _scores(arguments, (encoder, random), corpora, adapter, progress)
-    from seqssl.data.files import write_atomic
-    from seqssl.runs.folder import find_run
-
-    named = {name: f"{found.folder.name} ({found.content_hash})" for name, found in corpora.items()}
-    settings = {"run": str(run), "weights": arguments["weights"], "tap": encoder.tap, "stream": stream}
-    name = "-".join(["probe" if task == "labels" else task, *([stream] if stream else [])])
-    out = find_run(run)[1] / f"{name}.json"
-    write_atomic(out, json.dumps({**settings, **named, "scores": scores}, indent=2) + "\n")
-    show(table)
-    print(f"every score: {out}")
-
-
-def _scores(
-    arguments: Arguments,
-    encoders: tuple["Encoder", "Encoder"],
-    corpora: Mapping[str, "Corpus"],
-    adapter: "ModalityAdapter",
-    progress: "Progress",
-) -> tuple["RenderableType", Any]:
-    """The scores of a probe's task, as a table and as plain values."""
-    from seqssl.evaluation import forecast, frames
-    from seqssl.evaluation import probe as labels
-    from seqssl.evaluation.scores import forecast_table, frames_table, probe_tables
-
-    if arguments["task"] == "frames":
-        per_frame = frames.probe_frames(
-            *encoders,
-            corpora["source"],
-            adapter,
-            labels=arguments["labels"],
-            max_rows=arguments["max_rows"],
-            progress=progress,
-        )
-        return frames_table(per_frame, encoders[0].tap), frames.to_json(per_frame)
-    patterns = arguments["labels"].split(",")
-    if arguments["task"] == "forecast":
-        protocol = forecast.Protocol(
-            arguments["lookback"],
-            arguments["horizon"],
-            arguments["season"],
-            max(1, arguments["horizon"] // 4),
-        )
-        found = forecast.probe_forecast(
-            *encoders,
-            corpora["source"],
-            adapter,
-            protocol,
-            channels=patterns,
-            max_rows=arguments["max_rows"],
-            progress=progress,
-        )
-        return forecast_table(found, encoders[0].tap, protocol), forecast.to_json(found)
-    scores = labels.probe_run(
-        *encoders,
-        corpora["source"],
-        adapter,
-        labels=patterns,
-        unheard=corpora.get("unheard"),
-        max_rows=arguments["max_rows"],
-        progress=progress,
-    )
-    return probe_tables(scores, encoders[0].tap), labels.to_json(scores)
 
 
 def info(arguments: Arguments) -> None:

@@ -39,6 +39,7 @@ TAP = Key("tap", "the stage to read: a tap of the encoder, or features; else the
 WEIGHTS = Key("weights", "last, best or random", "last")
 STREAM = Key("stream", "which kind of data, for a joint run", "")
 SIZE = Key("size", "a size of the recipe, or auto", "auto", override=True)
+POOL = "of a row: mean, statistics (mean and deviation), thirds (three means), last; none: every frame"
 DATA = Key("data", "prepared folder, raw folder or Parquet file; else the demo corpus", override=True)
 
 COMMANDS = (
@@ -89,7 +90,7 @@ COMMANDS = (
             RUN,
             Key("source", "a folder or file of data", required=True),
             Key("out", "the Parquet file to write", required=True),
-            Key("pool", "mean: a vector per row; none: a vector per frame", "mean"),
+            Key("pool", POOL, "mean"),
             TAP,
             WEIGHTS,
             STREAM,
@@ -206,11 +207,13 @@ COMMANDS = (
             Key("horizon", "forecast: steps ahead", 24, convert=int),
             Key("lookback", "forecast: steps that are given", 168, convert=int),
             Key("season", "forecast: steps after which the seasonal-naive baseline repeats", 24, convert=int),
+            Key("pool", "labels: as for embed", "mean"),
             TAP,
             WEIGHTS,
             STREAM,
         ),
         overrides="modality",
+        module="probing",
     ),
     Command(
         "info",

@@ -1,7 +1,6 @@
 """Frozen features of a whole corpus: in a Parquet file, or pooled in memory for a probe."""
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,13 +11,12 @@ import pyarrow.parquet as pq
 import torch
 
 from seqssl.data.adapters import ModalityAdapter, Sample
+from seqssl.data.describing import describe_series
 from seqssl.data.files import Progress, silent, unlinked
 from seqssl.data.shards import Corpus
 from seqssl.evaluation.frozen import Array, Encoder
 
 Rows = npt.NDArray[np.int64]  # row numbers
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-MAX_CORRELATED = 16  # channels
 MAX_NGRAMS = 1024
 ROWS_AT_ONCE = 256  # held in memory together, so that rows of like length can share a batch
 
@@ -34,8 +32,8 @@ def write_embeddings(
 ) -> None:
     """Embed all rows into a Parquet file with the columns key, group, label, split, embedding.
 
-    `embedding` is a list of d floats, or with `pool="none"` a list of s frames of d floats. The file
-    appears when it is whole. Raises UserError for a row that breaks the input contract.
+    `embedding` is a list of floats, or with `pool="none"` a list of s frames of d floats. The file appears
+    when it is whole. Raises UserError for a row that breaks the input contract.
     """
     partial = unlinked(out.with_name(out.name + ".tmp"))
     writer = None
@@ -60,10 +58,16 @@ def write_embeddings(
 
 
 def pooled_stages(
-    encoder: Encoder, corpus: Corpus, adapter: ModalityAdapter, rows: Rows, progress: Progress = silent
+    encoder: Encoder,
+    corpus: Corpus,
+    adapter: ModalityAdapter,
+    rows: Rows,
+    progress: Progress = silent,
+    *,
+    pool: str = "mean",
 ) -> dict[str, Array]:
-    """Mean-pooled embeddings (len(rows), d) of every stage of the encoder."""
-    chunks = [encoder.embed_stages(samples) for _, samples in _chunks(corpus, adapter, rows, progress)]
+    """Pooled embeddings (len(rows), k d) of every stage of the encoder."""
+    chunks = [encoder.embed_stages(samples, pool) for _, samples in _chunks(corpus, adapter, rows, progress)]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in encoder.stages}
 
 
@@ -72,8 +76,7 @@ def pooled_input(encoder: Encoder, corpus: Corpus, adapter: ModalityAdapter, row
 
     `n-grams`: frequencies of short runs of ids. `input`: mean and standard deviation over time of the input's
     channels, or of the feature encoder's `picture(inputs, lengths) -> (b, t, f)`, a spectrogram say.
-    `summary`: more about the distributions of the channels, their changes and correlations. Numbers without
-    channels and without a picture have none of them.
+    `summary`: see `describe_series`. Numbers without channels and without a picture have none of them.
     """
     picture = getattr(encoder.model.feature_encoder, "picture", None)
     samples = (sample for _, chunk in _chunks(corpus, adapter, rows, silent) for sample in chunk)
@@ -97,29 +100,8 @@ def pooled_input(encoder: Encoder, corpus: Corpus, adapter: ModalityAdapter, row
         image = view(sample)
         found.setdefault("input", []).append(np.concatenate([image.mean(axis=0), image.std(axis=0)]))
         if picture is None:
-            found.setdefault("summary", []).append(summary(sample))
+            found.setdefault("summary", []).append(describe_series(sample.values, sample.observed))
     return {name: np.stack(vectors) for name, vectors in found.items()}
-
-
-def summary(sample: Sample) -> Array:
-    """Mean, deviation, quantiles and mean change of each channel's observed values, and all correlations."""
-    values = sample.values.astype(np.float64)
-    if sample.observed is not None:
-        values = np.where(sample.observed, values, np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a channel without an observed value
-        parts = [
-            np.nanmean(values, axis=0),
-            np.nanstd(values, axis=0),
-            *np.nanquantile(values, QUANTILES, axis=0),
-            np.nanmean(np.abs(np.diff(values, axis=0)), axis=0) if len(values) > 1 else values[0] * 0,
-        ]
-    centered = np.nan_to_num(values - parts[0])
-    scale = np.sqrt(np.square(centered).sum(axis=0)) + 1e-9
-    upper = np.triu_indices(values.shape[1], 1)
-    if values.shape[1] <= MAX_CORRELATED:
-        parts.append((centered.T @ centered / scale / scale[:, None])[upper])
-    return np.asarray(np.nan_to_num(np.concatenate(parts)), np.float32)
 
 
 def ngrams(samples: Sequence[Sample], vocab_size: int) -> Array:

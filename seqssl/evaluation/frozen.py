@@ -13,9 +13,10 @@ from seqssl.data.batching import collate
 from seqssl.errors import UserError
 from seqssl.model.alignment import MIN_OBSERVED, observed_share
 from seqssl.model.pretraining import PretrainingModel
+from seqssl.model.readouts import WEIGHTLESS
 from seqssl.model.types import Features
 
-POOLS = ("mean", "none")
+POOLS = (*WEIGHTLESS, "none")  # of the frames of a row; none: they stay as they are
 FEATURES = "features"  # the stage before the context encoder, beside the names of its taps
 Array = npt.NDArray[Any]  # values, ids or frames
 Input = Array | Sample
@@ -36,11 +37,11 @@ class Encoded:
         for x, length in zip(features.x.float().cpu().numpy(), features.lengths.tolist(), strict=True):
             yield x[:length]
 
-    def means(self, stage: str) -> Array:
-        """Mean (b, d) over the frames of each row that are mostly observed."""
-        weights = self.pooled[..., None].float()
-        means: Array = ((self.stages[stage].x.float() * weights).sum(1) / weights.sum(1)).cpu().numpy()
-        return means
+    def vectors(self, stage: str, pool: str = "mean") -> Array:
+        """One vector (b, k d) a row, from its frames that are mostly observed."""
+        x = self.stages[stage].x.float()
+        vectors: Array = WEIGHTLESS[pool](x.shape[2])(x, self.pooled).cpu().numpy()
+        return vectors
 
 
 class Encoder:
@@ -91,15 +92,15 @@ class Encoder:
         """Embed arrays of shape (t,) or (t, c) in the spec's units and rate, or samples of an adapter.
 
         `pool="mean"` gives (len(arrays), d), the mean over each row's frames (those mostly missing left out),
-        averaged over views where the modality has them; `pool="none"` a list of (s, d). NaN means missing,
-        where the feature encoder reads what is observed. Raises UserError for an array that breaks the
-        input contract.
+        averaged over views where the modality has them; "statistics" mean and deviation (2 d), "thirds" the
+        means of the first, middle and last third (3 d), "last" the last frame; "none" a list of (s, d). NaN
+        means missing, where the feature encoder reads what is observed. Raises UserError for an array that
+        breaks the input contract.
         """
-        if pool not in POOLS:
-            raise UserError(f"pool must be one of {', '.join(POOLS)}; got {pool!r}")
-        if pool == "mean":
-            return self._pooled(arrays, [self.tap])[self.tap]
-        return self.frames(arrays, [self.tap])[self.tap]
+        check_pool(pool)
+        if pool == "none":
+            return self.frames(arrays, [self.tap])[self.tap]
+        return self._pooled(arrays, [self.tap], pool)[self.tap]
 
     def frames(
         self, arrays: Sequence[Input], stages: Sequence[str] = (), *, ahead: int = 0
@@ -118,21 +119,24 @@ class Encoder:
                     found[name][place] = embedded
         return found
 
-    def embed_stages(self, arrays: Sequence[Input]) -> dict[str, Array]:
-        """Mean-pooled embeddings (len(arrays), d) of every stage, from one pass."""
-        return self._pooled(arrays, self.stages)
+    def embed_stages(self, arrays: Sequence[Input], pool: str = "mean") -> dict[str, Array]:
+        """Pooled embeddings (len(arrays), k d) of every stage, from one pass."""
+        return self._pooled(arrays, self.stages, pool)
 
-    def _pooled(self, arrays: Sequence[Input], stages: Sequence[str]) -> dict[str, Array]:
-        """The mean over frames, then over views, of each array: (len(arrays), d) for every stage."""
+    def _pooled(self, arrays: Sequence[Input], stages: Sequence[str], pool: str) -> dict[str, Array]:
+        """The pool over frames, then the mean over views: (len(arrays), k d) for every stage."""
         views = [self.views(self._checked(array, index)) for index, array in enumerate(arrays)]
         owners = np.repeat(np.arange(len(views)), [len(samples) for samples in views])
         widths = {
             name: self.model.feature_encoder.dim if name == FEATURES else self._width for name in stages
         }
-        sums = {name: np.zeros((len(views), width), np.float32) for name, width in widths.items()}
+        sums = {
+            name: np.zeros((len(views), WEIGHTLESS[pool](width).dim), np.float32)
+            for name, width in widths.items()
+        }
         for encoded in self._encoded([sample for samples in views for sample in samples]):
             for name in stages:
-                np.add.at(sums[name], owners[encoded.places], encoded.means(name))
+                np.add.at(sums[name], owners[encoded.places], encoded.vectors(name, pool))
         numbers = np.array([len(samples) for samples in views], np.float32)[:, None]
         return {name: total / numbers for name, total in sums.items()}
 
@@ -234,6 +238,12 @@ class Encoder:
             raise UserError(f"array {bad[0]} gives no finite embedding: are its values in {self.spec.units}?")
         stages = {FEATURES: features, **{name: Features(x, features.lengths) for name, x in taps.items()}}
         return Encoded(places, stages, pooled)
+
+
+def check_pool(pool: str, known: Sequence[str] = POOLS) -> None:
+    """UserError for a pool that is not known."""
+    if pool not in known:
+        raise UserError(f"pool = {pool}: expected {', '.join(known[:-1])} or {known[-1]}")
 
 
 def longer(sample: Sample, steps: int) -> Sample:

@@ -80,15 +80,18 @@ def probe_run(
     labels: Sequence[str] = ("*",),
     unheard: Corpus | None = None,
     max_rows: int | None = None,
+    pool: str = "mean",
     progress: Progress = silent,
 ) -> list[Score]:
     """Probe every stage of an encoder beside the same encoder with random weights and no encoder at all.
 
     `labels` are shell patterns; each is a task of its own. `unheard` is a second corpus, of groups that the
     encoder was not trained on; rows without a label take the name of their file below its group's folder.
-    Raises UserError when no protocol applies.
+    `pool`: what the frames of a row become, see `Encoder.embed`. Raises UserError when no protocol applies.
     """
-    embed = partial(embed_table, encoder, random, adapter=adapter, patterns=labels, progress=progress)
+    embed = partial(
+        embed_table, encoder, random, adapter=adapter, patterns=labels, pool=pool, progress=progress
+    )
     tables = [embed(corpus, unheard=False, max_rows=max_rows)]
     if unheard is not None:
         tables.append(embed(unheard, unheard=True, max_rows=max_rows))
@@ -115,6 +118,7 @@ def embed_table(
     *,
     unheard: bool,
     max_rows: int | None,
+    pool: str,
     progress: Progress,
 ) -> Table:
     """Embed the rows with a label that matches a pattern; of more than `max_rows`, a fixed random part."""
@@ -130,7 +134,7 @@ def embed_table(
         def show(done: int, total: int, what: str, weights: str = weights) -> None:
             progress(done, total, f"{what}, {weights} weights")
 
-        pooled = pooled_stages(source, corpus, adapter, rows, show)
+        pooled = pooled_stages(source, corpus, adapter, rows, show, pool=pool)
         stages |= {(weights, stage): x for stage, x in pooled.items()}
     baselines = pooled_input(encoder, corpus, adapter, rows)
     stages |= {(NO_WEIGHTS, name): x for name, x in baselines.items()}

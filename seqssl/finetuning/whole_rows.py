@@ -21,7 +21,7 @@ from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.readouts import POOLS
 from seqssl.model.types import Batch, Features
 
-Pool = Literal["mean", "attention", "statistics"]
+Pool = Literal["mean", "statistics", "thirds", "last", "attention"]
 
 
 class PooledHead(nn.Module):

@@ -1,5 +1,7 @@
 """Read-outs: from the taps of an encoder to what a task's head reads."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -71,11 +73,47 @@ class StatisticsPool(nn.Module):
         return torch.cat([mean, (variance + 1e-5).sqrt()], dim=-1)
 
 
-POOLS: dict[str, type[MeanPool] | type[AttentionPool] | type[StatisticsPool]] = {
+class ThirdsPool(nn.Module):
+    """The means of the first, the middle and the last third of the valid frames, side by side.
+
+    It keeps what a single mean loses: what came before what. A third without a frame has the mean of all.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = 3 * dim
+        self.mean = MeanPool(dim)
+
+    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b e"]:
+        """One vector a row; e = 3 d."""
+        places = valid.cumsum(1) - 1
+        thirds = 3 * places // valid.sum(1, keepdim=True).clamp(min=1)
+        parts = [valid & (thirds == third) for third in range(3)]
+        parts = [torch.where(part.any(1, keepdim=True), part, valid) for part in parts]
+        return torch.cat([self.mean(x, part) for part in parts], dim=-1)
+
+
+class LastPool(nn.Module):
+    """The last valid frame: what a causal encoder has of the whole row."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b d"]:
+        """One vector a row."""
+        steps = torch.arange(x.shape[1], device=x.device)
+        last = torch.where(valid, steps, 0).amax(1)
+        return x[torch.arange(len(x), device=x.device), last]
+
+
+WEIGHTLESS: dict[str, Any] = {
     "mean": MeanPool,
-    "attention": AttentionPool,
     "statistics": StatisticsPool,
+    "thirds": ThirdsPool,
+    "last": LastPool,
 }
+POOLS: dict[str, Any] = {**WEIGHTLESS, "attention": AttentionPool}
 
 
 def random_spans(

@@ -10,6 +10,7 @@ import numpy as np
 
 from seqssl.data.adapters import (
     Augments,
+    HasDescriptors,
     HasViews,
     ModalityAdapter,
     Record,
@@ -77,6 +78,7 @@ def adapter_checks() -> list[Check]:
             codes_and_segments_are_given_always_or_never,
             views_are_samples_too,
             augmentations_keep_the_contract,
+            descriptors_are_vectors_of_one_length,
             feature_encoder_reads_samples,
         ),
         *encoder_checks,
@@ -306,6 +308,20 @@ def augmentations_keep_the_contract(adapter: ModalityAdapter, source: Path) -> N
                 np.random.seed(seed + 1)
                 again = change(sample, np.random.default_rng(seed))
                 require(equal(again, changed), f"{name}: two draws with equal generators differ")
+
+
+def descriptors_are_vectors_of_one_length(adapter: ModalityAdapter, source: Path) -> None:
+    """Where there are `descriptors`: finite vectors of the same names and lengths for all samples."""
+    describe = adapter.descriptors if isinstance(adapter, HasDescriptors) else None
+    shapes = set()
+    for row in stored_rows(adapter, source) if describe else ():
+        assert describe is not None
+        found = describe(adapter.load(row, None))
+        for name, vector in found.items():
+            require(np.isfinite(vector).all(), f"the description {name} holds NaN or infinity")
+            require(np.ndim(vector) == 1, f"the description {name} has shape {np.shape(vector)}, not (d,)")
+        shapes.add(tuple((name, len(vector)) for name, vector in found.items()))
+    require(len(shapes) < 2, f"samples have other descriptions: {sorted(shapes)[:2]}")
 
 
 def feature_encoder_reads_samples(adapter: ModalityAdapter, source: Path) -> None:

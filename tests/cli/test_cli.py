@@ -78,7 +78,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["data", "fetch"], "list or get"),
         (["data", "get"], "which one?"),
         (["data", "get", "speach"], "speech"),
-        (["embed", "run=x", "source=.", "out=y", "pool=max"], "expected mean or none"),
+        (
+            ["embed", "run=x", "source=.", "out=y", "pool=max"],
+            "expected mean, statistics, thirds, last or none",
+        ),
         (["embed", "run=nowhere", "source=.", "out=y"], "no file or folder nowhere"),
         (["probe", "run=nowhere"], "no file or folder nowhere"),
         (["doctor"], "run missing"),

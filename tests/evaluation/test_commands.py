@@ -129,10 +129,14 @@ def test_probe_of_random_weights_gains_nothing(run: Path, capsys: pytest.Capture
     ("command", "words"),
     [
         (["embed", "source=nowhere", "out=x.parquet"], "there is no file or folder nowhere"),
-        (["embed", "source=.", "out=x.parquet", "pool=max"], "expected mean or none"),
+        (
+            ["embed", "source=.", "out=x.parquet", "pool=max"],
+            "expected mean, statistics, thirds, last or none",
+        ),
         (["embed", "source=.", "out=x.parquet", "tap=middle"], "there is no tap 'middle'"),
         (["embed", "source=.", "out=x.parquet", "weights=worst"], "expected last, best or random"),
         (["embed", "source=.", "out=x.parquet", "weights=best"], "no best checkpoint"),
+        (["probe", "pool=none"], "expected mean, statistics, thirds or last"),
         (["probe", "labels=zebra"], "zebra"),
         (["probe", "unheard=nowhere"], "there is no file or folder nowhere"),
     ],

@@ -111,7 +111,7 @@ def test_ids_outside_the_vocabulary_are_refused() -> None:
 def test_unknown_taps_and_pools_are_refused() -> None:
     with pytest.raises(UserError, match="features, contrastive, output"):
         toy_encoder("middle")
-    with pytest.raises(UserError, match="mean, none"):
+    with pytest.raises(UserError, match="mean, statistics, thirds, last or none"):
         toy_encoder().embed(waves(5), pool="max")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from toy import Letters
 
 from seqssl import Batch, Sample
-from seqssl.evaluation.embedding import ngrams, summary
+from seqssl.evaluation.embedding import ngrams
 from seqssl.evaluation.markov import bits_of_order, markov_bits
 from seqssl.report.illustration import logos
 
@@ -94,18 +94,6 @@ def test_compound_ids_have_a_histogram_per_channel() -> None:
     found = ngrams([sample], 64).reshape(2, 64)
     assert found[0, 1] == 0.75 and found[0, 3] == 0.25
     assert found[1, 40] == 0.75 and found[1, 41] == 0.25
-
-
-@pytest.mark.parametrize("length", [1, 2, 50])
-def test_summaries_are_finite_and_see_observed_values_only(length: int) -> None:
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(length, 3)).astype(np.float32)
-    observed = rng.random((length, 3)) < 0.5
-    observed[:, 2] = False  # a channel that is never there
-    spoiled = np.where(observed, values, 1e9).astype(np.float32)
-    one, two = summary(Sample(values, observed=observed)), summary(Sample(spoiled, observed=observed))
-    assert np.isfinite(one).all()
-    np.testing.assert_array_equal(one, two)
 
 
 def test_a_logo_counts_the_symbols_around_a_code() -> None:

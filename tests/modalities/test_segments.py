@@ -221,3 +221,7 @@ def test_descriptions_of_a_sound_and_of_a_tune(tmp_path: Path) -> None:
     assert found["pitch"][:12].tolist() == [0.5, 0, 0, 0, 0.25, 0, 0, 0.25, 0, 0, 0, 0]
     assert found["rhythm"][12] == 1.0, "a quarter from each onset to the next"
     assert len(found["pitch and rhythm"]) == len(found["pitch"]) + len(found["rhythm"])
+    steps, times = np.split(found["melody"], [15 * 15])
+    pairs = {(i // 15 - 7, i % 15 - 7): round(30 * steps[i]) for i in np.flatnonzero(steps)}
+    assert pairs == {(4, 3): 8, (3, 5): 8, (5, -7): 7, (-7, 4): 7}, "an octave down counts as a fifth"
+    assert times[12 * 13 + 12] == 1.0

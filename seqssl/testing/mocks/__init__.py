@@ -11,6 +11,7 @@ from seqssl.testing.mocks.features import BrokenFeatures
 from seqssl.testing.mocks.masking import BrokenMasking
 from seqssl.testing.mocks.mixers import BrokenMixer
 from seqssl.testing.mocks.objectives import BrokenObjective
+from seqssl.testing.mocks.offers import Offering
 from seqssl.testing.mocks.quantizers import BrokenQuantizer
 from seqssl.testing.mocks.targets import BrokenTargets
 from seqssl.testing.mocks.tasks import BrokenTask
@@ -25,7 +26,7 @@ FEATURE_ENCODERS = BrokenFeatures.__subclasses__()
 OBJECTIVES = BrokenObjective.__subclasses__()
 ADAPTERS = [
     mock
-    for sound in (NumberFiles, InParts, AnnotatedNumbers)
+    for sound in (NumberFiles, InParts, AnnotatedNumbers, Offering)
     for mock in sound.__subclasses__()
     if mock.fails
 ]

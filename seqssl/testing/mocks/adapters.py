@@ -1,8 +1,7 @@
 """A tiny adapter for text files of numbers, and versions of it with one mistake each."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -12,8 +11,6 @@ from torch import nn
 
 from seqssl.data.adapters import Record, Rejected, Row, Rows, Sample, SampleSpec
 from seqssl.model.features import Conv1dStack
-
-Ways = Mapping[str, Callable[[Sample, np.random.Generator], Sample]]
 
 
 def read_numbers(path: Path) -> Row:
@@ -294,56 +291,3 @@ class GapsKeepTheirValues(NumberFiles):
         values = row["values"]
         present = (values > np.min(values)) | (len(values) == 1)
         return Sample(np.where(present, values, np.float32(-999)).astype(np.float32), observed=present)
-
-
-class ShorterView(NumberFiles):
-    """A view that loses a step."""
-
-    fails: ClassVar = {"views_are_samples_too"}
-
-    def views(self, sample: Sample) -> list[Sample]:
-        """Differences."""
-        return [sample, Sample(np.diff(sample.values))]
-
-
-class LosesTimes(NumberFiles):
-    """A change that gives something which other samples lack."""
-
-    fails: ClassVar = {"augmentations_keep_the_contract"}
-
-    @property
-    def augmentations(self) -> Ways:
-        """Numbers its steps."""
-        return {"numbered": lambda sample, rng: replace(sample, times=np.arange(len(sample.values)))}
-
-
-class ChangesInPlace(NumberFiles):
-    """A change of the very sample that was given."""
-
-    fails: ClassVar = {"augmentations_keep_the_contract"}
-
-    @property
-    def augmentations(self) -> Ways:
-        """Turns the sign."""
-        return {"sign": lambda sample, rng: replace(sample, values=np.negative(sample.values, sample.values))}
-
-
-class ChangesByItself(NumberFiles):
-    """A change that draws from numpy's global state."""
-
-    fails: ClassVar = {"augmentations_keep_the_contract"}
-
-    @property
-    def augmentations(self) -> Ways:
-        """Louder or softer."""
-        return {"gain": lambda s, rng: replace(s, values=s.values * np.float32(np.random.rand()))}
-
-
-class ForeignView(NumberFiles):
-    """The sample itself is not among its views."""
-
-    fails: ClassVar = {"views_are_samples_too"}
-
-    def views(self, sample: Sample) -> list[Sample]:
-        """Only the other one."""
-        return [Sample(sample.values + 1)]

@@ -110,3 +110,27 @@ class TestPrepared:
         records = [record for record in DNA().records(path, "all") if isinstance(record, Record)]
         assert len(records) == 12
         assert all(len(pickle.dumps(record)) < 2000 for record in records)
+
+
+@pytest.mark.parametrize("rc", [False, True])
+def test_pairs_at_a_distance_are_counted(rc):
+    adapter, text = DNA(rc=rc), bases(60, 3, "ACGTN")
+    found = adapter.descriptors(adapter.load({"sequence": text, "label": "", "group": ""}, None))
+    strands = [text, reverse_complement(text)] if rc else [text]
+    table = found["pairs at a distance"].reshape(12, 4, 4)
+    for distance in range(1, 13):
+        pairs = Counter(
+            first + second
+            for strand in strands
+            for first, second in zip(strand, strand[distance:], strict=False)
+            if "N" not in first + second
+        )
+        wanted = [[pairs[a + b] / pairs.total() for b in "ACGT"] for a in "ACGT"]
+        np.testing.assert_allclose(table[distance - 1], wanted)
+
+
+def test_a_row_shorter_than_a_distance_has_no_such_pairs():
+    adapter = DNA(min_length=1)
+    found = adapter.descriptors(adapter.load({"sequence": "ACG", "label": "", "group": ""}, None))
+    table = found["pairs at a distance"].reshape(12, 16)
+    assert table[:2].sum(axis=1) == pytest.approx(1) and not table[2:].any()
