@@ -10,7 +10,7 @@ from seqssl.doctor.monitor import Finding, Monitor
 from seqssl.doctor.readings import Reading
 from seqssl.errors import UserError
 from seqssl.training import catalogue
-from seqssl.training.log import number_of, read_records
+from seqssl.training.log import Record, number_of, read_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class Report:
     step: int
     num_updates: int
     num_records: int  # of training
+    notes: tuple[str, ...]  # what was seen before the first update
     findings: tuple[Finding, ...]
     healthy: tuple[Reading, ...]  # what the last record showed to be in order
 
@@ -40,6 +41,7 @@ class Report:
             judged = self.num_records >= HISTORY_MIN
             verdict = "healthy" if judged else "no finding, but too few records to be sure"
         lines = [f"{self.run}: {verdict} at update {self.step} of {self.num_updates}"]
+        lines += [f"\nNOTE {text}" for text in self.notes]
         for finding in self.findings:
             since = "; in order since" if self.has_recovered(finding) else ""
             lines += [
@@ -54,6 +56,11 @@ class Report:
         for reading in self.healthy:
             lines += [f"  {reading.subject:17} {reading.figure}", f"  {'':17} bar: {reading.bar}"]
         return "\n".join(lines)
+
+
+def is_note(record: Record) -> bool:
+    """Whether a record says what was seen before the first update."""
+    return record["kind"] == "event" and record.get("event") == "health" and record["step"] == 0
 
 
 def examine(run: Path) -> Report:
@@ -74,6 +81,7 @@ def examine(run: Path) -> Report:
         step=steps[-1],
         num_updates=num_updates,
         num_records=sum(record["kind"] == "train" for record in records),
+        notes=tuple(str(record["message"]) for record in records if is_note(record)),
         findings=tuple(findings),
         healthy=tuple(healthy),
     )

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from seqssl.config import tree as trees
 from seqssl.config.schema import RunConfig, TrainConfig
 from seqssl.data.files import Progress, silent
 from seqssl.doctor import Monitor
+from seqssl.doctor.beginning import few_codes
 from seqssl.errors import HealthHalt, UserError
 from seqssl.finetuning.supervised import Supervised
 from seqssl.model.pretraining import PretrainingModel
@@ -52,6 +54,8 @@ from seqssl.training.catalogue import Catalogue, Catalogues, Explains
 from seqssl.training.loop import Settings, Trainer, Units
 from seqssl.training.parallel import Parallel
 from seqssl.training.tasks import PretrainTask
+
+START_BATCHES = 4  # that are looked at before the first update
 
 
 @dataclass(frozen=True)
@@ -203,8 +207,25 @@ def trainer_of(
         references=references(streams) if parallel.is_first else {},
         catalogues=meanings,
         observe=Monitor(train.num_updates, meanings).observe,
+        notices=notices(config, task, streams, device),
         quiet=quiet,
     )
+
+
+def notices(config: RunConfig, task: Task, streams: Sequence[OpenStream], device: torch.device) -> list[str]:
+    """What the health rules see before the first update, if the task is pre-training.
+
+    The ranks have not met yet: each looks for itself, and the first one tells.
+    """
+    begun = bool(checkpoint.numbered(stages.run_folder(config) / "checkpoints"))
+    if not isinstance(task, PretrainTask) or config.health == "off" or begun:
+        return []
+    found = []
+    for stream in streams:
+        batches = islice(loader(stream, "train", config.seed, groups_of(streams)).batches(), START_BATCHES)
+        text = few_codes(task.model.of(stream.name), (batch.to(device) for batch in batches))
+        found += [f"{stream.name}: {text}" if stream.name else text] if text else []
+    return found
 
 
 def catalogues_of(task: Task, streams: Sequence[Stream]) -> Catalogues:

@@ -77,6 +77,7 @@ class Trainer:
     references: Mapping[str, float] = field(default_factory=dict)  # figures of the held-out data alone
     catalogues: Catalogues = field(default_factory=dict)  # what the metrics of each kind of data mean
     observe: Callable[[Mapping[str, Value]], Sequence[object]] = lambda record: ()
+    notices: Sequence[str] = ()  # what is to be said before the first update
     quiet: bool = False  # whether nothing is shown
 
     def fit(self) -> dict[str, float]:
@@ -100,6 +101,8 @@ class Trainer:
             self.observe(record)  # the health rules remember what came before
         for text in problems:
             self.event("resume", text)
+        for text in self.notices if self.update == 0 else ():
+            self.event("health", text)
         self.recent: list[tuple[int, Tensor, list[str]]] = []  # update, norm and keys since the last record
         self.findings: list[str] = []  # of the health rules, on the first rank
         self.started = self.interval_started = time.monotonic()

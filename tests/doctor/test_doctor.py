@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -251,3 +252,51 @@ def test_docs_name_every_rule_and_bar() -> None:
     for name in vars(bars):
         if name.isupper():
             assert f"`{name}`" in text, name
+
+
+def test_few_codes_are_seen_before_the_first_update(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows that are all alike have few codes at the start: said at once, kept, and shown by the doctor."""
+    from toy import TOY, write_waves
+
+    from seqssl import cli
+
+    waves = [f"data={write_waves(tmp_path / name, constant=name == 'alike')}" for name in ("alike", "waves")]
+    plain = ["train", "recipe=base/w2vbert", "size=tiny", *TOY, "quantizer.codebook_size=64"]
+    told = "set quantizer_norm=batch and objectives.diversity.weight=1.0"
+    for number, (words, expected) in enumerate(
+        [
+            ([waves[0]], told),
+            ([waves[1], "quantizer_norm=batch"], ""),
+            ([waves[0], "health=off"], ""),
+        ]
+    ):
+        out = tmp_path / f"run{number}"
+        assert cli.main([*plain, *words, f"out={out}"]) == 0
+        records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        first = [r["message"] for r in records if r["kind"] == "event" and r["step"] == 0]
+        assert len(first) == bool(expected) and all(expected in text for text in first), words
+        assert examine(out).notes == tuple(first)
+        capsys.readouterr()
+        cli.main(["doctor", str(out)])
+        assert (expected in capsys.readouterr().out) or not expected
+    before = (tmp_path / "run0/metrics.jsonl").read_text()
+    assert cli.main([*plain, waves[0], f"out={tmp_path / 'run0'}"]) == 0
+    assert (tmp_path / "run0/metrics.jsonl").read_text().count(told) == before.count(told)
+
+
+def test_looking_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    from toy import toy_config
+
+    from seqssl import Batch, build_model
+    from seqssl.doctor.beginning import few_codes
+
+    config = toy_config(tmp_path, tmp_path / "run", "quantizer_norm=batch")
+    model = build_model(config)
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    batch = Batch(torch.randn(3, 40, 2), torch.tensor([40, 30, 20]))
+    alike = Batch(torch.ones(3, 40, 2), batch.lengths)
+    assert few_codes(model, [batch] * 3) == ""
+    assert "1.0 of 8 codes" in few_codes(model, [alike]) and "the same everywhere?" in few_codes(model, [alike])
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items()) and model.training
