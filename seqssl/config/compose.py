@@ -1,8 +1,9 @@
 """From a recipe's name and overrides to a checked `RunConfig`.
 
 Settings come in layers, and each overrides those before it: the default slots, the recipes named by `extends`
-(left to right), the recipe's own keys, the chosen entry of its `sizes`, the command line, the chosen entry of
-its `stages`. Every value remembers where it came from.
+(left to right), the recipe's own keys, the chosen entry of its `sizes`, what it says of its `demo` corpus (if
+that is what is read), the command line, the chosen entry of its `stages`. Every value remembers where it came
+from.
 """
 
 import copy
@@ -88,7 +89,8 @@ def _resolved(
 
         size, note = choose_size(list(sizes), at)
     if size in sizes:
-        layers.choose_size(size, sizes)
+        layers.choose_section(f"sizes.{size}", sizes[size], f"size={size}")
+    _add_demo(layers, given.get("data"))
     layers.merge({"stages": given.pop("stages", None) or {}}, COMMAND_LINE)
     stages = _stages(layers, name)
     # Before the recipes of the streams are read: the command line may add a stream, or remove one.
@@ -148,6 +150,16 @@ def _merge_files(layers: Layers, path: Path, translation: Translation) -> set[st
     return complete
 
 
+def _add_demo(layers: Layers, data: Value) -> None:
+    """Lay what the recipe says of its demo corpus over the rest, unless `data` or the recipe names others."""
+    section = layers.values.pop("demo", None)
+    own = layers.values.get("data")
+    named = {**(own if isinstance(own, dict) else {}), **(data if isinstance(data, dict) else {})}
+    is_read = not named.get("source") and (not isinstance(own, dict) or named.get("demo") == own.get("demo"))
+    if is_read and isinstance(section, dict):
+        layers.choose_section("demo", section, "demo corpus")
+
+
 def _add_streams(layers: Layers, size: str, complete: set[str], translation: Translation) -> None:
     """For each stream of a joint run, lay the settings of its recipe under what the run itself says of it.
 
@@ -166,7 +178,8 @@ def _add_streams(layers: Layers, size: str, complete: set[str], translation: Tra
             )
         sizes = _sizes(below)
         if size in sizes:
-            below.choose_size(size, sizes)
+            below.choose_section(f"sizes.{size}", sizes[size], f"size={size}")
+        _add_demo(below, stream.get("data"))
         own = copy.deepcopy({key: below.values[key] for key in STREAM_KEYS if key in below.values})
         # Layers go on top only: so the recipe goes over the run's own words, then these go over it again.
         # The copy is needed because the first merge changes `stream` itself.

@@ -25,13 +25,12 @@ class Layers:
         keys = sorted(new, key=lambda key: key == "sizes")
         self._merge(self.values, {key: new[key] for key in keys}, origin, ())
 
-    def choose_size(self, size: str, sizes: Mapping[str, Value]) -> None:
-        """Lay an entry of `sizes` over what is there; its values keep their files as origins."""
-        files = trees.below(self.origins, f"sizes.{size}")
-        entry = sizes[size]
-        self.merge(entry if isinstance(entry, Mapping) else {}, "")
+    def choose_section(self, place: str, section: Value, words: str) -> None:
+        """Lay a section of a recipe, found at `place`, over the rest; its values keep their origins."""
+        files = trees.below(self.origins, place)
+        self.merge(section if isinstance(section, Mapping) else {}, "")
         for key, file in files.items():
-            self.origins[key] = f"{file}, size={size}"
+            self.origins[key] = f"{file}, {words}"
 
     def _merge(self, base: Tree, new: Mapping[str, Value], origin: str, path: Path) -> None:
         """Lay `new` over `base`, the part of the values at `path`, and note `origin` for each leaf."""

@@ -400,3 +400,29 @@ def test_the_problem_of_a_reference_is_one_of_all() -> None:
     text = message("mine", "size=big", "seed=${nothing.there}", "optim.lr=-1")
     assert text.startswith("2 problems")
     assert "seed = ${nothing.there}: there is no key nothing.there  [command line]" in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_read"),
+    [
+        ((), True),
+        (("data.source=my_folder",), False),
+        (("data.demo=speech",), False),
+        (("data.demo=wearables",), True),
+    ],
+)
+def test_what_a_recipe_says_of_its_demo_is_not_said_of_other_data(
+    here: Path, overrides: tuple[str, ...], is_read: bool
+) -> None:
+    own = resolve("wearables_w2vbert", "size=tiny", *overrides)
+    joint = resolve("joint_w2vbert", "size=tiny", *(f"streams.wearables.{text}" for text in overrides))
+    for modality in (own.config.modality, joint.config.streams["wearables"].modality):
+        assert (modality["gyroscope"], modality["source_rate_hz"]) == (
+            (True, 50) if is_read else (False, None)
+        )
+    assert (
+        resolve("wearables_w2vbert", "size=tiny", "modality.gyroscope=false").config.modality["gyroscope"]
+        is False
+    )
+    origin = own.origins["modality.gyroscope"]
+    assert origin.endswith("recipes/wearables_w2vbert.yaml, demo corpus" if is_read else "default")

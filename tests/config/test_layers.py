@@ -46,7 +46,7 @@ def test_every_leaf_has_an_origin() -> None:
     layers.merge({"encoder": {"taps": {"b": 2}}}, "other")
     sizes = layers.values.pop("sizes")
     assert isinstance(sizes, dict)
-    layers.choose_size("s", sizes)
+    layers.choose_section("sizes.s", sizes["s"], "size=s")
     assert {key: origin for key, origin in layers.origins.items() if not key.startswith("sizes")} == {
         "encoder.dim": "file, size=s",
         "encoder.taps.a": "file",

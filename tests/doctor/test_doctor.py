@@ -298,5 +298,7 @@ def test_looking_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     batch = Batch(torch.randn(3, 40, 2), torch.tensor([40, 30, 20]))
     alike = Batch(torch.ones(3, 40, 2), batch.lengths)
     assert few_codes(model, [batch] * 3) == ""
-    assert "1.0 of 8 codes" in few_codes(model, [alike]) and "the same everywhere?" in few_codes(model, [alike])
+    assert "1.0 of 8 codes" in few_codes(model, [alike]) and "the same everywhere?" in few_codes(
+        model, [alike]
+    )
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items()) and model.training

@@ -43,7 +43,7 @@ def write_people(folder: Path, recordings: list[np.ndarray]) -> list[str]:
         times = np.arange(len(values)) / RATE
         table = np.column_stack([times, values])
         np.savetxt(folder / f"p{number:02d}.csv", table, "%.4f", ",", header="time,x,y,z", comments="")
-    return ["recipe=wearables_w2vbert", "modality.gyroscope=false", "modality.source_rate_hz=null"]
+    return ["recipe=wearables_w2vbert"]
 
 
 def at_rest(folder: Path, rng: np.random.Generator) -> list[str]:
