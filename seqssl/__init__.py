@@ -23,7 +23,15 @@ _HOMES = {
     ),
     "seqssl.data.augmenting": ("add_noise", "change_gain", "stretch_time"),
     "seqssl.data.describing": ("describe_series",),
-    "seqssl.data.adapters": ("ModalityAdapter", "Record", "Rejected", "Rows", "Sample", "SampleSpec"),
+    "seqssl.data.adapters": (
+        "ModalityAdapter",
+        "Record",
+        "Rejected",
+        "Rows",
+        "Sample",
+        "SampleSpec",
+        "Suggestion",
+    ),
     "seqssl.model.protocols": (
         "Block",
         "Condition",
@@ -80,6 +88,7 @@ if TYPE_CHECKING:
     from seqssl.data.adapters import Rows as Rows
     from seqssl.data.adapters import Sample as Sample
     from seqssl.data.adapters import SampleSpec as SampleSpec
+    from seqssl.data.adapters import Suggestion as Suggestion
     from seqssl.data.augmenting import add_noise as add_noise
     from seqssl.data.augmenting import change_gain as change_gain
     from seqssl.data.augmenting import stretch_time as stretch_time

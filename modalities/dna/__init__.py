@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from modalities.dna import alphabet, shuffling
+from modalities.dna.counting import gapped_pairs
 from modalities.dna.files import Columns, Sequence, find_files, kind_of, read_sequences
 from modalities.dna.frames import FORWARD, REVERSE, open_frames
 from modalities.dna.intervals import (
@@ -24,11 +25,12 @@ from modalities.dna.intervals import (
 )
 from modalities.dna.storage import DAMAGE, Bases, OtherStrand
 from modalities.reading.groups import split_of
-from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Segment, TokenEncoder, UserError
+from modalities.reading.looking import counted, matching, problem_of
+from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Segment, Suggestion, TokenEncoder, UserError
 
 BLOCK_BASES = 2**18  # a longer sequence becomes several records
 MAX_STRIDE = 64  # bases of a frame
-MAX_DISTANCE = 12  # bases between the two of a pair that is counted: four codons
+GENOME_KINDS_OF_FILES = {"fasta", "fastq", "genbank", "2bit"}  # which hold nothing else
 GENOME_KINDS = ("fasta", "genbank", "2bit")  # what intervals may refer to
 
 
@@ -109,6 +111,16 @@ class DNA:
         found = self._from_intervals(source) if self.intervals else self._from_files(source)
         return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
 
+    @classmethod
+    def suggest(cls, source: Path) -> Suggestion | None:
+        """Files of sequences by their names; tables and texts, which may be anything, if one can be read."""
+        found = matching(source, kind_of)
+        if not found:
+            return None
+        kinds = {kind_of(path) for path in found}
+        problem = "" if kinds & GENOME_KINDS_OF_FILES else problem_of(cls().records(source, "all"))
+        return Suggestion(counted("nucleotide sequences", found), problem=problem)
+
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
         """Ids of a stored row; with `rng`, in half of the cases those of the other strand."""
         values = self._values(row["sequence"].encode())
@@ -128,7 +140,7 @@ class DNA:
 
     def descriptors(self, sample: Sample) -> dict[str, Float[np.ndarray, "d"]]:
         """How often each base comes so many bases after each other one, over both strands if `rc`."""
-        counts = np.sum([_gapped_pairs(view.values) for view in self.views(sample)], axis=0)
+        counts = np.sum([gapped_pairs(view.values) for view in self.views(sample)], axis=0)
         return {"pairs at a distance": (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).ravel()}
 
     def feature_encoder(self, dim: int) -> TokenEncoder:
@@ -313,19 +325,6 @@ class DNA:
         if self.soft_masked == "missing":
             values[alphabet.codes(letters) & alphabet.LOWER_CASE > 0] = alphabet.MISSING
         return values
-
-
-def _gapped_pairs(values: Int[np.ndarray, "t"]) -> Float[np.ndarray, "k v"]:
-    """Counts of the pairs of bases at each distance from 1 to `MAX_DISTANCE`; those with N are left out."""
-    size = len(alphabet.SYMBOLS)
-    there = [index for index, symbol in enumerate(alphabet.SYMBOLS) if symbol in "ACGT"]
-    found = [
-        np.bincount(values[:-distance] * size + values[distance:], minlength=size * size).reshape(size, size)
-        if distance < len(values)
-        else np.zeros((size, size))
-        for distance in range(1, MAX_DISTANCE + 1)
-    ]
-    return np.stack([table[np.ix_(there, there)].ravel() for table in found]).astype(np.float64)
 
 
 def _reverse_complement(sample: Sample) -> Sample:

@@ -23,7 +23,8 @@ from modalities.music.views import (
     piano_roll,
 )
 from modalities.music.windows import PITCH, Grid, Window
-from seqssl import Record, Rejected, Rows, Sample, SampleSpec, TokenEncoder, UserError, list_files
+from modalities.reading.looking import counted, matching, problem_of
+from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Suggestion, TokenEncoder, UserError, list_files
 
 MOVEMENT = re.compile(r"(?<=\d)\.\d[\w-]*$")  # bwv244.15: a movement of bwv244
 # The work that a kern file is a part of; one with a catalogue number is a work by itself, of a collection.
@@ -98,6 +99,15 @@ class Music:
             size = min(len(found), self.pieces_per_folder or len(found))
             chosen = [found[number * len(found) // size] for number in range(size)]
             yield from (record for record in chosen if split in ("all", record.split))
+
+    @classmethod
+    def suggest(cls, source: Path) -> Suggestion | None:
+        """Folders with scores."""
+        found = matching(source, lambda path: path.suffix.lower() in KINDS)
+        if not found:
+            return None
+        problem = problem_of(cls().records(source, "all"))
+        return Suggestion(counted("written music", found), problem=problem)
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
         """A window as the chosen view; `rng` transposes it by -5 to 6 semitones, if its notes allow."""

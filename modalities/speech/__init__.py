@@ -18,6 +18,7 @@ from scipy.fft import dct
 
 from modalities.reading.dialects import TableSettings
 from modalities.reading.groups import Grouping, check_pattern, known_split, split_of
+from modalities.reading.looking import counted, matching
 from modalities.speech import alignments, corpora
 from modalities.speech.alignments import Alignments
 from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Stretch, decode, mono
@@ -31,6 +32,7 @@ from seqssl import (
     Sample,
     SampleSpec,
     Segment,
+    Suggestion,
     UserError,
     add_noise,
     change_gain,
@@ -100,6 +102,12 @@ class Speech:
         else:
             found = self._from_files(source.parent if source.is_file() else source, list_files(source))
         return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
+
+    @classmethod
+    def suggest(cls, source: Path) -> Suggestion | None:
+        """Folders with audio files."""
+        found = matching(source, lambda path: path.suffix.lower() in AUDIO_SUFFIXES)
+        return Suggestion(counted("sound", found)) if found else None
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
         """Amplitudes of a stored row; there is no augmentation."""

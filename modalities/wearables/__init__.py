@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from modalities.reading.groups import Grouping, known_split, split_of
+from modalities.reading.looking import counted, matching, problem_of
 from modalities.reading.tables import is_table
 from modalities.wearables import arrays, tables
 from modalities.wearables.recordings import AXES, SENSOR_AXES, FileSettings, is_device, read_device
@@ -23,6 +24,7 @@ from seqssl import (
     Sample,
     SampleSpec,
     Segment,
+    Suggestion,
     add_noise,
     change_gain,
     describe_series,
@@ -94,6 +96,15 @@ class Wearables:
         grouping = Grouping.of(names, self._files.group_pattern, own=True)
         found = (row for name, path in names.items() for row in self._found(path, name, grouping))
         return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
+
+    @classmethod
+    def suggest(cls, source: Path) -> Suggestion | None:
+        """Recordings with three axes; of their gyroscope, if one has any, nothing is read."""
+        found = matching(source, _is_read)
+        if not found:
+            return None
+        problem = problem_of(cls().records(source, "all"))
+        return Suggestion(counted("acceleration", found), problem=problem)
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
         """A window in g, clipped, 0 where nothing was measured; times in seconds from its own start."""

@@ -9,9 +9,11 @@ import numpy as np
 
 from modalities.reading.dialects import TableSettings
 from modalities.reading.groups import check_pattern
+from modalities.reading.looking import problem_of
 from modalities.reading.times import TimeSettings, check_timezone, has_date
 from modalities.weather.clock import CALENDAR, Cut, calendar, season, stamp, step_seconds
 from modalities.weather.discovery import find
+from modalities.weather.guessing import looks_like
 from modalities.weather.series import (
     Found,
     Grid,
@@ -24,7 +26,7 @@ from modalities.weather.series import (
 )
 from modalities.weather.tables import Layout
 from modalities.weather.variables import NOTICED, Cleaning, clean, numbers_of, units_of
-from seqssl import PatchEncoder, Record, Rejected, Rows, Sample, SampleSpec, add_noise
+from seqssl import PatchEncoder, Record, Rejected, Rows, Sample, SampleSpec, Suggestion, add_noise
 
 LONE = "80%"  # where the held-out part of a source's only series begins
 HELD_OUT = "valid"
@@ -149,6 +151,16 @@ class Weather:
         shown = {name: value for name, value in quality.items() if value not in (0, [])}
         rate = [] if series.undated else [f"one value every {grid.source_step_s:g} s, by the times"]
         return Rows(rows, shown, [*series.readings, *dropped.readings, *rate], notices)
+
+    @classmethod
+    def suggest(cls, source: Path) -> Suggestion | None:
+        """Typical years as they are; of tables with times, the columns of numbers at their usual step."""
+        found = None
+        for settings, words in looks_like(source):
+            found = Suggestion(words, settings, problem_of(cls(**settings).records(source, "all")))
+            if not found.problem:
+                break
+        return found
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
         """A stored row; augmentation (`shift_steps`) leaves out some first steps, so that patches move."""

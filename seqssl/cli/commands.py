@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seqssl.data.adapters import ModalityAdapter
 
 HALTED = 3
+AUTO = "auto"  # a recipe that is chosen by looking at the data
 
 
 class Arguments(Protocol):
@@ -30,8 +31,10 @@ class Arguments(Protocol):
 
 def train(arguments: Arguments) -> None:
     """Pre-train, or go on with a run."""
-    name = arguments["recipe"] or _run_to_continue(arguments.overrides)
-    resolved = _resolve(name, arguments.overrides)
+    name, overrides = arguments["recipe"] or _run_to_continue(arguments.overrides), arguments.overrides
+    if name == AUTO:
+        name, overrides = _chosen(overrides)
+    resolved = _resolve(name, overrides)
     from seqssl.cli.tables import run_tables
     from seqssl.runs.stages import train_stages
     from seqssl.runs.train import train as run_training
@@ -39,7 +42,7 @@ def train(arguments: Arguments) -> None:
     with show_progress() as progress:
         config = resolved.config
         if resolved.stages:
-            config = train_stages(name, *arguments.overrides, progress=progress)
+            config = train_stages(name, *overrides, progress=progress)
         run = run_training(config, progress=progress)
     if os.environ.get("RANK", "0") == "0":
         show(run_tables(run.out, run.metrics, run.report, run.seconds))
@@ -223,12 +226,35 @@ def _resolve(name: str, overrides: list[str]) -> compose.Resolved:
 
 
 def _run_to_continue(overrides: list[str]) -> str:
-    """The folder `out`, which holds a run to go on with; UserError where it is not given or holds none."""
+    """The folder `out`, if it holds a run to go on with, else `AUTO`; UserError where nothing is given."""
     given, _ = compose.parse_overrides(overrides)
     out = given.get("out")
-    if out is None or not (Path(str(out)).expanduser() / "config.yaml").is_file():
-        raise UserError("train: recipe missing; say recipe=NAME (`seqssl recipes` shows what there is)")
-    return str(out)
+    if out is not None and (Path(str(out)).expanduser() / "config.yaml").is_file():
+        return str(out)
+    if not _source_of(given):
+        raise UserError(
+            "train: recipe missing; say recipe=NAME (`seqssl recipes` shows what there is), or data=FOLDER "
+            "to have one chosen"
+        )
+    return AUTO
+
+
+def _source_of(given: Mapping[str, Value]) -> str:
+    """The data that the command line names; "" for none."""
+    data = given.get("data")
+    return str(data.get("source") or "") if isinstance(data, Mapping) else ""
+
+
+def _chosen(overrides: list[str]) -> tuple[str, list[str]]:
+    """The recipe for the data of the command line, and all overrides for it; says what was chosen."""
+    from seqssl.runs.choosing import choose_recipe
+
+    source = _source_of(compose.parse_overrides(overrides)[0])
+    if not source:
+        raise UserError("recipe = auto: say data=FOLDER, by which one is chosen")
+    name, settings, sentence = choose_recipe(Path(source).expanduser())
+    print(sentence, file=sys.stderr)
+    return name, [*settings, *overrides]
 
 
 def _adapter(arguments: Arguments) -> "ModalityAdapter":

@@ -48,7 +48,7 @@ COMMANDS = (
         "pre-train; goes on where it stopped when `out` holds a run",
         "seqssl train recipe={recipe} size=tiny train.num_updates=200 out=runs/first",
         keys=(
-            Key("recipe", f"{RECIPE.help}; not needed when `out` holds a run"),
+            Key("recipe", f"{RECIPE.help}; else that of the run in `out`, else auto: one that fits `data`"),
             SIZE,
             DATA,
             Key(

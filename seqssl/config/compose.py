@@ -94,8 +94,7 @@ def _resolved(
     layers.merge({"stages": given.pop("stages", None) or {}}, COMMAND_LINE)
     stages = _stages(layers, name)
     # Before the recipes of the streams are read: the command line may add a stream, or remove one.
-    if "streams" in given:
-        layers.merge({"streams": given["streams"]}, COMMAND_LINE)
+    layers.merge({key: given[key] for key in given if key == "streams"}, COMMAND_LINE)
     _add_streams(layers, size, complete, translation)
     if layers.values.get("streams"):
         ignored = [key for key in given if key in STREAM_KEYS]

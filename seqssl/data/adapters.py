@@ -88,6 +88,15 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Suggestion:
+    """How an adapter would read data that nobody has described: its settings, and what it takes them for."""
+
+    words: str  # "12 recordings (.wav)"
+    settings: Row = field(default_factory=dict)  # plain values, as in a recipe
+    problem: str = ""  # why it cannot be read so; "" = it can
+
+
+@dataclass(frozen=True)
 class Rejected:
     """A raw file or row that cannot be used, and why: printable text, the reason cut to 200 characters."""
 
@@ -151,6 +160,15 @@ class HasDescriptors(Protocol):
 
     def descriptors(self, sample: Sample) -> dict[str, Float[np.ndarray, "d"]]:
         """Descriptions of a sample by name, each a vector of the same length for all samples."""
+        ...
+
+
+@runtime_checkable
+class Suggests(Protocol):
+    """What the class of an adapter may offer: whether a source looks like its kind of data."""
+
+    def suggest(self, source: Path) -> Suggestion | None:
+        """How it would read a file or folder; None where it would not. A class method."""
         ...
 
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
-from little_data import SOURCES
+from little_data import SOURCES, speech
 
 from seqssl import cli
 from seqssl.config.files import list_recipes
@@ -18,17 +17,6 @@ FEW = {  # what a few seconds of input are too little for
     "speech_hubert": ["stages.first.targets.num_clusters=8", "targets.num_clusters=8"],
     "speech_dinosr": ["targets.num_clusters=8"],
 }
-
-
-def speech(folder: Path) -> list[str]:
-    rng = np.random.default_rng(0)
-    seconds = np.arange(3 * 16000) / 16000
-    for number in range(4):
-        voice = sum(np.sin(2 * np.pi * (90 + 20 * number) * k * seconds) / k for k in range(1, 20))
-        loudness = 0.05 * np.abs(np.sin(2 * np.pi * 3 * seconds))
-        noise = 0.002 * rng.normal(size=len(seconds))
-        soundfile.write(folder / f"{number}.flac", voice * loudness + noise, 16000)
-    return ["data.join_seconds=null"]
 
 
 @pytest.mark.parametrize("recipe", OWN)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import soundfile
 
 
 def wearables(folder: Path) -> list[str]:
@@ -42,6 +43,17 @@ def music(folder: Path) -> list[str]:
         bars = "|".join(notes[i : i + 8] for i in range(0, 64, 8))
         (folder / f"{tune}.abc").write_text(f"X:1\nT:tune {tune}\nM:4/4\nL:1/8\nK:C\n{bars}|\n")
     return ["data.valid_share=0.3"]
+
+
+def speech(folder: Path) -> list[str]:
+    rng = np.random.default_rng(0)
+    seconds = np.arange(3 * 16000) / 16000
+    for number in range(4):
+        voice = sum(np.sin(2 * np.pi * (90 + 20 * number) * k * seconds) / k for k in range(1, 20))
+        loudness = 0.05 * np.abs(np.sin(2 * np.pi * 3 * seconds))
+        noise = 0.002 * rng.normal(size=len(seconds))
+        soundfile.write(folder / f"{number}.flac", voice * loudness + noise, 16000)
+    return ["data.join_seconds=null"]
 
 
 SOURCES = {"wearables": wearables, "dna": dna, "weather": weather, "music": music}
