@@ -87,6 +87,25 @@ def evaluate(arguments: Arguments) -> None:
     print(f"every figure, and pictures: {values['folder']}/report.html, evaluation.json, evaluation.md")
 
 
+def evening(arguments: Arguments) -> None:
+    """Pre-train for some hours, and judge it."""
+    from seqssl.report.evening import verdict
+    from seqssl.studies.evening import PAGE
+    from seqssl.studies.evening import evening as spend
+
+    with show_progress() as progress:
+        values = spend(
+            existing(arguments["data"]),
+            Path(arguments["out"]).expanduser(),
+            *arguments.overrides,
+            recipe=arguments["recipe"],
+            labels=arguments["labels"],
+            hours=arguments["hours"],
+            progress=progress,
+        )
+    print(f"\n{verdict(values)[0]}\nthe page: {values['out']}/{PAGE}")
+
+
 def numbers(name: str, text: str) -> list[float]:
     """The numbers of `[a, b]`, or of one number; UserError for anything else."""
     try:

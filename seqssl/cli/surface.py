@@ -98,6 +98,20 @@ COMMANDS = (
         overrides="modality",
     ),
     Command(
+        "evening",
+        "pre-train on a folder for some hours, and say whether it was worth it; goes on where it stopped",
+        "seqssl evening data=my_files hours=5 out=runs/evening",
+        keys=(
+            Key("data", "a folder or file, raw or prepared", required=True),
+            Key("hours", "that it may take, all in all", 5.0, convert=float),
+            Key("labels", "patterns of the labels to tell apart; else all that rows have", ""),
+            Key("recipe", "a recipe, or auto: one that fits the data", "auto"),
+            Key("out", "the folder to write", "evening"),
+        ),
+        overrides="recipe",
+        module="supervised",
+    ),
+    Command(
         "export",
         "a run's encoder for other libraries, with a certificate of how far its outputs are from ours",
         "seqssl export run=runs/first to=onnx out=encoder",

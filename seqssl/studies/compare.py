@@ -1,6 +1,5 @@
 """Several recipes side by side: the same data and the same budget, judged alike."""
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +19,10 @@ from seqssl.runs.sources import open_source
 from seqssl.runs.stages import train_stages
 from seqssl.runs.train import train
 from seqssl.studies.ablation import QUIET, measured
+from seqssl.studies.pace import seconds_per_update
 from seqssl.studies.running import Plan, Say, mean_and_error, run_all
-from seqssl.training.log import number_of, read_records
 
 SEEDS, TUNING, FRAME_ROWS = 2, 200, 100
-FIRST, LAST = 4, 16  # updates between which a step is timed
 PICTURE = "report.svg"
 JUDGED = ("pretrained", "frozen", "scratch", "frames", "frames_random", "frames_input")  # what is drawn
 FIGURES = {
@@ -63,15 +61,7 @@ def updates_of(config: RunConfig, budget: Budget, share: float, folder: Path) ->
     """The updates of a run, or stage, that has this share of the budget; a step is timed if need be."""
     if budget.kind == "updates":
         return max(1, round(budget.amount * share))
-    config.out, config.train.num_updates = str(folder), LAST
-    config.train.log_every, config.train.eval_every, config.train.save_every = FIRST, LAST, LAST
-    config.train.eval_batches = 1
-    train(config, say=lambda text: None)
-    records = [each for each in read_records(folder / "metrics.jsonl") if each.get("kind") == "train"]
-    times = {int(number_of(each["step"]) or 0): number_of(each["time_s"]) or 0.0 for each in records}
-    shutil.rmtree(folder)
-    seconds = (times[LAST] - times[FIRST]) / (LAST - FIRST)
-    return max(1, round(60 * budget.amount * share / seconds))
+    return max(1, round(60 * budget.amount * share / seconds_per_update(config, folder)))
 
 
 def trial(

@@ -1,0 +1,109 @@
+"""The page of an evening: was it worth it? In a sentence, then the figures that a skeptic asks for."""
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from seqssl.data.files import write_atomic
+from seqssl.report.evaluated import caveats, curve, table
+from seqssl.report.page import document
+
+WORDS = {True: "ok", False: "warning"}
+
+
+def write_evening(path: Path, values: Mapping[str, Any]) -> None:
+    """Write the page."""
+    write_atomic(path, document("seqssl evening", "\n".join(parts_of(values))))
+
+
+def verdict(values: Mapping[str, Any]) -> tuple[str, bool]:
+    """The sentence on top, and whether it is good news."""
+    if values["halted"]:
+        return f"Stopped: {values['halted']}", False
+    evaluation = values.get("evaluation")
+    if evaluation:
+        gains = evaluation["worth"]["at"]
+        return evaluation["worth"]["sentence"], any(each["low"] > 0 for each in gains)
+    halves = values.get("halves", {})
+    if "trained" not in halves:
+        return f"Trained, but not judged: {halves.get('problem', 'no labels')}", False
+    ours, theirs = halves["trained"]["found"], halves["random"]["found"]
+    said = (
+        f"Of {halves['rows']} rows, {ours:.0%} are found again by their other half; an encoder that has "
+        f"learned nothing finds {theirs:.0%}."
+    )
+    return said, ours > theirs
+
+
+def parts_of(values: Mapping[str, Any]) -> list[str]:
+    """The page, from the answer down to the details."""
+    sentence, is_good = verdict(values)
+    spent = values["seconds"] / 60
+    out = Path(str(values["out"])).name
+    parts = [
+        f'<h1>Was the evening worth it?<span class="badge {WORDS[is_good]}">'
+        f"{'yes' if is_good else 'not shown'}</span></h1>",
+        f'<p style="font-size:19px;color:#0f172a;max-width:52em">{escape(sentence)}</p>',
+        '<div class="grid figures">',
+        *(
+            f'<div class="card"><b>{escape(figure)}</b><span>{escape(words)}</span></div>'
+            for figure, words in figures(values, spent)
+        ),
+        "</div>",
+    ]
+    if values["findings"]:
+        parts.append("<h2>What was wrong at the end</h2>")
+        parts += [f'<div class="card finding"><p>{escape(text)}</p></div>' for text in values["findings"]]
+    if values.get("problem"):
+        parts.append(f"<p>The labels could not be used: {escape(values['problem'])}</p>")
+    evaluation = values.get("evaluation")
+    if evaluation:
+        parts += [
+            "<h2>How well labels are told apart, by how many were given</h2>",
+            "<p>Higher is better. The blue line starts from what the evening learned without labels, the "
+            "other full line from nothing; dotted is what a simple method does without any encoder.</p>",
+            f'<div class="card">{curve(evaluation)}</div>',
+            f'<div class="card" style="overflow-x:auto">{table(evaluation)}</div>',
+            *(f"<p>{escape(note)}</p>" for note in caveats(evaluation)),
+        ]
+    parts += ["<h2>What was found in the data</h2>", *(f"<p>{escape(text)}</p>" for text in values["scan"])]
+    parts += without_labels(values.get("halves", {}))
+    parts += [
+        "<h2>What to do with it</h2>",
+        f"<pre>seqssl embed run={out}/run source=YOUR_FILES out=features.parquet\n"
+        f"seqssl finetune run={out}/run task=classify data=YOUR_LABELLED_FILES</pre>",
+        '<p>The curves of the training, its codes and its settings: <a href="run/report.html">run/report.html'
+        "</a>.</p>",
+    ]
+    return parts
+
+
+def figures(values: Mapping[str, Any], spent: float) -> list[tuple[str, str]]:
+    """The numbers at the head of the page."""
+    found = [
+        (f"{spent:.0f} min", f"of {60 * values['hours']:.0f} that were given"),
+        (f"{values['updates']:,}", "updates of the encoder"),
+        (values["recipe"], "the recipe"),
+    ]
+    if values["num_labels"]:
+        found.append((f"{values['num_labels']:,}", f"labeled rows, {values['classes']} labels"))
+    return found
+
+
+def without_labels(halves: Mapping[str, Any]) -> list[str]:
+    """What the encoder knows of rows that it has not seen, without a label."""
+    if "trained" not in halves:
+        return []
+    rows = [
+        f"<tr><td>{words}</td><td>{halves[key]['found']:.1%}</td><td>{halves[key]['rank']:.0f}</td></tr>"
+        for key, words in (("trained", "this encoder"), ("random", "the same encoder, nothing learned"))
+    ]
+    return [
+        "<h2>Without labels</h2>",
+        f"<p>{halves['rows']} held-out rows are cut in two. How often is the nearest second half that "
+        f"of the row (by chance {1 / halves['rows']:.1%}), and in how many directions do frames spread?</p>",
+        '<div class="card"><table><tr><td></td><td>found again</td><td>effective rank</td></tr>'
+        + "".join(rows)
+        + "</table></div>",
+    ]

@@ -1,0 +1,232 @@
+"""`seqssl evening`: from a folder to an encoder in the time that there is, and whether it was worth it."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from seqssl.assembly import streams_of
+from seqssl.config.schema import RunConfig
+from seqssl.config.text import matches
+from seqssl.data.files import Progress, silent, write_atomic
+from seqssl.data.prepare import open_or_prepare
+from seqssl.data.shards import Corpus
+from seqssl.doctor import examine
+from seqssl.errors import HealthHalt, UserError
+from seqssl.evaluation.retrieval import compare_halves
+from seqssl.planning.plan import resolve
+from seqssl.report.evening import write_evening
+from seqssl.ruler.evaluate import evaluate
+from seqssl.ruler.plan import Request
+from seqssl.ruler.processes import held, num_cores
+from seqssl.runs.choosing import choose_recipe
+from seqssl.runs.folder import load
+from seqssl.runs.sources import open_source
+from seqssl.runs.stages import train_stages
+from seqssl.runs.train import train
+from seqssl.studies.pace import seconds_per_update
+
+PLAN, PAGE, RUN, EVALUATION = "evening.json", "evening.html", "run", "run/evaluation-classify"
+TRAINING_SHARE = {True: 0.55, False: 0.9}  # of the time, with labels to judge by and without
+FRACTIONS, SEEDS, RATES = (0.1, 1.0), 3, (5e-4, 3e-3)
+FEWEST, MOST = 30, 300  # updates of a tuned row
+FEWEST_OF_CLASS = 4  # rows: to learn from, to choose by, and to be tested
+CHECKPOINTS = 12
+# Cells of the ruler: 3 seeds, 2 fractions and the choice of 2 rates in 3 folds, for 2 rows that learn as a
+# whole and 2 that cost a third.
+CELLS = (SEEDS * len(FRACTIONS) + len(RATES) * SEEDS) * (2 + 2 * 0.35)
+
+
+@dataclass
+class Evening:
+    """What was planned, kept beside the run so that an interrupted evening goes on with it."""
+
+    recipe: str
+    overrides: list[str]
+    hours: float
+    updates: int
+    seconds_per_update: float
+    patterns: str  # of the labels that are told apart; "" = there are none
+    num_labels: int
+    classes: int
+    tuning_updates: int
+    scan: list[str]  # what was found, in sentences
+    seconds: float = 0.0  # spent so far
+
+
+def evening(
+    source: Path,
+    out: Path,
+    *overrides: str,
+    recipe: str = "auto",
+    labels: str = "",
+    hours: float = 5.0,
+    say: Callable[[str], None] = print,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Look, plan, train and judge, or go on with it; what the page holds.
+
+    `labels`: patterns of the labels to tell apart; "" = all, if rows have any. Raises UserError for data that
+    cannot be used, and for a folder that holds another evening.
+    """
+    if not 0 < hours <= 1000:
+        raise UserError(f"hours = {hours:g}: expected more than 0, at most 1000.")
+    out.mkdir(parents=True, exist_ok=True)
+    with held(out):
+        plan, began = _planned(source, out, overrides, recipe, labels, hours, say, progress), time.monotonic()
+        config = _configured(plan, out)
+        say(
+            f"plan: {plan.recipe}, {plan.updates:,} updates of {plan.seconds_per_update:.2f} s"
+            + (f", then the judge: {plan.tuning_updates} updates a row" if plan.patterns else "")
+        )
+        halted = ""
+        try:
+            train(config, progress=progress)
+        except HealthHalt as error:
+            halted = str(error)
+        judged = {} if halted else _judged(plan, out, say, progress)
+        plan.seconds += time.monotonic() - began
+        _keep(plan, out)
+        health = examine(out / RUN)
+        values = {
+            **asdict(plan),
+            "out": str(out),
+            "findings": [each.symptom for each in health.findings if not health.has_recovered(each)],
+            "halted": halted,
+            **judged,
+        }
+        write_evening(out / PAGE, values)
+    return values
+
+
+def _planned(
+    source: Path,
+    out: Path,
+    overrides: Sequence[str],
+    recipe: str,
+    labels: str,
+    hours: float,
+    say: Callable[[str], None],
+    progress: Progress,
+) -> Evening:
+    """The plan that is kept in `out`, or a new one."""
+    path = out / PLAN
+    asked = {"source": str(source.resolve()), "recipe": recipe, "labels": labels, "more": list(overrides)}
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.pop("asked") != asked:
+            raise UserError(f"{out} holds an evening with other data or settings: choose another out=.")
+        say("going on with the evening in this folder")
+        return Evening(**kept)
+    if any(each.name != ".lock" for each in out.iterdir()):
+        raise UserError(f"out = {out}: the folder is not empty and holds no evening: choose another.")
+    began = time.monotonic()
+    name, settings = recipe, list[str]()
+    if recipe == "auto":
+        name, settings, sentence = choose_recipe(source)
+        say(sentence)
+    own = [*settings, f"data={source}", *overrides, f"out={out / RUN}"]
+    config = resolve(name, *own).config
+    if len(streams_of(config)) != 1:
+        raise UserError(f"recipe = {name}: an evening is for one kind of data.")
+    (stream,) = streams_of(config)
+    corpus = open_or_prepare(
+        stream.adapter, config.data, modality=str(config.modality["target"]), progress=progress
+    )
+    patterns, counts = labels_of(corpus, labels)
+    scan = scanned(corpus, counts)
+    for text in scan:
+        say(text)
+    pace = seconds_per_update(train_stages(name, *own), out / "pace")
+    left = 3600 * hours - (time.monotonic() - began)
+    updates = max(CHECKPOINTS, int(left * TRAINING_SHARE[bool(counts)] / pace))
+    judging = left * (1 - TRAINING_SHARE[bool(counts)]) * num_cores() / CELLS
+    plan = Evening(
+        name, own, hours, updates, pace, patterns if counts else "", sum(counts.values()), len(counts),
+        int(min(MOST, max(FEWEST, judging / pace))), scan,
+    )  # fmt: skip
+    write_atomic(path, json.dumps({**asdict(plan), "asked": asked}, indent=2) + "\n")
+    return plan
+
+
+def _keep(plan: Evening, out: Path) -> None:
+    """Write the plan again, with the time that was spent."""
+    asked = json.loads((out / PLAN).read_text(encoding="utf-8"))["asked"]
+    write_atomic(out / PLAN, json.dumps({**asdict(plan), "asked": asked}, indent=2) + "\n")
+
+
+def _configured(plan: Evening, out: Path) -> RunConfig:
+    """The run, with its length and as many checkpoints as an interruption may cost."""
+    config = train_stages(plan.recipe, *plan.overrides)
+    every = max(1, plan.updates // CHECKPOINTS)
+    config.out, config.train.num_updates = str(out / RUN), plan.updates
+    config.train.eval_every = config.train.save_every = every
+    config.train.log_every = max(1, every // 10)
+    return config
+
+
+def labels_of(corpus: Corpus, wanted: str) -> tuple[str, Counter[str]]:
+    """The patterns, and the labels that they choose with enough rows of each; none where fewer than two do.
+
+    Without patterns, labels that are nearly all different (texts, numbers) are none to tell apart.
+    """
+    patterns = wanted or "*"
+    counts = Counter(str(label) for label in corpus.labels if label and matches(str(label), patterns))
+    enough = Counter({label: count for label, count in counts.items() if count >= FEWEST_OF_CLASS})
+    if wanted and len(enough) < 2:
+        known = ", ".join(f"{label} ({count})" for label, count in counts.most_common(6)) or "none"
+        raise UserError(
+            f"labels = {wanted}: two labels with {FEWEST_OF_CLASS} rows each are needed; they choose {known}."
+        )
+    most = 2 * sum(enough.values()) >= sum(counts.values())
+    return patterns, enough if len(enough) >= 2 and (wanted or most) else Counter()
+
+
+def scanned(corpus: Corpus, counts: Counter[str]) -> list[str]:
+    """What was found in the data, in sentences."""
+    rows = sum(split.num_rows for split in corpus.manifest.splits.values())
+    hours = [split.hours for split in corpus.manifest.splits.values()]
+    amount = f", {sum(h for h in hours if h):.3g} hours" if all(h is not None for h in hours) else ""
+    groups = len({str(group) for group in corpus.groups} - {""})
+    found = [
+        f"{rows:,} rows{amount}" + (f" of {groups} groups (people, places, pieces)" if groups > 1 else "")
+    ]
+    if corpus.manifest.num_rejected:
+        found.append(
+            f"{corpus.manifest.num_rejected} files or rows could not be used: rejected.jsonl says why"
+        )
+    if counts:
+        some = ", ".join(f"{label} ({count})" for label, count in counts.most_common(5))
+        found.append(f"{len(counts)} labels on {sum(counts.values()):,} rows: {some}"
+                     + (", ..." if len(counts) > 5 else ""))  # fmt: skip
+    else:
+        found.append("no labels to tell apart: the encoder is judged without")
+    return found
+
+
+def _judged(plan: Evening, out: Path, say: Callable[[str], None], progress: Progress) -> dict[str, Any]:
+    """What the ruler says, where there are labels; and what can be said without any."""
+    run = out / RUN
+    corpus, adapter = open_source(run, None, progress=progress)
+    found: dict[str, Any] = {}
+    try:
+        ours, theirs, number = compare_halves(load(run), load(run, weights="random"), corpus, adapter)
+        found["halves"] = {"trained": asdict(ours), "random": asdict(theirs), "rows": number}
+    except UserError as error:
+        found["halves"] = {"problem": str(error)}
+    if plan.patterns:
+        request = Request(fractions=FRACTIONS, seeds=SEEDS, rates=RATES)
+        min_rows = [] if fnmatchcase("x", plan.patterns) else [f"task.labels={plan.patterns}"]
+        try:
+            found["evaluation"] = evaluate(
+                run, "classify", *min_rows, f"task.min_rows={FEWEST_OF_CLASS}",
+                f"train.num_updates={plan.tuning_updates}", request=request, out=out / EVALUATION, say=say,
+                progress=progress,
+            )  # fmt: skip
+        except UserError as error:
+            found["problem"] = str(error)
+    return found

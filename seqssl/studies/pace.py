@@ -1,0 +1,22 @@
+"""How long an update of a run takes on this machine, by making some."""
+
+import shutil
+from pathlib import Path
+
+from seqssl.config.schema import RunConfig
+from seqssl.runs.train import train
+from seqssl.training.log import number_of, read_records
+
+FIRST, LAST = 4, 16  # updates between which a step is timed
+
+
+def seconds_per_update(config: RunConfig, folder: Path) -> float:
+    """The mean seconds of an update; `folder` is used and removed. `config` is changed."""
+    config.out, config.train.num_updates = str(folder), LAST
+    config.train.log_every, config.train.eval_every, config.train.save_every = FIRST, LAST, LAST
+    config.train.eval_batches = 1
+    train(config, say=lambda text: None)
+    records = [each for each in read_records(folder / "metrics.jsonl") if each.get("kind") == "train"]
+    times = {int(number_of(each["step"]) or 0): number_of(each["time_s"]) or 0.0 for each in records}
+    shutil.rmtree(folder)
+    return (times[LAST] - times[FIRST]) / (LAST - FIRST)
