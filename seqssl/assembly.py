@@ -149,7 +149,8 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
         name: construct(slot, "objective", vars(wiring), Objective) for name, slot in own.objectives.items()
     }
     for name, objective in objectives.items():
-        if getattr(objective, "compares_views", False) and own.data.views < 2:
+        learns = config.task["target"] == "pretrain"  # a task with labels does without objectives
+        if learns and getattr(objective, "compares_views", False) and own.data.views < 2:
             raise UserError(f"objectives.{name} compares views of a row: set data.views=2 or more.")
     try:
         model = PretrainingModel(

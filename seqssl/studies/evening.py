@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,19 @@ from seqssl.studies.pace import seconds_per_update
 
 PLAN, PAGE, RUN, EVALUATION = "evening.json", "evening.html", "run", "run/evaluation-classify"
 TRAINING_SHARE = {True: 0.55, False: 0.9}  # of the time, with labels to judge by and without
-FRACTIONS, SEEDS, RATES = (0.1, 1.0), 3, (5e-4, 3e-3)
-FEWEST, MOST = 30, 300  # updates of a tuned row
+FEWEST, MOST = 40, 300  # updates of a tuned row
+# The judge, from the best to what a short time allows: fractions of the labels, seeds, learning rates.
+JUDGES: tuple[tuple[tuple[float, ...], int, tuple[float, ...]], ...] = (
+    ((0.01, 0.1, 1.0), 3, (5e-4, 3e-3)),
+    ((0.1, 1.0), 3, (5e-4, 3e-3)),
+    ((0.1, 1.0), 3, (1e-3,)),
+    ((1.0,), 3, (1e-3,)),
+    ((1.0,), 2, (1e-3,)),
+)
+LEARNING = 2 + 2 * 0.35  # rows that learn: two as a whole, of two only the head
+OVERHEAD_S, SLOWER = 8.0, 1.3  # of a cell: what is no update; and its updates, as two cells share the machine
 FEWEST_OF_CLASS = 4  # rows: to learn from, to choose by, and to be tested
 CHECKPOINTS = 12
-# Cells of the ruler: 3 seeds, 2 fractions and the choice of 2 rates in 3 folds, for 2 rows that learn as a
-# whole and 2 that cost a third.
-CELLS = (SEEDS * len(FRACTIONS) + len(RATES) * SEEDS) * (2 + 2 * 0.35)
 
 
 @dataclass
@@ -53,6 +58,7 @@ class Evening:
     patterns: str  # of the labels that are told apart; "" = there are none
     num_labels: int
     classes: int
+    judge: int  # which of `JUDGES`
     tuning_updates: int
     scan: list[str]  # what was found, in sentences
     seconds: float = 0.0  # spent so far
@@ -144,13 +150,24 @@ def _planned(
     pace = seconds_per_update(train_stages(name, *own), out / "pace")
     left = 3600 * hours - (time.monotonic() - began)
     updates = max(CHECKPOINTS, int(left * TRAINING_SHARE[bool(counts)] / pace))
-    judging = left * (1 - TRAINING_SHARE[bool(counts)]) * num_cores() / CELLS
+    judge, tuning = judge_for(left * (1 - TRAINING_SHARE[bool(counts)]), pace)
     plan = Evening(
-        name, own, hours, updates, pace, patterns if counts else "", sum(counts.values()), len(counts),
-        int(min(MOST, max(FEWEST, judging / pace))), scan,
+        name, own, hours, updates, pace, patterns if counts else "", sum(counts.values()), len(counts), judge,
+        tuning, scan,
     )  # fmt: skip
     write_atomic(path, json.dumps({**asdict(plan), "asked": asked}, indent=2) + "\n")
     return plan
+
+
+def judge_for(seconds: float, pace: float) -> tuple[int, int]:
+    """Which judge fits into so many seconds, and the updates of each of its tuned rows."""
+    for number, (fractions, seeds, rates) in enumerate(JUDGES):
+        choosing = len(rates) * seeds if len(rates) > 1 else 0
+        each = seconds * num_cores() / ((len(fractions) * seeds + choosing) * LEARNING)
+        updates = int((each - OVERHEAD_S) / (pace * SLOWER))
+        if updates >= FEWEST:
+            return number, min(updates, MOST)
+    return len(JUDGES) - 1, FEWEST
 
 
 def _keep(plan: Evening, out: Path) -> None:
@@ -219,11 +236,12 @@ def _judged(plan: Evening, out: Path, say: Callable[[str], None], progress: Prog
     except UserError as error:
         found["halves"] = {"problem": str(error)}
     if plan.patterns:
-        request = Request(fractions=FRACTIONS, seeds=SEEDS, rates=RATES)
-        min_rows = [] if fnmatchcase("x", plan.patterns) else [f"task.labels={plan.patterns}"]
+        fractions, seeds, rates = JUDGES[plan.judge]
+        request = Request(fractions=fractions, seeds=seeds, rates=rates)
+        chosen = [] if plan.patterns == "*" else [f"task.labels={plan.patterns}"]
         try:
             found["evaluation"] = evaluate(
-                run, "classify", *min_rows, f"task.min_rows={FEWEST_OF_CLASS}",
+                run, "classify", *chosen, f"task.min_rows={FEWEST_OF_CLASS}",
                 f"train.num_updates={plan.tuning_updates}", request=request, out=out / EVALUATION, say=say,
                 progress=progress,
             )  # fmt: skip

@@ -12,7 +12,7 @@ from toy import write_waves
 from tuned_toys import FAST, pretrain, tune, write_labelled
 
 import seqssl
-from seqssl import cli
+from seqssl import cli, load_recipe
 from seqssl.errors import Interrupted, UserError
 from seqssl.finetuning.facts import names_in
 from seqssl.runs.finetune import configuration
@@ -319,3 +319,12 @@ def test_predictions_never_replace_their_source(
 def test_settings_that_look_like_keys_are_taken(run: Path, tmp_path: Path) -> None:
     command = ["finetune", f"run={run}", "task=classify", "task.pool=statistics", "train.num_updates=1"]
     assert cli.main([*command, f"out={tmp_path / 'out'}"]) == 0
+
+
+def test_a_run_that_compared_views_is_tuned_on_rows_as_they_are(labelled: Path, tmp_path: Path) -> None:
+    views = ["data.views=2", "objectives.invariance={target: invariance, hidden_dim: 8, final_dim: 8}"]
+    run = pretrain(labelled, tmp_path / "views", *views)
+    tuned = tune(run, "classify", tmp_path / "t", "train.num_updates=1")
+    assert load_recipe(str(tuned.out)).data.views == 1
+    with pytest.raises(UserError, match="set data.views=2 or more"):
+        pretrain(labelled, tmp_path / "one", views[1])
