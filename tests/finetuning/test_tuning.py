@@ -326,5 +326,5 @@ def test_a_run_that_compared_views_is_tuned_on_rows_as_they_are(labelled: Path, 
     run = pretrain(labelled, tmp_path / "views", *views)
     tuned = tune(run, "classify", tmp_path / "t", "train.num_updates=1")
     assert load_recipe(str(tuned.out)).data.views == 1
-    with pytest.raises(UserError, match="set data.views=2 or more"):
+    with pytest.raises(UserError, match=r"set data\.views=2 or more"):
         pretrain(labelled, tmp_path / "one", views[1])
