@@ -43,10 +43,9 @@ class InvarianceLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.tap, self.weight, self.covariance = tap, weight, covariance
-        sizes = (context_dim, hidden_dim, hidden_dim)
         hidden = [
             part
-            for size in sizes[:2]
+            for size in (context_dim, hidden_dim)
             for part in (nn.Linear(size, hidden_dim), nn.LayerNorm(hidden_dim), nn.ReLU())
         ]
         self.projector = nn.Sequential(*hidden, nn.Linear(hidden_dim, final_dim))
