@@ -14,7 +14,7 @@ def wearables(folder: Path) -> list[str]:
         size=(4, 1500, 3)
     )
     np.savez(folder / "watch.npz", X=x, pid=["a", "b", "c", "d"], y=["walk", "run", "walk", "run"])
-    return []
+    return ["modality.source_rate_hz=50"]
 
 
 def dna(folder: Path) -> list[str]:

@@ -35,7 +35,8 @@ SMALL = (
 # Batches of about a hundred masked frames: with fewer, a single code counts for more.
 SETTINGS = {
     "speech": "data.batch_seconds=8 data.max_seconds=2 data.join_seconds=2 data.valid_share=0.3",
-    "wearables": "data.batch_seconds=60 data.max_seconds=30",
+    "wearables": "data.batch_seconds=60 data.max_seconds=30 modality.source_rate_hz=50 "
+    "modality.gyroscope=true",
     "dna": "data.batch_frames=1024 data.valid_groups=[chr2] modality.length=512",
     "weather": "data.batch_frames=3000 data.valid_groups=[south] modality.columns=[temp_air,ghi]",
     "music": "data.batch_frames=512 data.valid_share=0.3",

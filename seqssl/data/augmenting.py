@@ -1,5 +1,6 @@
 """Ways to change a sample of numbers that leave its meaning, for adapters to offer."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +19,9 @@ def add_noise(sample: Sample, rng: np.random.Generator, *, most: float) -> Sampl
     """White noise of up to `most` standard deviations of each channel; missing values stay as they are."""
     values = sample.values
     there = np.ones(values.shape, bool) if sample.observed is None else sample.observed
-    deviation = values.std(axis=0, where=there) if there.any() else np.zeros(values.shape[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel without an observed value
+        deviation = values.std(axis=0, where=there)
     drawn = rng.standard_normal(values.shape, dtype=np.float32) * np.nan_to_num(deviation)
     changed = values + rng.uniform(0, most) * drawn * there
     return replace(sample, values=changed.astype(values.dtype))

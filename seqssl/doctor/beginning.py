@@ -17,7 +17,9 @@ def few_codes(model: PretrainingModel, batches: Iterable[Batch]) -> str:
 
     The codes are the likeliest ones, without noise, of a quantizer that draws them. The model stays as it is.
     """
-    targets = next((part for part in model.modules() if isinstance(part, LearnedCodes)), None)
+    # Of this model alone: a teacher or reader inside of it learns no more.
+    parts = model.targets.modules() if isinstance(model.targets, torch.nn.Module) else ()
+    targets = next((part for part in parts if isinstance(part, LearnedCodes)), None)
     if targets is None:
         return ""
     training, kept = model.training, {name: x.clone() for name, x in targets.state_dict().items()}
@@ -26,6 +28,8 @@ def few_codes(model: PretrainingModel, batches: Iterable[Batch]) -> str:
     counts: torch.Tensor | None = None
     for batch in batches:
         features = model.encode_features(batch)
+        if not features.x.isfinite().all():  # other rules say so, with the rows
+            continue
         frames = MaskedFrames.of(features.valid)
         # A temperature without a generator: a step of training, scaled by its own batch, and no noise.
         found = targets(batch, features, frames, temperature=1.0, generator=None)
