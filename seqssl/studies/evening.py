@@ -26,6 +26,7 @@ from seqssl.runs.choosing import choose_recipe
 from seqssl.runs.folder import load
 from seqssl.runs.sources import open_source
 from seqssl.runs.stages import train_stages
+from seqssl.runs.streams import hours as hours_of
 from seqssl.runs.train import train
 from seqssl.studies.pace import seconds_per_update
 
@@ -83,7 +84,8 @@ def evening(
         raise UserError(f"hours = {hours:g}: expected more than 0, at most 1000.")
     out.mkdir(parents=True, exist_ok=True)
     with held(out):
-        plan, began = _planned(source, out, overrides, recipe, labels, hours, say, progress), time.monotonic()
+        began = time.monotonic()
+        plan = _planned(source, out, overrides, recipe, labels, hours, say, progress)
         config = _configured(plan, out)
         say(
             f"plan: {plan.recipe}, {plan.updates:,} updates of {plan.seconds_per_update:.2f} s"
@@ -206,8 +208,8 @@ def labels_of(corpus: Corpus, wanted: str) -> tuple[str, Counter[str]]:
 def scanned(corpus: Corpus, counts: Counter[str]) -> list[str]:
     """What was found in the data, in sentences."""
     rows = sum(split.num_rows for split in corpus.manifest.splits.values())
-    hours = [split.hours for split in corpus.manifest.splits.values()]
-    amount = f", {sum(h for h in hours if h):.3g} hours" if all(h is not None for h in hours) else ""
+    known = [split.hours for split in corpus.manifest.splits.values() if split.hours is not None]
+    amount = f", {hours_of(sum(known))}" if known else ""
     groups = len({str(group) for group in corpus.groups} - {""})
     found = [
         f"{rows:,} rows{amount}" + (f" of {groups} groups (people, places, pieces)" if groups > 1 else "")
