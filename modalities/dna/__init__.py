@@ -30,7 +30,6 @@ from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Segment, Suggesti
 
 BLOCK_BASES = 2**18  # a longer sequence becomes several records
 MAX_STRIDE = 64  # bases of a frame
-GENOME_KINDS_OF_FILES = {"fasta", "fastq", "genbank", "2bit"}  # which hold nothing else
 GENOME_KINDS = ("fasta", "genbank", "2bit")  # what intervals may refer to
 
 
@@ -118,7 +117,7 @@ class DNA:
         if not found:
             return None
         kinds = {kind_of(path) for path in found}
-        problem = "" if kinds & GENOME_KINDS_OF_FILES else problem_of(cls().records(source, "all"))
+        problem = "" if kinds & {*GENOME_KINDS, "fastq"} else problem_of(cls().records(source, "all"))
         return Suggestion(counted("nucleotide sequences", found), problem=problem)
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:

@@ -110,7 +110,7 @@ class Speech:
         return Suggestion(counted("sound", found)) if found else None
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
-        """Amplitudes of a stored row; there is no augmentation."""
+        """Amplitudes of a stored row, without a change; see `augmentations`."""
         pcm = np.frombuffer(row["audio"]["bytes"], dtype="<i2", offset=WAV_HEADER_BYTES)
         stored = row.get("segments", "")  # "" where the source has no alignments at all
         segments = tuple(Segment(*parts) for parts in json.loads(stored)) if stored else None

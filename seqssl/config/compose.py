@@ -91,10 +91,10 @@ def _resolved(
     if size in sizes:
         layers.choose_section(f"sizes.{size}", sizes[size], f"size={size}")
     _add_demo(layers, given.get("data"))
-    layers.merge({"stages": given.pop("stages", None) or {}}, COMMAND_LINE)
-    stages = _stages(layers, name)
+    stages = _stages(layers, name, given.pop("stages", None))
     # Before the recipes of the streams are read: the command line may add a stream, or remove one.
-    layers.merge({key: given[key] for key in given if key == "streams"}, COMMAND_LINE)
+    if "streams" in given:
+        layers.merge({"streams": given["streams"]}, COMMAND_LINE)
     _add_streams(layers, size, complete, translation)
     if layers.values.get("streams"):
         ignored = [key for key in given if key in STREAM_KEYS]
@@ -201,8 +201,9 @@ def sizes_of(path: Path) -> list[str]:
     return list(_sizes(layers))
 
 
-def _stages(layers: Layers, name: str | Path) -> dict[str, Tree]:
-    """The stages of a recipe before its own, removed from its values."""
+def _stages(layers: Layers, name: str | Path, given: Value) -> dict[str, Tree]:
+    """The stages of a recipe before its own, removed from its values; `given`: what the command line says."""
+    layers.merge({"stages": given or {}}, COMMAND_LINE)
     stages = layers.values.pop("stages", None) or {}
     if not isinstance(stages, dict):
         stages = {"": stages}

@@ -1,7 +1,5 @@
 """Read-outs: from the taps of an encoder to what a task's head reads."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -107,13 +105,15 @@ class LastPool(nn.Module):
         return x[torch.arange(len(x), device=x.device), last]
 
 
-WEIGHTLESS: dict[str, Any] = {
+WEIGHTLESS: dict[str, type[MeanPool] | type[StatisticsPool] | type[ThirdsPool] | type[LastPool]] = {
     "mean": MeanPool,
     "statistics": StatisticsPool,
     "thirds": ThirdsPool,
     "last": LastPool,
 }
-POOLS: dict[str, Any] = {**WEIGHTLESS, "attention": AttentionPool}
+POOLS: dict[
+    str, type[MeanPool] | type[StatisticsPool] | type[ThirdsPool] | type[LastPool] | type[AttentionPool]
+] = {**WEIGHTLESS, "attention": AttentionPool}
 
 
 def random_spans(

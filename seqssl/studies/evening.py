@@ -128,11 +128,13 @@ def _planned(
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept.pop("asked") != asked:
             raise UserError(f"{out} holds an evening with other data or settings: choose another out=.")
-        say("going on with the evening in this folder")
-        return Evening(**kept)
-    if any(each.name != ".lock" for each in out.iterdir()):
+        if kept:
+            say("going on with the evening in this folder")
+            return Evening(**kept)
+    elif any(each.name != ".lock" for each in out.iterdir()):
         raise UserError(f"out = {out}: the folder is not empty and holds no evening: choose another.")
     began = time.monotonic()
+    write_atomic(path, json.dumps({"asked": asked}) + "\n")  # planning may be interrupted, too
     name, settings = recipe, list[str]()
     if recipe == "auto":
         name, settings, sentence = choose_recipe(source)

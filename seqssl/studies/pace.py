@@ -12,6 +12,7 @@ FIRST, LAST = 4, 16  # updates between which a step is timed
 
 def seconds_per_update(config: RunConfig, folder: Path) -> float:
     """The mean seconds of an update; `folder` is used and removed. `config` is changed."""
+    shutil.rmtree(folder, ignore_errors=True)  # an attempt that was interrupted
     config.out, config.train.num_updates = str(folder), LAST
     config.train.log_every, config.train.eval_every, config.train.save_every = FIRST, LAST, LAST
     config.train.eval_batches, config.health = 1, "off"

@@ -47,6 +47,11 @@ def test_with_labels_it_ends_with_the_ruler(tmp_path: Path, monkeypatch: pytest.
         raise Interrupted("stopped")
 
     with monkeypatch.context() as patch:
+        patch.setattr(evenings, "seconds_per_update", interrupted)
+        with pytest.raises(Interrupted):
+            spend(source, out, settings)
+    (out / "pace").mkdir()  # as if the measuring had begun
+    with monkeypatch.context() as patch:
         patch.setattr(evenings, "train", interrupted)
         with pytest.raises(Interrupted):
             spend(source, out, settings)
