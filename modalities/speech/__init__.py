@@ -21,7 +21,7 @@ from modalities.reading.groups import Grouping, check_pattern, known_split, spli
 from modalities.reading.looking import counted, matching
 from modalities.speech import alignments, corpora
 from modalities.speech.alignments import Alignments
-from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Stretch, decode, mono
+from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Stretch, decode, mono, sounds
 from modalities.speech.mel import LogMelEncoder as LogMelEncoder
 from modalities.speech.mel import StackedMelEncoder as StackedMelEncoder
 from modalities.speech.mel import mel_filters as mel_filters
@@ -110,11 +110,17 @@ class Speech:
         return Suggestion(counted("sound", found)) if found else None
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
-        """Amplitudes of a stored row, without a change; see `augmentations`."""
+        """Amplitudes of a stored row, without a change; digital silence counts as missing."""
         pcm = np.frombuffer(row["audio"]["bytes"], dtype="<i2", offset=WAV_HEADER_BYTES)
         stored = row.get("segments", "")  # "" where the source has no alignments at all
         segments = tuple(Segment(*parts) for parts in json.loads(stored)) if stored else None
-        return Sample(pcm * np.float32(2**-15), label=row["label"], group=row["group"], segments=segments)
+        return Sample(
+            pcm * np.float32(2**-15),
+            observed=sounds(pcm, self.rate_hz),
+            label=row["label"],
+            group=row["group"],
+            segments=segments,
+        )
 
     def descriptors(self, sample: Sample) -> dict[str, Float[np.ndarray, "d"]]:
         """Mean and deviation over time of 13 mel cepstra with their differences."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 
 # By the library that reads them; the other one is tried where the first fails, as names may be wrong.
 SOUNDFILE_SUFFIXES = {
@@ -38,6 +38,7 @@ LEAST_HZ, MOST_HZ = 1000, 1_000_000
 MOST_TERMS = 4096  # in the ratio of two rates: beyond it the resampling filter grows without use
 MOST_BAD_PACKETS = 0.02
 CANCELLED = 1e-3  # of the channels' energy, below which their mean is no mixture
+SILENCE_S = 0.05  # equal samples for longer are a gate, a muted line or padding, not a quiet room
 CLAIM = 0.02  # a share of the length by which a header may be wrong without a word
 
 AudioFile = Path | io.BytesIO
@@ -106,6 +107,13 @@ class _NotInstalled(Exception):
 
 class _Damaged(ValueError):
     """Raised where a part of a file was read, and the rest cannot be."""
+
+
+def sounds(samples: Shaped[np.ndarray, "t"], rate_hz: int) -> Bool[np.ndarray, "t"]:
+    """Which samples are not digital silence: stretches of one value that are longer than `SILENCE_S`."""
+    edges = np.flatnonzero(samples[1:] != samples[:-1]) + 1
+    sizes = np.diff(edges, prepend=0, append=len(samples))
+    return np.repeat(sizes <= SILENCE_S * rate_hz, sizes)
 
 
 def _with_soundfile(file: AudioFile, suffix: str) -> tuple[list[Stretch], list[str]]:

@@ -15,6 +15,7 @@ from modalities.wearables import signals
 from modalities.wearables.recordings import AXES, Recording
 from seqssl import Rows
 
+SHORTEST_S = 2.0  # of a whole recording: a handful of frames, more than one masked span
 CONSTANT_S = 10.0  # equal samples for so long are no measurement
 LEAST_RATE_HZ, MOST_RATE_HZ = 1.0, 1000.0
 MOST_WINDOW_S = 86_400.0
@@ -152,8 +153,13 @@ class Windowing:
         shortened: Float[np.ndarray, "t"],
         left_out: Int[np.ndarray, "t"],
     ) -> tuple[list[dict[str, Any]], dict[str, int]]:
-        """Windows end to end, the last as long as it is, and how many were kept or why not."""
+        """Windows end to end, the last as long as it is, and how many were kept or why not.
+
+        The end of a recording may be left out, a whole recording not: it may be all that there is of a label.
+        """
         size, least = self.steps(self.window_s), self.steps(self.min_window_s)
+        if len(values) < least:
+            least = self.steps(min(SHORTEST_S, self.min_window_s))
         # A sample stands for a whole step: ten seconds at 10 Hz are 9.9 s from the first to the last.
         least -= max(0, math.ceil(self.rate_hz / clock.rate_hz) - 1)
         rows, counts = [], {"kept": 0, "short": 0, "little_observed": 0}
@@ -195,7 +201,7 @@ class Windowing:
         """Why no window was kept."""
         seconds = quality["seconds"]
         if not quality["windows"]["little_observed"]:
-            return f"{seconds:g} s long, shorter than modality.min_window_s={self.min_window_s:g}"
+            return f"{seconds:g} s long, shorter than {min(SHORTEST_S, self.min_window_s):g} s"
         return (
             f"no window is observed for modality.min_observed={self.min_observed:g} of its time: of "
             f"{seconds:g} s {quality['observed_share']:.1%} are, {quality['nonwear_s']:g} s were not worn, "

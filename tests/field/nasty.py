@@ -265,7 +265,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("rest", nargs="*", help="corpora, and settings for all of them")
     parser.add_argument("--updates", type=int, default=400)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     names = [text for text in given.rest if "=" not in text] or [*CORPORA, *DEMOS]
     overrides = tuple(text for text in given.rest if "=" in text)
     given.out.mkdir(parents=True, exist_ok=True)

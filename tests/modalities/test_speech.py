@@ -10,8 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modalities.speech import LogMelEncoder, Speech, mel_filters
+from modalities.speech.audio import sounds
 from seqssl import Record, Rejected, UserError
 from seqssl.data.prepare import prepare
 from seqssl.data.shards import Corpus
@@ -207,6 +210,29 @@ class TestBadInput:
             prepared(tmp_path / "raw", tmp_path / "out")
         with pytest.raises(UserError, match="no file or folder"):
             prepared(tmp_path / "nowhere", tmp_path / "out")
+
+
+class TestDigitalSilence:
+    @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 30)), min_size=1, max_size=20))
+    def test_is_long_stretches_of_one_value(self, stretches):
+        values = np.array([value for value, size in stretches for _ in range(size)])
+        expected = np.ones(len(values), bool)
+        for first in range(len(values)):
+            for last in range(first + 11, len(values) + 1):
+                if len({*values[first:last].tolist()}) == 1:
+                    expected[first:last] = False
+        assert sounds(values, 200).tolist() == expected.tolist()
+
+    def test_is_missing_and_the_sound_beside_it_is_not(self, tmp_path):
+        (tmp_path / "raw" / "anna").mkdir(parents=True)
+        padded = np.concatenate([np.zeros(8000), tone(0.5), np.zeros(16000)])
+        write_audio(tmp_path / "raw" / "anna" / "1.wav", padded)
+        record = next(iter(Speech().records(tmp_path / "raw", "all")))
+        sample = Speech().load({"label": "", "group": "", **record.read().rows[0]}, None)
+        known = np.flatnonzero(sample.observed)
+        assert len(sample.values) == len(padded)
+        assert known.min() == pytest.approx(8000, abs=2) and known.max() == pytest.approx(15999, abs=2)
+        assert len(known) == pytest.approx(8000, abs=4)
 
 
 class TestLabelsAndGroups:

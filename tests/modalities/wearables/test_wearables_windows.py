@@ -11,7 +11,7 @@ from modalities.wearables import Wearables, signals
 
 
 class TestWindows:
-    @given(st.floats(2, 100), st.sampled_from([20.0, 30.0, 50.0]), st.floats(1, 30), st.floats(1, 1.7))
+    @given(st.floats(0.5, 100), st.sampled_from([20.0, 30.0, 50.0]), st.floats(1, 30), st.floats(1, 1.7))
     def test_cover_the_recording(self, seconds, rate_hz, min_window_s, factor):
         from modalities.wearables.recordings import Recording
         from modalities.wearables.windows import Windowing
@@ -30,11 +30,12 @@ class TestWindows:
         try:
             rows = windowing.rows(Recording(truth(times), times))
         except ValueError as error:
-            assert "shorter" in str(error) and total < round(min_window_s * 30)
+            assert "shorter" in str(error) and total < round(min(2.0, min_window_s) * 30)
             return
         lengths = [row["length"] for row in rows.rows]
         assert set(lengths[:-1]) <= {size}
-        assert min(lengths) >= round(min_window_s * 30) - 1 and max(lengths) <= size
+        assert lengths == [total] or min(lengths) >= round(min_window_s * 30) - 1
+        assert max(lengths) <= size
         rest = total - sum(lengths)
         assert rest == 0 or (rest == total % size < round(min_window_s * 30))
         assert [row["start_s"] for row in rows.rows] == [size * n / 30 for n in range(len(rows.rows))]
@@ -202,6 +203,9 @@ class TestBadInput:
         )
 
     def test_short_recordings(self, tmp_path):
-        path = write(tmp_path / "p1.csv", frame(times=clock(9)))
-        assert "shorter than modality.min_window_s=10" in refused(path)
-        assert len(read(path, min_window_s=5.0).rows) == 1
+        """One may be all that there is of a label; an end of a longer one is not."""
+        whole = read(write(tmp_path / "p1.csv", frame(times=clock(4))))
+        assert [row["length"] for row in whole.rows] == [pytest.approx(120, abs=1)]
+        longer = read(write(tmp_path / "p2.csv", frame(times=clock(34))))
+        assert [row["length"] for row in longer.rows] == [900]
+        assert "shorter than 2 s" in refused(write(tmp_path / "p3.csv", frame(times=clock(1.5))))
