@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE, SHARE
+from seqssl.model.convolutions import Conv1d
 from seqssl.model.features import standard_deviation
 from seqssl.model.norms import RowNorm
 from seqssl.model.types import Context, Frames, LossTerm, MaskedFrames, Quantized, Stat, length_mask
@@ -71,7 +72,7 @@ class CausalConvBlock(nn.Module):
         self.kernel = kernel + growth * layer
         if self.kernel < 1:
             raise ValueError(f"the kernel of block {layer + 1} would be {self.kernel}")
-        self.conv = nn.Conv1d(dim, dim, self.kernel)
+        self.conv = Conv1d(dim, dim, self.kernel)
         self.dropout = nn.Dropout(dropout)
         self.norm = RowNorm(dim) if norm == "row" else nn.LayerNorm(dim)
 

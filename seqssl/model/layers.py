@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from seqssl.model.bounds import ODD, POSITIVE, Divides
+from seqssl.model.convolutions import Conv1d
 from seqssl.model.norms import MaskedBatchNorm
 from seqssl.model.types import Frames
 
@@ -95,7 +96,7 @@ class StackedConvPosition(nn.Module):
     ) -> None:
         super().__init__()
         self.convs = nn.ModuleList(
-            nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups) for _ in range(layers)
+            Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(dim, elementwise_affine=False)
 
@@ -115,7 +116,7 @@ class ConvPosition(nn.Module):
         self, dim: int, *, kernel: Annotated[int, POSITIVE], groups: Annotated[int, POSITIVE, Divides("dim")]
     ) -> None:
         super().__init__()
-        conv = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups)
+        conv = Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups)
         nn.init.normal_(conv.weight, std=math.sqrt(4 / (kernel * dim)))
         nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
         self.conv = weight_norm(conv, dim=2)

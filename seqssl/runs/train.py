@@ -36,6 +36,7 @@ from seqssl.report.illustration import illustrate
 from seqssl.report.page import write_report
 from seqssl.report.types import Illustration
 from seqssl.runs.folder import alone, check_same_run, write_config, write_facts
+from seqssl.runs.precision import trusted_precision
 from seqssl.runs.starting import starting_weights
 from seqssl.runs.streams import (
     chosen_rows,
@@ -105,7 +106,9 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
             facts = task.facts
             parallel.first(lambda: write_facts(out, facts), device)
         task.model.to(device)
-        precision = resolve_precision(config.train, device)
+        precision, warning = trusted_precision(config.train, model, streams, device)
+        if warning:
+            say(warning)
         cost = cost_of(config, kinds) if isinstance(task, PretrainTask) else None
         units, machine = measure(cost, streams, device, precision)
         amount = f"{sum(p.numel() for p in task.model.parameters()) / 1e6:.1f} M parameters"
@@ -251,17 +254,6 @@ def resolve_device(train: TrainConfig) -> torch.device:
     if train.device == "cuda" and not available:
         raise UserError("train.device=cuda, but torch sees no GPU here: use train.device=auto or cpu.")
     return torch.device("cuda" if train.device != "cpu" and available else "cpu")
-
-
-def resolve_precision(train: TrainConfig, device: torch.device) -> torch.dtype:
-    """`train.precision`, with auto = bfloat16 where the device has instructions for it."""
-    if train.precision != "auto":
-        return torch.bfloat16 if train.precision == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = hardware.has_fast_bfloat16()
-    return torch.bfloat16 if fast else torch.float32
 
 
 def measure(

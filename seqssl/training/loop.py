@@ -18,6 +18,7 @@ from seqssl.training import checkpoint, optim
 from seqssl.training.catalogue import Catalogues, write
 from seqssl.training.log import MetricsLog, Value
 from seqssl.training.parallel import Alone, Parallel
+from seqssl.training.precision import autocast
 from seqssl.training.progress import Reporter, describe
 from seqssl.training.signals import interruptible
 from seqssl.training.tally import Tally
@@ -337,8 +338,3 @@ class Trainer:
         self.best = math.inf if saved.state["best"] is None else saved.state["best"]
         self.tally = Tally.restore(saved.state["tally"], self.device, holds_sums=self.parallel.is_first)
         return [*problems, f"going on from {saved.path.name} (epoch {self.data.epoch_of(self.cursor)[0]})"]
-
-
-def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
-    """A context for matrix products in `precision`; float32 changes nothing."""
-    return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)

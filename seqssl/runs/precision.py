@@ -1,0 +1,50 @@
+"""The precision of a run: what the settings ask for, tried on its own data before it is trusted."""
+
+from collections.abc import Sequence
+
+import torch
+
+from seqssl.assembly import Model, OpenStream
+from seqssl.config.schema import TrainConfig
+from seqssl.errors import UserError
+from seqssl.planning import hardware
+from seqssl.runs.streams import loader
+from seqssl.training.precision import MOST_ERROR, precision_error
+
+
+def resolve_precision(train: TrainConfig, device: torch.device) -> torch.dtype:
+    """`train.precision`, with auto = bfloat16 where the device has instructions for it."""
+    if train.precision != "auto":
+        return torch.bfloat16 if train.precision == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = hardware.has_fast_bfloat16()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def trusted_precision(
+    train: TrainConfig, model: Model, streams: Sequence[OpenStream], device: torch.device
+) -> tuple[torch.dtype, str]:
+    """The precision to train in, and a warning or "".
+
+    Some CPUs compute some shapes wrongly in bfloat16, and no loss shows it. So the first batch of each stream
+    goes through the model in both precisions: where they differ by more than rounding, `auto` takes float32,
+    and UserError for `bfloat16`.
+    """
+    precision = resolve_precision(train, device)
+    if precision == torch.float32:
+        return precision, ""
+    for stream in streams:
+        batch = next(iter(loader(stream, "train", 0, shuffle=False).batches(0)))
+        error, stage = precision_error(model.of(stream.name), batch, device, precision)
+        if error <= MOST_ERROR:
+            continue
+        found = (
+            f"in bfloat16 this machine computes {stage} wrongly: {error:.0%} away from float32, where "
+            "rounding is some hundredths"
+        )
+        if train.precision == "bfloat16":
+            raise UserError(f"train.precision=bfloat16: {found}. Set it to float32 or auto.")
+        return torch.float32, f"precision: {found}; training in float32"
+    return precision, ""

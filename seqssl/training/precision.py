@@ -1,0 +1,46 @@
+"""In what precision matrix products are computed, and whether a device computes them rightly."""
+
+import torch
+
+from seqssl.model.pretraining import PretrainingModel
+from seqssl.model.types import Batch
+
+# Rounding to bfloat16 changes the stages of a deep encoder by some hundredths of their size; a wrong kernel
+# changes them altogether.
+MOST_ERROR = 0.3
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
+    """A context for matrix products in `precision`; float32 changes nothing."""
+    return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
+
+
+@torch.no_grad()
+def precision_error(
+    model: PretrainingModel, batch: Batch, device: torch.device, precision: torch.dtype
+) -> tuple[float, str]:
+    """How far a stage is from what it is in float32, as a share of its size; the worst one, and its name.
+
+    The stages are the features and the taps, without masking, in evaluation mode. The model stays as it is.
+    """
+    training = model.training
+    model.eval()
+    batch = batch.to(device)
+    exact, given = (_stages(model, batch, device, kind) for kind in (torch.float32, precision))
+    model.train(training)
+    errors = {
+        name: float((given[name] - x).norm() / x.norm().clamp(min=torch.finfo(x.dtype).tiny))
+        for name, x in exact.items()
+        if x.isfinite().all()  # else the batch or the weights are to blame, which other rules tell
+    }
+    return max(((error, name) for name, error in errors.items()), default=(0.0, ""))
+
+
+def _stages(
+    model: PretrainingModel, batch: Batch, device: torch.device, precision: torch.dtype
+) -> dict[str, torch.Tensor]:
+    with autocast(device, precision):
+        features = model.encode_features(batch)
+        taps = model.contexts(batch, features, model.clear(batch, features))
+    stages = {"features": features.x, **taps}
+    return {name: x[features.valid].float() for name, x in stages.items()}
