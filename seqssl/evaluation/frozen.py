@@ -11,7 +11,7 @@ import torch
 from seqssl.data.adapters import Sample, SampleSpec
 from seqssl.data.batching import collate
 from seqssl.errors import UserError
-from seqssl.model.alignment import MIN_OBSERVED, observed_share
+from seqssl.model.alignment import known_frames
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.readouts import WEIGHTLESS
 from seqssl.model.types import Features
@@ -223,12 +223,7 @@ class Encoder:
             mask = features.valid & (torch.arange(x.shape[1], device=x.device) >= first[:, None])
             x = self.model.masking.apply(x, mask, torch.Generator(x.device).manual_seed(0))
         taps = self.model.contexts(batch, features, x)
-        pooled = features.valid
-        if batch.observed is not None:
-            size = pooled.shape[1]
-            share = observed_share(batch.observed, batch.lengths, size, self.model.stride)
-            enough = pooled & (share >= MIN_OBSERVED)
-            pooled = torch.where(enough.any(1, keepdim=True), enough, pooled)
+        pooled = known_frames(batch, features.valid, self.model.stride)
         bad = [
             place
             for place, x in zip(places, taps[self.model.last_tap], strict=True)

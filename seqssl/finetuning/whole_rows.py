@@ -16,6 +16,7 @@ from seqssl.finetuning.facts import Facts, Labelled, names_in
 from seqssl.finetuning.scoring import AUROC, CLASSES, ERRORS, Scored, sums_of_errors
 from seqssl.finetuning.scoring import confusion as confusion_of
 from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys_and_groups
+from seqssl.model.alignment import known_frames
 from seqssl.model.bounds import POSITIVE, SHARE
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.readouts import POOLS
@@ -40,7 +41,17 @@ class PooledHead(nn.Module):
         return scores
 
 
-class Classify(Supervised):
+class WholeRows(Supervised):
+    """A task about rows: its head pools the frames that are not mostly missing."""
+
+    def outputs(self, frames: Features, batch: Batch) -> Tensor:
+        """What the head makes of the known frames."""
+        known = known_frames(batch, frames.valid, self.model.pretrained.stride)
+        made: Tensor = self.model.head(frames.x, known)
+        return made
+
+
+class Classify(WholeRows):
     """Tell the class of a row: cross-entropy over the classes of the labels chosen.
 
     `labels`: shell patterns, separated by commas; one with fewer rows than `min_rows` is left out. `pool`:
@@ -147,7 +158,7 @@ def _listed(names: list[str], counts: Counter[str]) -> str:
     return f"the label{'s' if len(names) > 1 else ''} {shown}{more}"
 
 
-class Regress(Supervised):
+class Regress(WholeRows):
     """Tell a number that is the label of a row: squared error, in standard deviations of the training rows.
 
     `labels`: shell patterns; what they say before a `*` is taken off ("age/*" reads "age/34" as 34).

@@ -56,6 +56,15 @@ def observed_share(
     return share.float()
 
 
+def known_frames(batch: Batch, valid: Bool[Tensor, "b s"], stride: float) -> Bool[Tensor, "b s"]:
+    """The valid frames that are not mostly missing; all valid ones of a row that has no such frame."""
+    if batch.observed is None:
+        return valid
+    share = observed_share(batch.observed, batch.lengths, valid.shape[1], stride)
+    known = valid & (share >= MIN_OBSERVED)
+    return torch.where(known.any(1, keepdim=True), known, valid)
+
+
 def present(batch: Batch) -> Bool[Tensor, "b t *c"]:
     """Which values of the inputs are present: neither padding nor missing."""
     valid = length_mask(batch.lengths, batch.inputs.shape[1])

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from seqssl.model import kmeans
-from seqssl.model.alignment import labels_of_frames, steps_per_frame
+from seqssl.model.alignment import known_frames, labels_of_frames, steps_per_frame
 from seqssl.model.description import InputDescription
 from seqssl.model.fixed import FixedCodes
 from seqssl.model.measures import effective_rank, pnmi
@@ -51,6 +51,7 @@ class Clusters(FixedCodes):
         self.num_clusters, self.standardize, self.max_frames = num_clusters, standardize, max_frames
         self.register_buffer("centroids", torch.zeros(num_clusters, 0))  # no width: nothing is fitted
         self._output_lengths = feature_encoder.output_lengths
+        self._stride = steps_per_frame(feature_encoder)
         self._pretends = False
 
     @abstractmethod
@@ -92,17 +93,20 @@ class Clusters(FixedCodes):
 
     def _frames_of(self, batches: Iterable[Batch]) -> Iterable[Float[Tensor, "_ f"]]:
         for batch in batches:
-            lengths = self._output_lengths(batch.lengths)
-            size = int(lengths.max())
-            yield self._scaled(batch, size)[length_mask(lengths, size)].cpu()
+            size = int(self._output_lengths(batch.lengths).max())
+            yield self._scaled(batch, size)[self._known(batch, size)].cpu()
+
+    def _known(self, batch: Batch, num_frames: int) -> Bool[Tensor, "b s"]:
+        """The frames that clusters are about: silence or gaps would take clusters from what is there."""
+        valid = length_mask(self._output_lengths(batch.lengths), num_frames)
+        return known_frames(batch, valid, self._stride)
 
     @torch.no_grad()
     def _scaled(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
         x = self.described(batch, num_frames).float()
         if not self.standardize:
             return x
-        valid = length_mask(self._output_lengths(batch.lengths), num_frames)
-        away, variance = centered(x, valid)
+        away, variance = centered(x, self._known(batch, num_frames))
         return away / variance.sqrt().clamp(min=MIN_STD)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
@@ -167,7 +171,6 @@ class TeacherClusters(Clusters):
         )
         self.run, self.tap = run, tap
         self._open, self._list_taps = partial(open_teacher, run), list_taps
-        self._stride = steps_per_frame(feature_encoder)
         self._opened: dict[str, Teacher] = {}
         if tap == AUTO:
             self.register_buffer("layer", torch.tensor(-1))  # the place of the one chosen among all taps

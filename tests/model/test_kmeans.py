@@ -135,6 +135,26 @@ def test_a_row_has_the_same_clusters_in_any_batch() -> None:
     assert len(beside.unique()) > 2
 
 
+@pytest.mark.parametrize("standardize", [False, True])
+def test_what_is_missing_has_no_part_in_the_clusters(standardize: bool) -> None:
+    """Long gaps are read as 0 and would take clusters, and a row's scale, from what is there."""
+    encoder = PatchEncoder(CHANNELS, dim=4, patch=STRIDE)
+    (whole, _), gap = batches(), 20 * STRIDE
+    inputs = torch.cat([whole.inputs[:1], torch.zeros(1, gap, CHANNELS)], dim=1)
+    observed = (torch.arange(inputs.shape[1]) < 90)[None, :, None].expand_as(inputs)
+    first = Batch(whole.inputs[:1], whole.lengths[:1])
+    padded = Batch(inputs, torch.tensor([90 + gap]), observed=observed)
+    made = []
+    for batch in (first, padded):
+        describe = InputDescription(encoder, float(STRIDE), channels=CHANNELS)
+        one = InputClusters(encoder, describe, num_clusters=3, standardize=standardize)
+        one.fit([batch], seeded(2))
+        made.append(one)
+    assert torch.equal(made[0].centroids, made[1].centroids)
+    size = -(-90 // STRIDE)
+    assert torch.equal(made[0].codes_of(first, size), made[1].codes_of(padded, size + 20)[:, :size])
+
+
 def test_standardizing_takes_out_what_a_row_has_all_along() -> None:
     made, (batch, _) = fitted(standardize=True), batches()
     louder = Batch(batch.inputs * 3 + 11, batch.lengths)

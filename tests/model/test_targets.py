@@ -121,6 +121,22 @@ def test_observed_share_counts_a_frames_own_steps(
 
 
 @given(sizes, strides, seeds)
+def test_known_frames_hold_half_of_their_values_where_any_does(
+    row_lengths: Tensor, stride: int, seed: int
+) -> None:
+    batch = ids_batch(row_lengths, seed, (), gaps=0.7)
+    frames = -(-int(row_lengths.max()) // stride)
+    valid = torch.arange(frames) < -(-row_lengths // stride)[:, None]
+    known = alignment.known_frames(batch, valid, float(stride))
+    share = alignment.observed_share(batch.observed, row_lengths, frames, float(stride))  # type: ignore[arg-type]
+    for row in range(len(row_lengths)):
+        expected = valid[row] & (share[row] >= 0.5)
+        assert torch.equal(known[row], expected if expected.any() else valid[row])
+    everything = replace(batch, observed=None)
+    assert torch.equal(alignment.known_frames(everything, valid, float(stride)), valid)
+
+
+@given(sizes, strides, seeds)
 def test_spread_is_the_inverse_of_gathering(row_lengths: Tensor, stride: int, seed: int) -> None:
     steps = int(row_lengths.max())
     mask = torch.rand(len(row_lengths), -(-steps // stride), generator=seeded(seed)) < 0.5

@@ -1,0 +1,24 @@
+"""The smallest of the corpora that are made to break a codebook; `nasty.py` has all of them, at length."""
+
+import nasty
+import pytest
+
+SMALL = ("train.precision=float32", "data.batch_seconds=60", "train.device=cpu")
+
+
+@pytest.mark.parametrize("name", ["twenty-short", "all-alike", "dead-axis"])
+def test_trains_in_health_or_is_refused_in_words(name, tmp_path):
+    found = nasty.trial(name, tmp_path, 80, SMALL)
+    assert nasty.passes(found), found
+    assert bool(found["refused"]) == (name == "dead-axis")
+    if found["refused"]:
+        assert "axis z of the accelerometer never changes" in found["refused"]
+    else:
+        assert found["perplexity"] >= 4
+
+
+def test_a_codebook_that_has_collapsed_does_not_pass():
+    finding = {"rule": "collapse", "severity": "failure", "recovered": False}
+    assert not nasty.passes({"refused": "", "findings": [finding]})
+    assert nasty.passes({"refused": "", "findings": [{**finding, "recovered": True}]})
+    assert nasty.passes({"refused": "nothing usable in it", "findings": []})
