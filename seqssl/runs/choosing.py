@@ -17,9 +17,7 @@ def choose_recipe(source: Path) -> tuple[str, list[str], str]:
     """
     if not source.exists():
         raise UserError(f"data = {source}: there is no such file or folder.")
-    recommended = {
-        fields["recommended"]: name for name, fields in _headers().items() if "recommended" in fields
-    }
+    recommended = recommended_recipes()
     if (source / MANIFEST).is_file():
         modality = Corpus(source).manifest.modality
         found = {modality: Suggestion("prepared data")}
@@ -45,6 +43,11 @@ def choose_recipe(source: Path) -> tuple[str, list[str], str]:
     settings = [f"modality.{name}={json.dumps(value)}" for name, value in said.settings.items()]
     shown = " ".join([f"recipe={recipe}", *(f"'{text}'" for text in settings)])
     return recipe, settings, f"recipe=auto: {said.words}. The same as {shown}"
+
+
+def recommended_recipes() -> dict[str, str]:
+    """The recipe of each kind of data that is taken where nobody names one."""
+    return {fields["recommended"]: name for name, fields in _headers().items() if "recommended" in fields}
 
 
 def _headers() -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Data made to break a codebook: each kind trains as it is, and the health rules judge it.
+"""Data made to break a codebook: each trains as `seqssl train data=FOLDER` would, and the health rules judge it.
 
     python tests/field/nasty.py OUT                          all of them, 400 updates each; OUT/table.md
     python tests/field/nasty.py OUT at-rest one-repeat --updates 200 quantizer_norm=none
@@ -37,16 +37,15 @@ def movement(seconds: float, rng: np.random.Generator) -> np.ndarray:
     return values + 0.01 * rng.normal(size=values.shape)
 
 
-def write_people(folder: Path, recordings: list[np.ndarray]) -> list[str]:
+def write_people(folder: Path, recordings: list[np.ndarray]) -> None:
     """A CSV file for each recording, each of a person of its own."""
     for number, values in enumerate(recordings):
         times = np.arange(len(values)) / RATE
         table = np.column_stack([times, values])
         np.savetxt(folder / f"p{number:02d}.csv", table, "%.4f", ",", header="time,x,y,z", comments="")
-    return ["recipe=wearables_w2vbert"]
 
 
-def at_rest(folder: Path, rng: np.random.Generator) -> list[str]:
+def at_rest(folder: Path, rng: np.random.Generator) -> None:
     """Still for 55 seconds of each minute."""
     found = []
     for _ in range(12):
@@ -54,34 +53,34 @@ def at_rest(folder: Path, rng: np.random.Generator) -> list[str]:
         still = np.arange(len(values)) % (60 * RATE) > 5 * RATE
         values[still] = [0, 0, 1] + 0.002 * rng.normal(size=(still.sum(), 3))
         found.append(values)
-    return write_people(folder, found)
+    write_people(folder, found)
 
 
-def one_dominates(folder: Path, rng: np.random.Generator) -> list[str]:
+def one_dominates(folder: Path, rng: np.random.Generator) -> None:
     """One recording of two hours, eleven of a minute."""
-    return write_people(folder, [movement(7200, rng), *(movement(60, rng) for _ in range(11))])
+    write_people(folder, [movement(7200, rng), *(movement(60, rng) for _ in range(11))])
 
 
-def twenty_short(folder: Path, rng: np.random.Generator) -> list[str]:
+def twenty_short(folder: Path, rng: np.random.Generator) -> None:
     """Twenty recordings of twelve seconds."""
-    return write_people(folder, [movement(12, rng) for _ in range(20)])
+    write_people(folder, [movement(12, rng) for _ in range(20)])
 
 
-def heavy_tails(folder: Path, rng: np.random.Generator) -> list[str]:
+def heavy_tails(folder: Path, rng: np.random.Generator) -> None:
     """Noise with spikes of any size."""
     spikes = [0.05 * rng.standard_t(1.3, size=(int(300 * RATE), 3)) for _ in range(12)]
-    return write_people(folder, [movement(300, rng) + spike for spike in spikes])
+    write_people(folder, [movement(300, rng) + spike for spike in spikes])
 
 
-def dead_axis(folder: Path, rng: np.random.Generator) -> list[str]:
+def dead_axis(folder: Path, rng: np.random.Generator) -> None:
     """The third axis always says 0."""
-    return write_people(folder, [movement(300, rng) * [1, 1, 0] for _ in range(12)])
+    write_people(folder, [movement(300, rng) * [1, 1, 0] for _ in range(12)])
 
 
-def all_alike(folder: Path, rng: np.random.Generator) -> list[str]:
+def all_alike(folder: Path, rng: np.random.Generator) -> None:
     """Sixty times the same half minute, with noise of a thousandth of a g."""
     values = movement(30, rng)
-    return write_people(folder, [values + 0.001 * rng.normal(size=values.shape) for _ in range(60)])
+    write_people(folder, [values + 0.001 * rng.normal(size=values.shape) for _ in range(60)])
 
 
 def voice(seconds: float, rng: np.random.Generator) -> np.ndarray:
@@ -101,7 +100,7 @@ def voice(seconds: float, rng: np.random.Generator) -> np.ndarray:
     return 0.3 * values / np.abs(values).max()
 
 
-def write_voices(folder: Path, recordings: list[np.ndarray]) -> list[str]:
+def write_voices(folder: Path, recordings: list[np.ndarray]) -> None:
     """Recordings of four speakers."""
     import soundfile
 
@@ -109,16 +108,15 @@ def write_voices(folder: Path, recordings: list[np.ndarray]) -> list[str]:
         place = folder / f"speaker{number % 4}"
         place.mkdir(exist_ok=True)
         soundfile.write(place / f"{number:03d}.wav", values.clip(-1, 1), 16000)
-    return ["recipe=speech_w2vbert"]
 
 
-def quiet_and_loud(folder: Path, rng: np.random.Generator) -> list[str]:
+def quiet_and_loud(folder: Path, rng: np.random.Generator) -> None:
     """Half of the recordings at a three-thousandth of full scale, half of them clipped."""
     gains = [0.001, 30.0]
-    return write_voices(folder, [voice(6, rng) * gains[number % 2] for number in range(80)])
+    write_voices(folder, [voice(6, rng) * gains[number % 2] for number in range(80)])
 
 
-def mostly_silence(folder: Path, rng: np.random.Generator) -> list[str]:
+def mostly_silence(folder: Path, rng: np.random.Generator) -> None:
     """Half a second of voice in ten seconds of zeros."""
     found = []
     for _ in range(60):
@@ -126,23 +124,22 @@ def mostly_silence(folder: Path, rng: np.random.Generator) -> list[str]:
         start = rng.integers(150000)
         values[start : start + 8000] = voice(0.5, rng)
         found.append(values)
-    return write_voices(folder, found)
+    write_voices(folder, found)
 
 
-def write_genome(folder: Path, chromosomes: list[str]) -> list[str]:
+def write_genome(folder: Path, chromosomes: list[str]) -> None:
     """A FASTA file for each chromosome."""
     for number, text in enumerate(chromosomes):
         (folder / f"chr{number}.fa").write_text(f">chr{number}\n{text}\n")
-    return ["recipe=dna_w2vbert"]
 
 
-def extreme_composition(folder: Path, rng: np.random.Generator) -> list[str]:
+def extreme_composition(folder: Path, rng: np.random.Generator) -> None:
     """97 % of the bases are A or T, in no order."""
     shares = [0.485, 0.015, 0.015, 0.485]
-    return write_genome(folder, ["".join(rng.choice([*"ACGT"], 150_000, p=shares)) for _ in range(4)])
+    write_genome(folder, ["".join(rng.choice([*"ACGT"], 150_000, p=shares)) for _ in range(4)])
 
 
-def one_repeat(folder: Path, rng: np.random.Generator) -> list[str]:
+def one_repeat(folder: Path, rng: np.random.Generator) -> None:
     """171 bases over and over, one in a hundred changed."""
     unit = rng.choice([*"ACGT"], 171)
     found = []
@@ -151,19 +148,18 @@ def one_repeat(folder: Path, rng: np.random.Generator) -> list[str]:
         changed = rng.random(len(letters)) < 0.01
         letters[changed] = rng.choice([*"ACGT"], changed.sum())
         found.append("".join(letters))
-    return write_genome(folder, found)
+    write_genome(folder, found)
 
 
-def one_tune(folder: Path, rng: np.random.Generator) -> list[str]:
+def one_tune(folder: Path, rng: np.random.Generator) -> None:
     """Sixty files of one tune."""
     bars = ["CDEF GABc", "cBAG FEDC", "CEGc cGEC", "DFAd dAFD"] * 4
     for number in range(60):
         text = f"X:1\nT:tune {number}\nM:4/4\nL:1/8\nK:C\n{'|'.join(bars)}|\n"
         (folder / f"{number:02d}.abc").write_text(text)
-    return ["recipe=music_w2vbert"]
 
 
-def stuck(folder: Path, rng: np.random.Generator) -> list[str]:
+def stuck(folder: Path, rng: np.random.Generator) -> None:
     """Sensors that say the same for weeks, and nothing for others."""
     import pandas as pd
 
@@ -179,10 +175,9 @@ def stuck(folder: Path, rng: np.random.Generator) -> list[str]:
                 values[start : start + 300] = np.nan
             table[name] = values
         table.to_csv(folder / f"station{number}.csv", index=False)
-    return ["recipe=weather_w2vbert", "modality.columns=[temperature,pressure,wind]"]
 
 
-CORPORA: dict[str, Callable[[Path, np.random.Generator], list[str]]] = {
+CORPORA: dict[str, Callable[[Path, np.random.Generator], None]] = {
     "at-rest": at_rest,
     "one-dominates": one_dominates,
     "twenty-short": twenty_short,
@@ -206,24 +201,28 @@ def trial(name: str, out: Path, updates: int, overrides: tuple[str, ...]) -> dic
     from seqssl import load_recipe, train
     from seqssl.doctor import examine
     from seqssl.errors import HealthHalt, UserError
+    from seqssl.runs.choosing import choose_recipe, recommended_recipes
 
     torch.set_num_threads(1)
     done = out / f"{name}.json"
     if done.exists():
         found: dict[str, Any] = json.loads(done.read_text())
         return found
-    settings = [f"recipe={name}_w2vbert"]
-    if name in CORPORA:
-        source = out / "data" / name
-        source.mkdir(parents=True, exist_ok=True)
-        settings = [*CORPORA[name](source, np.random.default_rng(0)), f"data={source}"]
-    recipe, *rest = settings
     every = max(1, updates // 20)
-    rest += ["size=tiny", f"out={out / 'runs' / name}", f"train.num_updates={updates}", "train.trackers=[]"]
+    rest = ["size=tiny", f"out={out / 'runs' / name}", f"train.num_updates={updates}", "train.trackers=[]"]
     rest += [f"train.log_every={every}", f"train.eval_every={updates}", f"train.save_every={updates}"]
     found = {"name": name, "refused": "", "findings": [], "perplexity": 0.0, "size": 0.0}
     try:
-        run = train(load_recipe(recipe.removeprefix("recipe="), *rest, *overrides), say=lambda text: None)
+        if name in CORPORA:
+            source = out / "data" / name
+            source.mkdir(parents=True, exist_ok=True)
+            CORPORA[name](source, np.random.default_rng(0))
+            recipe, settings, _ = choose_recipe(source)
+            rest += [f"data={source}", *settings]
+        else:
+            recipe = recommended_recipes()[name]
+        found["recipe"] = recipe
+        run = train(load_recipe(recipe, *rest, *overrides), say=lambda text: None)
     except (UserError, HealthHalt) as error:
         found["refused"] = " ".join(str(error).split())
     else:
@@ -247,14 +246,16 @@ def passes(found: dict[str, Any]) -> bool:
 
 def table_of(rows: list[dict[str, Any]]) -> str:
     """The verdicts in Markdown."""
-    lines = ["| corpus | perplexity | findings | verdict |", "| --- | ---: | --- | --- |"]
+    lines = ["| corpus | recipe | perplexity | findings | verdict |", "| --- | --- | ---: | --- | --- |"]
     for found in rows:
         told = found["refused"] or ", ".join(
             each["rule"] + (" (over)" if each["recovered"] else "") for each in found["findings"]
         )
         size = f"{found['perplexity']:.1f} of {found['size']:.0f}" if found["size"] else ""
         verdict = "refused" if found["refused"] else "healthy" if passes(found) else "**fails**"
-        lines.append(f"| {found['name']} | {size} | {told or 'none'} | {verdict} |")
+        lines.append(
+            f"| {found['name']} | {found.get('recipe', '')} | {size} | {told or 'none'} | {verdict} |"
+        )
     passed = sum(map(passes, rows))
     return "\n".join([*lines, "", f"{passed} of {len(rows)} are healthy, or refused.", ""])
 
