@@ -3,12 +3,23 @@
 import nasty
 import pytest
 
-SMALL = ("train.precision=float32", "data.batch_seconds=60", "train.device=cpu")
+SMALL = (
+    "train.precision=float32",
+    "train.device=cpu",
+    "optim.warmup_updates=20",
+    "data.batch_seconds=120",
+    "encoder.num_layers=2",
+    "encoder.dim=64",
+    "encoder.block.ffn_dim=128",
+    "encoder.position.groups=4",
+    "encoder.taps={contrastive: 1, output: 2}",
+    "mixer.num_heads=2",
+)
 
 
 @pytest.mark.parametrize("name", ["twenty-short", "all-alike", "dead-axis"])
 def test_trains_in_health_or_is_refused_in_words(name, tmp_path):
-    found = nasty.trial(name, tmp_path, 80, SMALL)
+    found = nasty.trial(name, tmp_path, 200, SMALL)
     assert nasty.passes(found), found
     assert bool(found["refused"]) == (name == "dead-axis")
     if found["refused"]:
