@@ -46,7 +46,7 @@ def test_the_loss_is_the_papers(row_lengths: torch.Tensor, steps: int, negatives
     term = objective(context, target, seeded(seed))
     others = objective._negatives(frames.put(vectors), frames.mask, seeded(seed))
     place = {(int(r), int(c)): n for n, (r, c) in enumerate(zip(frames.rows, frames.columns, strict=True))}
-    total, correct, count = 0.0, 0, 0
+    total, sure, possible, count = 0.0, 0, 0, 0
     for (row, column), number in place.items():
         maps = objective.heads(context.x[number]).view(steps, WIDTH)
         for k in range(1, steps + 1):
@@ -56,10 +56,12 @@ def test_the_loss_is_the_papers(row_lengths: torch.Tensor, steps: int, negatives
             positive = float((maps[k - 1] * vectors[place[row, column + k]]).sum().detach())
             scores = (others[row, column + k] @ maps[k - 1]).detach()
             total -= float(F.logsigmoid(torch.tensor(positive))) + float(F.logsigmoid(-scores).sum())
-            correct += bool((positive > scores).all())
+            # A negative may be the very frame that comes: whether it scores less is a matter of rounding.
+            sure += bool((positive > scores + 1e-5).all())
+            possible += bool((positive > scores - 1e-5).all())
     assert term.total.item() == pytest.approx(total, rel=1e-4, abs=1e-4)
     assert int(term.count) == count == int(objective.counted(frames, features.lengths))
-    assert int(term.stats["accuracy"]) == correct
+    assert sure <= int(term.stats["accuracy"]) <= possible
 
 
 @given(lengths(max_length=12), seeds)
