@@ -103,11 +103,11 @@ def test_strides(encoder: Any, stride: float, tile: int | None) -> None:
     assert alignment.tiles(encoder) == tile
 
 
-@given(sizes, strides, seeds, st.sampled_from([(), (1,), (3,)]))
+@given(sizes, strides, seeds, st.sampled_from([(), (1,), (3,)]), st.sampled_from([0.0, 0.5]))
 def test_observed_share_counts_a_frames_own_steps(
-    row_lengths: Tensor, stride: int, seed: int, channels: tuple[int, ...]
+    row_lengths: Tensor, stride: int, seed: int, channels: tuple[int, ...], gaps: float
 ) -> None:
-    batch = ids_batch(row_lengths, seed, channels, gaps=0.5)
+    batch = ids_batch(row_lengths, seed, channels, gaps)
     assert batch.observed is not None
     frames = -(-int(row_lengths.max()) // stride)
     share = alignment.observed_share(batch.observed, row_lengths, frames, float(stride))
