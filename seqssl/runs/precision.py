@@ -41,8 +41,8 @@ def trusted_precision(
         if error <= MOST_ERROR:
             continue
         found = (
-            f"in bfloat16 this machine computes {stage} wrongly: {error:.0%} away from float32, where "
-            "rounding is some hundredths"
+            f"in bfloat16 this machine computes {stage} wrongly: away from float32 by {error:.2g} of its "
+            "size, where rounding is some hundredths"
         )
         if train.precision == "bfloat16":
             raise UserError(f"train.precision=bfloat16: {found}. Set it to float32 or auto.")

@@ -1,5 +1,7 @@
 """In what precision matrix products are computed, and whether a device computes them rightly."""
 
+import math
+
 import torch
 
 from seqssl.model.pretraining import PretrainingModel
@@ -28,12 +30,13 @@ def precision_error(
     batch = batch.to(device)
     exact, given = (_stages(model, batch, device, kind) for kind in (torch.float32, precision))
     model.train(training)
-    errors = {
-        name: float((given[name] - x).norm() / x.norm().clamp(min=torch.finfo(x.dtype).tiny))
-        for name, x in exact.items()
-        if x.isfinite().all()  # else the batch or the weights are to blame, which other rules tell
-    }
-    return max(((error, name) for name, error in errors.items()), default=(0.0, ""))
+    worst = (0.0, "")
+    for name, x in exact.items():
+        if not x.isfinite().all():  # the batch or the weights are to blame, which other rules tell
+            continue
+        error = float((given[name] - x).norm() / x.norm().clamp(min=torch.finfo(x.dtype).tiny))
+        worst = max(worst, (error if math.isfinite(error) else math.inf, name))
+    return worst
 
 
 def _stages(

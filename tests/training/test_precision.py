@@ -22,13 +22,13 @@ CPU = torch.device("cpu")
 class WrongInBfloat16(nn.Module):
     """A position that a broken kernel computes: its sums are right in float32 only."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, factor: float = -4.0) -> None:
         super().__init__()
-        self.map = nn.Linear(dim, dim)
+        self.map, self.factor = nn.Linear(dim, dim), factor
 
     def forward(self, x, frames):
         y = self.map(x)
-        return x + (-4 * y if y.dtype == torch.bfloat16 else 4 * y)
+        return x + (self.factor * y if y.dtype == torch.bfloat16 else 4 * y)
 
 
 class TestConvolutions:
@@ -68,6 +68,11 @@ class TestPrecisionError:
         model.encoder.position = WrongInBfloat16(model.input_projection.out_features)
         error, stage = precision_error(model, batch_of_waves(), CPU, torch.bfloat16)
         assert error > MOST_ERROR and stage in ("contrastive", "output")
+
+    def test_what_overflows_in_it_alone_is_wrong(self, waves, tmp_path):
+        model = build_model(toy_config(waves, tmp_path))
+        model.encoder.position = WrongInBfloat16(model.input_projection.out_features, factor=torch.inf)
+        assert precision_error(model, batch_of_waves(), CPU, torch.bfloat16)[0] == torch.inf
 
     def test_values_that_are_not_finite_are_no_error_of_precision(self, waves, tmp_path):
         model, batch = build_model(toy_config(waves, tmp_path)), batch_of_waves()
