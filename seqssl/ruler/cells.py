@@ -25,7 +25,7 @@ from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled
 from seqssl.finetuning.scoring import Scored
 from seqssl.finetuning.supervised import Supervised
-from seqssl.runs.precision import trusted_precision
+from seqssl.runs.precision import resolve_precision
 from seqssl.runs.starting import starting_weights
 from seqssl.runs.train import resolve_device, trainer_of
 from seqssl.training import checkpoint
@@ -105,7 +105,7 @@ def run_cell(bench: Bench, cell: Cell) -> Result:
     task = build_task(config, model, [stream], facts)
     assert isinstance(task, Supervised)
     task.model.to(device)
-    precision, _ = trusted_precision(config.train, model, [stream], device)
+    precision = resolve_precision(config.train, device)
     trainer = trainer_of(config, task, [stream], work, device, Alone(), precision, Units(), quiet=True)
     trainer.fit()
     seconds = time.monotonic() - began

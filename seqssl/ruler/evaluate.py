@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqssl.assembly import assemble, build_task, streams_of
+from seqssl.assembly import assemble, build_task, set_scaling, streams_of
 from seqssl.config.schema import RunConfig
 from seqssl.data.files import Progress, sha256_file, sha256_json, silent, write_atomic
 from seqssl.errors import UserError
@@ -30,7 +30,9 @@ from seqssl.ruler.processes import held
 from seqssl.ruler.table import Entry, Table, markdown, unit_of
 from seqssl.runs.finetune import configuration
 from seqssl.runs.folder import find_checkpoint, find_run, git_commit, init_of
+from seqssl.runs.precision import trusted_precision
 from seqssl.runs.streams import labelled, opened
+from seqssl.runs.train import resolve_device
 from seqssl.training.parallel import Alone
 
 DEFAULTS = (
@@ -158,7 +160,17 @@ class _Work:
             task.names = sorted({classes[row] for row in used.tolist()})
             known["classes"] = list(task.names)
             task.number = {name: number for number, name in enumerate(task.names)}
-        bench = Bench(config, corpus, rows.adapter, known, folder)
+        # Once for all cells, which are then computed alike.
+        splits = np.full(len(corpus), "", dtype=object)
+        splits[folds[0].train] = "train"
+        learned = replace(found, corpus=corpus.assigned(splits), adapter=rows.adapter)
+        device = resolve_device(config.train)
+        set_scaling(model.of(""), corpus.manifest.statistics)
+        precision, warning = trusted_precision(config.train, model.to(device), [learned], device)
+        model.cpu()
+        notes += [warning] if warning else []
+        train = replace(config.train, precision="bfloat16" if precision == torch.bfloat16 else "float32")
+        bench = Bench(replace(config, train=train), corpus, rows.adapter, known, folder)
         return cls(config, request, folder, task, bench, metric, folds, classes, notes)
 
     def identity(self) -> str:
