@@ -58,16 +58,24 @@ def trial(
 
 
 def measured(
-    run: Path, task: list[str], tuning: int, seed: int, rows: Sequence[str] = ALL_ROWS
+    run: Path,
+    task: list[str],
+    tuning: int,
+    seed: int,
+    rows: Sequence[str] = ALL_ROWS,
+    out: Path | None = None,
 ) -> dict[str, float]:
-    """What the ruler says of a run, on all labels and three folds: the metric of each row."""
+    """What the ruler says of a run, on all labels and three folds: the metric of each row.
+
+    The evaluation lies in `out`, else in the run's own folder.
+    """
     kind, *settings = task
     request = Request(
         fractions=(1.0,), seeds=1, first_seed=seed, folds="3", rates=(RATE,), jobs=1, rows=tuple(rows),
     )  # fmt: skip
     values: dict[str, Any] = evaluate(
         run, kind, *settings, f"train.num_updates={tuning}", "train.device=cpu", request=request,
-        out=run / "evaluation", say=lambda text: None,
+        out=out or run / "evaluation", say=lambda text: None,
     )  # fmt: skip
     sign = 1 if values["higher_is_better"] else -1  # so that more is better, whatever the metric
     return {entry["row"]: sign * entry["mean"] for entry in values["results"]}

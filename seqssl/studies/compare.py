@@ -4,11 +4,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from seqssl.config.schema import RunConfig
-from seqssl.data.files import write_atomic
+from seqssl.data.files import sha256_json, write_atomic
 from seqssl.errors import UserError
 from seqssl.evaluation.frames import probe_frames
 from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED
@@ -20,7 +21,7 @@ from seqssl.runs.stages import train_stages
 from seqssl.runs.train import train
 from seqssl.studies.ablation import QUIET, measured
 from seqssl.studies.pace import seconds_per_update
-from seqssl.studies.running import Plan, Say, mean_and_error, run_all
+from seqssl.studies.running import Plan, Say, Trial, mean_and_error, run_all
 
 SEEDS, TUNING, FRAME_ROWS = 2, 200, 100
 PICTURE = "report.svg"
@@ -64,17 +65,8 @@ def updates_of(config: RunConfig, budget: Budget, share: float, folder: Path) ->
     return max(1, round(60 * budget.amount * share / seconds_per_update(config, folder)))
 
 
-def trial(
-    recipe: str,
-    settings: list[str],
-    task: list[str],
-    frames: str,
-    seed: int,
-    budget: str,
-    tuning: int,
-    folder: Path,
-) -> dict[str, float]:
-    """Pre-train one recipe, stage by stage, within the budget, and judge it."""
+def pretrain(recipe: str, seed: int, settings: list[str], budget: str, folder: Path) -> dict[str, float]:
+    """Pre-train one recipe, stage by stage, within the budget: the updates and minutes that it took."""
     allowed = Budget.of(budget)
     own = [*settings, f"seed={seed}", f"out={folder}", *QUIET]
     stages = resolve(recipe, *own).stages
@@ -89,19 +81,33 @@ def trial(
     config.train.num_updates = updates
     config.train.eval_every = config.train.save_every = updates
     train(config, say=lambda text: None)
-    found = {"updates": float(total + updates), "minutes": (time.monotonic() - began) / 60}
-    if task:
-        found |= measured(folder, task, tuning, seed)
-    if frames:
-        corpus, adapter = open_source(folder, frames)
-        scores = probe_frames(
-            load(folder), load(folder, weights="random"), corpus, adapter, max_rows=FRAME_ROWS
-        ).scores
-        for name, weights in (("", TRAINED), ("_random", RANDOM), ("_input", NO_WEIGHTS)):
-            accuracies = [each.accuracy for each in scores if each.weights == weights]
-            if accuracies:
-                found[f"frames{name}"] = max(accuracies)
+    return {"updates": float(total + updates), "minutes": (time.monotonic() - began) / 60}
+
+
+def judge_task(
+    recipe: str, seed: int, pretrained: str, task: list[str], tuning: int, folder: Path
+) -> dict[str, float]:
+    """What the ruler says of a run: fine-tuned, frozen and from scratch."""
+    return measured(_run(folder, pretrained), task, tuning, seed, out=folder)
+
+
+def judge_frames(recipe: str, seed: int, pretrained: str, frames: str, folder: Path) -> dict[str, float]:
+    """The share of frames that a linear layer names: of the trained layers, of random ones, of the input."""
+    run = _run(folder, pretrained)
+    corpus, adapter = open_source(run, frames)
+    trained, random = load(run), load(run, weights="random")
+    scores = probe_frames(trained, random, corpus, adapter, max_rows=FRAME_ROWS).scores
+    found = {}
+    for name, weights in (("", TRAINED), ("_random", RANDOM), ("_input", NO_WEIGHTS)):
+        accuracies = [each.accuracy for each in scores if each.weights == weights]
+        if accuracies:
+            found[f"frames{name}"] = max(accuracies)
     return found
+
+
+def _run(judged: Path, pretrained: str) -> Path:
+    """The run beside what judges it: OUT/pretrained-1a2b/runs/NAME for OUT/task-3c4d/runs/NAME."""
+    return judged.parents[2] / pretrained / "runs" / judged.name
 
 
 def compare(
@@ -129,16 +135,25 @@ def compare(
         )
     for recipe in recipes:  # before hours of training
         resolve(recipe, *settings)
-    plans = [
-        Plan(
-            f"{Path(recipe).stem}-{seed}",
-            {"recipe": recipe, "settings": list(settings), "task": list(task), "frames": frames, "seed": seed,
-             "budget": budget, "tuning": tuning},
-        )
-        for recipe in recipes
-        for seed in range(seeds)
-    ]  # fmt: skip
-    found = run_all(trial, plans, out / "trials", jobs=jobs, say=say)
+
+    def run(trial: Trial, kind: str, **shared: Any) -> tuple[str, dict[str, dict[str, float]]]:
+        # A folder is named after all that its figures depend on. So a comparison with another budget, or by
+        # something else, takes the runs that it can use, and none that it cannot.
+        folder = f"{kind}-{sha256_json(shared)[:8]}"
+        plans = [
+            Plan(f"{Path(recipe).stem}-{seed}", {"recipe": recipe, "seed": seed, **shared})
+            for recipe in recipes
+            for seed in range(seeds)
+        ]
+        return folder, run_all(trial, plans, out / folder, jobs=jobs, say=say)
+
+    pretrained, found = run(pretrain, "pretrained", settings=list(settings), budget=budget)
+    parts = [found]
+    if frames:
+        parts.append(run(judge_frames, "frames", pretrained=pretrained, frames=frames)[1])
+    if task:
+        parts.append(run(judge_task, "task", pretrained=pretrained, task=list(task), tuning=tuning)[1])
+    found = {name: {key: value for part in parts for key, value in part[name].items()} for name in found}
     write_atomic(out / PICTURE, picture(found, recipes, seeds))
     return f"{page(found, recipes, seeds)}\n![each recipe and its references]({PICTURE})\n"
 

@@ -45,10 +45,10 @@ def recipes(tmp_path: Path) -> list[str]:
 def test_recipes_are_trained_alike_and_judged_alike(recipes: list[str], tmp_path: Path) -> None:
     source, told = write_labelled(tmp_path / "waves", num_rows=36), list[str]()
 
-    def run() -> str:
+    def run(task: str = "classify", tuning: int = 2, budget: str = "updates:8") -> str:
         return compare.compare(
-            tmp_path / "out", recipes=recipes, settings=[*COMMON, f"data={source}"], task=["classify"],
-            frames=str(source), budget="updates:8", tuning=2, seeds=1, jobs=1, say=told.append,
+            tmp_path / "out", recipes=recipes, settings=[*COMMON, f"data={source}"], task=task.split(),
+            frames=str(source), budget=budget, tuning=tuning, seeds=1, jobs=1, say=told.append,
         )  # fmt: skip
 
     page = run()
@@ -60,13 +60,18 @@ def test_recipes_are_trained_alike_and_judged_alike(recipes: list[str], tmp_path
     ElementTree.parse(tmp_path / "out" / "report.svg")
     drawn = (tmp_path / "out" / "report.svg").read_text()
     assert "report.svg" in page and all(word in drawn for word in ("few", "many", "fine-tuned", "frozen"))
-    place = tmp_path / "out" / "trials" / "runs" / "few-0"
+    (place,) = (tmp_path / "out").glob("pretrained-*/runs/few-0")
     steps = [
         max(r["step"] for r in read_records(place / part / "metrics.jsonl")) for part in (".", "stages/first")
     ]
     assert steps == [4, 4], "the stages share the budget"
-    assert len(told) == 2
-    assert run() == page and len(told) == 2, "nothing is run twice"
+    assert len(told) == 6, "two recipes: pre-trained, and judged by frames and by the task"
+    assert run() == page and len(told) == 6, "nothing is run twice"
+    assert "fine-tuned" not in run(task="") and len(told) == 6, "judged by less: nothing to do"
+    assert "fine-tuned" in run(tuning=3) and len(told) == 8, "tuned for longer: pre-trained runs are kept"
+    assert "| 6 |" in run(task="", budget="updates:6"), "another budget: other runs"
+    assert len(told) == 12
+    assert run() == page and len(told) == 12, "and the first ones are still there"
 
 
 def test_the_command(recipes: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +85,7 @@ def test_the_command(recipes: list[str], tmp_path: Path, capsys: pytest.CaptureF
 def test_minutes_become_updates(recipes: list[str], tmp_path: Path) -> None:
     source = write_waves(tmp_path / "waves")
     settings = [*COMMON, "modality=toy:Toy", f"data={source}"]
-    figures = compare.trial(recipes[0], settings, [], "", 0, "minutes:0.02", 2, tmp_path / "run")
+    figures = compare.pretrain(recipes[0], 0, settings, "minutes:0.02", tmp_path / "run")
     assert figures["updates"] >= 2
     run = tmp_path / "run"
     seconds = [[r["time_s"] for r in read_records(run / part / "metrics.jsonl") if r.get("kind") == "train"]
