@@ -1,6 +1,7 @@
 """Targets that are clusters of frames: of the input itself, or of another run's layers (HuBERT, 2106.07447).
 
 The clusters are fitted once, before the first update, and saved with the model.
+Codes that are learned can start there.
 """
 
 import hashlib
@@ -8,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,16 +18,20 @@ from torch import Generator, Tensor
 
 from seqssl.model import kmeans
 from seqssl.model.alignment import known_frames, labels_of_frames, steps_per_frame
+from seqssl.model.bounds import POSITIVE
 from seqssl.model.description import InputDescription
 from seqssl.model.fixed import FixedCodes
 from seqssl.model.measures import effective_rank, pnmi
-from seqssl.model.norms import MIN_STD, centered
-from seqssl.model.protocols import FeatureEncoder
-from seqssl.model.targets import Teacher
+from seqssl.model.norms import MIN_STD, MaskedBatchNorm, centered
+from seqssl.model.pretraining import PretrainingModel
+from seqssl.model.protocols import FeatureEncoder, Quantizer
+from seqssl.model.quantizers import GumbelProductQuantizer
+from seqssl.model.targets import LearnedCodes, Teacher
 from seqssl.model.types import Batch, length_mask
 
 MAX_FRAMES = 200_000  # to fit clusters to
 CHOICE_FRAMES = 8_000  # by which a layer is chosen
+START_FRAMES = 50_000  # from which learned codes start
 AUTO = "auto"
 
 
@@ -223,6 +228,63 @@ class TeacherClusters(Clusters):
         judge = "effective_rank" if labels is None else "pnmi"
         told = ", ".join(f"{name} {score:.3g}" for name, score in scores.items())
         return {"layer": best, judge: told}
+
+
+class StartedCodes(LearnedCodes):
+    """Learned codes that start as clusters of the frames of the untrained feature encoder, each used alike.
+
+    From random ones a few entries may get all frames, and the losses need not mend that. Only where codes
+    start differs: what happens then is up to the objectives, as for `LearnedCodes`. It takes a Gumbel
+    quantizer. `max_frames`: how many to fit to, drawn evenly.
+    """
+
+    quantizer: GumbelProductQuantizer
+
+    def __init__(
+        self,
+        quantizer: Quantizer,
+        quantizer_norm: MaskedBatchNorm | None = None,
+        *,
+        max_frames: Annotated[int, POSITIVE] = START_FRAMES,
+    ) -> None:
+        super().__init__(quantizer, quantizer_norm)
+        if not isinstance(quantizer, GumbelProductQuantizer):
+            raise ValueError(
+                "targets=learned_from_clusters starts a Gumbel quantizer, "
+                f"and this is {type(quantizer).__name__}"
+            )
+        self.max_frames = max_frames
+        self._model: tuple[PretrainingModel, ...] = ()  # in a tuple: this is a part of it, not the reverse
+
+    def follow(self, model: PretrainingModel) -> None:
+        """Remember whose frames are to be clustered."""
+        self._model = (model,)
+
+    def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
+        """Start at clusters of the frames of some batches; facts about it. ValueError for too few frames."""
+        frames, total = kmeans.sample(self._frames_of(batches), self.max_frames, generator)
+        if len(frames) < (size := self.quantizer.codebook_size):
+            raise ValueError(f"{size} clusters need as many frames, and there are {len(frames)}")
+        if self.quantizer_norm is not None:
+            self.quantizer_norm.running_mean.copy_(frames.mean(0))
+            self.quantizer_norm.running_var.copy_(frames.var(0))
+        distance = self.quantizer.start_at_clusters(self._scaled(frames, counts=False), generator)
+        return {
+            "clusters": self.quantizer.codebook_size,
+            "frames": total,
+            "fitted_to": len(frames),
+            "mean_squared_distance": distance,
+        }
+
+    def pretend(self) -> None:
+        """Nothing is missing before the fit: codes are random ones then."""
+
+    @torch.no_grad()
+    def _frames_of(self, batches: Iterable[Batch]) -> Iterable[Float[Tensor, "_ f"]]:
+        (model,) = self._model
+        for batch in batches:
+            features = model.encode_features(batch)
+            yield features.x[known_frames(batch, features.valid, model.stride)].float().cpu()
 
 
 def frame_labels(

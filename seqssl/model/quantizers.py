@@ -1,7 +1,8 @@
 """Quantizers: frames to codes, and to the vectors that stand for them."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +10,13 @@ from torch import Generator, Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
+from seqssl.model import kmeans
+from seqssl.model.bounds import NOT_NEGATIVE
+from seqssl.model.norms import identity
 from seqssl.model.types import Quantized
+
+COUNTS_DECAY = 0.99  # an update, of the running counts by which entries are found dead
+MARGIN = 1.0  # of logits, by which a revived entry leads at the frame that was drawn for it
 
 
 class StraightThroughLookup(torch.autograd.Function):
@@ -44,7 +51,14 @@ class GumbelProductQuantizer(nn.Module):
     `dim` is the width of a quantized vector, split evenly over the codebooks. Everything after the logits
     runs in float32. Initial values as in the public w2v-BERT code of the paper's first author:
     entries U(0, 1), logit weights N(0, logit_init_std^2), bias 0.
+
+    An entry that fewer than `revive` frames an update take, without noise and as a running mean, is given
+    about half of the frames of a busy one: those that lie, from their mean, on the side of one of them, which
+    is drawn (as codebooks are split by Linde, Buzo and Gray 1980). 0, the papers' way, leaves dead entries to
+    the diversity loss.
     """
+
+    counts: Tensor
 
     def __init__(
         self,
@@ -54,6 +68,7 @@ class GumbelProductQuantizer(nn.Module):
         codebook_size: int = 1024,
         dim: int = 1024,
         logit_init_std: float = 1.0,
+        revive: Annotated[float, NOT_NEGATIVE] = 0.0,
     ) -> None:
         super().__init__()
         if num_codebooks < 1 or codebook_size < 1 or dim % num_codebooks:
@@ -66,6 +81,12 @@ class GumbelProductQuantizer(nn.Module):
         nn.init.normal_(self.logits.weight, std=logit_init_std)
         nn.init.zeros_(self.logits.bias)
         self.codebook = nn.Parameter(torch.rand(num_codebooks, codebook_size, dim // num_codebooks))
+        self.revive = revive
+        if revive:
+            self.register_buffer("counts", torch.full((num_codebooks, codebook_size), revive))
+        self._taken: Tensor | None = None  # g v d+1: sums and counts of this update's frames, by their codes
+        self._drawn: Tensor | None = None  # g v d+1: a frame for every entry, and a 1
+        self.all_reduce: Callable[[Tensor], Tensor] = identity  # set by seqssl.training.parallel
 
     def forward(
         self, x: Float[Tensor, "n d"], *, temperature: float | None, generator: Generator | None = None
@@ -79,7 +100,77 @@ class GumbelProductQuantizer(nn.Module):
         codes = (logits if temperature is None else noisy).argmax(-1)
         vectors = StraightThroughLookup.apply(probs, self.codebook, codes)  # type: ignore[no-untyped-call]
         usage = clean.sum(0) / max(1, len(x))
+        if self.revive and self.training and generator is not None and len(x):
+            self._count(x.detach(), logits.argmax(-1), generator)
         return Quantized(vectors.flatten(1), codes, usage, probs=probs)
+
+    @torch.no_grad()
+    def start_at_clusters(self, x: Float[Tensor, "n d"], generator: Generator) -> float:
+        """Let a frame choose the entry of the nearest of V cluster centers of these frames.
+
+        Each codebook clusters its own share of the dimensions. The logits keep the deviation that they have.
+        Returns the mean squared distance to the nearest center; ValueError for fewer frames than entries.
+        """
+        before = self.logits(x).unflatten(-1, (self.num_codebooks, self.codebook_size))
+        places = torch.arange(x.shape[1], device=x.device).tensor_split(self.num_codebooks)
+        weights, distances = torch.zeros_like(self.logits.weight), []
+        for number, (own, rows, bias) in enumerate(
+            zip(
+                places,
+                weights.chunk(self.num_codebooks),
+                self.logits.bias.chunk(self.num_codebooks),
+                strict=True,
+            )
+        ):
+            centers = kmeans.k_means(x[:, own].float(), self.codebook_size, generator)
+            distances.append(kmeans.nearest(x[:, own].float(), centers)[1].mean())
+            # The nearest center has the largest x.c - |c|^2 / 2.
+            found = x[:, own].float() @ centers.T - centers.square().sum(1) / 2
+            scale = before[:, number].std() / found.std().clamp(min=torch.finfo(found.dtype).tiny)
+            rows[:, own] = (centers * scale).to(rows.dtype)
+            bias.copy_(-centers.square().sum(1) / 2 * scale)
+        self.logits.weight.copy_(weights)
+        return float(torch.stack(distances).sum())
+
+    def _count(self, x: Float[Tensor, "n d"], codes: Int[Tensor, "n g"], generator: Generator) -> None:
+        """Add up frames by the codes that they have without noise, and draw one for each entry."""
+        with_ones = F.pad(x.to(self.counts.dtype), (0, 1), value=1.0)
+        taken = with_ones.new_zeros(self.num_codebooks, self.codebook_size, with_ones.shape[1])
+        for own, places in zip(taken, codes.unbind(1), strict=True):
+            own.index_add_(0, places, with_ones)
+        self._taken = taken if self._taken is None else self._taken + taken
+        drawn = torch.randint(len(x), taken.shape[:2], generator=generator, device=x.device)
+        self._drawn = with_ones[drawn]
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Give dead entries frames of busy ones; the same on all ranks."""
+        if not self.revive:
+            return
+        width = self.logits.in_features + 1
+        nothing = self.counts.new_zeros(self.num_codebooks, self.codebook_size, width)
+        taken = self.all_reduce(nothing if self._taken is None else self._taken)
+        drawn = self.all_reduce(nothing if self._drawn is None else self._drawn)
+        self._taken = self._drawn = None
+        self.counts.lerp_(taken[..., -1], 1 - COUNTS_DECAY)
+        parts = zip(
+            self.logits.weight.chunk(self.num_codebooks), self.logits.bias.chunk(self.num_codebooks),
+            taken, drawn, self.counts, strict=True,
+        )  # fmt: skip
+        for weight, bias, own, frames, counts in parts:
+            frame = frames[:, :-1] / frames[:, -1:].clamp(min=1)  # over ranks, a mean of their frames
+            busy = (frame @ weight.T + bias).argmax(-1)
+            held = own[busy, -1:]
+            mean = own[busy, :-1] / held.clamp(min=1)
+            away = frame - mean
+            dead = (counts < self.revive) & (frames[:, -1] > 0) & (held[:, 0] > 0) & (away != 0).any(-1)
+            # Not where it is nearer to the frame than to the mean: where a frame has many dimensions, that
+            # is the frame alone.
+            length = away.square().sum(-1, keepdim=True).clamp(min=torch.finfo(away.dtype).tiny)
+            push = MARGIN * away / length
+            weight.copy_(torch.where(dead[:, None], weight[busy] + push, weight))
+            bias.copy_(torch.where(dead, bias[busy] - (push * mean).sum(-1), bias))
+            counts.masked_fill_(dead, self.revive)
 
 
 def gumbel_noise(like: Tensor, generator: Generator) -> Tensor:

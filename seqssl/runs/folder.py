@@ -31,6 +31,7 @@ from seqssl.finetuning.facts import Facts
 from seqssl.finetuning.supervised import Supervised
 from seqssl.finetuning.tuned import Tuned
 from seqssl.model.protocols import Fits
+from seqssl.model.targets import LearnedCodes
 from seqssl.planning.plan import load_recipe
 from seqssl.training import checkpoint
 
@@ -79,7 +80,7 @@ def load(
 
 def _load_fitted(whole: nn.Module, targets: object, folder: Path) -> None:
     """Take over targets that were fitted to data: no model learns them, so none has them at random."""
-    if not isinstance(targets, Fits):
+    if not isinstance(targets, Fits) or isinstance(targets, LearnedCodes):
         return
     (place,) = [name for name, part in whole.named_modules() if part is targets]
     given = checkpoint.renamed(find_checkpoint(folder, folder, "last"), checkpoint.weights_of(whole))

@@ -14,7 +14,10 @@ from seqssl.training import checkpoint
 
 
 def train_stages(
-    recipe: str | Path, *overrides: str, say: Callable[[str], None] = print, progress: Progress = silent
+    recipe: str | Path,
+    *overrides: str,
+    say: Callable[[str], None] | None = print,
+    progress: Progress = silent,
 ) -> RunConfig:
     """Run the stages of a recipe but the last; the configuration of that, for `train`.
 
@@ -34,9 +37,10 @@ def train_stages(
         if _is_finished(config):
             check_same_run(config, places[name], ())
             continue
-        say(f"stage {number + 1} of {len(places) + 1}: {name}")
+        if say:
+            say(f"stage {number + 1} of {len(places) + 1}: {name}")
         train(config, say=say, progress=progress)
-    if places:
+    if places and say:
         say(f"stage {len(places) + 1} of {len(places) + 1}")
     return placed(resolved.config, out)
 

@@ -69,9 +69,12 @@ class Run:
     seconds: float  # of this call
 
 
-def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Progress = silent) -> Run:
+def train(
+    config: RunConfig, *, say: Callable[[str], None] | None = print, progress: Progress = silent
+) -> Run:
     """Train as configured; if `out` holds the same run already, go on where it stopped.
 
+    `say` is given what is to be known before the first update; None trains without a word, also of figures.
     Raises UserError for bad input, and HealthHalt or Interrupted as their names say (the state is then
     saved).
     """
@@ -83,7 +86,8 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
     parallel = strategies.start(device, some_unused=len(kinds) > 1 or config.task["target"] != "pretrain")
     if device.type == "cuda":
         device = torch.device("cuda", parallel.local_rank)
-    say = say if parallel.is_first else lambda text: None
+    quiet = say is None
+    say = say if say and parallel.is_first else lambda text: None
     with ExitStack() as stack:
         stack.callback(strategies.stop, parallel)
         out = stages.run_folder(config)
@@ -113,7 +117,7 @@ def train(config: RunConfig, *, say: Callable[[str], None] = print, progress: Pr
         units, machine = measure(cost, streams, device, precision)
         amount = f"{sum(p.numel() for p in task.model.parameters()) / 1e6:.1f} M parameters"
         say("\n".join([*map(describe, streams), f"run: {out} | {amount} | {machine}"]))
-        trainer = trainer_of(config, task, streams, out, device, parallel, precision, units)
+        trainer = trainer_of(config, task, streams, out, device, parallel, precision, units, quiet=quiet)
         metrics = trainer.fit()
         report = out / "report.html"
         # Where no rank has the whole model, all of them must call it; one alone would wait forever.

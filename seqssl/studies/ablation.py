@@ -53,7 +53,7 @@ def trial(
     own = [f"seed={seed}", f"out={folder}", f"train.num_updates={updates}", *QUIET]
     own += [f"train.{each}_every={updates}" for each in ("eval", "save")]
     config = resolve(name, *rest, *settings, *own).config
-    train(config, say=lambda text: None)
+    train(config, say=None)
     return measured(folder, task, tuning, seed, rows)
 
 

@@ -79,7 +79,7 @@ def trial(source: str, seed: int, updates: int, chosen: dict[str, bool], folder:
         own.append(f"objectives.masked_prediction.pulls={str(chosen['pulls']).lower()}")
     else:
         own.append("objectives.masked_prediction=null")
-    run = train(resolve("base/w2vbert", *SETTINGS, *own).config, say=lambda text: None)
+    run = train(resolve("base/w2vbert", *SETTINGS, *own).config, say=None)
     metrics = run.metrics
     return {
         "pnmi": metrics["probe/pnmi_codes"],

@@ -76,11 +76,11 @@ def pretrain(recipe: str, seed: int, settings: list[str], budget: str, folder: P
         updates = updates_of(resolve(recipe, *own, f"stage={stage}").config, allowed, share, timing)
         own.append(f"stages.{stage}.train.num_updates={updates}")
         total += updates
-    config = train_stages(recipe, *own, say=lambda text: None)
-    updates = updates_of(train_stages(recipe, *own, say=lambda text: None), allowed, share, timing)
+    config = train_stages(recipe, *own, say=None)
+    updates = updates_of(train_stages(recipe, *own, say=None), allowed, share, timing)
     config.train.num_updates = updates
     config.train.eval_every = config.train.save_every = updates
-    train(config, say=lambda text: None)
+    train(config, say=None)
     return {"updates": float(total + updates), "minutes": (time.monotonic() - began) / 60}
 
 

@@ -16,7 +16,7 @@ def seconds_per_update(config: RunConfig, folder: Path) -> float:
     config.out, config.train.num_updates = str(folder), LAST
     config.train.log_every, config.train.eval_every, config.train.save_every = FIRST, LAST, LAST
     config.train.eval_batches, config.health = 1, "off"
-    train(config, say=lambda text: None)
+    train(config, say=None)
     records = [each for each in read_records(folder / "metrics.jsonl") if each.get("kind") == "train"]
     times = {int(number_of(each["step"]) or 0): number_of(each["time_s"]) or 0.0 for each in records}
     shutil.rmtree(folder)

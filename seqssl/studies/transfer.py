@@ -45,7 +45,7 @@ def pretrain(recipe: str, seed: int, updates: int, folder: Path) -> dict[str, fl
     """Pre-train on A."""
     own = [*ENCODER, f"seed={seed}", f"out={folder}", f"train.num_updates={updates}", *QUIET]
     own += [f"train.{each}_every={updates}" for each in ("eval", "save")]
-    run = train(resolve(recipe, *own).config, say=lambda text: None)
+    run = train(resolve(recipe, *own).config, say=None)
     return {"loss": run.metrics["loss"]}
 
 
@@ -63,7 +63,7 @@ def trial(
     if source != NOTHING:
         own.append(f"init={Path(runs) / f'{source}-{seed}'}")
         _check_taken_over(resolve(target, *own).config)
-    train(resolve(target, *own).config, say=lambda text: None)
+    train(resolve(target, *own).config, say=None)
     kept = [setting for setting in task if not setting.startswith("modality.")]
     row = "scratch" if source == NOTHING else "pretrained"
     return {"metric": measured(folder, kept, tuning, seed, [row])[row]}

@@ -11,6 +11,7 @@ import seqssl
 from seqssl import testing
 from seqssl.data.adapters import SampleSpec
 from seqssl.model.alignment import Alphabet
+from seqssl.model.clusters import StartedCodes
 from seqssl.model.codebooks import FiniteScalarQuantizer, NearestQuantizer, ResidualQuantizer
 from seqssl.model.layers import ConvPosition
 from seqssl.model.norms import MaskedBatchNorm
@@ -20,6 +21,9 @@ from seqssl.testing.objectives import Sizes
 LENGTHS = torch.tensor([9, 4, 7])
 QUANTIZERS = {
     "gumbel": partial(seqssl.GumbelProductQuantizer, num_codebooks=2, codebook_size=11, dim=8),
+    "gumbel-revived": partial(
+        seqssl.GumbelProductQuantizer, num_codebooks=2, codebook_size=9, dim=8, revive=0.5
+    ),
     "gumbel-one-codebook": partial(seqssl.GumbelProductQuantizer, codebook_size=40, dim=5),
     "gumbel-one-entry": partial(seqssl.GumbelProductQuantizer, num_codebooks=3, codebook_size=1, dim=9),
     "nearest": partial(NearestQuantizer, num_codebooks=2, codebook_size=7, dim=8),
@@ -92,6 +96,10 @@ def random_quantizer(width: int) -> seqssl.RandomProjectionQuantizer:
 TARGETS = {
     "learned": (
         lambda: seqssl.LearnedCodes(seqssl.GumbelProductQuantizer(6, codebook_size=7, dim=4)),
+        NUMBERS,
+    ),
+    "learned-from-clusters": (
+        lambda: StartedCodes(seqssl.GumbelProductQuantizer(6, codebook_size=7, dim=4)),
         NUMBERS,
     ),
     "learned-batch-norm": (

@@ -82,11 +82,14 @@ def test_the_command(recipes: list[str], tmp_path: Path, capsys: pytest.CaptureF
     assert "seeds = 0: must be at least 1" in capsys.readouterr().err
 
 
-def test_minutes_become_updates(recipes: list[str], tmp_path: Path) -> None:
+def test_minutes_become_updates(
+    recipes: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = write_waves(tmp_path / "waves")
     settings = [*COMMON, "modality=toy:Toy", f"data={source}"]
     figures = compare.pretrain(recipes[0], 0, settings, "minutes:0.02", tmp_path / "run")
     assert figures["updates"] >= 2
+    assert capsys.readouterr().out == "", "a comparison tells what it found, not every step of every run"
     run = tmp_path / "run"
     seconds = [[r["time_s"] for r in read_records(run / part / "metrics.jsonl") if r.get("kind") == "train"]
                for part in (".", "stages/first")]  # fmt: skip
