@@ -11,6 +11,8 @@ import numpy as np
 import soundfile
 from jaxtyping import Bool, Float, Shaped
 
+from modalities.reading.runs import equal_runs
+
 # By the library that reads them; the other one is tried where the first fails, as names may be wrong.
 SOUNDFILE_SUFFIXES = {
     ".wav",
@@ -111,9 +113,8 @@ class _Damaged(ValueError):
 
 def sounds(samples: Shaped[np.ndarray, "t"], rate_hz: int) -> Bool[np.ndarray, "t"]:
     """Which samples are not digital silence: stretches of one value that are longer than `SILENCE_S`."""
-    edges = np.flatnonzero(samples[1:] != samples[:-1]) + 1
-    sizes = np.diff(edges, prepend=0, append=len(samples))
-    return np.repeat(sizes <= SILENCE_S * rate_hz, sizes)
+    starts, ends = equal_runs(samples)
+    return np.repeat(ends - starts <= SILENCE_S * rate_hz, ends - starts)
 
 
 def _with_soundfile(file: AudioFile, suffix: str) -> tuple[list[Stretch], list[str]]:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from modalities.reading.quantities import G_MS2
+from modalities.reading.runs import equal_runs
 
 AUTO_G = (0.5, 1.6)  # closer than for a unit that is said: 2,048 counts are no 2 g in mg
 G_OF = {"g": 1.0, "m/s2": 1 / G_MS2, "mg": 1e-3}
@@ -181,8 +182,7 @@ def constant(
     times: Float[np.ndarray, "t"], values: Float[np.ndarray, "t c"], least_s: float
 ) -> Bool[np.ndarray, "t"]:
     """True in runs of equal samples of at least `least_s`: an idle or stuck sensor, or a filled hole."""
-    starts = np.flatnonzero(np.concatenate([[True], (values[1:] != values[:-1]).any(axis=1)]))
-    ends = np.concatenate([starts[1:], [len(values)]])
+    starts, ends = equal_runs(values)
     long = times[ends - 1] - times[starts] >= least_s
     return np.repeat(long, ends - starts)
 

@@ -4,6 +4,6 @@ docs/health.md explains every rule and its bar.
 """
 
 from seqssl.doctor.examine import Report, examine
-from seqssl.doctor.monitor import Finding, Monitor
+from seqssl.doctor.monitor import Finding, Monitor, together
 
-__all__ = ["Finding", "Monitor", "Report", "examine"]
+__all__ = ["Finding", "Monitor", "Report", "examine", "together"]

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from seqssl.doctor.bars import HISTORY
@@ -28,6 +29,21 @@ class Finding:
             f"{self.rule} ({self.severity}) at update {self.step}: {self.symptom}. "
             f"Likely cause: {self.cause}. Change {self.remedy_key}: {self.remedy}."
         )
+
+
+def together(findings: Sequence[Finding]) -> list[Finding]:
+    """Findings of a moment, with those of one rule and one remedy told as one: of two heads, say."""
+    alike: dict[tuple[str, ...], list[Finding]] = {}
+    for each in findings:
+        alike.setdefault((each.rule, each.remedy_key, each.remedy), []).append(each)
+    return [
+        replace(
+            own[0],
+            subject="; ".join(each.subject for each in own),
+            symptom="; ".join(each.symptom for each in own),
+        )
+        for own in alike.values()
+    ]
 
 
 @dataclass

@@ -24,7 +24,7 @@ from seqssl.config import stages
 from seqssl.config import tree as trees
 from seqssl.config.schema import RunConfig, TrainConfig
 from seqssl.data.files import Progress, silent
-from seqssl.doctor import Monitor
+from seqssl.doctor import Monitor, together
 from seqssl.doctor.beginning import few_codes
 from seqssl.errors import HealthHalt, UserError
 from seqssl.finetuning.supervised import Supervised
@@ -197,6 +197,7 @@ def trainer_of(
     """The loop, with what it needs of the configuration and the data."""
     seed, train = config.seed, config.train
     meanings = catalogues_of(task, streams)
+    monitor = Monitor(train.num_updates, meanings)
     # One update's micro-batches on all ranks are of one kind, so that ranks can share its statistics.
     group = train.accumulate * parallel.size
     return Trainer(
@@ -213,7 +214,7 @@ def trainer_of(
         units=units,
         references=references(streams) if parallel.is_first else {},
         catalogues=meanings,
-        observe=Monitor(train.num_updates, meanings).observe,
+        observe=lambda record: together(monitor.observe(record)),
         notices=notices(config, task, streams, device),
         quiet=quiet,
     )

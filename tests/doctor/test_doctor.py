@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import NUM_UPDATES, healthy, run_with
 
-from seqssl.doctor import Finding, Monitor, ailments, examine
+from seqssl.doctor import Finding, Monitor, ailments, examine, together
 from seqssl.errors import UserError
 
 
@@ -302,3 +303,17 @@ def test_looking_leaves_the_model_as_it_was(tmp_path: Path) -> None:
         model, [alike]
     )
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items()) and model.training
+
+
+def test_two_heads_with_one_finding_are_told_once() -> None:
+    found = Finding(
+        rule="trivial-prediction", subject="a", step=3, severity="warning",
+        symptom="a: 5 % (should be: more)", cause="a knows nothing",
+        remedy_key="train.num_updates", remedy="raise it",
+    )  # fmt: skip
+    twin = replace(found, subject="b", symptom="b: 6 % (should be: more)", cause="b knows nothing")
+    other = replace(found, rule="collapse", remedy_key="optim.lr")
+    told = together([found, other, twin])
+    assert [each.rule for each in told] == ["trivial-prediction", "collapse"]
+    assert "a: 5 % (should be: more); b: 6 % (should be: more)" in str(told[0])
+    assert together([]) == [] and together([found]) == [found]
