@@ -14,6 +14,13 @@ from seqssl.model.alignment import Alphabet
 from seqssl.model.clusters import StartedCodes
 from seqssl.model.codebooks import FiniteScalarQuantizer, NearestQuantizer, ResidualQuantizer
 from seqssl.model.layers import ConvPosition
+from seqssl.model.linear_mixers import (
+    CausalGatedLinear,
+    FFTConvolution,
+    GatedLinear,
+    LocalAttention,
+    SummaryMixing,
+)
 from seqssl.model.norms import MaskedBatchNorm
 from seqssl.testing.harness import seeded
 from seqssl.testing.objectives import Sizes
@@ -42,6 +49,15 @@ MIXERS: dict[str, Any] = {
     for p in ("none", "rotary", "relative", "relative_key")
 }
 MIXERS["causal"] = partial(seqssl.Attention, num_heads=2, position="rotary", causal=True)
+MIXERS |= {
+    "local": partial(LocalAttention, num_heads=2, window=3),
+    "local-unplaced": partial(LocalAttention, num_heads=2, window=2, position="none"),
+    "summary": SummaryMixing,
+    "fft": FFTConvolution,
+    "fft-causal": partial(FFTConvolution, causal=True),
+    "gated": partial(GatedLinear, num_heads=2, chunk=4),
+    "gated-causal": partial(CausalGatedLinear, num_heads=2, chunk=4),
+}
 FEATURE_ENCODERS = {
     "conv2d": (lambda: seqssl.Conv2dSubsampling(6, channels=3), 6),
     "conv1d": (lambda: seqssl.Conv1dStack(1, dim=8), None),
