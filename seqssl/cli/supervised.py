@@ -152,8 +152,8 @@ def _written(out: Path, found: str, began: float) -> None:
 def study(arguments: Arguments) -> None:
     """Run a study, and write what it found."""
     name = arguments["name"]
-    if name not in ("collapse", "ablation", "transfer"):
-        raise UserError(f"study: there is no study {name!r}; expected collapse, ablation or transfer.")
+    if name not in ("collapse", "ablation", "transfer", "bases"):
+        raise UserError(f"study: there is no study {name!r}; expected collapse, ablation, transfer or bases.")
     for key, least in (("updates", 1), ("seeds", 1), ("jobs", 0)):
         if arguments[key] is not None and arguments[key] < least:
             raise UserError(f"{key} = {arguments[key]}: must be at least {least}")
@@ -179,6 +179,11 @@ def study(arguments: Arguments) -> None:
         kept = [setting for setting in task if not setting.startswith("modality.")]
         recipe = [name, "size=tiny", *(setting for setting in task if setting not in kept)]
         found = ablation(out, recipe=recipe, task=kept, **settings)
+    elif name == "bases":
+        from seqssl.studies.bases import bases, tried
+
+        recipes = arguments["recipes"].split(",") if arguments["recipes"] else tried()
+        found = bases(out, recipes=recipes, **settings)
     else:
         from seqssl.studies.transfer import judged, transfer
 

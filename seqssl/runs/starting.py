@@ -1,28 +1,34 @@
 """Where a run begins: the weights of another run, or of a folder of transformers."""
 
+import math
 from collections.abc import Collection
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from seqssl.assembly import Model, assemble, streams_of
 from seqssl.config.schema import RunConfig
 from seqssl.errors import UserError
 from seqssl.interop.hugging_face import weights_from
 from seqssl.model.joint import JointModel
+from seqssl.model.norms import ChannelNorm
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import FollowsModel
 from seqssl.runs.folder import HF, find_checkpoint, find_run, init_of, stream_of
 from seqssl.training import checkpoint
 
 MAX_NAMED = 6  # weights that a sentence lists
+# Channels lie elsewhere if their mean is so many deviations off, or their deviation so many times as large.
+FAR, WIDER = 2.0, 4.0
 
 
 def starting_weights(model: Model, run: str, config: RunConfig | None = None) -> list[str]:
     """Take over the weights of another run that fit this model, and say which; UserError where none does.
 
     Weights fit by name and shape. What does not fit keeps its initial values: heads of other codebooks, a
-    feature encoder of another kind of data.
+    feature encoder of another kind of data. The scaling of the input is taken over, too, unless these data
+    lie elsewhere: other sensors or units than the run's.
     """
     if run.startswith(HF):
         return _from_hugging_face(model, run, config)
@@ -33,12 +39,13 @@ def starting_weights(model: Model, run: str, config: RunConfig | None = None) ->
     given = checkpoint.renamed(saved, own)
     if config is not None and before.streams and not config.streams:
         given = _of_stream(before, saved, stream)
+    lines = [line for name, part in model.named_modules() for line in _scaled_alone(name, part, given)]
     fitting = {name: x for name, x in given.items() if name in own and own[name].shape == x.shape}
     if not fitting:
         raise UserError(f"init = {run}: none of its weights fits this model by name and shape.")
     model.load_state_dict(fitting, strict=False)
     _follow_again(model, fitting)
-    lines = [f"init: {len(fitting)} of {len(own)} tensors are those of {saved.path}"]
+    lines.insert(0, f"init: {len(fitting)} of {len(own)} tensors are those of {saved.path}")
     missing = [name for name in own if name not in given]
     differing = [name for name in own if name in given and name not in fitting]
     unused = [name for name in given if name not in own]
@@ -51,6 +58,28 @@ def starting_weights(model: Model, run: str, config: RunConfig | None = None) ->
             shown = ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
             lines.append(f"init: {len(names)} {words}: {shown}")
     return lines
+
+
+def _scaled_alone(name: str, part: nn.Module, given: dict[str, Tensor]) -> list[str]:
+    """Take the scaling of inputs out of `given` where the data of this run lie elsewhere; a line about it."""
+    keys = [f"{name}.{key}" for key in ("mean", "std")]
+    if not isinstance(part, ChannelNorm) or any(key not in given for key in keys):
+        return []
+    theirs, spread = (given[key] for key in keys)
+    if theirs.shape != part.mean.shape or not (part.mean.any() or (part.std != 1).any()):  # these have none
+        return []
+    off = (part.mean - theirs).abs() / (FAR * spread)
+    off = torch.maximum(off, (part.std / spread).log().abs() / math.log(WIDER))
+    worst = int(off.argmax())
+    if off[worst] <= 1:
+        return []
+    for key in keys:
+        del given[key]
+    return [
+        f"init: these data lie elsewhere than those of that run (channel {worst + 1}: "
+        f"{part.mean[worst]:.4g} ± {part.std[worst]:.3g}, there {theirs[worst]:.4g} ± {spread[worst]:.3g}), "
+        "so they are scaled by their own mean and deviation"
+    ]
 
 
 def _follow_again(model: Model, given: Collection[str]) -> None:

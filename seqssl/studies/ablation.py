@@ -14,13 +14,11 @@ from seqssl.config.schema import RunConfig
 from seqssl.planning.plan import resolve
 from seqssl.ruler.evaluate import evaluate
 from seqssl.ruler.plan import Request
-from seqssl.runs.train import train
-from seqssl.studies.running import Claim, Plan, Say, claims_table, mean_and_error, run_all
+from seqssl.studies.running import Claim, Plan, Say, claims_table, mean_and_error, pretrain, run_all
 
 UPDATES, TUNING, SEEDS = 300, 100, 3
 ALL_ROWS = ("scratch", "frozen", "pretrained")
 RATE = 1e-3
-QUIET = ("train.trackers=[]", "health=off", "train.device=cpu", "train.log_every=100000")
 
 
 def variants(config: RunConfig) -> dict[str, list[str]]:
@@ -50,10 +48,7 @@ def trial(
 ) -> dict[str, float]:
     """Pre-train a variant, and tune it; the metric of each of `rows`."""
     name, *rest = recipe
-    own = [f"seed={seed}", f"out={folder}", f"train.num_updates={updates}", *QUIET]
-    own += [f"train.{each}_every={updates}" for each in ("eval", "save")]
-    config = resolve(name, *rest, *settings, *own).config
-    train(config, say=None)
+    pretrain(name, *rest, *settings, seed=seed, updates=updates, folder=folder)
     return measured(folder, task, tuning, seed, rows)
 
 

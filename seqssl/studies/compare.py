@@ -19,9 +19,9 @@ from seqssl.runs.folder import load
 from seqssl.runs.sources import open_source
 from seqssl.runs.stages import train_stages
 from seqssl.runs.train import train
-from seqssl.studies.ablation import QUIET, measured
+from seqssl.studies.ablation import measured
 from seqssl.studies.pace import seconds_per_update
-from seqssl.studies.running import Plan, Say, Trial, mean_and_error, run_all
+from seqssl.studies.running import QUIET, Plan, Say, Trial, mean_and_error, run_all
 
 SEEDS, TUNING, FRAME_ROWS = 2, 200, 100
 PICTURE = "report.svg"

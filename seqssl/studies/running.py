@@ -11,7 +11,12 @@ import numpy as np
 import torch
 
 from seqssl.data.files import sha256_json, write_atomic
+from seqssl.planning.plan import resolve
 from seqssl.ruler.processes import held, num_cores, side_by_side
+from seqssl.runs.train import Run, train
+
+# Settings of every run of a study: only its figures are wanted, and runs side by side must not share a GPU.
+QUIET = ("train.trackers=[]", "health=off", "train.device=cpu", "train.log_every=100000")
 
 Say = Callable[[str], None]
 Trial = Callable[..., dict[str, float]]  # settings and a folder -> figures
@@ -75,6 +80,13 @@ def _alone(trial: Trial, arguments: dict[str, Any], folder: Path) -> dict[str, f
     """A run in a process of its own."""
     torch.set_num_threads(1)
     return trial(**arguments, folder=folder)
+
+
+def pretrain(recipe: str, *settings: str, seed: int, updates: int, folder: Path) -> Run:
+    """Train a run of a study, without a word; it is evaluated and saved at its end."""
+    own = [f"seed={seed}", f"out={folder}", f"train.num_updates={updates}", *QUIET]
+    own += [f"train.{each}_every={updates}" for each in ("eval", "save")]
+    return train(resolve(recipe, *settings, *own).config, say=None)
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:

@@ -12,12 +12,13 @@ from seqssl.config.schema import RunConfig
 from seqssl.errors import UserError
 from seqssl.planning.plan import resolve
 from seqssl.runs.folder import find_checkpoint, init_of
-from seqssl.runs.train import train
-from seqssl.studies.ablation import QUIET, measured
+from seqssl.studies import running
+from seqssl.studies.ablation import measured
 from seqssl.studies.running import Claim, Plan, Say, claims_table, mean_and_error, run_all
 from seqssl.training.checkpoint import weights_of
 
 UPDATES, TUNING, SEEDS = 150, 60, 2
+UNMOVED = ("optim.lr=1e-12",)  # of a run whose one update is to change nothing
 NOTHING = "nothing"  # in the place of a recipe: the encoder has learned nothing
 # One context encoder for all recipes, so that every weight of it can be taken over.
 ENCODER = (
@@ -43,9 +44,7 @@ def judged() -> list[str]:
 
 def pretrain(recipe: str, seed: int, updates: int, folder: Path) -> dict[str, float]:
     """Pre-train on A."""
-    own = [*ENCODER, f"seed={seed}", f"out={folder}", f"train.num_updates={updates}", *QUIET]
-    own += [f"train.{each}_every={updates}" for each in ("eval", "save")]
-    run = train(resolve(recipe, *own).config, say=None)
+    run = running.pretrain(recipe, *ENCODER, seed=seed, updates=updates, folder=folder)
     return {"loss": run.metrics["loss"]}
 
 
@@ -56,14 +55,12 @@ def trial(
 
     With `NOTHING` in the place of A, the same from scratch.
     """
-    own = [*ENCODER, f"seed={seed}", f"out={folder}", "train.num_updates=1", *QUIET]
-    own += [f"train.{each}_every=1" for each in ("eval", "save")]
-    own.append("optim.lr=1e-12")
+    own = [*ENCODER, *UNMOVED]
     own += [setting for setting in task[1:] if setting.startswith("modality.")]
     if source != NOTHING:
         own.append(f"init={Path(runs) / f'{source}-{seed}'}")
         _check_taken_over(resolve(target, *own).config)
-    train(resolve(target, *own).config, say=None)
+    running.pretrain(target, *own, seed=seed, updates=1, folder=folder)
     kept = [setting for setting in task if not setting.startswith("modality.")]
     row = "scratch" if source == NOTHING else "pretrained"
     return {"metric": measured(folder, kept, tuning, seed, [row])[row]}

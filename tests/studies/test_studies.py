@@ -11,7 +11,7 @@ from seqssl import cli
 from seqssl.data.adapters import Sample
 from seqssl.errors import UserError
 from seqssl.model.measures import mutual_information
-from seqssl.studies import ablation, collapse, running, transfer
+from seqssl.studies import ablation, bases, collapse, running, transfer
 from seqssl.studies.running import Plan, run_all
 from seqssl.studies.units import NUM_UNITS, Units, write_units
 from seqssl.testing import check_adapter
@@ -114,3 +114,40 @@ def test_unknown_studies_are_refused(capsys: pytest.CaptureFixture[str], tmp_pat
     assert "expected collapse, ablation or transfer" in capsys.readouterr().err
     assert cli.main(["study", "transfer", "recipes=speech_w2vbert", f"out={tmp_path}"]) == 2
     assert "expected two or more of" in capsys.readouterr().err
+
+
+def test_bases_are_made_and_tried_elsewhere(tmp_path: Path) -> None:
+    """One of two corpora makes the base; from it and from nothing, the other is fine-tuned."""
+    home, away = (write_labelled(tmp_path / name, num_rows=24) for name in ("home", "away"))
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        f"# Elsewhere: classify | data.source={away}\n"
+        "extends: base/w2vbert\nmodality: tuned_toys:Labelled\n"
+        f"data: {{source: {home}, batch_frames: 160, split_by: record, valid_share: 0.2}}\n"
+        "masking: {start_prob: 0.1, span: 3}\n"
+        "sizes:\n"
+        "  tiny:\n"
+        "    quantizer: {codebook_size: 8, dim: 16}\n"
+        "    mixer: {num_heads: 2}\n"
+        "    encoder:\n"
+        "      num_layers: 2\n"
+        "      dim: 16\n"
+        "      block: {ffn_dim: 16, conv_kernel: 3, conv_norm: layer}\n"
+        "      position: {kernel: 4, groups: 2}\n"
+        "      taps: {contrastive: 1, output: 2}\n"
+    )
+    told = list[str]()
+
+    def run() -> str:
+        return bases.bases(
+            tmp_path / "out", recipes=[str(recipe)], updates=4, adapting=2, tuning=2, seeds=1, jobs=1,
+            say=told.append,
+        )  # fmt: skip
+
+    page = run()
+    assert "| mine, " in page and ": classify | " in page and page.count("beats") == 2
+    assert (tmp_path / "out/bases/runs/mine-0/checkpoints/step-00000004").is_dir()
+    assert len(told) == 1 + len(bases.STARTS)
+    assert run() == page and len(told) == 1 + len(bases.STARTS)
+    with pytest.raises(UserError, match="expected some of dna_w2vbert, speech_clusters, weather_w2vbert"):
+        bases.bases(tmp_path / "other", recipes=["music_w2vbert"])

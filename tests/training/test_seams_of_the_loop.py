@@ -170,3 +170,27 @@ def test_a_run_of_format_1_is_opened_and_goes_on(waves: Path, tmp_path: Path) ->
     assert yaml.safe_load((run.out / "config.yaml").read_text())["targets"] is None
     saved = checkpoint.read(folder)
     assert saved.format == 1 and saved.state["tally"] == {}
+
+
+@pytest.mark.parametrize(
+    ("shift", "scale", "own"), [(0.0, 1.0, False), (0.5, 1.5, False), (5.0, 1.0, True), (0.0, 6.0, True)]
+)
+def test_data_that_lie_elsewhere_keep_their_own_scaling(
+    shift: float, scale: float, own: bool, waves: Path, tmp_path: Path
+) -> None:
+    """Of other units, say: the scaling of the run before would send them far off."""
+    first = quiet_train(waves, tmp_path / "first", "input_norm=channel")
+    model = build_model(toy_config(waves, tmp_path / "second", "input_norm=channel"))
+    saved = build_model(first_config := toy_config(waves, tmp_path / "first", "input_norm=channel"))
+    saved.load_state_dict(load_file(first.out / "checkpoints/step-00000012/model.safetensors"), strict=False)
+    assert first_config.input_norm == {"target": "channel"}
+    there: Any = saved.input_norm
+    here: Any = model.input_norm
+    here.set((there.mean + shift * there.std).tolist(), (there.std * scale).tolist())
+    before = here.mean.clone()
+    lines = starting_weights(model, str(first.out))
+    assert any("scaled by their own mean" in line for line in lines) == own
+    torch.testing.assert_close(here.mean, before if own else there.mean)
+    fresh: Any = build_model(toy_config(waves, tmp_path / "third", "input_norm=channel"))
+    starting_weights(fresh, str(first.out))
+    torch.testing.assert_close(fresh.input_norm.mean, there.mean, msg="without statistics, those of the run")
