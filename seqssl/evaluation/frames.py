@@ -89,9 +89,13 @@ def probe_frames(
     *,
     labels: str = "*",
     max_rows: int | None = None,
+    accuracy_only: bool = False,
     progress: Progress = silent,
 ) -> FrameScores:
-    """Score the frames of every layer; UserError where no frame has a label that matches the patterns."""
+    """Score the frames of every layer; UserError where no frame has a label that matches the patterns.
+
+    `accuracy_only`: the linear probe of each layer, and nothing else: no neighbors, no ABX, no mix of layers.
+    """
     for each in (encoder, random):
         each.model.encoder.tap_every_layer()
     rows = some_of(np.arange(len(corpus)), max_rows)
@@ -112,7 +116,9 @@ def probe_frames(
         progress(0, len(samples), f"frames, {weights} weights")
         stages = encoded(source, samples)
         for name, x in stages.items():
-            scores.append(judge.score(weights, name, [x], deep=True))
+            scores.append(judge.score(weights, name, [x], deep=not accuracy_only))
+        if accuracy_only:
+            continue
         layers = [x for name, x in stages.items() if name != FEATURES]
         if len(layers) > 1:
             scores.append(judge.score(weights, MIX, layers))

@@ -96,7 +96,7 @@ def judge_frames(recipe: str, seed: int, pretrained: str, frames: str, folder: P
     run = _run(folder, pretrained)
     corpus, adapter = open_source(run, frames)
     trained, random = load(run), load(run, weights="random")
-    scores = probe_frames(trained, random, corpus, adapter, max_rows=FRAME_ROWS).scores
+    scores = probe_frames(trained, random, corpus, adapter, max_rows=FRAME_ROWS, accuracy_only=True).scores
     found = {}
     for name, weights in (("", TRAINED), ("_random", RANDOM), ("_input", NO_WEIGHTS)):
         accuracies = [each.accuracy for each in scores if each.weights == weights]
