@@ -67,7 +67,10 @@ def apart(**arguments: Any) -> dict[str, float] | None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         return None
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+    if done.returncode:
+        print(*done.stderr.splitlines()[-1:], file=sys.stderr)
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main(arguments: dict[str, str]) -> None:

@@ -148,10 +148,8 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
     objectives = {
         name: construct(slot, "objective", vars(wiring), Objective) for name, slot in own.objectives.items()
     }
-    for name, objective in objectives.items():
-        learns = config.task["target"] == "pretrain"  # a task with labels does without objectives
-        if learns and getattr(objective, "compares_views", False) and own.data.views < 2:
-            raise UserError(f"objectives.{name} compares views of a row: set data.views=2 or more.")
+    if config.task["target"] == "pretrain":  # a task with labels does without objectives
+        check_objectives(objectives, own, encoder)
     try:
         model = PretrainingModel(
             feature_encoder, masking, targets, encoder, objectives, dim,
@@ -167,6 +165,22 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
             "hidden from it; use mask_at=features, or a feature encoder that does (token, patch)."
         )
     return model
+
+
+def check_objectives(
+    objectives: Mapping[str, Objective], config: StreamConfig, encoder: ContextEncoder
+) -> None:
+    """UserError for an objective that these data or this encoder make meaningless."""
+    # A mixer that does not say whether it is causal is trusted.
+    reads_ahead = any(getattr(part, "causal", None) is False for part in encoder.modules())
+    for name, objective in objectives.items():
+        if getattr(objective, "compares_views", False) and config.data.views < 2:
+            raise UserError(f"objectives.{name} compares views of a row: set data.views=2 or more.")
+        if getattr(objective, "foresees", False) and reads_ahead:
+            raise UserError(
+                f"objectives.{name} foresees the next frame, and with this mixer frames read it: take "
+                "a causal one (mixer.causal=true for attention and fft_convolution, or causal_gated_linear)."
+            )
 
 
 def masks_input(config: StreamConfig, spec: SampleSpec) -> bool:

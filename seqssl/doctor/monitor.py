@@ -41,6 +41,7 @@ def together(findings: Sequence[Finding]) -> list[Finding]:
             own[0],
             subject="; ".join(each.subject for each in own),
             symptom="; ".join(each.symptom for each in own),
+            cause="; ".join(dict.fromkeys(each.cause for each in own)),
         )
         for own in alike.values()
     ]

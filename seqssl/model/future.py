@@ -166,6 +166,7 @@ class NextLatentLoss(nn.Module):
     `hidden_dim` and `final_dim`: of the projector.
     """
 
+    foresees = True  # no frame may read what comes after it
     stats: ClassVar[tuple[Stat, ...]] = (
         Stat("target_std", "spread of targets", rule="variance"),
         Stat("distance", "squared distance", against="variance"),

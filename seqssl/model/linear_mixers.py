@@ -32,6 +32,8 @@ class LocalAttention(nn.Module):
     what is too far is masked. `rotary` position turns queries and keys (2104.09864).
     """
 
+    causal = False
+
     def __init__(
         self,
         dim: int,
@@ -57,10 +59,11 @@ class LocalAttention(nn.Module):
         q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))  # b h s e
         if self.position == "rotary":
             q, k = rotate(q), rotate(k)
-        blocks = -(-size // self.window)
-        q = F.pad(q, (0, 0, 0, blocks * self.window - size)).unflatten(2, (blocks, self.window))
-        k, v = (self._with_neighbors(t, blocks) for t in (k, v))  # b h n 3w e
-        mask = self._near(frames.valid, blocks)  # b n w 3w
+        block = min(self.window, size)
+        q = F.pad(q, (0, 0, 0, -size % block)).unflatten(2, (-1, block))
+        blocks = q.shape[2]
+        k, v = (self._with_neighbors(t, block) for t in (k, v))  # b h n 3w e
+        mask = self._near(frames.valid, block)  # b n w 3w
         q, k, v = (t.transpose(1, 2).flatten(0, 1) for t in (q, k, v))  # b*n h _ e
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(
@@ -70,18 +73,17 @@ class LocalAttention(nn.Module):
         y: Tensor = self.output(mixed)
         return y
 
-    def _with_neighbors(self, x: Float[Tensor, "b h s e"], blocks: int) -> Float[Tensor, "b h n w3 e"]:
+    @staticmethod
+    def _with_neighbors(x: Float[Tensor, "b h s e"], block: int) -> Float[Tensor, "b h n w3 e"]:
         """For every block its own frames, with those of the block before it and of the block after it."""
-        beyond = blocks * self.window - x.shape[2]
-        padded = F.pad(x, (0, 0, self.window, self.window + beyond))
-        return padded.unfold(2, 3 * self.window, self.window).transpose(-1, -2)
+        padded = F.pad(x, (0, 0, block, block + -x.shape[2] % block))
+        return padded.unfold(2, 3 * block, block).transpose(-1, -2)
 
-    def _near(self, valid: Bool[Tensor, "b s"], blocks: int) -> Bool[Tensor, "b n w w3"]:
+    def _near(self, valid: Bool[Tensor, "b s"], block: int) -> Bool[Tensor, "b n w w3"]:
         """Which keys each query may attend to; itself always, so that a frame of padding has something."""
-        beyond = blocks * self.window - valid.shape[1]
-        there = F.pad(valid, (self.window, self.window + beyond)).unfold(1, 3 * self.window, self.window)
-        query = torch.arange(self.window, device=valid.device)[:, None] + self.window
-        away = torch.arange(3 * self.window, device=valid.device) - query
+        there = F.pad(valid, (block, block + -valid.shape[1] % block)).unfold(1, 3 * block, block)
+        query = torch.arange(block, device=valid.device)[:, None] + block
+        away = torch.arange(3 * block, device=valid.device) - query
         return (away.abs() <= self.window) & there[:, :, None] | (away == 0)
 
 
@@ -91,6 +93,8 @@ class SummaryMixing(nn.Module):
     y_t = c([f(x_t), mean over u of s(x_u)]), where f, s and c are linear layers with GELU, c without. It sees
     no order: position and neighbors are for the rest of the block (its convolution).
     """
+
+    causal = False
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -112,9 +116,9 @@ class FFTConvolution(nn.Module):
 
     y = out(q * (h conv (k * v))), with q, k and v linear in the frames, each through a short convolution. The
     filter h has a value for every channel and distance, backward and forward: a small network with sine
-    activations of the distance, times an exponential decay that each channel learns. Distances are counted in
-    frames, so a row has the same filter whatever it is padded to. `causal`: a frame reads itself and those
-    before it.
+    activations of the distance, times an exponential decay that each channel learns, scaled so that slow
+    decays do not add up more. Distances are counted in frames, so a row has the same filter whatever it is
+    padded to. `causal`: a frame reads itself and those before it.
     """
 
     def __init__(
@@ -151,7 +155,7 @@ class FFTConvolution(nn.Module):
         sides = (self.kernel - 1, 0) if self.causal else (self.kernel // 2, self.kernel // 2)
         qkv = self.short(F.pad(qkv.transpose(1, 2), sides))
         q, k, v = (qkv.transpose(1, 2) * valid).chunk(3, dim=-1)
-        signal = full(k * v)
+        signal = full(k) * full(v)
         mixed = self._convolved(signal, self.filter(size)) + self.skip * signal
         y: Tensor = self.output((full(q) * mixed).to(x.dtype))
         return y
@@ -163,7 +167,10 @@ class FFTConvolution(nn.Module):
             angles = 2 * math.pi * distances[:, None] / self.get_buffer("wavelengths")
             hidden = torch.sin(self.filter_in(torch.cat([angles.sin(), angles.cos()], dim=-1)))
             values: Tensor = self.filter_out(torch.sin(self.filter_hidden(hidden)))
-            values = values * torch.exp(-self.log_decay.exp() * distances[:, None])
+            rate = self.log_decay.exp()
+            # The squares of a decay add up to 1 / (1 - exp(-2 rate)).
+            decay = torch.exp(-rate * distances[:, None]) * (-torch.expm1(-2 * rate)).sqrt()
+            values = values * decay
         if not self.causal:
             past, future = values.chunk(2, dim=-1)
             values = torch.cat([past, future[1:]])
@@ -171,7 +178,7 @@ class FFTConvolution(nn.Module):
 
     def _convolved(self, x: Float[Tensor, "b s d"], values: Float[Tensor, "r d"]) -> Float[Tensor, "b s d"]:
         size = x.shape[1]
-        length = _smooth(len(values) + size - 1)
+        length = _smooth(2 * size - 1)  # what wraps around stays beyond the row
         # Distances to the future are negative times: in a circular transform they stand at its end.
         kernel = values.new_zeros(length, values.shape[1])
         kernel = torch.cat([values[:size], kernel[: length - len(values)], values[size:].flip(0)])
@@ -193,7 +200,7 @@ class GatedLinear(nn.Module):
     its own, comes from the end of the row and holds what lies after a frame.
     """
 
-    directions = 2
+    directions, causal = 2, False
 
     def __init__(
         self,
@@ -225,8 +232,8 @@ class GatedLinear(nn.Module):
         mixed = self._scan(q, k, v, decays[0])
         for decay in decays[1:]:
             # What comes after a frame: the state before it of the row read backward.
-            later, values = (self._before(t.flip(2)) for t in (k, v))
-            mixed = mixed + self._scan(q.flip(2), later, values, decay.flip(2)).flip(2)
+            later, values, gates = (self._before(t.flip(2)) for t in (k, v, decay[..., None]))
+            mixed = mixed + self._scan(q.flip(2), later, values, gates[..., 0]).flip(2)
         return self._finished(mixed, x)
 
     def _parts(self, x: Float[Tensor, "b s d"]) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
@@ -280,7 +287,7 @@ class GatedLinear(nn.Module):
 class CausalGatedLinear(GatedLinear):
     """`GatedLinear` without the second state: frames read what lies before them."""
 
-    directions = 1
+    directions, causal = 1, True
 
     def init_state(self, rows: int) -> Float[Tensor, "b h e e"]:
         """The state before the first frame."""

@@ -16,6 +16,7 @@ from seqssl.model.norms import identity
 from seqssl.model.types import Quantized
 
 COUNTS_DECAY = 0.99  # an update, of the running counts by which entries are found dead
+GRACE = 100  # updates, before an entry is judged: at the start, and after it was revived
 MARGIN = 1.0  # of logits, by which a revived entry leads at the frame that was drawn for it
 
 
@@ -59,6 +60,7 @@ class GumbelProductQuantizer(nn.Module):
     """
 
     counts: Tensor
+    ages: Tensor
 
     def __init__(
         self,
@@ -83,7 +85,8 @@ class GumbelProductQuantizer(nn.Module):
         self.codebook = nn.Parameter(torch.rand(num_codebooks, codebook_size, dim // num_codebooks))
         self.revive = revive
         if revive:
-            self.register_buffer("counts", torch.full((num_codebooks, codebook_size), revive))
+            self.register_buffer("counts", torch.zeros(num_codebooks, codebook_size))
+            self.register_buffer("ages", torch.zeros(num_codebooks, codebook_size))
         self._taken: Tensor | None = None  # g v d+1: sums and counts of this update's frames, by their codes
         self._drawn: Tensor | None = None  # g v d+1: a frame for every entry, and a 1
         self.all_reduce: Callable[[Tensor], Tensor] = identity  # set by seqssl.training.parallel
@@ -108,10 +111,11 @@ class GumbelProductQuantizer(nn.Module):
     def start_at_clusters(self, x: Float[Tensor, "n d"], generator: Generator) -> float:
         """Let a frame choose the entry of the nearest of V cluster centers of these frames.
 
-        Each codebook clusters its own share of the dimensions. The logits keep the deviation that they have.
+        Each codebook clusters its own share of the dimensions. The logits of a frame keep the deviation that
+        random ones have for what tells frames apart (the frames without their mean).
         Returns the mean squared distance to the nearest center; ValueError for fewer frames than entries.
         """
-        before = self.logits(x).unflatten(-1, (self.num_codebooks, self.codebook_size))
+        before = self.logits(x - x.mean(0)).unflatten(-1, (self.num_codebooks, self.codebook_size))
         places = torch.arange(x.shape[1], device=x.device).tensor_split(self.num_codebooks)
         weights, distances = torch.zeros_like(self.logits.weight), []
         for number, (own, rows, bias) in enumerate(
@@ -124,11 +128,16 @@ class GumbelProductQuantizer(nn.Module):
         ):
             centers = kmeans.k_means(x[:, own].float(), self.codebook_size, generator)
             distances.append(kmeans.nearest(x[:, own].float(), centers)[1].mean())
-            # The nearest center has the largest x.c - |c|^2 / 2.
-            found = x[:, own].float() @ centers.T - centers.square().sum(1) / 2
-            scale = before[:, number].std() / found.std().clamp(min=torch.finfo(found.dtype).tiny)
-            rows[:, own] = (centers * scale).to(rows.dtype)
-            bias.copy_(-centers.square().sum(1) / 2 * scale)
+            # The nearest center has the largest x.(c - m) - (|c|^2 - |m|^2) / 2, for any m. With the mean of
+            # the centers these are the smallest numbers, which half precision can still tell apart.
+            mean = centers.mean(0)
+            slopes = centers - mean
+            offsets = -(slopes * (centers + mean)).sum(1) / 2
+            found = x[:, own].float() @ slopes.T + offsets
+            spread = found.std(-1).mean().clamp(min=torch.finfo(found.dtype).tiny)
+            scale = before[:, number].std(-1).mean() / spread if self.codebook_size > 1 else 1.0
+            rows[:, own] = (slopes * scale).to(rows.dtype)
+            bias.copy_(offsets * scale)
         self.logits.weight.copy_(weights)
         return float(torch.stack(distances).sum())
 
@@ -152,25 +161,30 @@ class GumbelProductQuantizer(nn.Module):
         taken = self.all_reduce(nothing if self._taken is None else self._taken)
         drawn = self.all_reduce(nothing if self._drawn is None else self._drawn)
         self._taken = self._drawn = None
-        self.counts.lerp_(taken[..., -1], 1 - COUNTS_DECAY)
+        saw = (taken[..., -1].sum() > 0).to(self.ages.dtype)  # 0: this update was another stream's
+        self.ages.add_(saw)
+        self.counts.lerp_(taken[..., -1], (1 - COUNTS_DECAY) * saw)
+        means = self.counts / (1 - COUNTS_DECAY**self.ages).clamp(min=1 - COUNTS_DECAY)
+        judged = (self.ages >= GRACE) & (means < self.revive) & (saw > 0)
         parts = zip(
             self.logits.weight.chunk(self.num_codebooks), self.logits.bias.chunk(self.num_codebooks),
-            taken, drawn, self.counts, strict=True,
+            taken, drawn, judged, self.counts, self.ages, strict=True,
         )  # fmt: skip
-        for weight, bias, own, frames, counts in parts:
+        for weight, bias, own, frames, unused, counts, ages in parts:
             frame = frames[:, :-1] / frames[:, -1:].clamp(min=1)  # over ranks, a mean of their frames
             busy = (frame @ weight.T + bias).argmax(-1)
             held = own[busy, -1:]
             mean = own[busy, :-1] / held.clamp(min=1)
             away = frame - mean
-            dead = (counts < self.revive) & (frames[:, -1] > 0) & (held[:, 0] > 0) & (away != 0).any(-1)
+            dead = unused & (frames[:, -1] > 0) & (held[:, 0] > 0) & (away != 0).any(-1)
             # Not where it is nearer to the frame than to the mean: where a frame has many dimensions, that
             # is the frame alone.
             length = away.square().sum(-1, keepdim=True).clamp(min=torch.finfo(away.dtype).tiny)
             push = MARGIN * away / length
             weight.copy_(torch.where(dead[:, None], weight[busy] + push, weight))
             bias.copy_(torch.where(dead, bias[busy] - (push * mean).sum(-1), bias))
-            counts.masked_fill_(dead, self.revive)
+            counts.masked_fill_(dead, 0)
+            ages.masked_fill_(dead, 0)
 
 
 def gumbel_noise(like: Tensor, generator: Generator) -> Tensor:

@@ -27,8 +27,8 @@ def starting_weights(model: Model, run: str, config: RunConfig | None = None) ->
     """Take over the weights of another run that fit this model, and say which; UserError where none does.
 
     Weights fit by name and shape. What does not fit keeps its initial values: heads of other codebooks, a
-    feature encoder of another kind of data. The scaling of the input is taken over, too, unless these data
-    lie elsewhere: other sensors or units than the run's.
+    feature encoder of another kind of data. The scaling of the input is taken over, too, but for channels
+    that lie elsewhere: other sensors or units than the run's.
     """
     if run.startswith(HF):
         return _from_hugging_face(model, run, config)
@@ -61,7 +61,7 @@ def starting_weights(model: Model, run: str, config: RunConfig | None = None) ->
 
 
 def _scaled_alone(name: str, part: nn.Module, given: dict[str, Tensor]) -> list[str]:
-    """Take the scaling of inputs out of `given` where the data of this run lie elsewhere; a line about it."""
+    """Put the scaling of these data into `given`, for channels that lie elsewhere; a line about them."""
     keys = [f"{name}.{key}" for key in ("mean", "std")]
     if not isinstance(part, ChannelNorm) or any(key not in given for key in keys):
         return []
@@ -69,16 +69,18 @@ def _scaled_alone(name: str, part: nn.Module, given: dict[str, Tensor]) -> list[
     if theirs.shape != part.mean.shape or not (part.mean.any() or (part.std != 1).any()):  # these have none
         return []
     off = (part.mean - theirs).abs() / (FAR * spread)
-    off = torch.maximum(off, (part.std / spread).log().abs() / math.log(WIDER))
-    worst = int(off.argmax())
-    if off[worst] <= 1:
+    off = torch.maximum(off, (part.std / spread).log().abs() / math.log(WIDER)).nan_to_num(0)
+    # A channel that never changes has the deviation 1, which says nothing of its units.
+    off = off.masked_fill((part.std == 1) | (spread == 1), 0)
+    if not (far := off > 1).any():
         return []
-    for key in keys:
-        del given[key]
+    for key, own in zip(keys, (part.mean, part.std), strict=True):
+        given[key] = torch.where(far, own, given[key])
+    worst = int(off.argmax())
     return [
-        f"init: these data lie elsewhere than those of that run (channel {worst + 1}: "
-        f"{part.mean[worst]:.4g} ± {part.std[worst]:.3g}, there {theirs[worst]:.4g} ± {spread[worst]:.3g}), "
-        "so they are scaled by their own mean and deviation"
+        f"init: {int(far.sum())} of {len(off)} channels lie elsewhere than in the data of that run (channel "
+        f"{worst + 1}: {part.mean[worst]:.4g} ± {part.std[worst]:.3g}, there {theirs[worst]:.4g} ± "
+        f"{spread[worst]:.3g}), so these are scaled by their own mean and deviation"
     ]
 
 

@@ -161,6 +161,8 @@ def prepare_model(model: Model, config: RunConfig, streams: Sequence[OpenStream]
     lines = [] if config.init is None else starting_weights(model, config.init, config)
     if config.task["target"] == "pretrain":
         lines += [line for stream in streams for line in _fitted(model.of(stream.name), stream, config.seed)]
+        if config.init is not None:  # codes keep the meaning that the heads of that run know
+            starting_weights(model, config.init, config)
     return lines
 
 

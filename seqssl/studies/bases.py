@@ -45,7 +45,7 @@ def pretrain(recipe: str, seed: int, updates: int, folder: Path) -> dict[str, fl
 
 
 def trial(
-    recipe: str, seed: int, start: str, updates: int, tuning: int, bases: str, folder: Path
+    recipe: str, seed: int, start: str, base_updates: int, updates: int, tuning: int, bases: str, folder: Path
 ) -> dict[str, float]:
     """Start as `STARTS` says on the other data, and fine-tune there."""
     (settings, task), (from_base, here) = elsewhere(recipe), STARTS[start]
@@ -82,8 +82,8 @@ def bases(
     plans = [
         Plan(
             f"{Path(recipe).stem}-{start.replace(' ', '-').replace(',', '')}-{seed}",
-            {"recipe": recipe, "seed": seed, "start": start, "updates": adapting, "tuning": tuning,
-             "bases": str(out / "bases" / "runs")},
+            {"recipe": recipe, "seed": seed, "start": start, "base_updates": updates, "updates": adapting,
+             "tuning": tuning, "bases": str(out / "bases" / "runs")},
         )
         for recipe in recipes
         for start in STARTS

@@ -1,8 +1,10 @@
 """Several recipes side by side: the same data and the same budget, judged alike."""
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,21 @@ def updates_of(config: RunConfig, budget: Budget, share: float, folder: Path) ->
     return max(1, round(60 * budget.amount * share / seconds_per_update(config, folder)))
 
 
+@dataclass(frozen=True)
+class Timed:
+    """How many updates each stage was found to have time for; an interrupted run goes on with as many."""
+
+    path: Path
+
+    def get(self, stage: str, find: Callable[[], int]) -> int:
+        """Those of a stage, found now if they were not before."""
+        known: dict[str, int] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        if stage not in known:
+            known[stage] = find()
+            write_atomic(self.path, json.dumps(known) + "\n")
+        return known[stage]
+
+
 def pretrain(recipe: str, seed: int, settings: list[str], budget: str, folder: Path) -> dict[str, float]:
     """Pre-train one recipe, stage by stage, within the budget: the updates and minutes that it took."""
     allowed = Budget.of(budget)
@@ -72,12 +89,15 @@ def pretrain(recipe: str, seed: int, settings: list[str], budget: str, folder: P
     stages = resolve(recipe, *own).stages
     share, timing = 1 / (len(stages) + 1), folder.with_name(folder.name + "-timing")
     began, total = time.monotonic(), 0
+    timed = Timed(folder.with_name(folder.name + "-updates.json"))
     for stage in stages:
-        updates = updates_of(resolve(recipe, *own, f"stage={stage}").config, allowed, share, timing)
+        config = resolve(recipe, *own, f"stage={stage}").config
+        updates = timed.get(stage, partial(updates_of, config, allowed, share, timing))
         own.append(f"stages.{stage}.train.num_updates={updates}")
         total += updates
     config = train_stages(recipe, *own, say=None)
-    updates = updates_of(train_stages(recipe, *own, say=None), allowed, share, timing)
+    last = train_stages(recipe, *own, say=None)  # timing changes it
+    updates = timed.get("", partial(updates_of, last, allowed, share, timing))
     config.train.num_updates = updates
     config.train.eval_every = config.train.save_every = updates
     train(config, say=None)
@@ -95,7 +115,7 @@ def judge_frames(recipe: str, seed: int, pretrained: str, frames: str, folder: P
     """The share of frames that a linear layer names: of the trained layers, of random ones, of the input."""
     run = _run(folder, pretrained)
     corpus, adapter = open_source(run, frames)
-    trained, random = load(run), load(run, weights="random")
+    trained, random = load(run, device="cpu"), load(run, weights="random", device="cpu")
     scores = probe_frames(trained, random, corpus, adapter, max_rows=FRAME_ROWS, accuracy_only=True).scores
     found = {}
     for name, weights in (("", TRAINED), ("_random", RANDOM), ("_input", NO_WEIGHTS)):
@@ -133,11 +153,13 @@ def compare(
         raise UserError(
             "compare: name two recipes or more, and what to judge them by: task=... or frames=..."
         )
+    if len({Path(recipe).stem for recipe in recipes}) < len(recipes):
+        raise UserError(f"recipes = {','.join(recipes)}: two have one name; runs are named after recipes.")
     for recipe in recipes:  # before hours of training
         resolve(recipe, *settings)
 
     def run(trial: Trial, kind: str, **shared: Any) -> tuple[str, dict[str, dict[str, float]]]:
-        # A folder is named after all that its figures depend on. So a comparison with another budget, or by
+        # A folder is named after the settings of its figures. So a comparison with another budget, or by
         # something else, takes the runs that it can use, and none that it cannot.
         folder = f"{kind}-{sha256_json(shared)[:8]}"
         plans = [

@@ -316,4 +316,5 @@ def test_two_heads_with_one_finding_are_told_once() -> None:
     told = together([found, other, twin])
     assert [each.rule for each in told] == ["trivial-prediction", "collapse"]
     assert "a: 5 % (should be: more); b: 6 % (should be: more)" in str(told[0])
+    assert "a knows nothing; b knows nothing" in str(told[0])
     assert together([]) == [] and together([found]) == [found]

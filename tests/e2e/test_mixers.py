@@ -7,6 +7,8 @@ import pytest
 import torch
 from toy import toy_arguments, write_waves
 
+from seqssl.assembly import build_model
+from seqssl.errors import UserError
 from seqssl.planning.cost import cost_of
 from seqssl.planning.plan import load_recipe
 from seqssl.runs.folder import load
@@ -32,3 +34,11 @@ def test_a_run_with_each_mixer(name: str, tmp_path: Path) -> None:
     rows = [torch.randn(size, 2, generator=torch.Generator().manual_seed(size)).numpy() for size in (60, 25)]
     together = encoder.embed(rows)
     np.testing.assert_allclose(together[1:], encoder.embed(rows[1:]), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("mixer", ["gated_linear", "local", "summary", "fft_convolution"])
+def test_what_is_foreseen_must_not_be_read(mixer: str) -> None:
+    with pytest.raises(UserError, match="foresees the next frame"):
+        build_model(load_recipe("wearables_next_latent", "size=tiny", f"mixer={mixer}"), "meta")
+    for causal in ("causal_gated_linear", "{target: fft_convolution, causal: true}"):
+        build_model(load_recipe("wearables_next_latent", "size=tiny", f"mixer={causal}"), "meta")

@@ -155,7 +155,7 @@ def test_gated_linear_attention_is_its_recurrence(
                 for j in range(i + 1):
                     total = total + gates[j + 1 : i + 1, 0, h].prod() * (q[i, h] @ k[j, h]) * v[j, h]
                 for j in range(i + 1, len(row) if not causal else 0):
-                    total = total + gates[i : j - 1, 1, h].prod() * (q[i, h] @ k[j, h]) * v[j, h]
+                    total = total + gates[i + 1 : j, 1, h].prod() * (q[i, h] @ k[j, h]) * v[j, h]
                 heads.append(mixer.norm(total / math.sqrt(WIDTH)))
             found.append(mixer.output(torch.cat(heads) * F.silu(mixer.gate(row[i]))))
         return torch.stack(found)

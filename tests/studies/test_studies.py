@@ -111,7 +111,7 @@ def test_the_matrix_of_a_transfer() -> None:
 
 def test_unknown_studies_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["study", "nothing", f"out={tmp_path}"]) == 2
-    assert "expected collapse, ablation or transfer" in capsys.readouterr().err
+    assert "expected collapse, ablation, transfer or bases" in capsys.readouterr().err
     assert cli.main(["study", "transfer", "recipes=speech_w2vbert", f"out={tmp_path}"]) == 2
     assert "expected two or more of" in capsys.readouterr().err
 

@@ -190,7 +190,18 @@ def test_data_that_lie_elsewhere_keep_their_own_scaling(
     before = here.mean.clone()
     lines = starting_weights(model, str(first.out))
     assert any("scaled by their own mean" in line for line in lines) == own
+    assert not any("drawn anew" in line and "input_norm" in line for line in lines)
     torch.testing.assert_close(here.mean, before if own else there.mean)
     fresh: Any = build_model(toy_config(waves, tmp_path / "third", "input_norm=channel"))
     starting_weights(fresh, str(first.out))
     torch.testing.assert_close(fresh.input_norm.mean, there.mean, msg="without statistics, those of the run")
+
+
+def test_clusters_of_the_run_before_are_kept(waves: Path, tmp_path: Path) -> None:
+    """The heads of that run know them by number."""
+    own = ("targets={target: clusters, num_clusters: 5}", "objectives.contrastive=null",
+           "objectives.diversity=null", "encoder.taps={output: 2}")  # fmt: skip
+    first = quiet_train(waves, tmp_path / "first", *own)
+    second = quiet_train(waves, tmp_path / "second", *own, f"init={first.out}", "seed=7")
+    saved = [load_file(run.out / "checkpoints/step-00000012/model.safetensors") for run in (first, second)]
+    assert torch.equal(*(each["targets.centroids"] for each in saved))
