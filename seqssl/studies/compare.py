@@ -78,6 +78,7 @@ class Timed:
         known: dict[str, int] = json.loads(self.path.read_text()) if self.path.exists() else {}
         if stage not in known:
             known[stage] = find()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self.path, json.dumps(known) + "\n")
         return known[stage]
 

@@ -95,6 +95,8 @@ def test_minutes_become_updates(
                for part in (".", "stages/first")]  # fmt: skip
     assert 0.1 < sum(each[-1] for each in seconds if each) < 20, "near 1.2 s, on a machine with other work"
     assert not (tmp_path / "run-timing").exists()
+    again = compare.pretrain(recipes[0], 0, settings, "minutes:0.02", tmp_path / "run")
+    assert again["updates"] == figures["updates"], "what was timed is not timed again"
 
 
 @pytest.mark.parametrize("text", ["", "5", "updates:0", "updates:1.5", "minutes:", "minutes:-1", "hours:3"])
@@ -111,6 +113,11 @@ def test_what_cannot_be_compared_is_said_before_anything_runs(recipes: list[str]
         with pytest.raises(UserError, match="name two recipes or more"):
             compare.compare(tmp_path / "out", **settings)  # type: ignore[arg-type]
     settings = [*COMMON, f"data={write_waves(tmp_path / 'waves')}"]
+    twin = tmp_path / "more/few.yaml"
+    twin.parent.mkdir()
+    twin.write_text(RECIPE.format(size=4))
+    with pytest.raises(UserError, match="two have one name"):
+        compare.compare(tmp_path / "out", recipes=[*recipes, str(twin)], task=["classify"], settings=settings)
     with pytest.raises(UserError, match="base/nothing"):
         compare.compare(
             tmp_path / "out", recipes=[recipes[0], "base/nothing"], task=["classify"], settings=settings
