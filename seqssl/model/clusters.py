@@ -231,7 +231,7 @@ class TeacherClusters(Clusters):
 
 
 class StartedCodes(LearnedCodes):
-    """Learned codes that start as clusters of the frames of the untrained feature encoder, each used alike.
+    """Learned codes that start as clusters of the frames, as the feature encoder makes them before training.
 
     From random ones a few entries may get all frames, and the losses need not mend that. Only where codes
     start differs: what happens then is up to the objectives, as for `LearnedCodes`. It takes a Gumbel

@@ -1,7 +1,7 @@
 """Mixers whose cost grows with the length of a row, not with its square.
 
 Each is held against a reference that goes through frames one by one (tests/property/test_linear_mixers.py).
-docs/long.md says what each is good for.
+docs/long.md says what a frame reads through each.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqssl.model.bounds import POSITIVE, SHARE, Bound, Divides
-from seqssl.model.mixers import rotate
+from seqssl.model.mixers import check_heads, rotate
 from seqssl.model.types import Frames
 
 GATE_BIAS = 4.0  # of a gate's logit at the start: a state then loses 1.8 % a frame, half of it in 38
@@ -44,10 +44,7 @@ class LocalAttention(nn.Module):
         dropout: Annotated[float, SHARE] = 0.0,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"num_heads {num_heads} must divide the width {dim}")
-        if position == "rotary" and dim // num_heads % 2:
-            raise ValueError(f"rotary position pairs dimensions: {dim} / {num_heads} heads must be even")
+        check_heads(dim, num_heads, rotary=position == "rotary")
         self.num_heads, self.window, self.position, self.dropout = num_heads, window, position, dropout
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
@@ -137,9 +134,8 @@ class FFTConvolution(nn.Module):
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.short = nn.Conv1d(3 * dim, 3 * dim, kernel, groups=3 * dim)
         sides = 1 if causal else 2  # which side a distance is on is an input of the filter's network
-        self.register_buffer(
-            "wavelengths", torch.logspace(0.5, 4, frequencies), persistent=False
-        )  # frames, from 3 to 10,000
+        wavelengths = torch.logspace(0.5, 4, frequencies)  # frames, from 3 to 10,000
+        self.register_buffer("wavelengths", wavelengths, persistent=False)
         self.filter_in = nn.Linear(2 * frequencies, filter_dim)
         self.filter_hidden = nn.Linear(filter_dim, filter_dim)
         self.filter_out = nn.Linear(filter_dim, sides * dim)
@@ -210,8 +206,7 @@ class GatedLinear(nn.Module):
         chunk: Annotated[int, POSITIVE] = 64,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"num_heads {num_heads} must divide the width {dim}")
+        check_heads(dim, num_heads)
         self.num_heads, self.chunk = num_heads, chunk
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.decay = nn.Linear(dim, num_heads * self.directions)
@@ -226,9 +221,8 @@ class GatedLinear(nn.Module):
         valid = frames.valid[:, None, :, None]
         q, k, v, decays = self._parts(x)
         k, v = k * valid, v * valid
-        decays = [
-            decay * valid[..., 0] for decay in decays
-        ]  # padding neither adds to a state nor lets it decay
+        # Padding neither adds to a state nor lets it decay.
+        decays = [decay * valid[..., 0] for decay in decays]
         mixed = self._scan(q, k, v, decays[0])
         for decay in decays[1:]:
             # What comes after a frame: the state before it of the row read backward.
@@ -264,9 +258,8 @@ class GatedLinear(nn.Module):
         with torch.autocast(q.device.type, enabled=False):
             size = q.shape[2]
             beyond = -size % self.chunk
-            q, k, v = (
-                F.pad(t, (0, 0, 0, beyond)).unflatten(2, (-1, self.chunk)) for t in (q, k, v)
-            )  # b h n c e
+            q, k, v = (F.pad(t, (0, 0, 0, beyond)).unflatten(2, (-1, self.chunk)) for t in (q, k, v))
+            # From here on q, k and v are b h n c e: n chunks of c frames.
             total = F.pad(decay, (0, beyond)).unflatten(2, (-1, self.chunk)).cumsum(-1)  # b h n c
             # Within a chunk: what frame j left at frame i has decayed by all gates after j up to i.
             left = total[..., :, None] - total[..., None, :]

@@ -41,10 +41,7 @@ class Attention(nn.Module):
         super().__init__()
         if position not in get_args(Position):
             raise ValueError(f"position must be one of {', '.join(get_args(Position))}; got {position!r}")
-        if dim % num_heads:
-            raise ValueError(f"num_heads {num_heads} must divide the width {dim}")
-        if position == "rotary" and dim // num_heads % 2:
-            raise ValueError(f"rotary position pairs dimensions: {dim} / {num_heads} heads must be even")
+        check_heads(dim, num_heads, rotary=position == "rotary")
         self.num_heads, self.position, self.dropout, self.causal = num_heads, position, dropout, causal
         self.query_key_value = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
@@ -91,6 +88,14 @@ class Attention(nn.Module):
         ahead = (places - places[:, None]).clamp(-self.max_left, self.max_right) + self.max_left
         scores = q @ self.distances.weight.to(q.dtype).T / math.sqrt(width)  # b h s r
         return scores.gather(-1, ahead.expand(*q.shape[:2], -1, -1))
+
+
+def check_heads(dim: int, num_heads: int, *, rotary: bool = False) -> None:
+    """ValueError for heads that do not divide the width, or whose dimensions rotary position cannot pair."""
+    if dim % num_heads:
+        raise ValueError(f"num_heads {num_heads} must divide the width {dim}")
+    if rotary and dim // num_heads % 2:
+        raise ValueError(f"rotary position pairs dimensions: {dim} / {num_heads} heads must be even")
 
 
 def takes_valid(mixer: Mixer) -> bool:

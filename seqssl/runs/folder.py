@@ -79,7 +79,10 @@ def load(
 
 
 def _load_fitted(whole: nn.Module, targets: object, folder: Path) -> None:
-    """Take over targets that were fitted to data: no model learns them, so none has them at random."""
+    """Take over targets that were fitted to data: no model learns them, so none has them at random.
+
+    Learned codes that only started at a fit are the model's own, and stay random.
+    """
     if not isinstance(targets, Fits) or isinstance(targets, LearnedCodes):
         return
     (place,) = [name for name, part in whole.named_modules() if part is targets]

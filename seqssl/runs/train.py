@@ -160,10 +160,24 @@ def prepare_model(model: Model, config: RunConfig, streams: Sequence[OpenStream]
         return []
     lines = [] if config.init is None else starting_weights(model, config.init, config)
     if config.task["target"] == "pretrain":
-        lines += [line for stream in streams for line in _fitted(model.of(stream.name), stream, config.seed)]
-        if config.init is not None:  # codes keep the meaning that the heads of that run know
-            starting_weights(model, config.init, config)
+        fitted = [line for stream in streams for line in _fitted(model.of(stream.name), stream, config.seed)]
+        if fitted and config.init is not None:
+            # Once more, now that the fit has given targets their shapes: codes keep the meaning that heads
+            # of that run know.
+            before = targets_of(model)
+            lines = starting_weights(model, config.init, config)
+            if any(not torch.equal(x, before[name]) for name, x in targets_of(model).items()):
+                fitted = [
+                    f"targets: those of {config.init} where they fit, in the place of what was fitted here"
+                ]
+        lines += fitted
     return lines
+
+
+def targets_of(model: Model) -> dict[str, torch.Tensor]:
+    """Copies of the weights and buffers of the targets."""
+    found = checkpoint.weights_of(model).items()
+    return {name: x.detach().clone() for name, x in found if ".targets." in f".{name}"}
 
 
 def _fitted(model: PretrainingModel, stream: OpenStream, seed: int) -> list[str]:

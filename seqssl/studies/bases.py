@@ -47,7 +47,10 @@ def pretrain(recipe: str, seed: int, updates: int, folder: Path) -> dict[str, fl
 def trial(
     recipe: str, seed: int, start: str, base_updates: int, updates: int, tuning: int, bases: str, folder: Path
 ) -> dict[str, float]:
-    """Start as `STARTS` says on the other data, and fine-tune there."""
+    """Start as `STARTS` says on the other data, and fine-tune there.
+
+    `base_updates`: how long the base was trained. It tells this trial from one with another base.
+    """
     (settings, task), (from_base, here) = elsewhere(recipe), STARTS[start]
     own = ["size=tiny", *settings, *([] if here else UNMOVED)]
     if from_base:

@@ -97,8 +97,7 @@ def pretrain(recipe: str, seed: int, settings: list[str], budget: str, folder: P
         own.append(f"stages.{stage}.train.num_updates={updates}")
         total += updates
     config = train_stages(recipe, *own, say=None)
-    last = train_stages(recipe, *own, say=None)  # timing changes it
-    updates = timed.get("", partial(updates_of, last, allowed, share, timing))
+    updates = timed.get("", partial(updates_of, config, allowed, share, timing))
     config.train.num_updates = updates
     config.train.eval_every = config.train.save_every = updates
     train(config, say=None)
@@ -108,7 +107,10 @@ def pretrain(recipe: str, seed: int, settings: list[str], budget: str, folder: P
 def judge_task(
     recipe: str, seed: int, pretrained: str, task: list[str], tuning: int, folder: Path
 ) -> dict[str, float]:
-    """What the ruler says of a run: fine-tuned, frozen and from scratch."""
+    """What the ruler says of a run: fine-tuned, frozen and from scratch.
+
+    Here and below `recipe` and `seed` tell trials apart whose runs were made by others.
+    """
     return measured(_run(folder, pretrained), task, tuning, seed, out=folder)
 
 

@@ -1,5 +1,6 @@
 """How long an update of a run takes on this machine, by making some."""
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,9 @@ FIRST, LAST = 4, 16  # updates between which a step is timed
 
 
 def seconds_per_update(config: RunConfig, folder: Path) -> float:
-    """The mean seconds of an update; `folder` is used and removed. `config` is changed."""
+    """The mean seconds of an update; `folder` is used and removed."""
     shutil.rmtree(folder, ignore_errors=True)  # an attempt that was interrupted
+    config = copy.deepcopy(config)
     config.out, config.train.num_updates = str(folder), LAST
     config.train.log_every, config.train.eval_every, config.train.save_every = FIRST, LAST, LAST
     config.train.eval_batches, config.health = 1, "off"

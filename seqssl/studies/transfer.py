@@ -49,11 +49,19 @@ def pretrain(recipe: str, seed: int, updates: int, folder: Path) -> dict[str, fl
 
 
 def trial(
-    source: str, target: str, task: list[str], seed: int, tuning: int, runs: str, folder: Path
+    source: str,
+    target: str,
+    task: list[str],
+    seed: int,
+    source_updates: int,
+    tuning: int,
+    runs: str,
+    folder: Path,
 ) -> dict[str, float]:
     """Take the encoder of A over into a run of B that has learned nothing, and tune that.
 
-    With `NOTHING` in the place of A, the same from scratch.
+    With `NOTHING` in the place of A, the same from scratch. `source_updates`: how long A was trained; it
+    tells this trial from one with another run of A.
     """
     own = [*ENCODER, *UNMOVED]
     own += [setting for setting in task[1:] if setting.startswith("modality.")]
@@ -98,8 +106,8 @@ def transfer(
     plans = [
         Plan(
             f"{source}-to-{target}-{seed}",
-            {"source": source, "target": target, "task": task_of(target), "seed": seed, "tuning": tuning,
-             "runs": runs},
+            {"source": source, "target": target, "task": task_of(target), "seed": seed,
+             "source_updates": updates, "tuning": tuning, "runs": runs},
         )
         for source in [*recipes, NOTHING]
         for target in recipes

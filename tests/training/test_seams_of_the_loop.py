@@ -202,6 +202,12 @@ def test_clusters_of_the_run_before_are_kept(waves: Path, tmp_path: Path) -> Non
     own = ("targets={target: clusters, num_clusters: 5}", "objectives.contrastive=null",
            "objectives.diversity=null", "encoder.taps={output: 2}")  # fmt: skip
     first = quiet_train(waves, tmp_path / "first", *own)
-    second = quiet_train(waves, tmp_path / "second", *own, f"init={first.out}", "seed=7")
+    said = list[str]()
+    second = seqssl.train(
+        toy_config(waves, tmp_path / "second", *own, f"init={first.out}", "seed=7"), say=said.append
+    )
+    assert any(line.startswith("targets: those of") for line in said)
+    assert not any("drawn anew" in line and "centroids" in line for line in said)
+    assert not any("targets fitted" in line for line in said)
     saved = [load_file(run.out / "checkpoints/step-00000012/model.safetensors") for run in (first, second)]
     assert torch.equal(*(each["targets.centroids"] for each in saved))
