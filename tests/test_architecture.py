@@ -101,6 +101,12 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
             yield node.name, node.end_lineno - node.lineno + 1
 
 
+def test_no_two_test_files_share_a_name() -> None:
+    """Tests import one another's helpers by bare name, and pytest collects one module per name."""
+    names = [path.name for path in sources("tests") if path.name != "conftest.py"]
+    assert sorted(set(names)) == sorted(names)
+
+
 def test_functions_and_files_stay_short() -> None:
     too_long = [
         f"{path.relative_to(ROOT)}: {name} has {size} lines, the ceiling is {MAX_FUNCTION_LINES}"

@@ -25,7 +25,7 @@ MIXERS = {
 @pytest.mark.parametrize("name", MIXERS)
 def test_a_run_with_each_mixer(name: str, tmp_path: Path) -> None:
     """Rows give what they give alone, also where they are padded to the length of another."""
-    short = [text for text in ("train.num_updates=2", "train.eval_every=2", "train.save_every=2")]
+    short = ["train.num_updates=2", "train.eval_every=2", "train.save_every=2"]
     given = toy_arguments(write_waves(tmp_path / "waves"), tmp_path / "run", MIXERS[name], *short)
     config = load_recipe("base/w2vbert", *(text for text in given[1:] if not text.startswith("mixer.")))
     assert cost_of(config).micro_flops > 0
