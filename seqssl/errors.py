@@ -9,6 +9,10 @@ class FirstRankFailed(UserError):
     """Raised on the other ranks when the first fails, which reports the error itself. Exit code 2."""
 
 
+class RankLost(RuntimeError):
+    """Another rank is gone, in the middle of an exchange. A bug's exit code, unless its cause is known."""
+
+
 class HealthHalt(RuntimeError):
     """A health policy stopped the run; the state is saved. Exit code 3."""
 

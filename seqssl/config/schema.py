@@ -91,6 +91,10 @@ class TrainConfig:
     accumulate: Annotated[int, POSITIVE] = 1  # micro-batches per update and rank
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    # That share the rows of each batch on a CPU. auto: one for each thread, as far as batches can be divided.
+    processes: Literal["auto"] | Annotated[int, POSITIVE] = "auto"
+    # Among how many ranks each weight is divided (FSDP2), under torchrun; 1: every rank has all of them.
+    shards: Annotated[int, POSITIVE] = 1
     compile: bool = False
     checkpoint_activations: bool = False
     log_every: Annotated[int, POSITIVE] = 50

@@ -35,7 +35,8 @@ class BatchLoader:
     row), so the batches do not depend on `workers`. `groups` lists all groups of the run, numbered in this
     order; None = those of the corpus. With several `views`, a row comes so many times in its batch, one after
     the other, each with draws of its own; the first one stays as it is where nothing is shuffled. `augment`
-    names what the adapter changes; None means all of it with several views, else nothing.
+    names what the adapter changes; None means all of it with several views, else nothing. `share` ranks in a
+    row divide the rows of each training batch among them.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class BatchLoader:
         groups: Sequence[str] | None = None,
         views: int = 1,
         augment: Sequence[str] | None = None,
+        share: int = 1,
     ) -> None:
+        self.share = share
         self.rows = corpus.rows(split)
         if len(self.rows) == 0:
             splits = ", ".join(corpus.manifest.splits)
@@ -82,6 +85,7 @@ class BatchLoader:
             epoch=epoch,
             shuffle=self._builder.training,
             weights=self._weights,
+            at_least=self.share,
         )
 
     def padding_share(self, epoch: int = 0) -> float:
@@ -105,19 +109,21 @@ class BatchLoader:
     def endless(self, cursor: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Endless batches for one rank, from batch number `cursor` of the one sequence that all ranks share.
 
-        Rank r takes the numbers m with m % world_size == r, across the borders of epochs.
+        Rank r takes the numbers m with m % world_size == r, across the borders of epochs. Where ranks share
+        batches, this holds of their groups, and each takes its part of its group's batches.
         """
-        yield from self.at(count(cursor + (rank - cursor) % world_size, world_size))
+        yield from self.at(numbers_of(cursor, rank, world_size, self.share), rank % self.share)
 
-    def at(self, numbers: Iterable[int]) -> Iterator[Batch]:
-        """The batches of these ascending numbers."""
-        yield from self._load(self._planned(numbers))
+    def at(self, numbers: Iterable[int], part: int = 0) -> Iterator[Batch]:
+        """The batches of these ascending numbers; of each, one part of those that `share` ranks take."""
+        yield from self._load(self._planned(numbers, part))
 
-    def _planned(self, numbers: Iterable[int]) -> Iterator[tuple[int, list[Item]]]:
-        """The epoch of each batch number, and the rows of the batch."""
+    def _planned(self, numbers: Iterable[int], part: int) -> Iterator[tuple[int, list[Item]]]:
+        """The epoch of each batch number, and the rows of the part."""
         for number in numbers:
             epoch, index = self.epoch_of(number)
-            yield epoch, self._items(self.epoch(epoch)[index])
+            # Neighbors are of like length, so each part gets as much.
+            yield epoch, self._items(self.epoch(epoch)[index][part :: self.share])
 
     def _items(self, batch: Sequence[Item]) -> list[Item]:
         """The row numbers in the corpus of a batch that holds positions within the split."""
@@ -142,6 +148,12 @@ class BatchLoader:
             if isinstance(batch, UserError):
                 raise batch
             yield batch
+
+
+def numbers_of(cursor: int, rank: int, world_size: int, share: int) -> Iterator[int]:
+    """The numbers of the batches, from `cursor` on, that a rank takes, or takes a part of."""
+    groups = world_size // share
+    return count(cursor + (rank // share - cursor) % groups, groups)
 
 
 class _BatchBuilder(Dataset[Batch | UserError]):

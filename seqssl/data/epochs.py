@@ -20,6 +20,7 @@ def epoch_batches(
     epoch: int,
     shuffle: bool,
     weights: np.ndarray | None = None,
+    at_least: int = 1,
 ) -> list[list[Item]]:
     """All rows of one epoch, each exactly once, in batches of like length and in random order.
 
@@ -29,6 +30,9 @@ def epoch_batches(
 
     With `weights`, a shuffled epoch has as many rows, but row i comes n w_i / sum(w) times, rounded up or
     down at random.
+
+    A batch of fewer than `at_least` items is joined to its neighbor in length, whatever the limits say; where
+    there are fewer in all, they come again.
     """
     rng = np.random.default_rng([seed, epoch])
     lengths = np.minimum(lengths, max_length) if max_length else np.asarray(lengths)
@@ -41,7 +45,7 @@ def epoch_batches(
     noise = rng.uniform(1 - LENGTH_NOISE, 1 + LENGTH_NOISE, len(items)) if shuffle else 1.0
     # Neighbors in length are batched, which leaves little padding; noise makes other neighbors each epoch.
     by_length = np.argsort(sizes * noise, kind="stable")
-    batches = _cut(by_length.tolist(), sizes.tolist(), batch_length)
+    batches = _with_enough(_cut(by_length.tolist(), sizes.tolist(), batch_length), at_least)
     # An epoch must not go from short rows to long ones.
     turns = rng.permutation(len(batches)) if shuffle else np.arange(len(batches))
     return [[items[index] for index in batches[turn]] for turn in turns]
@@ -113,6 +117,17 @@ def _cut_within(
             longest = real = sizes[index]
         batches[-1].append(index)
     return batches
+
+
+def _with_enough(batches: list[list[int]], at_least: int) -> list[list[int]]:
+    """The same, with batches that are too small joined to the one before, or to the one after."""
+    found: list[list[int]] = []
+    for batch in batches:
+        if found and min(len(batch), len(found[-1])) < at_least:
+            found[-1] = found[-1] + batch
+        else:
+            found.append(batch)
+    return [(batch * at_least)[:at_least] if len(batch) < at_least else batch for batch in found]
 
 
 def _padding(batches: Iterable[Sequence[int]]) -> float:

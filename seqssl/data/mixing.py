@@ -1,13 +1,12 @@
 """Several kinds of data in one deterministic sequence of batches."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import count
 
 import numpy as np
 
-from seqssl.data.batching import BatchLoader
+from seqssl.data.batching import BatchLoader, numbers_of
 from seqssl.model.types import Batch
 
 BLOCK = 4096  # groups that get their streams in one go
@@ -30,7 +29,8 @@ class MixedLoader:
 
     Multiples of the golden ratio fill the interval evenly, so every stretch of groups is mixed by weight. A
     batch's number within its stream is `group` times the number of earlier groups of that stream, plus its
-    place in the group.
+    place in the group. Loaders whose ranks share batches have the same `share`, and there ranks above stands
+    for groups of them.
     """
 
     def __init__(
@@ -46,13 +46,17 @@ class MixedLoader:
 
     def endless(self, cursor: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Endless batches for one rank, from batch number `cursor`: see `BatchLoader.endless`."""
-        first = cursor + (rank - cursor) % world_size
+        share = max((loader.share for loader in self.loaders.values()), default=1)
+
+        def numbers() -> Iterator[int]:
+            return numbers_of(cursor, rank, world_size, share)
+
         # Each loader is told which of its batches will be asked for, so that its workers can read ahead.
         parts = {
-            name: loader.at(self._numbers_of(index, first, world_size))
+            name: loader.at(self._within(index, numbers()), rank % share)
             for index, (name, loader) in enumerate(self.loaders.items())
         }
-        for number in count(first, world_size):
+        for number in numbers():
             name = self.names[self.place(number)[0]]
             yield replace(next(parts[name]), stream=name)
 
@@ -87,9 +91,9 @@ class MixedLoader:
             self._counts.append(self._counts[last] + found)
         return int(self._counts[block][stream] + np.count_nonzero(self._streams(block)[:index] == stream))
 
-    def _numbers_of(self, stream: int, first: int, step: int) -> Iterator[int]:
-        """Of a rank's batches (`first`, `first + step`, ...), those of a stream: their numbers within it."""
-        for number in count(first, step):
+    def _within(self, stream: int, numbers: Iterable[int]) -> Iterator[int]:
+        """Of a rank's batches, those of a stream: their numbers within it."""
+        for number in numbers:
             found, within = self.place(number)
             if found == stream:
                 yield within

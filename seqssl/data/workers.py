@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ R = TypeVar("R")
 
 CHUNK = 16  # tasks per message to a worker
 PATIENCE_S = 10.0  # work shorter than this is done before a pool would have started
+LOOK_EVERY_S = 1.0  # for the process that started this one
 
 
 def check_not_worker_import() -> None:
@@ -82,6 +84,21 @@ def _map_pool(
 
 def _map_chunk(function: Callable[[T], R], chunk: Sequence[T]) -> list[R]:
     return [function(task) for task in chunk]
+
+
+def end_with(parent: int) -> None:
+    """End this process soon after the one that started it, which no one may have told to; leave Ctrl-C to it.
+
+    Ctrl-C reaches every process of a terminal. The first one answers it, and ends the others.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_EVERY_S)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 def start_worker(number: int = 0) -> None:

@@ -16,6 +16,26 @@ from seqssl.model.types import Quantized
 SMOOTHING = 1e-5  # of the counts that running means are divided by, as a share of an entry
 DECAY = 0.99  # of the counts by which entries are found dead where they are no running means
 Decay = Annotated[float, Bound(at_least=0, below=1)]
+LOTS = 192  # powers of two that weigh drawn frames: of two ranks, one nearly always outweighs the other
+
+
+def draw_by_lot(x: Float[Tensor, "n e"], number: int, generator: Generator) -> Float[Tensor, "number _"]:
+    """Frames drawn at random, each times a random weight, and the weight beside it.
+
+    Summed over ranks and divided by `won`, they are nearly always the frame of one rank, where there are few:
+    weights are powers of two, so the largest outweighs the rest, and what it alone multiplies is the same bit
+    for bit. A mean over ranks would be like no frame.
+    """
+    chosen = torch.randint(len(x), (number,), generator=generator, device=x.device)
+    lots = torch.randint(LOTS, (number, 1), generator=generator, device=x.device)
+    weights = torch.exp2(lots.float() - LOTS / 2)
+    return torch.cat([x[chosen].float() * weights, weights], dim=1)
+
+
+def won(drawn: Float[Tensor, "*n _"]) -> Float[Tensor, "*n _"]:
+    """The frames that `draw_by_lot` drew, of the rank that won each; zeros where no rank had any."""
+    weights = drawn[..., -1:]
+    return drawn[..., :-1] / torch.where(weights > 0, weights, 1.0)
 
 
 class Codebook(nn.Module):
@@ -39,7 +59,7 @@ class Codebook(nn.Module):
         self.register_buffer("counts", torch.ones(size))
         self.register_buffer("sums", entries.clone())
         self._taken: Tensor | None = None  # v e+1: sums and counts of the frames of this update so far
-        self._drawn: Tensor | None = None  # v e: frames that dead entries may become
+        self._drawn: Tensor | None = None  # v e+1: frames that dead entries may become, weighed by lot
         self.all_reduce: Callable[[Tensor], Tensor] = identity  # set by seqssl.training.parallel
 
     def forward(
@@ -58,8 +78,7 @@ class Codebook(nn.Module):
                 taken.index_add_(0, places, torch.cat([x, ones], dim=1))
                 self._taken = taken if self._taken is None else self._taken + taken
                 if self.revive:
-                    chosen = torch.randint(len(x), (len(taken),), generator=generator, device=x.device)
-                    self._drawn = x[chosen]
+                    self._drawn = draw_by_lot(x, len(taken), generator)
         return places, self.entries[places]
 
     @torch.no_grad()
@@ -80,12 +99,11 @@ class Codebook(nn.Module):
         self._taken = self._drawn = None
 
     def _replace_dead(self) -> None:
-        """Put frames of the batch in the place of dead entries: a mean over the ranks that have any."""
+        """Put frames of the batch in the place of dead entries; the same on all ranks."""
         nothing = torch.zeros(len(self.entries), self.entries.shape[1] + 1, device=self.entries.device)
-        drawn = nothing if self._drawn is None else F.pad(self._drawn.to(nothing.dtype), (0, 1), value=1.0)
-        drawn = self.all_reduce(drawn)
+        drawn = self.all_reduce(nothing if self._drawn is None else self._drawn)
         dead = ((self.counts < self.revive) & (drawn[:, -1] > 0))[:, None]
-        frames = drawn[:, :-1] / drawn[:, -1:].clamp(min=1)
+        frames = won(drawn)
         self.entries.copy_(torch.where(dead, frames, self.entries))
         self.sums.copy_(torch.where(dead, frames * self.revive, self.sums))
         self.counts.masked_fill_(dead[:, 0], self.revive)

@@ -166,6 +166,7 @@ class NextLatentLoss(nn.Module):
     `hidden_dim` and `final_dim`: of the projector.
     """
 
+    compares_rows = True
     foresees = True  # no frame may read what comes after it
     stats: ClassVar[tuple[Stat, ...]] = (
         Stat("target_std", "spread of targets", rule="variance"),

@@ -23,7 +23,7 @@ class InvarianceLoss(nn.Module):
     are those of the micro-batch. `data.views` says how many views a clip has.
     """
 
-    compares_views = True
+    compares_views = compares_rows = True
     reads = "all"
     stats: ClassVar[tuple[Stat, ...]] = (
         Stat("accuracy", "views told apart", "share", against="chance", against_words="chance"),

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-CHUNK = 2**16  # frames whose distances to all centers are held at once
+CHUNK = 2**12  # frames whose distances to all centers are held at once: what a cache holds
 MAX_STEPS = 100
 MIN_SHIFT = 1e-4  # of the centers in a step, as a share of the frames' spread: below it they stand still
 
@@ -42,12 +42,13 @@ def nearest(
     # Differences from a common point: squares of large numbers would drown what tells centers apart.
     origin = centers.mean(0)
     shifted = centers - origin
+    squares = shifted.square().sum(1)
     for part in x.split(CHUNK):
         moved = part - origin
-        table = moved.square().sum(1, keepdim=True) - 2 * moved @ shifted.T + shifted.square().sum(1)
-        least, place = table.min(1)
+        # The square of the frame itself is the same for all centers, and is added to the least.
+        least, place = torch.addmm(squares, moved, shifted.T, alpha=-2).min(1)
         places.append(place)
-        distances.append(least.clamp(min=0))
+        distances.append((least + moved.square().sum(1)).clamp(min=0))
     return torch.cat(places), torch.cat(distances)
 
 
@@ -56,14 +57,22 @@ def spread_out(x: Float[Tensor, "n f"], k: int, generator: Generator) -> Float[T
 
     k-means++ (Arthur and Vassilvitskii 2007).
     """
-    first = int(torch.randint(len(x), (1,), generator=generator))
-    chosen, least = [x[first]], (x - x[first]).square().sum(1)
+    moved = x - x.mean(0)  # squares of large numbers would drown what tells frames apart
+    squares = moved.square().sum(1)
+
+    def away(place: int) -> Float[Tensor, "n"]:
+        found = (squares - 2 * moved @ moved[place] + squares[place]).clamp(min=0)
+        found[place] = 0  # whatever was rounded
+        return found
+
+    chosen = [int(torch.randint(len(x), (1,), generator=generator))]
+    least = away(chosen[0])
     for _ in range(k - 1):
         total = least.double().cumsum(0)
         place = torch.searchsorted(total, torch.rand(1, generator=generator, dtype=torch.double) * total[-1])
-        chosen.append(x[min(int(place), len(x) - 1)])
-        least = torch.minimum(least, (x - chosen[-1]).square().sum(1))
-    return torch.stack(chosen)
+        chosen.append(min(int(place), len(x) - 1))
+        least = torch.minimum(least, away(chosen[-1]))
+    return x[chosen]
 
 
 def step(x: Float[Tensor, "n f"], centers: Float[Tensor, "v f"]) -> Float[Tensor, "v f"]:

@@ -206,7 +206,8 @@ class Objective(Protocol):
     reports and what each figure is compared with. With a `seen_weight` above 0 it is called a second time,
     for the seen frames; that sum has `seen_weight` times its weight, and is divided by the number of masked
     frames, too. Frames that are not masked come with the targets that they have without noise. One with
-    `compares_views` needs several views of each row (`Features.clips`).
+    `compares_views` needs several views of each row (`Features.clips`); one with `compares_rows` is a
+    function of all rows of a micro-batch together, and a part of them would not do.
     """
 
     tap: str  # the output of the context encoder that it reads; "" = the highest

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from seqssl.model import kmeans
 from seqssl.model.bounds import NOT_NEGATIVE
+from seqssl.model.codebooks import draw_by_lot, won
 from seqssl.model.norms import identity
 from seqssl.model.types import Quantized
 
@@ -88,7 +89,7 @@ class GumbelProductQuantizer(nn.Module):
             self.register_buffer("counts", torch.zeros(num_codebooks, codebook_size))
             self.register_buffer("ages", torch.zeros(num_codebooks, codebook_size))
         self._taken: Tensor | None = None  # g v d+1: sums and counts of this update's frames, by their codes
-        self._drawn: Tensor | None = None  # g v d+1: a frame for every entry, and a 1
+        self._drawn: Tensor | None = None  # g v d+1: a frame for every entry, weighed by lot
         self.all_reduce: Callable[[Tensor], Tensor] = identity  # set by seqssl.training.parallel
 
     def forward(
@@ -148,8 +149,8 @@ class GumbelProductQuantizer(nn.Module):
         for own, places in zip(taken, codes.unbind(1), strict=True):
             own.index_add_(0, places, with_ones)
         self._taken = taken if self._taken is None else self._taken + taken
-        drawn = torch.randint(len(x), taken.shape[:2], generator=generator, device=x.device)
-        self._drawn = with_ones[drawn]
+        drawn = draw_by_lot(x, self.num_codebooks * self.codebook_size, generator)
+        self._drawn = drawn.unflatten(0, (self.num_codebooks, self.codebook_size))
 
     @torch.no_grad()
     def after_update(self) -> None:
@@ -171,7 +172,7 @@ class GumbelProductQuantizer(nn.Module):
             taken, drawn, judged, self.counts, self.ages, strict=True,
         )  # fmt: skip
         for weight, bias, own, frames, unused, counts, ages in parts:
-            frame = frames[:, :-1] / frames[:, -1:].clamp(min=1)  # over ranks, a mean of their frames
+            frame = won(frames)
             busy = (frame @ weight.T + bias).argmax(-1)
             held = own[busy, -1:]
             mean = own[busy, :-1] / held.clamp(min=1)

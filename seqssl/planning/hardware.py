@@ -74,9 +74,34 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")  # what a container may use, on Linux
+
+
 def num_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores that this process may use; a share of one counts as one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _limit("cpu.max").partition(" ")
+    return (
+        cores if not (quota.isdigit() and period.isdigit()) else max(1, min(cores, int(quota) // int(period)))
+    )
+
+
+def _limit(name: str) -> str:
+    """A limit of the container; "" where there is none that can be read."""
+    try:
+        return (CONTROL_GROUP / name).read_text().strip()
+    except OSError:
+        return ""
+
+
+def main_memory() -> int:
+    """Bytes of main memory that this process may use; those of a small machine where nothing says."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        memory = 8 * 2**30
+    limit = _limit("memory.max")
+    return min(memory, int(limit)) if limit.isdigit() else memory
 
 
 def matmul_speed(dtype: str = "float32", threads: int | None = None, device: str = "cpu") -> float:

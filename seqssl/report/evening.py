@@ -41,7 +41,7 @@ def parts_of(values: Mapping[str, Any]) -> list[str]:
     """The page, from the answer down to the details."""
     sentence, is_good = verdict(values)
     spent = values["seconds"] / 60
-    out = Path(str(values["out"])).name
+    weights = f"{Path(str(values['out'])).name}/{values.get('weights', 'run')}"
     parts = [
         f'<h1>Was the evening worth it?<span class="badge {WORDS[is_good]}">'
         f"{'yes' if is_good else 'not shown'}</span></h1>",
@@ -72,8 +72,8 @@ def parts_of(values: Mapping[str, Any]) -> list[str]:
     parts += without_labels(values.get("halves", {}))
     parts += [
         "<h2>What to do with it</h2>",
-        f"<pre>seqssl embed run={out}/run source=YOUR_FILES out=features.parquet\n"
-        f"seqssl finetune run={out}/run task=classify data=YOUR_LABELLED_FILES</pre>",
+        f"<pre>seqssl embed run={weights} source=YOUR_FILES out=features.parquet\n"
+        f"seqssl finetune run={weights} task=classify data=YOUR_LABELLED_FILES</pre>",
         '<p>The curves of the training, its codes and its settings: <a href="run/report.html">run/report.html'
         "</a>.</p>",
     ]
@@ -84,12 +84,18 @@ def figures(values: Mapping[str, Any], spent: float) -> list[tuple[str, str]]:
     """The numbers at the head of the page."""
     found = [
         (f"{spent:.0f} min", f"of {60 * values['hours']:.0f} that were given"),
-        (f"{values['updates']:,}", "updates of the encoder"),
+        (f"{values['updates']:,}", "updates of the encoder" + chosen(values)),
         (values["recipe"], "the recipe"),
     ]
     if values["num_labels"]:
         found.append((f"{values['num_labels']:,}", f"labeled rows, {values['classes']} labels"))
     return found
+
+
+def chosen(values: Mapping[str, Any]) -> str:
+    """Which weights were judged, where these are not the last."""
+    judged = values.get("judged_update", values["updates"])
+    return "" if judged == values["updates"] else f"; those after {judged:,} were best on held-out data"
 
 
 def without_labels(halves: Mapping[str, Any]) -> list[str]:

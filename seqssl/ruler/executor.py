@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from seqssl.config.schema import RunConfig
+from seqssl.planning.hardware import num_cores
 from seqssl.ruler import cells as one
 from seqssl.ruler.cells import Bench, Cell, Result
-from seqssl.ruler.processes import num_cores, side_by_side
+from seqssl.ruler.processes import side_by_side
 
 Submit = Callable[[Bench, Sequence[Cell]], Iterator[tuple[Cell, Result]]]
 

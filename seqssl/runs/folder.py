@@ -40,7 +40,10 @@ HF = "hf:"  # begins an `init` that is a folder of Hugging Face transformers
 
 # What may differ when a run is taken up again: none of it changes the numbers that are still to come.
 _FREE = {"out", "health", "data.source", "data.workers"}
-_FREE |= {f"train.{key}" for key in ("log_every", "eval_every", "save_every", "keep_last", "trackers")}
+_FREE |= {
+    f"train.{key}"
+    for key in ("log_every", "eval_every", "save_every", "keep_last", "trackers", "processes", "shards")
+}
 
 
 def load(
@@ -227,8 +230,8 @@ def check_data(corpus: Corpus, run: Path, stream: str) -> None:
         )
 
 
-def write_config(config: RunConfig, out: Path, streams: Sequence[OpenStream]) -> None:
-    """Write config.yaml: the resolved configuration, and where it came from."""
+def write_config(config: RunConfig, out: Path, streams: Sequence[OpenStream], processes: int = 1) -> None:
+    """Write config.yaml: the resolved configuration, where it came from, and how many processes share it."""
     out.mkdir(parents=True, exist_ok=True)
     origins = {
         stream.name: {
@@ -244,6 +247,7 @@ def write_config(config: RunConfig, out: Path, streams: Sequence[OpenStream]) ->
         "commit": git_commit(),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
+        "processes": processes,
         **(origins[""] if "" in origins else {"streams": origins}),
     }
     text = write(stages.with_marks(asdict(config), out)) + yaml.safe_dump(

@@ -73,11 +73,12 @@ def loader(
     groups: Sequence[str] | None = None,
     *,
     shuffle: bool | None = None,
+    share: int = 1,
 ) -> BatchLoader:
     """Batches of a split: for "train" shuffled and with workers, for any other in order.
 
     `groups` are those of all streams, in the order of their numbers. `shuffle` False reads the training split
-    in order, too.
+    in order, too. `share`: among how many ranks a batch is divided.
     """
     training, data = split == "train" and shuffle is not False, stream.config.data
     return BatchLoader(
@@ -91,13 +92,17 @@ def loader(
         groups=groups,
         views=data.views,
         augment=data.augment,
+        share=share,
     )
 
 
-def training_batches(streams: Sequence[OpenStream], *, seed: int, group: int) -> MixedLoader:
-    """The one sequence of batches that a run learns from; `group` in a row are of one stream."""
+def training_batches(streams: Sequence[OpenStream], *, seed: int, group: int, share: int = 1) -> MixedLoader:
+    """The one sequence of batches that a run learns from; `group` in a row are of one stream.
+
+    `share`: see `loader`.
+    """
     groups = groups_of(streams)
-    loaders = {stream.name: loader(stream, "train", seed, groups) for stream in streams}
+    loaders = {stream.name: loader(stream, "train", seed, groups, share=share) for stream in streams}
     return MixedLoader(loaders, [stream.weight for stream in streams], seed=seed, group=group)
 
 

@@ -29,7 +29,7 @@ from seqssl.doctor.beginning import few_codes
 from seqssl.errors import HealthHalt, UserError
 from seqssl.finetuning.supervised import Supervised
 from seqssl.model.pretraining import PretrainingModel
-from seqssl.model.protocols import Fits, Task
+from seqssl.model.protocols import Fits, FollowsUpdates, Task
 from seqssl.planning import hardware
 from seqssl.planning.cost import Cost, cost_of
 from seqssl.report.illustration import illustrate
@@ -37,6 +37,7 @@ from seqssl.report.page import write_report
 from seqssl.report.types import Illustration
 from seqssl.runs.folder import alone, check_same_run, write_config, write_facts
 from seqssl.runs.precision import trusted_precision
+from seqssl.runs.processes import number_of, side_by_side
 from seqssl.runs.starting import starting_weights
 from seqssl.runs.streams import (
     chosen_rows,
@@ -50,10 +51,10 @@ from seqssl.runs.streams import (
     training_batches,
 )
 from seqssl.training import checkpoint
-from seqssl.training import parallel as strategies
 from seqssl.training.catalogue import Catalogue, Catalogues, Explains
 from seqssl.training.loop import Settings, Trainer, Units
 from seqssl.training.parallel import Parallel
+from seqssl.training.ranks import start, stop
 from seqssl.training.tasks import PretrainTask
 
 START_BATCHES = 4  # that are looked at before the first update
@@ -75,23 +76,39 @@ def train(
     """Train as configured; if `out` holds the same run already, go on where it stopped.
 
     `say` is given what is to be known before the first update; None trains without a word, also of figures.
+    On a CPU, several processes may share the work (`train.processes`).
+
     Raises UserError for bad input, and HealthHalt or Interrupted as their names say (the state is then
     saved).
     """
-    began = time.monotonic()
     check_stages(config)
-    device = resolve_device(config.train)
-    kinds = streams_of(config)
-    # What is frozen for a while, or not read by the task, gets no gradient.
-    parallel = strategies.start(device, some_unused=len(kinds) > 1 or config.task["target"] != "pretrain")
+    device, kinds = resolve_device(config.train), streams_of(config)
+    number = number_of(config, kinds, stages.run_folder(config), device)
+    if number == 1:
+        # What is frozen for a while, or not read by the task, gets no gradient.
+        unused = len(kinds) > 1 or config.task["target"] != "pretrain"
+        parallel = start(device, some_unused=unused, shards=config.train.shards)
+        return train_part(config, parallel, say, progress)
+    with side_by_side(config, number, say or (lambda text: None)) as parallel:
+        return train_part(config, parallel, say, progress)
+
+
+def train_part(
+    config: RunConfig, parallel: Parallel, say: Callable[[str], None] | None, progress: Progress
+) -> Run:
+    """This process's part of a run; see `train`."""
+    began = time.monotonic()
+    device, kinds = resolve_device(config.train), streams_of(config)
     if device.type == "cuda":
         device = torch.device("cuda", parallel.local_rank)
     quiet = say is None
     say = say if say and parallel.is_first else lambda text: None
     with ExitStack() as stack:
-        stack.callback(strategies.stop, parallel)
+        stack.callback(stop, parallel)
         out = stages.run_folder(config)
         model = assemble(config, kinds)  # before any work: it refuses impossible settings
+        if config.train.shards > 1:
+            check_shards(config, model)
         streams = [opened(stream, parallel, device, progress) for stream in kinds]
         check_same_run(config, out, streams)
         parallel.first(lambda: stack.enter_context(alone(out)), device)
@@ -105,7 +122,7 @@ def train(
             for text in (describe_rows(streams[0]), *task.notes):
                 say(f"task: {text}")
         # Not before the task has accepted its labels: a folder with a configuration is a run that has begun.
-        parallel.first(lambda: write_config(config, out, all_rows), device)
+        parallel.first(lambda: write_config(config, out, all_rows, parallel.share), device)
         if isinstance(task, Supervised):
             facts = task.facts
             parallel.first(lambda: write_facts(out, facts), device)
@@ -114,13 +131,14 @@ def train(
         if warning:
             say(warning)
         cost = cost_of(config, kinds) if isinstance(task, PretrainTask) else None
-        units, machine = measure(cost, streams, device, precision)
+        units, machine = measure(cost, streams, device, precision, parallel.share)
         amount = f"{sum(p.numel() for p in task.model.parameters()) / 1e6:.1f} M parameters"
         say("\n".join([*map(describe, streams), f"run: {out} | {amount} | {machine}"]))
         trainer = trainer_of(config, task, streams, out, device, parallel, precision, units, quiet=quiet)
         metrics = trainer.fit()
         report = out / "report.html"
         # Where no rank has the whole model, all of them must call it; one alone would wait forever.
+        parallel.make_readable(task.model)
         shown = illustrations(task, model, streams, config.seed) if parallel.evaluates else []
         parallel.first(lambda: write_report(out, shown), device)
     if metrics and not math.isfinite(metrics.get("loss", 0.0)):
@@ -136,6 +154,26 @@ def check_stages(config: RunConfig) -> None:
                 f"{key} = {value} stands for a stage that has not run: a recipe with stages is run by "
                 "`seqssl train` or `seqssl.runs.stages.train_stages`."
             )
+
+
+def check_shards(config: RunConfig, model: Model) -> None:
+    """UserError where parts of the model, or of its optimizer, read or change weights that are divided."""
+    moving = [
+        type(part).__name__
+        for part in model.modules()
+        # A codebook that is learned by gradient, and revives nothing, has no more to do after an update.
+        if isinstance(part, FollowsUpdates)
+        and (getattr(part, "revive", True) or not getattr(part, "learns", True))
+    ]
+    problem = ""
+    if config.task["target"] != "pretrain":
+        problem = "it is for pre-training"
+    elif config.optim.name == "adafactor":
+        problem = "Adafactor's moments are rows and columns of whole weights; take optim.name=adam"
+    elif moving:
+        problem = f"{moving[0]} changes weights without a gradient, and needs them whole"
+    if problem:
+        raise UserError(f"train.shards = {config.train.shards}: {problem}.")
 
 
 def check_best(task: Supervised, keep_best: str) -> None:
@@ -215,13 +253,13 @@ def trainer_of(
     meanings = catalogues_of(task, streams)
     monitor = Monitor(train.num_updates, meanings)
     # One update's micro-batches on all ranks are of one kind, so that ranks can share its statistics.
-    group = train.accumulate * parallel.size
+    group = train.accumulate * parallel.size // parallel.share
     return Trainer(
         settings=Settings(
             train=train, optim=config.optim, temperature=config.temperature, seed=seed, health=config.health
         ),
         task=task,
-        data=training_batches(streams, seed=seed, group=group),
+        data=training_batches(streams, seed=seed, group=group, share=parallel.share),
         held_out=lambda: held_out(streams, seed=seed, limit=train.eval_batches),
         run=out,
         device=device,
@@ -278,11 +316,15 @@ def resolve_device(train: TrainConfig) -> torch.device:
 
 
 def measure(
-    cost: Cost | None, streams: Sequence[Stream], device: torch.device, precision: torch.dtype
+    cost: Cost | None,
+    streams: Sequence[Stream],
+    device: torch.device,
+    precision: torch.dtype,
+    processes: int = 1,
 ) -> tuple[Units, str]:
     """What a unit of input costs, what the device can do, and a sentence about the machine.
 
-    `cost` None: the work of a step is not known.
+    `cost` None: the work of a step is not known. `processes` share the work of this machine.
     """
     rates = {stream.spec.rate_hz for stream in streams}
     rate = rates.pop() if len(rates) == 1 else None
@@ -295,6 +337,12 @@ def measure(
         return Units(rate, per_input, hardware.peak_flops(kind)), f"{kind}, {name}"
     threads = torch.get_num_threads()
     speed = hardware.matmul_speed(name, threads)
+    workers = (
+        f"{processes} processes, {threads} CPU thread{'s' * (threads > 1)} each"
+        if processes > 1
+        else (f"{threads} CPU thread{'s' * (threads > 1)}")
+    )
     return Units(rate, per_input, speed), (
-        f"{threads} CPU threads, {name}, matrix product measured at {speed / 1e9:.0f} GFLOP/s"
+        f"{workers}, {name}, matrix product measured at {speed / 1e9:.0f} GFLOP/s"
+        + (" in one" if processes > 1 else "")
     )

@@ -14,7 +14,7 @@ from seqssl.runs.train import train
 from seqssl.studies.running import Claim, Plan, Say, claims_table, mean_and_error, run_all
 from seqssl.studies.units import write_units
 
-NUM_UPDATES = 600
+NUM_UPDATES = 480
 NUM_SEEDS = 3
 NUM_CODES = 32
 COLLAPSED = 3.0  # codes in use, as the perplexity says, at or below which codes have collapsed

@@ -17,13 +17,16 @@ from seqssl.data.shards import Corpus
 from seqssl.doctor import examine
 from seqssl.errors import HealthHalt, UserError
 from seqssl.evaluation.retrieval import compare_halves
+from seqssl.model.fixed import FixedCodes
+from seqssl.model.reconstruction import InputVectors
+from seqssl.planning.hardware import num_cores
 from seqssl.planning.plan import resolve
 from seqssl.report.evening import write_evening
 from seqssl.ruler.evaluate import evaluate
 from seqssl.ruler.plan import Request
-from seqssl.ruler.processes import held, num_cores
+from seqssl.ruler.processes import held
 from seqssl.runs.choosing import choose_recipe
-from seqssl.runs.folder import load
+from seqssl.runs.folder import find_checkpoint, find_run, load
 from seqssl.runs.sources import open_source
 from seqssl.runs.stages import train_stages
 from seqssl.runs.streams import hours as hours_of
@@ -151,10 +154,11 @@ def _planned(
     scan = scanned(corpus, counts)
     for text in scan:
         say(text)
-    pace = seconds_per_update(train_stages(name, *own), out / "pace")
+    pace, processes = seconds_per_update(train_stages(name, *own), out / "pace")
     left = 3600 * hours - (time.monotonic() - began)
     updates = max(CHECKPOINTS, int(left * TRAINING_SHARE[bool(counts)] / pace))
-    judge, tuning = judge_for(left * (1 - TRAINING_SHARE[bool(counts)]), pace)
+    # Cells of the judge have a thread each: what processes share in training, one does there.
+    judge, tuning = judge_for(left * (1 - TRAINING_SHARE[bool(counts)]), pace * processes)
     plan = Evening(
         name, own, hours, updates, pace, patterns if counts else "", sum(counts.values()), len(counts), judge,
         tuning, scan,
@@ -229,11 +233,27 @@ def scanned(corpus: Corpus, counts: Counter[str]) -> list[str]:
     return found
 
 
+def kept_weights(run: Path) -> Path:
+    """The checkpoint to go on with: the best on held-out data where losses can be compared, else the last.
+
+    They can where targets stay as they are. Learned targets grow easier or harder as they change, and so does
+    the loss. With little data and many hours, the last weights know the training rows by heart.
+    """
+    best = run / "checkpoints" / "best"
+    stay = best.exists() and isinstance(load(run).model.targets, FixedCodes | InputVectors)
+    return best if stay else run
+
+
+def update_of(path: Path) -> int:
+    """How many updates made the weights of a run, or of a checkpoint."""
+    return find_checkpoint(path, find_run(path)[1], "last").state["update"]
+
+
 def _judged(plan: Evening, out: Path, say: Callable[[str], None], progress: Progress) -> dict[str, Any]:
     """What the ruler says, where there are labels; and what can be said without any."""
-    run = out / RUN
+    run = kept_weights(out / RUN)
     corpus, adapter = open_source(run, None, progress=progress)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"weights": run.relative_to(out).as_posix(), "judged_update": update_of(run)}
     try:
         ours, theirs, number = compare_halves(load(run), load(run, weights="random"), corpus, adapter)
         found["halves"] = {"trained": asdict(ours), "random": asdict(theirs), "rows": number}

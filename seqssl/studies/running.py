@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from seqssl.data.files import sha256_json, write_atomic
+from seqssl.planning.hardware import num_cores
 from seqssl.planning.plan import resolve
-from seqssl.ruler.processes import held, num_cores, side_by_side
+from seqssl.ruler.processes import held, side_by_side
 from seqssl.runs.train import Run, train
 
 # Settings of every run of a study: only its figures are wanted, and runs side by side must not share a GPU.

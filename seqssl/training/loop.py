@@ -148,7 +148,8 @@ class Trainer:
         counts = self.global_counts(plans)
         for batch, plan, draw in zip(batches, plans, draws, strict=True):
             self.backward(batch, plan, draw, counts, is_last=plan is plans[-1])
-        norm = self.parallel.norm(task.model.parameters())
+        ranks.exchange(task.model.parameters())
+        norm = ranks.norm(task.model.parameters())
         optim.clip_gradients(task.model.parameters(), norm, settings.optim.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -157,7 +158,7 @@ class Trainer:
         self.tally.add_update(norm)
         self.recent.append((self.update, norm, [key for batch in batches for key in batch.keys]))
         self.update += 1
-        self.cursor += len(batches) * ranks.size
+        self.cursor += len(batches) * ranks.size // ranks.share
         self.reporter.advance()
 
     def global_counts(self, plans: Sequence[Plan]) -> dict[str, Tensor]:
@@ -255,7 +256,7 @@ class Trainer:
         """Held-out metrics, without a record; {} on ranks that take no part."""
         if not self.parallel.evaluates:
             return {}
-        with autocast(self.device, self.precision):
+        with self.parallel.undivided(), autocast(self.device, self.precision):
             return self.task.evaluate(self.held_out()) | dict(self.references)
 
     def record(self, kind: str, metrics: Mapping[str, float]) -> None:

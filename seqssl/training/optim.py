@@ -6,11 +6,12 @@ from typing import Protocol, TypedDict, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
 from seqssl.config.schema import OptimConfig, TemperatureConfig
 from seqssl.model.protocols import Task
+
+TINY = 1e-6  # beside the norm that gradients are divided by, as in torch.nn.utils
 
 
 def learning_rate(config: OptimConfig, update: int, num_updates: int) -> float:
@@ -91,8 +92,9 @@ def clip_gradients(parameters: Iterable[Tensor], norm: Tensor, max_norm: float) 
     A gradient that is not finite is dropped whole, on the device: so one bad batch cannot poison the weights,
     and nothing has to wait.
     """
-    trained = [p for p in parameters if p.grad is not None]
-    clip_grads_with_norm_(trained, max_norm, norm)
-    for parameter in trained:
-        assert parameter.grad is not None
-        parameter.grad.masked_fill_(~torch.isfinite(norm), 0.0)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    # Where ranks divide a gradient, each scales its part by itself.
+    gradients = [grad.to_local() if hasattr(grad, "to_local") else grad for grad in gradients]
+    scale = (max_norm / (norm + TINY)).clamp(max=1.0)
+    for grad in gradients:
+        grad.mul_(scale).masked_fill_(~torch.isfinite(norm), 0.0)

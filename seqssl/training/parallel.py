@@ -1,16 +1,12 @@
-"""Everything that knows there may be several ranks; the only importer of torch.distributed.
+"""How a model is spread over ranks; only this file, `sharded` and `ranks` know torch.distributed.
 
-A strategy says how a model is spread over ranks. The loop, checkpoints and evaluation know no more.
+The loop, checkpoints and evaluation know a strategy, and no more.
 """
 
-import atexit
-import gc
 import inspect
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TypeVar
 
@@ -21,13 +17,12 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from seqssl.errors import FirstRankFailed
+from seqssl.errors import FirstRankFailed, RankLost
 from seqssl.training.checkpoint import OptimizerState, load_optimizer, state_of, weights_of
 
 if dist.is_available():  # imported later, defaults of its functions would hold the process group
     import torch.distributed.nn
 
-PATIENCE = timedelta(hours=12)  # of ranks that wait for one another: the first prepares the data
 T = TypeVar("T")
 
 
@@ -37,6 +32,7 @@ class Parallel(ABC):
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    share: int = 1  # among how many ranks one batch of the recipe is divided
 
     @property
     def is_first(self) -> bool:
@@ -105,6 +101,18 @@ class Parallel(ABC):
         if state is not None:
             load_optimizer(optimizer, state)
 
+    def exchange(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Average the gradients that no backward pass has shared yet. Every rank must call it."""
+        return
+
+    def undivided(self) -> AbstractContextManager[None]:
+        """A context in which only the first rank works, and may use what the others leave idle."""
+        return nullcontext()
+
+    def make_readable(self, model: nn.Module) -> None:
+        """Let weights be read outside a step, from now on. Every rank must call it."""
+        return
+
     def norm(self, parameters: Iterable[Tensor]) -> Tensor:
         """The norm of the whole gradient. Every rank must call it."""
         return get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -141,9 +149,7 @@ class Replicated(Parallel):
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module in DistributedDataParallel; from now on `all_reduce` of its parts sums over ranks."""
-        for part in module.modules():
-            if hasattr(part, "all_reduce"):
-                setattr(part, "all_reduce", sum_over_ranks)  # noqa: B010
+        share_statistics(module)
         replicate = partial(
             nn.parallel.DistributedDataParallel, module, find_unused_parameters=self.some_unused
         )
@@ -160,45 +166,81 @@ class Replicated(Parallel):
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over ranks."""
-        value = value.clone()
-        dist.all_reduce(value)
-        return value
+        return add_up(value.clone())
 
     def barrier(self) -> None:
         """Wait for all ranks."""
         dist.barrier()
 
 
-def start(device: torch.device, *, some_unused: bool = False) -> Parallel:
-    """Join the process group if torchrun started several processes."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        return Alone()
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if not dist.is_initialized():
-        if device.type == "cuda":
-            torch.cuda.set_device(local_rank)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    return Replicated(dist.get_rank(), size, local_rank, some_unused=some_unused)
+class SideBySide(Replicated):
+    """Processes on the CPU of one machine, each with the whole model and a share of the rows of each batch.
 
-
-def stop(parallel: Parallel) -> None:
-    """Leave the process group; its threads end with the last reference to it, at exit at the latest."""
-    if parallel.size > 1 and dist.is_initialized():
-        groups = [dist.group.WORLD]
-        dist.destroy_process_group()
-        atexit.register(_end_threads, groups)
-
-
-def _end_threads(groups: list[dist.ProcessGroup | None]) -> None:
-    """Join the threads of left groups while Python still runs.
-
-    A thread that drops a tensor later aborts the process (github.com/pytorch/pytorch/issues/190489). The
-    parallel model is in reference cycles and refers to its group, hence the collection. The last reference is
-    the one in Python's own hands: it gives up the interpreter lock while it waits for the threads.
+    DistributedDataParallel hides the exchange of gradients behind the backward pass, which pays where the
+    processor is not what computes. It also cuts them into other buckets after the first update: a run that
+    goes on would add up in another order. Here they are one tensor, always.
     """
-    gc.collect()
-    groups.clear()
+
+    def __init__(self, rank: int, size: int, threads: int = 1) -> None:
+        super().__init__(rank, size)
+        self.share, self.threads = size, threads  # of all processes together
+        self._total: Tensor | None = None  # the gradient as one tensor, from update to update
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module itself, with the first rank's weights; `all_reduce` of its parts now sums over ranks."""
+        share_statistics(module)
+        agree(module)
+        return module
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        add_up(torch.zeros(1))
+
+    def exchange(self, parameters: Iterable[nn.Parameter]) -> None:
+        """The mean gradient over ranks; a rank in which a parameter took no part counts as zero."""
+        trained = [p for p in parameters if p.requires_grad]
+        used = torch.tensor([float(p.grad is not None) for p in trained])
+        own = [torch.zeros(p.numel()) if p.grad is None else p.grad.flatten() for p in trained]
+        size = sum(map(len, own)) + len(used)
+        if self._total is None or len(self._total) != size:
+            self._total = torch.empty(size)
+        total = add_up(torch.cat([*own, used], out=self._total)).div_(self.size)
+        *means, used = total.split([*map(len, own), len(used)])
+        for p, mean, share in zip(trained, means, used.tolist(), strict=True):
+            p.grad = mean.view_as(p) if share else None
+
+    @contextmanager
+    def undivided(self) -> Iterator[None]:
+        """A context in which the first process has the threads of all."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def agree(module: nn.Module) -> None:
+    """Give every rank the first one's weights: a part may have drawn its own in its own way."""
+    for x in weights_of(module).values():
+        if x.numel():
+            dist.broadcast(x.detach(), 0)
+
+
+def add_up(x: Tensor) -> Tensor:
+    """Sum over ranks, in place. Every rank must call it; RankLost where one is gone."""
+    try:
+        dist.all_reduce(x)
+    except RuntimeError as error:
+        raise RankLost(f"another process of this run is gone: {error}") from error
+    return x
+
+
+def share_statistics(module: nn.Module) -> None:
+    """From now on `all_reduce` of the parts of a module sums over ranks."""
+    for part in module.modules():
+        if hasattr(part, "all_reduce"):
+            setattr(part, "all_reduce", sum_over_ranks)  # noqa: B010
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
@@ -213,13 +255,9 @@ class _SumOverRanks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:
         """The sum over ranks."""
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
+        return add_up(x.clone())
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> Tensor:
         """The sum of all ranks' gradients."""
-        grad = grads[0].clone()
-        dist.all_reduce(grad)
-        return grad
+        return add_up(grads[0].clone())

@@ -112,6 +112,24 @@ def test_ranks_share_one_sequence(corpus, world_size, cursor):
         assert_equal(batch, seen[number])
 
 
+@pytest.mark.parametrize(("world_size", "share"), [(2, 2), (3, 3), (4, 2)])
+@pytest.mark.parametrize("cursor", [0, 5])
+def test_ranks_divide_the_rows_of_batches(corpus, world_size, share, cursor):
+    """Together they have the rows of one process, batch by batch, and each about as many as another."""
+    one = make_loader(corpus, share=share)
+    batches = [one.epoch(epoch)[place] for epoch, place in map(one.epoch_of, range(cursor, cursor + 8))]
+    parts = {
+        rank: iter(make_loader(corpus, share=share).endless(cursor, rank, world_size))
+        for rank in range(world_size)
+    }
+    for number, items in enumerate(batches, cursor):
+        group = number % (world_size // share)
+        found = [next(parts[group * share + part]) for part in range(share)]
+        wanted = [corpus.keys[one.rows[row]] for item in items for row in item]
+        assert sorted(key for batch in found for key in batch.keys) == sorted(wanted)
+        assert max(len(batch.keys) for batch in found) - min(len(batch.keys) for batch in found) <= 1
+
+
 def test_workers_change_no_bit_and_two_streams_are_independent(corpus):
     options = {"join_length": 30, "max_length": 9}
     adapter = Numbers(scale=2.0)  # draws from its rng

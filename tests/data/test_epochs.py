@@ -87,3 +87,15 @@ def test_a_long_row_is_a_batch_of_its_own():
 def test_like_lengths_fill_the_batches(join_length):
     batches = plan([10] * 100, batch_length=100, join_length=join_length)
     assert len(batches) == 10
+
+
+@given(lengths_lists, st.integers(1, 600), st.integers(1, 5), st.booleans())
+def test_every_batch_can_be_divided(lengths, batch_length, at_least, shuffle):
+    batches = plan(lengths, batch_length=batch_length, at_least=at_least, shuffle=shuffle)
+    assert min(map(len, batches)) >= at_least
+    rows = [row for batch in batches for (row,) in batch]
+    assert set(rows) == set(range(len(lengths)))
+    if len(lengths) >= at_least:
+        assert len(rows) == len(lengths), "a row comes again where there are too few alone"
+    if all(len(batch) >= at_least for batch in plan(lengths, batch_length=batch_length, shuffle=shuffle)):
+        assert batches == plan(lengths, batch_length=batch_length, shuffle=shuffle)

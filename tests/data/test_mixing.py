@@ -19,9 +19,9 @@ class Numbered:
     """A loader whose batch number n holds n; an epoch has `size` batches."""
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size, self.share = size, 1
 
-    def at(self, numbers: Iterable[int]) -> Iterator[Batch]:
+    def at(self, numbers: Iterable[int], part: int) -> Iterator[Batch]:
         for number in numbers:
             yield Batch(torch.full((1, 1), float(number)), torch.tensor([1]))
 

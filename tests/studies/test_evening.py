@@ -14,6 +14,9 @@ from seqssl.evaluation.retrieval import found_again
 from seqssl.report.evening import verdict
 from seqssl.studies import evening as evenings
 from seqssl.studies.evening import JUDGES, evening, judge_for
+from seqssl.training.loop import Trainer
+
+BEST = "run/checkpoints/best"
 
 SMALL = [
     *(text for text in TOY if not text.startswith(("modality", "train.", "encoder.taps"))),
@@ -68,6 +71,31 @@ def test_with_labels_it_ends_with_the_ruler(tmp_path: Path, monkeypatch: pytest.
     assert again["evaluation"]["results"] == found["evaluation"]["results"], "finished work is not done again"
     with pytest.raises(UserError, match="an evening with other data or settings"):
         spend(source, out, [*settings, "seed=3"])
+
+
+@pytest.mark.parametrize(("recipe", "weights"), [("base/w2vbert", "run"), ("base/clusters", BEST)])
+def test_the_weights_that_are_judged(
+    recipe: str, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where targets stay as they are, the best checkpoint is judged, and the page says of which update."""
+    evaluate = Trainer.evaluate
+
+    def worse_at_the_end(self: Trainer) -> dict[str, float]:
+        self.best = -1e9 if self.update > 6 else self.best
+        return evaluate(self)
+
+    monkeypatch.setattr(Trainer, "evaluate", worse_at_the_end)
+    source = write_waves(tmp_path / "data")
+    settings = [text for text in SMALL if not text.startswith("quantizer") or recipe == "base/w2vbert"]
+    more = [] if recipe == "base/w2vbert" else ["targets.num_clusters=4"]
+    found = evening(
+        source, tmp_path / "out", "modality=toy:Toy", *settings, *more, recipe=recipe, hours=1e-6, say=str
+    )
+    assert found["weights"] == weights
+    assert found["judged_update"] == (6 if weights == BEST else evenings.CHECKPOINTS)
+    page = (tmp_path / "out/evening.html").read_text()
+    assert f"embed run=out/{weights} " in page
+    assert ("those after 6 were best" in page) == (weights == BEST)
 
 
 def test_labels_can_be_chosen(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import torch.distributed as dist
 
 from seqssl import cli
 from seqssl.model.norms import MaskedBatchNorm
-from seqssl.training import parallel
+from seqssl.training.ranks import start
 
 
 def share(folder: Path) -> None:
     """Batch norm of four rows, two on each rank, with a loss that differs between the ranks."""
-    ranks = parallel.start(torch.device("cpu"))
+    ranks = start(torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     rows, lengths = torch.randn(4, 6, 3, generator=generator), torch.tensor([6, 2, 5, 1])
     norm = MaskedBatchNorm(3).train()

@@ -8,9 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_ranks import LAUNCH
-from test_runs import comparable, environment
-from toy import toy_arguments, write_waves
+from test_runs import comparable, environment, quiet_train
+from toy import toy_arguments, toy_config, write_waves
 
+from seqssl.assembly import build_model
+from seqssl.errors import UserError
+from seqssl.runs.train import check_shards
+
+SHARDS = "train.shards=2"
 SETTINGS = ("train.num_updates=4", "train.eval_every=2", "train.save_every=2", "train.keep_last=4")
 
 
@@ -32,14 +37,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     waves = write_waves(folder / "waves")
     os.environ["SEQSSL_CACHE"] = str(folder / "cache")
     launch(folder, "-m", "seqssl", "train", *toy_arguments(waves, folder / "replicated", *SETTINGS))
-    script = str(Path(__file__).with_name("sharded.py"))
-    launch(folder, script, *toy_arguments(waves, folder / "sharded", *SETTINGS))
+    launch(folder, "-m", "seqssl", "train", *toy_arguments(waves, folder / "sharded", *SETTINGS, SHARDS))
     # Once more from the middle: the state that was gathered is what another run goes on from.
-    copy = folder / "resumed/checkpoints"
-    copy.mkdir(parents=True)
-    for name in ("checkpoints/step-00000002", "config.yaml"):
-        subprocess.run(["cp", "-r", folder / "sharded" / name, folder / "resumed" / name], check=True)
-    launch(folder, script, *toy_arguments(waves, folder / "resumed", *SETTINGS))
+    for run, more in (("resumed", (SHARDS,)), ("resumed-whole", ())):
+        (folder / run / "checkpoints").mkdir(parents=True)
+        for name in ("checkpoints/step-00000002", "config.yaml"):
+            subprocess.run(["cp", "-r", folder / "sharded" / name, folder / run / name], check=True)
+        launch(folder, "-m", "seqssl", "train", *toy_arguments(waves, folder / run, *SETTINGS, *more))
     return folder
 
 
@@ -47,7 +51,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "checkpoints/step-00000004/model.safetensors")
 
 
-@pytest.mark.parametrize("name", ["sharded", "resumed"])
+@pytest.mark.parametrize("name", ["sharded", "resumed", "resumed-whole"])
 def test_a_sharded_run_has_the_weights_of_a_replicated_one(folder: Path, name: str) -> None:
     expected, found = weights(folder / "replicated"), weights(folder / name)
     assert expected.keys() == found.keys()
@@ -66,3 +70,22 @@ def test_a_sharded_run_reports_what_a_replicated_one_does(folder: Path) -> None:
 def test_the_best_weights_are_gathered_too(folder: Path) -> None:
     best = load_file(folder / "sharded/checkpoints/best/model.safetensors")
     assert all(torch.isfinite(x).all() for x in best.values() if x.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("optim.name=adafactor",), "Adafactor's moments are rows and columns"),
+        (("quantizer.revive=0.1",), "GumbelProductQuantizer changes weights without a gradient"),
+        ((), "the number of processes, 1, must be a multiple"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(settings: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    waves = write_waves(tmp_path / "waves")
+    if settings:  # what is wrong with a model is found by any rank
+        config = toy_config(waves, tmp_path / "run", *settings, SHARDS)
+        with pytest.raises(UserError, match=words):
+            check_shards(config, build_model(config))
+    else:
+        with pytest.raises(UserError, match=words):
+            quiet_train(waves, tmp_path / "run", SHARDS)

@@ -1,0 +1,222 @@
+"""Several processes for one run on a CPU, each with a share of every batch.
+
+Two threads of one process gain little: most tensors of a small model are too short to be worth dividing. Two
+processes that halve the rows of a batch meet once an update, and the second core counts whole.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import torch
+
+from seqssl.assembly import Stream, assemble
+from seqssl.config.schema import RunConfig
+from seqssl.data.lengths import lengths_of
+from seqssl.errors import RankLost, UserError
+from seqssl.planning import hardware
+from seqssl.runs.folder import read_provenance
+from seqssl.training.parallel import Alone, Parallel
+from seqssl.training.ranks import Meeting, can_meet, is_launched
+
+PATIENCE_S = 120.0  # for the others to have imported everything
+LINES = 12  # of what a process said last
+MODEL_BYTES = 28  # of a parameter: weight, gradient, two moments, and the gradient as it is exchanged
+PROCESS_BYTES = 2**29  # of Python, torch and a batch
+MEMORY_SHARE = 0.5  # of the machine, that may be taken
+FOLLOWED, REFUSED = 2, 3  # exit codes of helpers: another said why; it printed why
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the process of a rank is told."""
+
+    config: RunConfig
+    rank: int
+    size: int
+    port: int
+    threads: int
+    parent: int
+    path: list[str]  # where Python finds code
+
+
+def number_of(config: RunConfig, streams: Sequence[Stream], out: Path, device: torch.device) -> int:
+    """How many processes share the batches of a run. One that has begun keeps its number if it can.
+
+    UserError for a number that cannot be had.
+    """
+    asked = config.train.processes
+    may = device.type == "cpu" and can_meet() and not is_launched() and config.train.shards == 1
+    if asked != "auto":
+        if asked > 1 and not may:
+            raise UserError(
+                f"train.processes = {asked}: this is for one CPU; several GPUs, and machines, take torchrun."
+            )
+        return asked
+    if not may or config.task["target"] != "pretrain":
+        return 1
+    if (out / "config.yaml").is_file():
+        return processes_of(out)
+    limit = min(torch.get_num_threads(), hardware.num_cores(), rows_of(streams))
+    return 1 if limit < 2 else max(1, min(limit, _allowed(config, streams)))
+
+
+def processes_of(run: Path) -> int:
+    """How many processes shared the batches of a run."""
+    kept = read_provenance(run).get("processes")
+    return kept if isinstance(kept, int) and kept > 0 else 1
+
+
+def rows_of(streams: Sequence[Stream]) -> int:
+    """The rows of full length that a batch of every stream holds: beyond that, processes would get none."""
+    found = []
+    for stream in streams:
+        lengths = lengths_of(stream.config.data, stream.spec)
+        found.append(lengths["batch_length"] // (lengths["max_length"] or lengths["batch_length"]))
+    return min(found)
+
+
+def _allowed(config: RunConfig, streams: Sequence[Stream]) -> int:
+    """How many the model allows: one where a loss compares rows, else as many as fit into memory."""
+    model = assemble(config, list(streams), "meta")
+    if any(getattr(part, "compares_rows", False) for part in model.modules()):
+        return 1
+    parameters = sum(p.numel() for p in model.parameters())
+    each = MODEL_BYTES * parameters + PROCESS_BYTES * (1 + max(s.config.data.workers for s in streams))
+    return int(MEMORY_SHARE * hardware.main_memory() / each)
+
+
+@contextmanager
+def side_by_side(config: RunConfig, number: int, say: Callable[[str], None]) -> Iterator[Parallel]:
+    """This process as the first of `number`, which end with the context; alone where they cannot meet.
+
+    UserError where one of them dies, or refuses its part, while the context lasts.
+    """
+    threads = torch.get_num_threads()
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, threads)
+        others = list[_Other]()
+        try:
+            parallel = _start(config, number, threads, stack, others)
+        except (OSError, RuntimeError, ValueError) as error:
+            problem = _last_words(others) or str(error)
+            if config.train.processes != "auto":
+                raise UserError(f"train.processes = {number}: they cannot meet: {problem}.") from error
+            say(f"one process does all the work: {number} could not meet ({problem})")
+            for other in others:
+                other.end()
+            torch.set_num_threads(threads)
+            yield Alone()
+            return
+        try:
+            yield parallel
+        except RankLost as error:
+            lost = [other for other in others if other.has_failed()]
+            if not lost:
+                raise
+            words = _last_words(lost)
+            if any(other.has_refused() for other in lost):
+                raise UserError(words) from error
+            raise UserError(
+                f"process {lost[0].rank + 1} of {number} of this run died: {words}. The same command goes on "
+                "from the last checkpoint; with train.processes=1 it takes less memory."
+            ) from error
+        for other in others:
+            other.wait()
+
+
+def _start(
+    config: RunConfig, number: int, threads: int, stack: ExitStack, others: list["_Other"]
+) -> Parallel:
+    """Start all but the first process, and join them; they are added to `others` one by one.
+
+    Raises OSError, RuntimeError or ValueError where that fails.
+    """
+    torch.set_num_threads(max(1, threads // number))
+    meeting = Meeting(0, number)
+    for rank in range(1, number):
+        others.append(stack.enter_context(_Other(config, meeting, rank)))
+    end = time.monotonic() + PATIENCE_S
+    while not meeting.is_complete():
+        if time.monotonic() > end or any(other.has_ended() for other in others):
+            raise TimeoutError(f"they did not all come within {PATIENCE_S:.0f} s")
+        time.sleep(0.02)
+    return meeting.join(threads)
+
+
+def _last_words(others: Sequence["_Other"]) -> str:
+    """How those that have ended did, in words; "" for none."""
+    return "; ".join(dict.fromkeys(other.last_words() for other in others if other.has_ended()))
+
+
+class _Other:
+    """Another process of the run; it ends with the context."""
+
+    def __init__(self, config: RunConfig, meeting: Meeting, rank: int) -> None:
+        self.rank = rank
+        self._said: IO[bytes] = tempfile.TemporaryFile()
+        threads = torch.get_num_threads()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "seqssl.runs.helper"],
+            stdin=subprocess.PIPE,
+            stdout=self._said,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        )
+        part = Part(config, rank, meeting.size, meeting.port, threads, os.getpid(), sys.path)
+        assert self._process.stdin is not None
+        with self._process.stdin as stream:
+            stream.write(pickle.dumps(part))
+
+    def __enter__(self) -> "_Other":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
+        self.end()
+        self._said.close()
+
+    def has_ended(self) -> bool:
+        """Whether it runs no more."""
+        return self._process.poll() is not None
+
+    def has_failed(self) -> bool:
+        """Whether it ended by itself, and not because another did; it is given a moment to."""
+        end = time.monotonic() + 2.0
+        while not self.has_ended() and time.monotonic() < end:
+            time.sleep(0.05)
+        return self.has_ended() and self._process.returncode not in (0, FOLLOWED)
+
+    def has_refused(self) -> bool:
+        """Whether it found something wrong with the user's input, and said what."""
+        return bool(self._process.poll() == REFUSED)
+
+    def wait(self) -> None:
+        """Let it end by itself, after its last update."""
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            pass  # the end of the context ends it
+
+    def end(self) -> None:
+        """End it now."""
+        if not self.has_ended():
+            self._process.kill()
+        self._process.wait()
+
+    def last_words(self) -> str:
+        """How it ended: its last lines, or the signal that ended it."""
+        code = self._process.wait()
+        if code < 0:
+            return f"signal {-code}" + (", often for want of memory" if code == -9 else "")
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        return "\n".join(lines[-LINES:]) or f"exit code {code}"

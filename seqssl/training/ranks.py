@@ -1,0 +1,104 @@
+"""How the processes of a run find one another, and part."""
+
+import atexit
+import gc
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from seqssl.errors import UserError
+from seqssl.training.parallel import Alone, Parallel, Replicated, SideBySide
+
+PATIENCE = timedelta(hours=12)  # of ranks that wait for one another: the first prepares the data
+
+
+def is_launched() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def can_meet() -> bool:
+    """Whether this torch can connect processes at all."""
+    return dist.is_available()
+
+
+def start(device: torch.device, *, some_unused: bool = False, shards: int = 1) -> Parallel:
+    """Join the process group if torchrun started several processes.
+
+    `shards`: among how many of them each weight is divided. UserError where that does not divide them evenly.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size % shards:
+        raise UserError(
+            f"train.shards = {shards}: the number of processes, {size}, must be a multiple of it; torchrun "
+            "starts them."
+        )
+    if size == 1:
+        return Alone()
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(local_rank)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    if shards > 1:
+        from seqssl.training.sharded import Sharded  # here, because it takes a second to import
+
+        return Sharded(dist.get_rank(), size, local_rank, shards=shards, device=device.type)
+    return Replicated(dist.get_rank(), size, local_rank, some_unused=some_unused)
+
+
+def stop(parallel: Parallel) -> None:
+    """Leave the process group; its threads end with the last reference to it, at exit at the latest."""
+    if parallel.size > 1 and dist.is_initialized():
+        groups = [dist.group.WORLD]
+        dist.destroy_process_group()
+        atexit.register(_end_threads, groups)
+
+
+def _end_threads(groups: list[dist.ProcessGroup | None]) -> None:
+    """Join the threads of left groups while Python still runs.
+
+    A thread that drops a tensor later aborts the process (github.com/pytorch/pytorch/issues/190489). The
+    parallel model is in reference cycles and refers to its group, hence the collection. The last reference is
+    the one in Python's own hands: it gives up the interpreter lock while it waits for the threads.
+    """
+    gc.collect()
+    groups.clear()
+
+
+class Meeting:
+    """Where processes of one machine find one another: the first opens it, the others are told its port."""
+
+    def __init__(self, rank: int, size: int, port: int = 0) -> None:
+        self.rank, self.size = rank, size
+        self._store = dist.TCPStore(  # type: ignore[attr-defined]
+            "127.0.0.1", port, size, rank == 0, wait_for_workers=False
+        )
+        self.port = self._store.port
+
+    def arrive(self) -> None:
+        """Say that this process has come as far."""
+        self._store.set(f"arrived/{self.rank}", "")
+
+    def is_complete(self) -> bool:
+        """Whether all but the first have arrived."""
+        return bool(self._store.check([f"arrived/{rank}" for rank in range(1, self.size)]))
+
+    def join(self, threads: int = 1) -> SideBySide:
+        """Form the group; every process must call it, once all have arrived. `threads`: of all together."""
+        before, hook = dict(os.environ), sys.excepthook
+        if Path("/sys/class/net/lo").exists():  # the name of the machine may lead nowhere
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        try:
+            dist.init_process_group(
+                "gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=PATIENCE
+            )
+        finally:
+            sys.excepthook = hook  # torch's would name a rank in every error of the program from now on
+            if "GLOO_SOCKET_IFNAME" not in before:
+                os.environ.pop("GLOO_SOCKET_IFNAME", None)
+        return SideBySide(self.rank, self.size, threads)
