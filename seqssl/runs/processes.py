@@ -21,10 +21,12 @@ import torch
 
 from seqssl.assembly import Stream, assemble
 from seqssl.config.schema import RunConfig
+from seqssl.data.files import Progress, silent
 from seqssl.data.lengths import lengths_of
 from seqssl.errors import RankLost, UserError
 from seqssl.planning import hardware
 from seqssl.runs.folder import read_provenance
+from seqssl.runs.streams import opened
 from seqssl.training.parallel import Alone, Parallel
 from seqssl.training.ranks import Meeting, can_meet, is_launched
 
@@ -49,8 +51,16 @@ class Part:
     path: list[str]  # where Python finds code
 
 
-def number_of(config: RunConfig, streams: Sequence[Stream], out: Path, device: torch.device) -> int:
+def number_of(
+    config: RunConfig,
+    streams: Sequence[Stream],
+    out: Path,
+    device: torch.device,
+    progress: Progress = silent,
+) -> int:
     """How many processes share the batches of a run. One that has begun keeps its number if it can.
+
+    Where nothing else limits the length of rows, the data are opened, and prepared if need be.
 
     UserError for a number that cannot be had.
     """
@@ -66,8 +76,10 @@ def number_of(config: RunConfig, streams: Sequence[Stream], out: Path, device: t
         return 1
     if (out / "config.yaml").is_file():
         return processes_of(out)
-    limit = min(torch.get_num_threads(), hardware.num_cores(), rows_of(streams))
-    return 1 if limit < 2 else max(1, min(limit, _allowed(config, streams)))
+    limit = min(torch.get_num_threads(), hardware.num_cores())
+    if limit > 1:
+        limit = min(limit, _allowed(config, streams))
+    return 1 if limit < 2 else max(1, min(limit, *(_rows_of(stream, device, progress) for stream in streams)))
 
 
 def processes_of(run: Path) -> int:
@@ -76,13 +88,14 @@ def processes_of(run: Path) -> int:
     return kept if isinstance(kept, int) and kept > 0 else 1
 
 
-def rows_of(streams: Sequence[Stream]) -> int:
-    """The rows of full length that a batch of every stream holds: beyond that, processes would get none."""
-    found = []
-    for stream in streams:
-        lengths = lengths_of(stream.config.data, stream.spec)
-        found.append(lengths["batch_length"] // (lengths["max_length"] or lengths["batch_length"]))
-    return min(found)
+def _rows_of(stream: Stream, device: torch.device, progress: Progress) -> int:
+    """The rows of full length that a batch holds: of more processes, some would often get none."""
+    lengths = lengths_of(stream.config.data, stream.spec)
+    longest = lengths["max_length"]
+    if longest is None:
+        corpus = opened(stream, Alone(), device, progress).corpus
+        longest = int(corpus.lengths[corpus.rows("train")].max())
+    return lengths["batch_length"] // max(1, longest)
 
 
 def _allowed(config: RunConfig, streams: Sequence[Stream]) -> int:

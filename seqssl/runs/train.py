@@ -83,7 +83,7 @@ def train(
     """
     check_stages(config)
     device, kinds = resolve_device(config.train), streams_of(config)
-    number = number_of(config, kinds, stages.run_folder(config), device)
+    number = number_of(config, kinds, stages.run_folder(config), device, progress)
     if number == 1:
         # What is frozen for a while, or not read by the task, gets no gradient.
         unused = len(kinds) > 1 or config.task["target"] != "pretrain"

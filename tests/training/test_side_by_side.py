@@ -166,7 +166,8 @@ def threads(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         ((), 1, 1),
         ((), 2, 2),
         ((), 16, 4),  # a batch holds four rows of full length
-        (("data.max_frames=null",), 16, 1),  # rows of any length: a batch may be one
+        (("data.max_frames=null",), 16, 2),  # the longest has 66 of 160 steps
+        (("data.max_frames=null", "data.batch_frames=60"), 16, 1),
         (("data.views=2", "objectives.invariance.target=invariance"), 16, 1),  # rows are compared
         (("data.views=2",), 16, 4),
         (("train.processes=3",), 1, 3),
