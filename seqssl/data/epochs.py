@@ -31,8 +31,8 @@ def epoch_batches(
     With `weights`, a shuffled epoch has as many rows, but row i comes n w_i / sum(w) times, rounded up or
     down at random.
 
-    A batch of fewer than `at_least` items is joined to its neighbor in length, whatever the limits say; where
-    there are fewer in all, they come again.
+    A batch of fewer than `at_least` items takes some of its neighbor in length, or all of them where too few
+    would be left, whatever the limits say. Where there are fewer in all, they come again.
     """
     rng = np.random.default_rng([seed, epoch])
     lengths = np.minimum(lengths, max_length) if max_length else np.asarray(lengths)
@@ -120,13 +120,15 @@ def _cut_within(
 
 
 def _with_enough(batches: list[list[int]], at_least: int) -> list[list[int]]:
-    """The same, with batches that are too small joined to the one before, or to the one after."""
+    """The same, with what batches that are too small lack taken from the one before, or the one after."""
     found: list[list[int]] = []
     for batch in batches:
-        if found and min(len(batch), len(found[-1])) < at_least:
-            found[-1] = found[-1] + batch
-        else:
+        if not found or min(len(batch), len(found[-1])) >= at_least:
             found.append(batch)
+            continue
+        both = found.pop() + batch
+        cut = len(both) - at_least if len(batch) < at_least else at_least
+        found += [both[:cut], both[cut:]] if at_least <= cut <= len(both) - at_least else [both]
     return [(batch * at_least)[:at_least] if len(batch) < at_least else batch for batch in found]
 
 

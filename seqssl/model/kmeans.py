@@ -61,7 +61,7 @@ def spread_out(x: Float[Tensor, "n f"], k: int, generator: Generator) -> Float[T
     squares = moved.square().sum(1)
 
     def away(place: int) -> Float[Tensor, "n"]:
-        found = (squares - 2 * moved @ moved[place] + squares[place]).clamp(min=0)
+        found = (squares - moved @ (2 * moved[place]) + squares[place]).clamp(min=0)
         found[place] = 0  # whatever was rounded
         return found
 

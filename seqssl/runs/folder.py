@@ -38,7 +38,8 @@ from seqssl.training import checkpoint
 FACTS = "facts.json"
 HF = "hf:"  # begins an `init` that is a folder of Hugging Face transformers
 
-# What may differ when a run is taken up again: none of it changes the numbers that are still to come.
+# What may differ when a run is taken up again: none of it changes what is learned, and all but the number of
+# processes leave the numbers that are still to come as they were.
 _FREE = {"out", "health", "data.source", "data.workers"}
 _FREE |= {
     f"train.{key}"

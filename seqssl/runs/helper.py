@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+import time
 
 import torch
 
@@ -22,7 +23,7 @@ def main() -> int:
     meeting = Meeting(part.rank, part.size, part.port)
     meeting.arrive()
     try:
-        train_part(part.config, meeting.join(), None, silent)
+        train_part(part.config, meeting.join(), None, silent, time.monotonic())
     except (FirstRankFailed, HealthHalt, Interrupted, RankLost):
         return FOLLOWED  # the first process says why
     except UserError as error:

@@ -1,7 +1,7 @@
 """Several processes for one run on a CPU, each with a share of every batch.
 
 Two threads of one process gain little: most tensors of a small model are too short to be worth dividing. Two
-processes that halve the rows of a batch meet once an update, and the second core counts whole.
+processes that halve the rows of a batch meet a few times an update.
 """
 
 import os
@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import IO, Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from seqssl.assembly import Stream, assemble
 from seqssl.config.schema import RunConfig
@@ -31,7 +32,6 @@ from seqssl.training.parallel import Alone, Parallel
 from seqssl.training.ranks import Meeting, can_meet, is_launched
 
 PATIENCE_S = 120.0  # for the others to have imported everything
-LINES = 12  # of what a process said last
 MODEL_BYTES = 28  # of a parameter: weight, gradient, two moments, and the gradient as it is exchanged
 PROCESS_BYTES = 2**29  # of Python, torch and a batch
 MEMORY_SHARE = 0.5  # of the machine, that may be taken
@@ -65,21 +65,42 @@ def number_of(
     UserError for a number that cannot be had.
     """
     asked = config.train.processes
-    may = device.type == "cpu" and can_meet() and not is_launched() and config.train.shards == 1
-    if asked != "auto":
-        if asked > 1 and not may:
-            raise UserError(
-                f"train.processes = {asked}: this is for one CPU; several GPUs, and machines, take torchrun."
-            )
-        return asked
-    if not may or config.task["target"] != "pretrain":
+    wanted = hardware.num_cores() if asked == "auto" else asked
+    if asked == "auto" and (out / "config.yaml").is_file():
+        wanted = min(wanted, processes_of(out))
+    elif asked == "auto":
+        wanted = min(wanted, torch.get_num_threads())
+    if wanted == 1:
         return 1
-    if (out / "config.yaml").is_file():
-        return processes_of(out)
-    limit = min(torch.get_num_threads(), hardware.num_cores())
-    if limit > 1:
-        limit = min(limit, _allowed(config, streams))
-    return 1 if limit < 2 else max(1, min(limit, *(_rows_of(stream, device, progress) for stream in streams)))
+    obstacle = _obstacle(config, streams, device)
+    if not obstacle:
+        rows = min(_rows_of(stream, device, progress) for stream in streams)
+        if asked == "auto":
+            return max(1, min(wanted, rows, _fitting(config, streams)))
+        if wanted > rows:
+            obstacle = (
+                f"a batch holds no more than {rows} rows of full length: see data.batch_* and data.max_*"
+            )
+    if obstacle and asked != "auto":
+        raise UserError(f"train.processes = {asked}: {obstacle}.")
+    return 1 if obstacle else wanted
+
+
+def _obstacle(config: RunConfig, streams: Sequence[Stream], device: torch.device) -> str:
+    """Why the rows of a batch cannot be divided among processes; "" where they can."""
+    if device.type != "cpu":
+        return "processes share a CPU; several GPUs take torchrun, and one takes no other"
+    if is_launched() or config.train.shards > 1:
+        return "torchrun has divided the work; leave train.processes alone"
+    if not can_meet():
+        return "this torch was built without torch.distributed"
+    if config.task["target"] != "pretrain":
+        return "they are for pre-training"
+    for part in assemble(config, list(streams), "meta").modules():
+        compares = getattr(part, "compares_rows", False) or getattr(part, "compares_views", False)
+        if compares or isinstance(part, BatchNorm):
+            return f"{type(part).__name__} is a function of all rows of a batch together"
+    return ""
 
 
 def processes_of(run: Path) -> int:
@@ -91,19 +112,16 @@ def processes_of(run: Path) -> int:
 def _rows_of(stream: Stream, device: torch.device, progress: Progress) -> int:
     """The rows of full length that a batch holds: of more processes, some would often get none."""
     lengths = lengths_of(stream.config.data, stream.spec)
-    longest = lengths["max_length"]
+    longest, views = lengths["max_length"], stream.config.data.views
     if longest is None:
         corpus = opened(stream, Alone(), device, progress).corpus
         longest = int(corpus.lengths[corpus.rows("train")].max())
-    return lengths["batch_length"] // max(1, longest)
+    return lengths["batch_length"] // views // max(1, longest)
 
 
-def _allowed(config: RunConfig, streams: Sequence[Stream]) -> int:
-    """How many the model allows: one where a loss compares rows, else as many as fit into memory."""
-    model = assemble(config, list(streams), "meta")
-    if any(getattr(part, "compares_rows", False) for part in model.modules()):
-        return 1
-    parameters = sum(p.numel() for p in model.parameters())
+def _fitting(config: RunConfig, streams: Sequence[Stream]) -> int:
+    """How many fit into memory, with the model and the workers of each."""
+    parameters = sum(p.numel() for p in assemble(config, list(streams), "meta").parameters())
     each = MODEL_BYTES * parameters + PROCESS_BYTES * (1 + max(s.config.data.workers for s in streams))
     return int(MEMORY_SHARE * hardware.main_memory() / each)
 
@@ -136,12 +154,15 @@ def side_by_side(config: RunConfig, number: int, say: Callable[[str], None]) -> 
             lost = [other for other in others if other.has_failed()]
             if not lost:
                 raise
-            words = _last_words(lost)
-            if any(other.has_refused() for other in lost):
-                raise UserError(words) from error
+            refused = [other.said() for other in lost if other.has_refused()]
+            if refused:
+                raise UserError(refused[0]) from error
+            who, words = f"process {lost[0].rank + 1} of {number} of this run", _last_words(lost)
+            if not lost[0].was_killed():
+                raise RuntimeError(f"{who} failed:\n{words}") from error
             raise UserError(
-                f"process {lost[0].rank + 1} of {number} of this run died: {words}. The same command goes on "
-                "from the last checkpoint; with train.processes=1 it takes less memory."
+                f"{who} died: {words}. The same command goes on from the last checkpoint; with "
+                "train.processes=1 it takes less memory."
             ) from error
         for other in others:
             other.wait()
@@ -176,13 +197,13 @@ class _Other:
 
     def __init__(self, config: RunConfig, meeting: Meeting, rank: int) -> None:
         self.rank = rank
-        self._said: IO[bytes] = tempfile.TemporaryFile()
+        self._said, self._noise = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         threads = torch.get_num_threads()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "seqssl.runs.helper"],
             stdin=subprocess.PIPE,
             stdout=self._said,
-            stderr=subprocess.STDOUT,
+            stderr=self._noise,
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
         )
         part = Part(config, rank, meeting.size, meeting.port, threads, os.getpid(), sys.path)
@@ -196,6 +217,7 @@ class _Other:
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
         self.end()
         self._said.close()
+        self._noise.close()
 
     def has_ended(self) -> bool:
         """Whether it runs no more."""
@@ -211,6 +233,14 @@ class _Other:
     def has_refused(self) -> bool:
         """Whether it found something wrong with the user's input, and said what."""
         return bool(self._process.poll() == REFUSED)
+
+    def was_killed(self) -> bool:
+        """Whether a signal ended it."""
+        return (self._process.poll() or 0) < 0
+
+    def said(self) -> str:
+        """What it printed."""
+        return _text_of(self._said)
 
     def wait(self) -> None:
         """Let it end by itself, after its last update."""
@@ -230,6 +260,10 @@ class _Other:
         code = self._process.wait()
         if code < 0:
             return f"signal {-code}" + (", often for want of memory" if code == -9 else "")
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").strip().splitlines()
-        return "\n".join(lines[-LINES:]) or f"exit code {code}"
+        return _text_of(self._noise) or self.said() or f"exit code {code}"
+
+
+def _text_of(file: IO[bytes]) -> str:
+    """What was written to a file."""
+    file.seek(0)
+    return file.read().decode(errors="replace").strip()

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from seqssl.assembly import (
     Model,
@@ -81,6 +82,7 @@ def train(
     Raises UserError for bad input, and HealthHalt or Interrupted as their names say (the state is then
     saved).
     """
+    began = time.monotonic()
     check_stages(config)
     device, kinds = resolve_device(config.train), streams_of(config)
     number = number_of(config, kinds, stages.run_folder(config), device, progress)
@@ -88,16 +90,19 @@ def train(
         # What is frozen for a while, or not read by the task, gets no gradient.
         unused = len(kinds) > 1 or config.task["target"] != "pretrain"
         parallel = start(device, some_unused=unused, shards=config.train.shards)
-        return train_part(config, parallel, say, progress)
+        return train_part(config, parallel, say, progress, began)
     with side_by_side(config, number, say or (lambda text: None)) as parallel:
-        return train_part(config, parallel, say, progress)
+        return train_part(config, parallel, say, progress, began)
 
 
 def train_part(
-    config: RunConfig, parallel: Parallel, say: Callable[[str], None] | None, progress: Progress
+    config: RunConfig,
+    parallel: Parallel,
+    say: Callable[[str], None] | None,
+    progress: Progress,
+    began: float,
 ) -> Run:
-    """This process's part of a run; see `train`."""
-    began = time.monotonic()
+    """This process's part of a run that `began` at a time; see `train`."""
     device, kinds = resolve_device(config.train), streams_of(config)
     if device.type == "cuda":
         device = torch.device("cuda", parallel.local_rank)
@@ -112,7 +117,7 @@ def train_part(
         streams = [opened(stream, parallel, device, progress) for stream in kinds]
         check_same_run(config, out, streams)
         parallel.first(lambda: stack.enter_context(alone(out)), device)
-        for text in prepare_model(model, config, streams, out):
+        for text in prepare_model(model, config, streams, out, parallel, device):
             say(text)
         all_rows, streams = streams, [labelled(stream, config.finetune) for stream in streams]
         task = build_task(config, model, streams)
@@ -187,7 +192,14 @@ def check_best(task: Supervised, keep_best: str) -> None:
         )
 
 
-def prepare_model(model: Model, config: RunConfig, streams: Sequence[OpenStream], out: Path) -> list[str]:
+def prepare_model(
+    model: Model,
+    config: RunConfig,
+    streams: Sequence[OpenStream],
+    out: Path,
+    parallel: Parallel,
+    device: torch.device,
+) -> list[str]:
     """Set the model's scaling and, before the first update, what is fitted or taken over; lines to show."""
     for stream in streams:
         set_scaling(model.of(stream.name), stream.corpus.manifest.statistics)
@@ -198,7 +210,11 @@ def prepare_model(model: Model, config: RunConfig, streams: Sequence[OpenStream]
         return []
     lines = [] if config.init is None else starting_weights(model, config.init, config)
     if config.task["target"] == "pretrain":
-        fitted = [line for stream in streams for line in _fitted(model.of(stream.name), stream, config.seed)]
+        fitted = [
+            line
+            for stream in streams
+            for line in _fitted(model.of(stream.name), stream, config.seed, parallel, device)
+        ]
         if fitted and config.init is not None:
             # Once more, now that the fit has given targets their shapes: codes keep the meaning that heads
             # of that run know.
@@ -218,17 +234,27 @@ def targets_of(model: Model) -> dict[str, torch.Tensor]:
     return {name: x.detach().clone() for name, x in found if ".targets." in f".{name}"}
 
 
-def _fitted(model: PretrainingModel, stream: OpenStream, seed: int) -> list[str]:
-    """Fit targets that are to be fitted to the stream's training split; a line about it."""
-    if not isinstance(model.targets, Fits):
+def _fitted(
+    model: PretrainingModel, stream: OpenStream, seed: int, parallel: Parallel, device: torch.device
+) -> list[str]:
+    """Fit targets that are to be fitted to the training split, on the first rank; a line about it."""
+    targets = model.targets
+    if not isinstance(targets, Fits):
         return []
-    batches = loader(stream, "train", seed, shuffle=False).batches(0)
+
+    def fit() -> dict[str, int | float | str]:
+        batches = loader(stream, "train", seed, shuffle=False).batches(0)
+        try:
+            return targets.fit(batches, torch.Generator().manual_seed(seed))
+        except ValueError as error:
+            raise UserError(f"the targets cannot be fitted: {error}.") from error
+
     model.eval()
-    try:
-        facts = model.targets.fit(batches, torch.Generator().manual_seed(seed))
-    except ValueError as error:
-        raise UserError(f"the targets cannot be fitted: {error}.") from error
+    with parallel.undivided():
+        facts = parallel.first(fit, device) or {}
     model.train()
+    assert isinstance(targets, nn.Module)
+    targets.load_state_dict(parallel.from_first(targets.state_dict()))
     shown = ", ".join(
         f"{name.replace('_', ' ')} {value if isinstance(value, str) else f'{value:,.6g}'}"
         for name, value in facts.items()

@@ -16,7 +16,7 @@ from seqssl.ruler.evaluate import evaluate
 from seqssl.ruler.plan import Request
 from seqssl.studies.running import Claim, Plan, Say, claims_table, mean_and_error, pretrain, run_all
 
-UPDATES, TUNING, SEEDS = 180, 50, 3
+UPDATES, TUNING, SEEDS = 300, 100, 3
 ALL_ROWS = ("scratch", "frozen", "pretrained")
 RATE = 1e-3
 

@@ -208,6 +208,7 @@ class Trainer:
         bad = [(step, keys) for step, norm, keys in self.recent if not math.isfinite(norm)]
         self.recent.clear()
         for step, keys in bad:  # before the record: the health rule that reads it names these rows
+            keys = self.parallel.everyones(keys)  # the norm is that of all ranks, and so are the rows
             self.event("nonfinite", f"the gradient of update {step} is not finite; it was dropped", keys=keys)
         self.record("train", metrics)
 

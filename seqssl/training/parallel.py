@@ -5,7 +5,7 @@ The loop, checkpoints and evaluation know a strategy, and no more.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import TypeVar
@@ -105,6 +105,14 @@ class Parallel(ABC):
         """Average the gradients that no backward pass has shared yet. Every rank must call it."""
         return
 
+    def everyones(self, texts: Sequence[str]) -> list[str]:
+        """The texts of all ranks. Every rank must call it."""
+        return [*texts]
+
+    def from_first(self, value: T) -> T:
+        """What the first rank has in the place of this value. Every rank must call it."""
+        return value
+
     def undivided(self) -> AbstractContextManager[None]:
         """A context in which only the first rank works, and may use what the others leave idle."""
         return nullcontext()
@@ -172,6 +180,20 @@ class Replicated(Parallel):
         """Wait for all ranks."""
         dist.barrier()
 
+    def everyones(self, texts: Sequence[str]) -> list[str]:
+        """The texts of all ranks."""
+        found: list[list[str]] = [[] for _ in range(self.size)]
+        with exchanging():
+            dist.all_gather_object(found, [*texts])
+        return [text for own in found for text in own]
+
+    def from_first(self, value: T) -> T:
+        """What the first rank has in the place of this value."""
+        held = [value]
+        with exchanging():
+            dist.broadcast_object_list(held, 0)
+        return held[0]
+
 
 class SideBySide(Replicated):
     """Processes on the CPU of one machine, each with the whole model and a share of the rows of each batch.
@@ -222,18 +244,28 @@ class SideBySide(Replicated):
 
 def agree(module: nn.Module) -> None:
     """Give every rank the first one's weights: a part may have drawn its own in its own way."""
-    for x in weights_of(module).values():
-        if x.numel():
-            dist.broadcast(x.detach(), 0)
+    with exchanging():
+        for x in weights_of(module).values():
+            if x.numel():
+                dist.broadcast(x.detach(), 0)
 
 
 def add_up(x: Tensor) -> Tensor:
     """Sum over ranks, in place. Every rank must call it; RankLost where one is gone."""
-    try:
+    with exchanging():
         dist.all_reduce(x)
-    except RuntimeError as error:
-        raise RankLost(f"another process of this run is gone: {error}") from error
     return x
+
+
+@contextmanager
+def exchanging() -> Iterator[None]:
+    """A context that turns gloo's error about a lost connection into RankLost."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "gloo" not in str(error):
+            raise
+        raise RankLost(f"another process of this run is gone: {error}") from error
 
 
 def share_statistics(module: nn.Module) -> None:

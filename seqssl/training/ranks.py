@@ -3,9 +3,9 @@
 import atexit
 import gc
 import os
+import socket
 import sys
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -91,8 +91,9 @@ class Meeting:
     def join(self, threads: int = 1) -> SideBySide:
         """Form the group; every process must call it, once all have arrived. `threads`: of all together."""
         before, hook = dict(os.environ), sys.excepthook
-        if Path("/sys/class/net/lo").exists():  # the name of the machine may lead nowhere
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        loopback = {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}
+        if loopback:  # the name of the machine may lead nowhere, or outside
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback.pop())
         try:
             dist.init_process_group(
                 "gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=PATIENCE

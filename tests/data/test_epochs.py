@@ -92,10 +92,23 @@ def test_like_lengths_fill_the_batches(join_length):
 @given(lengths_lists, st.integers(1, 600), st.integers(1, 5), st.booleans())
 def test_every_batch_can_be_divided(lengths, batch_length, at_least, shuffle):
     batches = plan(lengths, batch_length=batch_length, at_least=at_least, shuffle=shuffle)
+    whole = plan(lengths, batch_length=batch_length, shuffle=shuffle)
     assert min(map(len, batches)) >= at_least
     rows = [row for batch in batches for (row,) in batch]
     assert set(rows) == set(range(len(lengths)))
     if len(lengths) >= at_least:
         assert len(rows) == len(lengths), "a row comes again where there are too few alone"
-    if all(len(batch) >= at_least for batch in plan(lengths, batch_length=batch_length, shuffle=shuffle)):
-        assert batches == plan(lengths, batch_length=batch_length, shuffle=shuffle)
+    if min(map(len, whole)) >= at_least:
+        assert batches == whole
+
+
+@given(st.lists(st.integers(1, 100), min_size=30, max_size=60), st.integers(2, 4))
+def test_what_is_divided_is_hardly_another_epoch(lengths, at_least):
+    """A batch holds `at_least` rows of any length; so limits hold, and only a few batches differ."""
+    limit = 100 * at_least
+    batches = plan(lengths, batch_length=limit, at_least=at_least)
+    whole = plan(lengths, batch_length=limit)
+    largest = max(len(batch) * max(lengths[row] for (row,) in batch) for batch in batches)
+    short = sum(len(batch) < at_least for batch in whole)
+    assert largest <= limit if not short else largest <= 2 * limit
+    assert len(whole) - short <= len(batches) <= len(whole)

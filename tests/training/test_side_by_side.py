@@ -1,11 +1,13 @@
 """Several processes share one run on a CPU: the same update, whatever becomes of one of them."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,14 @@ class FailsInHelpers(Toy):
         if sys.argv[0].endswith("helper.py"):
             raise ValueError("a typing error of the user's")
         return super().load(row, rng)
+
+
+class BadInHelpers(Toy):
+    """The same with a sample that no gradient survives."""
+
+    def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> seqssl.Sample:
+        sample = super().load(row, rng)
+        return replace(sample, values=sample.values * np.nan) if "helper.py" in sys.argv[0] else sample
 
 
 class WrongShapes(Toy):
@@ -121,7 +131,7 @@ def test_a_killed_run_goes_on_bit_for_bit_with_as_many_processes(
     ],
 )
 def test_what_ends_a_process_is_told(adapter: str, words: str, waves: Path, tmp_path: Path) -> None:
-    config = toy_config(waves, tmp_path / "run", TWO, f"modality=test_side_by_side:{adapter}", "health=off")
+    config = toy_config(waves, tmp_path / "run", TWO, f"modality=test_side_by_side:{adapter}")
     with pytest.raises(UserError) as raised:
         seqssl.train(config, say=None)
     assert words in str(raised.value)
@@ -169,8 +179,9 @@ def threads(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         (("data.max_frames=null",), 16, 2),  # the longest has 66 of 160 steps
         (("data.max_frames=null", "data.batch_frames=60"), 16, 1),
         (("data.views=2", "objectives.invariance.target=invariance"), 16, 1),  # rows are compared
-        (("data.views=2",), 16, 4),
+        (("data.views=2",), 16, 2),
         (("train.processes=3",), 1, 3),
+        (("encoder.conv_norm=batch",), 16, 4),  # ours, which knows of ranks
     ],
 )
 def test_how_many_there_are(
@@ -200,11 +211,38 @@ def test_several_are_for_a_cpu_that_torchrun_has_not_divided(
     waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = toy_config(waves, tmp_path / "run", TWO, "data.max_frames=40")
-    with pytest.raises(UserError, match=r"train\.processes = 2: this is for one CPU"):
+    with pytest.raises(UserError, match=r"train\.processes = 2: processes share a CPU"):
         number_of(config, streams_of(config), tmp_path / "run", torch.device("cuda"))
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="take torchrun"):
+    with pytest.raises(UserError, match="torchrun has divided the work"):
         number_of(config, streams_of(config), tmp_path / "run", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            ("data.views=2", "objectives.invariance.target=invariance"),
+            "InvarianceLoss is a function of all rows",
+        ),
+        (("data.max_frames=100",), "a batch holds no more than 1 rows of full length"),
+        (("task.target=classify",), "they are for pre-training"),
+    ],
+)
+def test_a_number_that_cannot_be_had(
+    settings: tuple[str, ...], words: str, waves: Path, tmp_path: Path
+) -> None:
+    config = toy_config(waves, tmp_path / "run", TWO, *settings)
+    with pytest.raises(UserError, match=words):
+        number_of(config, streams_of(config), tmp_path / "run", torch.device("cpu"))
+
+
+def test_a_bad_row_is_named_whoever_has_it(waves: Path, tmp_path: Path) -> None:
+    config = toy_config(waves, tmp_path / "run", TWO, "modality=test_side_by_side:BadInHelpers")
+    seqssl.train(config, say=None)
+    records = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    (bad, *_) = [record for record in records if record.get("event") == "nonfinite"]
+    assert len(bad["keys"]) >= 3, "the rows of both: one alone has two at most"
 
 
 def test_a_gradient_that_one_process_lacks_counts_as_zero(monkeypatch: pytest.MonkeyPatch) -> None:
