@@ -139,7 +139,7 @@ def side_by_side(config: RunConfig, number: int, say: Callable[[str], None]) -> 
         try:
             parallel = _start(config, number, threads, stack, others)
         except (OSError, RuntimeError, ValueError) as error:
-            problem = _last_words(others) or str(error)
+            problem = (_last_words(others) or str(error)).splitlines()[-1]
             if config.train.processes != "auto":
                 raise UserError(f"train.processes = {number}: they cannot meet: {problem}.") from error
             say(f"one process does all the work: {number} could not meet ({problem})")
