@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from seqssl.assembly import (
     Model,
@@ -18,7 +17,6 @@ from seqssl.assembly import (
     assemble,
     build_task,
     groups_of,
-    set_scaling,
     streams_of,
 )
 from seqssl.config import stages
@@ -29,17 +27,16 @@ from seqssl.doctor import Monitor, together
 from seqssl.doctor.beginning import few_codes
 from seqssl.errors import HealthHalt, UserError
 from seqssl.finetuning.supervised import Supervised
-from seqssl.model.pretraining import PretrainingModel
-from seqssl.model.protocols import Fits, FollowsUpdates, Task
+from seqssl.model.protocols import FollowsUpdates, Task
 from seqssl.planning import hardware
 from seqssl.planning.cost import Cost, cost_of
 from seqssl.report.illustration import illustrate
 from seqssl.report.page import write_report
 from seqssl.report.types import Illustration
+from seqssl.runs.fitting import prepare_model
 from seqssl.runs.folder import alone, check_same_run, write_config, write_facts
 from seqssl.runs.precision import trusted_precision
 from seqssl.runs.processes import number_of, side_by_side
-from seqssl.runs.starting import starting_weights
 from seqssl.runs.streams import (
     chosen_rows,
     describe,
@@ -190,76 +187,6 @@ def check_best(task: Supervised, keep_best: str) -> None:
             f"train.keep_best = {keep_best}: there is no such held-out metric; min: or max: and one of "
             f"{', '.join(known)}."
         )
-
-
-def prepare_model(
-    model: Model,
-    config: RunConfig,
-    streams: Sequence[OpenStream],
-    out: Path,
-    parallel: Parallel,
-    device: torch.device,
-) -> list[str]:
-    """Set the model's scaling and, before the first update, what is fitted or taken over; lines to show."""
-    for stream in streams:
-        set_scaling(model.of(stream.name), stream.corpus.manifest.statistics)
-    if config.train.compile:  # blocks only: draws and gathers of the step stay outside
-        for block in model.of(streams[0].name).encoder.blocks:
-            block.compile(dynamic=True)
-    if checkpoint.numbered(out / "checkpoints"):
-        return []
-    lines = [] if config.init is None else starting_weights(model, config.init, config)
-    if config.task["target"] == "pretrain":
-        fitted = [
-            line
-            for stream in streams
-            for line in _fitted(model.of(stream.name), stream, config.seed, parallel, device)
-        ]
-        if fitted and config.init is not None:
-            # Once more, now that the fit has given targets their shapes: codes keep the meaning that heads
-            # of that run know.
-            before = targets_of(model)
-            lines = starting_weights(model, config.init, config)
-            if any(not torch.equal(x, before[name]) for name, x in targets_of(model).items()):
-                fitted = [
-                    f"targets: those of {config.init} where they fit, in the place of what was fitted here"
-                ]
-        lines += fitted
-    return lines
-
-
-def targets_of(model: Model) -> dict[str, torch.Tensor]:
-    """Copies of the weights and buffers of the targets."""
-    found = checkpoint.weights_of(model).items()
-    return {name: x.detach().clone() for name, x in found if ".targets." in f".{name}"}
-
-
-def _fitted(
-    model: PretrainingModel, stream: OpenStream, seed: int, parallel: Parallel, device: torch.device
-) -> list[str]:
-    """Fit targets that are to be fitted to the training split, on the first rank; a line about it."""
-    targets = model.targets
-    if not isinstance(targets, Fits):
-        return []
-
-    def fit() -> dict[str, int | float | str]:
-        batches = loader(stream, "train", seed, shuffle=False).batches(0)
-        try:
-            return targets.fit(batches, torch.Generator().manual_seed(seed))
-        except ValueError as error:
-            raise UserError(f"the targets cannot be fitted: {error}.") from error
-
-    model.eval()
-    with parallel.undivided():
-        facts = parallel.first(fit, device) or {}
-    model.train()
-    assert isinstance(targets, nn.Module)
-    targets.load_state_dict(parallel.from_first(targets.state_dict()))
-    shown = ", ".join(
-        f"{name.replace('_', ' ')} {value if isinstance(value, str) else f'{value:,.6g}'}"
-        for name, value in facts.items()
-    )
-    return [f"targets fitted: {shown}"] if shown else []
 
 
 def trainer_of(
