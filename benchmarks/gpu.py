@@ -59,7 +59,7 @@ def step_of(case: Case, out: Path, device: str, data: str) -> dict[str, Any]:
         f"train.save_every={UPDATES}", "train.eval_batches=1", "train.accumulate=1",
         f"train.compile={str(compiled).lower()}",
     ]  # fmt: skip
-    if recipe == "speech_hubert":  # its first stage makes targets; a step of the second is what counts
+    if recipe == "speech_hubert":  # of two stages with one encoder, the one that needs no other run
         own.append("stage=first")
     problem = train(recipe, size, folder, device, data, *own, limit=LIMIT_S)
     found: dict[str, Any] = {"recipe": recipe, "size": size, "compiled": compiled}

@@ -87,7 +87,7 @@ def _map_chunk(function: Callable[[T], R], chunk: Sequence[T]) -> list[R]:
 
 
 def end_with(parent: int) -> None:
-    """End this process soon after the one that started it, which no one may have told to; leave Ctrl-C to it.
+    """End this process soon after the one that started it, even if that is killed; leave Ctrl-C to it.
 
     Ctrl-C reaches every process of a terminal. The first one answers it, and ends the others.
     """

@@ -15,12 +15,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
-from seqssl.assembly import Stream, assemble
+from seqssl.assembly import Model, Stream, assemble
 from seqssl.config.schema import RunConfig
 from seqssl.data.files import Progress, silent
 from seqssl.data.lengths import lengths_of
@@ -61,7 +61,6 @@ def number_of(
     """How many processes share the batches of a run. One that has begun keeps its number if it can.
 
     Where nothing else limits the length of rows, the data are opened, and prepared if need be.
-
     UserError for a number that cannot be had.
     """
     asked = config.train.processes
@@ -72,11 +71,14 @@ def number_of(
         wanted = min(wanted, torch.get_num_threads())
     if wanted == 1:
         return 1
-    obstacle = _obstacle(config, streams, device)
+    obstacle, model = _obstacle(config, device), None
     if not obstacle:
+        model = assemble(config, list(streams), "meta")
+        obstacle = _whole_batches(model)
+    if model is not None and not obstacle:
         rows = min(_rows_of(stream, device, progress) for stream in streams)
         if asked == "auto":
-            return max(1, min(wanted, rows, _fitting(config, streams)))
+            return max(1, min(wanted, rows, _fitting(model, streams)))
         if wanted > rows:
             obstacle = (
                 f"a batch holds no more than {rows} rows of full length: see data.batch_* and data.max_*"
@@ -86,17 +88,22 @@ def number_of(
     return 1 if obstacle else wanted
 
 
-def _obstacle(config: RunConfig, streams: Sequence[Stream], device: torch.device) -> str:
-    """Why the rows of a batch cannot be divided among processes; "" where they can."""
+def _obstacle(config: RunConfig, device: torch.device) -> str:
+    """Why this run cannot have several processes here; "" where it can."""
     if device.type != "cpu":
-        return "processes share a CPU; several GPUs take torchrun, and one takes no other"
+        return "processes share a CPU, and this run is on a GPU; several GPUs take torchrun"
     if is_launched() or config.train.shards > 1:
-        return "torchrun has divided the work; leave train.processes alone"
+        return "torchrun divides this run, which takes one process for each of its ranks"
     if not can_meet():
         return "this torch was built without torch.distributed"
     if config.task["target"] != "pretrain":
         return "they are for pre-training"
-    for part in assemble(config, list(streams), "meta").modules():
+    return ""
+
+
+def _whole_batches(model: Model) -> str:
+    """Why a part of a batch would not do for a model; "" where it does."""
+    for part in model.modules():
         compares = getattr(part, "compares_rows", False) or getattr(part, "compares_views", False)
         if compares or isinstance(part, BatchNorm):
             return f"{type(part).__name__} is a function of all rows of a batch together"
@@ -119,9 +126,9 @@ def _rows_of(stream: Stream, device: torch.device, progress: Progress) -> int:
     return lengths["batch_length"] // views // max(1, longest)
 
 
-def _fitting(config: RunConfig, streams: Sequence[Stream]) -> int:
+def _fitting(model: Model, streams: Sequence[Stream]) -> int:
     """How many fit into memory, with the model and the workers of each."""
-    parameters = sum(p.numel() for p in assemble(config, list(streams), "meta").parameters())
+    parameters = sum(p.numel() for p in model.parameters())
     each = MODEL_BYTES * parameters + PROCESS_BYTES * (1 + max(s.config.data.workers for s in streams))
     return int(MEMORY_SHARE * hardware.main_memory() / each)
 
@@ -214,7 +221,9 @@ class _Other:
     def __enter__(self) -> "_Other":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.end()
         self._said.close()
         self._noise.close()
@@ -256,7 +265,7 @@ class _Other:
         self._process.wait()
 
     def last_words(self) -> str:
-        """How it ended: its last lines, or the signal that ended it."""
+        """How it ended: what it wrote, or the signal that ended it."""
         code = self._process.wait()
         if code < 0:
             return f"signal {-code}" + (", often for want of memory" if code == -9 else "")

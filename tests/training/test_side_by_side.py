@@ -214,7 +214,7 @@ def test_several_are_for_a_cpu_that_torchrun_has_not_divided(
     with pytest.raises(UserError, match=r"train\.processes = 2: processes share a CPU"):
         number_of(config, streams_of(config), tmp_path / "run", torch.device("cuda"))
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="torchrun has divided the work"):
+    with pytest.raises(UserError, match="torchrun divides this run"):
         number_of(config, streams_of(config), tmp_path / "run", torch.device("cpu"))
 
 
