@@ -1,6 +1,7 @@
-"""What the commands about labels do: `finetune`, `predict`, `evaluate`, `study`."""
+"""What the commands do that tune or judge: `finetune`, `predict`, `evaluate`, `compare`, `study`, `bench`."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -135,6 +136,46 @@ def compare(arguments: Arguments) -> None:
         jobs=arguments["jobs"],
     )
     _written(out, found, began)
+
+
+def bench(arguments: Arguments) -> None:
+    """Measure the speed of a recipe."""
+    import json
+
+    from seqssl.data.files import write_atomic
+    from seqssl.interop.peers import DEFAULT
+    from seqssl.ruler.executor import hardware
+    from seqssl.runs.folder import git_commit
+    from seqssl.studies.bench import bench as measure
+    from seqssl.studies.bench import page
+    from seqssl.studies.steps import PRECISIONS, Work
+
+    for key, least in (("rows", 1), ("repeats", 1)):
+        if arguments[key] < least:
+            raise UserError(f"{key} = {arguments[key]}: must be at least {least}")
+    precisions = [name.strip() for name in arguments["precisions"].split(",")]
+    if not set(precisions) <= set(PRECISIONS):
+        raise UserError(f"precisions = {arguments['precisions']}: expected {', '.join(PRECISIONS)} or both")
+    recipe, *settings = [arguments["recipe"]] if arguments["recipe"] else DEFAULT
+    work = Work(recipe, (*settings, *arguments.overrides), arguments["rows"], arguments["length"] or 0.0)
+    with show_progress() as progress:
+        values = measure(
+            work, repeats=arguments["repeats"], precisions=precisions, say=tell, progress=progress
+        )
+    values |= {"hardware": hardware(), "date": time.strftime("%Y-%m-%d"), "commit": git_commit() or "-"}
+    about = f"{values['hardware']}, {values['date']}, commit {values['commit']}."
+    print(f"\n{page(values)}\n{about}")
+    if arguments["out"]:
+        out = Path(arguments["out"]).expanduser()
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(out / "bench.json", json.dumps(values, indent=1) + "\n")
+        write_atomic(out / "bench.md", f"{page(values)}\n{about}\n")
+        print(f"written: {out / 'bench.md'}, bench.json")
+
+
+def tell(text: str) -> None:
+    """Say how far a long measurement is, apart from its result."""
+    print(text, file=sys.stderr)
 
 
 def _written(out: Path, found: str, began: float) -> None:

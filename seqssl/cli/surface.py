@@ -249,6 +249,23 @@ COMMANDS = (
         overrides="recipe",
     ),
     Command(
+        "bench",
+        "how fast a recipe trains here, beside transformers and the machine's own speed",
+        "seqssl bench recipe={recipe} size=tiny",
+        keys=(
+            Key("recipe", "a recipe's name, or its YAML file; else one that transformers has, too"),
+            SIZE,
+            Key("data", "raw or prepared; the loader is timed where it is given", override=True),
+            Key("rows", "of a step's batch, from full length down to half of it", 2, convert=int),
+            Key("length", "of the longest row, in seconds or input steps; else the recipe's", convert=float),
+            Key("repeats", "steps that are timed, after two that are not", 5, convert=int),
+            Key("precisions", "float32, bfloat16 or both", "float32,bfloat16"),
+            Key("out", "a folder for bench.md and bench.json"),
+        ),
+        overrides="recipe",
+        module="supervised",
+    ),
+    Command(
         "doctor",
         "read a run's metrics: collapse, divergence, dead codes; says which key to change",
         "seqssl doctor runs/first",

@@ -24,7 +24,8 @@ def is_head(name: str) -> bool:
     return name.startswith(OWN_HEADS)
 
 
-def _library() -> Any:
+def library() -> Any:
+    """The package transformers; UserError where it is not installed."""
     try:
         import transformers
     except ImportError as error:
@@ -34,17 +35,17 @@ def _library() -> Any:
 
 def export_folder(twin: Twin, ours: Weights, spec: SampleSpec, folder: Path) -> None:
     """Write the weights of an encoder of ours as a folder that transformers opens."""
-    library = _library()
-    config = getattr(library, twin.name.replace("Model", "Config"))(**twin.values)
-    model = getattr(library, twin.name)(config).eval()
+    transformers = library()
+    config = getattr(transformers, twin.name.replace("Model", "Config"))(**twin.values)
+    model = getattr(transformers, twin.name)(config).eval()
     fill(model, twin, ours)
     model.save_pretrained(folder)
     if twin.name == "Wav2Vec2BertModel":
-        library.SeamlessM4TFeatureExtractor(
+        transformers.SeamlessM4TFeatureExtractor(
             sampling_rate=int(spec.rate_hz or 1), stride=twin.values["feature_projection_input_dim"] // 80
         ).save_pretrained(folder)
         return
-    library.Wav2Vec2FeatureExtractor(
+    transformers.Wav2Vec2FeatureExtractor(
         feature_size=1, sampling_rate=int(spec.rate_hz or 1), do_normalize=True,
         return_attention_mask=twin.values.get("feat_extract_norm") != "group",
     ).save_pretrained(folder)  # fmt: skip
@@ -61,9 +62,9 @@ def fill(model: nn.Module, twin: Twin, ours: Weights) -> None:
 
 def read_folder(folder: Path) -> Callable[[Float[np.ndarray, "t"]], Float[np.ndarray, "s d"]]:
     """What transformers makes of a folder: a function from a row of samples to the last layer's frames."""
-    library = _library()
-    model = library.AutoModel.from_pretrained(folder).eval()
-    extract = library.AutoFeatureExtractor.from_pretrained(folder)
+    transformers = library()
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    extract = transformers.AutoFeatureExtractor.from_pretrained(folder)
 
     @torch.no_grad()
     def run(row: Float[np.ndarray, "t"]) -> Float[np.ndarray, "s d"]:

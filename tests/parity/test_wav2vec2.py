@@ -13,7 +13,7 @@ from seqssl.testing.harness import seeded
 
 pytest.importorskip("transformers")
 import transformers
-from transformers import Wav2Vec2Config, Wav2Vec2ForPreTraining
+from transformers import Wav2Vec2ForPreTraining
 
 from seqssl import build_model, load_recipe
 from seqssl.config.schema import RunConfig
@@ -21,6 +21,7 @@ from seqssl.data.adapters import SampleSpec
 from seqssl.errors import UserError
 from seqssl.interop.hugging_face import is_head
 from seqssl.interop.names import exported, taken
+from seqssl.interop.peers import peer_of
 from seqssl.interop.twins import twin_of
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch, MaskedFrames
@@ -48,19 +49,8 @@ def pair(size: str) -> tuple[PretrainingModel, nn.Module, RunConfig]:
         if "original0" not in name:  # a norm of weights: it must stay positive
             nn.init.normal_(parameter, std=0.3, generator=seeded(len(name)))
     twin = twin_of(config, SPEC)
-    quantizer, contrast = config.quantizer, config.objectives["contrastive"]
-    theirs = Wav2Vec2ForPreTraining(
-        Wav2Vec2Config(
-            **twin.values,
-            num_codevector_groups=quantizer["num_codebooks"],
-            num_codevectors_per_group=quantizer["codebook_size"],
-            codevector_dim=quantizer["dim"],
-            proj_codevector_dim=contrast["final_dim"],
-            contrastive_logits_temperature=contrast["temperature"],
-            diversity_loss_weight=config.objectives["diversity"]["weight"],
-            feat_quantizer_dropout=0.0,
-        )
-    ).eval()
+    theirs = peer_of(config, SPEC).eval()
+    assert isinstance(theirs, Wav2Vec2ForPreTraining)
     weights = exported(twin.pairs, ours.state_dict(), ignore=is_head)
     theirs.wav2vec2.load_state_dict(weights)
     state, head = ours.targets.quantizer, ours.objectives["contrastive"]  # type: ignore[union-attr]
