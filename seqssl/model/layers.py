@@ -44,8 +44,8 @@ class FeedForward(nn.Sequential):
 class ConvolutionModule(nn.Module):
     """Pointwise, GLU, depthwise, norm, Swish, pointwise (Conformer, section 2.2).
 
-    `norm`: "batch", over the valid frames of all rows, or "layer", over the channels of each frame. `bias`: of
-    the three convolutions; w2v-BERT 2.0 has none. `causal`: a frame reads itself and those before it.
+    `norm`: "batch", over the valid frames of all rows, or "layer", over the channels of each. `bias`: of the
+    three convolutions; w2v-BERT 2.0 has none. `causal`: a frame reads itself and those before it.
     """
 
     def __init__(
