@@ -7,7 +7,7 @@ Codes that are learned can start there.
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from typing import Annotated, Any
 
@@ -180,9 +180,14 @@ class TeacherClusters(Clusters):
         if tap == AUTO:
             self.register_buffer("layer", torch.tensor(-1))  # the place of the one chosen among all taps
 
+    @cached_property
+    def _taps(self) -> list[str]:
+        """The teacher's layers, lowest first; its settings are read from files, so not for every batch."""
+        return self._list_taps(self.run)
+
     def described(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
         """The teacher's frames; ValueError where it has more or fewer."""
-        tap = self.tap if self.tap != AUTO else self._list_taps(self.run)[int(self.layer)]
+        tap = self.tap if self.tap != AUTO else self._taps[int(self.layer)]
         if tap not in self._opened:
             self._opened = {tap: self._open(tap)}
         x = self._opened[tap](batch).x
@@ -210,7 +215,7 @@ class TeacherClusters(Clusters):
         if labels is not None and len(np.unique(labels[:CHOICE_FRAMES][labels[:CHOICE_FRAMES] >= 0])) < 2:
             labels = None  # these frames cannot tell
         scores = {}
-        names = self._list_taps(self.run)
+        names = self._taps
         for place, name in enumerate(names):
             self.layer.fill_(place)
             frames = torch.cat(list(self._frames_of(batches)))[:CHOICE_FRAMES]

@@ -39,6 +39,7 @@ METHODS = {
             "encoder.taps={output: 2}",
             "targets={num_clusters: 6, tap: auto}",
             "stages.first.targets.num_clusters=5",
+            "stages.first.train.num_updates=10",
         ],
         "masked_prediction",
     ),
