@@ -24,18 +24,6 @@ def executor(jobs: int, config: RunConfig) -> Iterator[Submit]:
     """
     on_gpu = torch.cuda.is_available() and config.train.device != "cpu"
     count = jobs or (1 if on_gpu else num_cores())
-
-    def here(bench: Bench, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Result]]:
-        threads = torch.get_num_threads()
-        try:
-            for cell in cells:
-                yield cell, one.run_cell(bench, cell)
-        finally:
-            torch.set_num_threads(threads)
-
-    if count == 1:
-        yield here
-        return
     yield lambda bench, cells: side_by_side(one.run_cell, cells, lambda cell: (bench, cell), count)
 
 

@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from seqssl.data.files import locked
 from seqssl.data.workers import end_with
 from seqssl.errors import UserError
@@ -21,8 +23,17 @@ def side_by_side(
 ) -> Iterator[tuple[T, R]]:
     """The result of `work(*arguments(item))` for each item, as it is done, in `jobs` processes.
 
-    `work` is a function of a module. What has begun is dropped where the caller stops or is killed.
+    One job is done in this process. `work` is a function of a module. What has begun is dropped where the caller stops or is killed.
     """
+    if jobs == 1:  # another process would spend seconds on imports, and do the same
+        for item in items:
+            threads = torch.get_num_threads()
+            try:
+                result = work(*arguments(item))
+            finally:
+                torch.set_num_threads(threads)
+            yield item, result
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, initializer=end_with, initargs=(os.getpid(),)) as pool:
         futures = {pool.submit(work, *arguments(item)): item for item in items}
