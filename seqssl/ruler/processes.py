@@ -23,7 +23,8 @@ def side_by_side(
 ) -> Iterator[tuple[T, R]]:
     """The result of `work(*arguments(item))` for each item, as it is done, in `jobs` processes.
 
-    One job is done in this process. `work` is a function of a module. What has begun is dropped where the caller stops or is killed.
+    One job is done in this process. `work` is a function of a module. What has begun is dropped where the
+    caller stops or is killed.
     """
     if jobs == 1:  # another process would spend seconds on imports, and do the same
         for item in items:
