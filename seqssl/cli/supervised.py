@@ -142,9 +142,9 @@ def bench(arguments: Arguments) -> None:
     """Measure the speed of a recipe."""
     import json
 
+    from seqssl.config.text import names_in
     from seqssl.data.files import write_atomic
     from seqssl.interop.peers import DEFAULT
-    from seqssl.ruler.executor import hardware
     from seqssl.runs.folder import git_commit
     from seqssl.studies.bench import bench as measure
     from seqssl.studies.bench import page
@@ -153,21 +153,22 @@ def bench(arguments: Arguments) -> None:
     for key, least in (("rows", 1), ("repeats", 1)):
         if arguments[key] < least:
             raise UserError(f"{key} = {arguments[key]}: must be at least {least}")
-    precisions = [name.strip() for name in arguments["precisions"].split(",")]
+    precisions = names_in(arguments["precisions"] or "")
     if not set(precisions) <= set(PRECISIONS):
         raise UserError(f"precisions = {arguments['precisions']}: expected {', '.join(PRECISIONS)} or both")
     recipe, *settings = [arguments["recipe"]] if arguments["recipe"] else DEFAULT
-    work = Work(recipe, (*settings, *arguments.overrides), arguments["rows"], arguments["length"] or 0.0)
+    work = Work(recipe, (*settings, *arguments.overrides), arguments["rows"], arguments["length"])
+    out = Path(arguments["out"]).expanduser() if arguments["out"] else None
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     with show_progress() as progress:
         values = measure(
             work, repeats=arguments["repeats"], precisions=precisions, say=tell, progress=progress
         )
-    values |= {"hardware": hardware(), "date": time.strftime("%Y-%m-%d"), "commit": git_commit() or "-"}
-    about = f"{values['hardware']}, {values['date']}, commit {values['commit']}."
+    values |= {"date": time.strftime("%Y-%m-%d"), "commit": git_commit() or "-"}
+    about = f"{values['date']}, commit {values['commit']}."
     print(f"\n{page(values)}\n{about}")
-    if arguments["out"]:
-        out = Path(arguments["out"]).expanduser()
-        out.mkdir(parents=True, exist_ok=True)
+    if out is not None:
         write_atomic(out / "bench.json", json.dumps(values, indent=1) + "\n")
         write_atomic(out / "bench.md", f"{page(values)}\n{about}\n")
         print(f"written: {out / 'bench.md'}, bench.json")

@@ -41,11 +41,11 @@ def twin_of(config: RunConfig, spec: SampleSpec) -> Twin:
     return _transformer(config, spec)
 
 
-def refuse(wants: Mapping[str, object]) -> None:
-    """UserError that names what does not hold."""
+def refuse(wants: Mapping[str, object], what: str = "encoder") -> None:
+    """UserError that names what does not hold; `what` transformers has no such thing of."""
     absent = [want for want, holds in wants.items() if not holds]
     if absent:
-        raise UserError(f"transformers has no such encoder: it would have to be {', '.join(absent)}.")
+        raise UserError(f"transformers has no such {what}: it would have to be {', '.join(absent)}.")
 
 
 def _common(config: RunConfig, spec: SampleSpec) -> dict[str, object]:

@@ -22,7 +22,7 @@ from seqssl.report.evaluated import write_evaluation_pages
 from seqssl.ruler import cells as one
 from seqssl.ruler.cells import CLASSICAL, FROZEN, PRETRAINED, RANDOM, Bench, Cell, Result
 from seqssl.ruler.classical import Classical
-from seqssl.ruler.executor import executor, hardware
+from seqssl.ruler.executor import hardware, run_cells
 from seqssl.ruler.folds import Fold, development, subset
 from seqssl.ruler.pictures import pictures
 from seqssl.ruler.plan import Request, folds_of, seen_in_pretraining
@@ -258,17 +258,16 @@ class _Work:
         began, done = time.monotonic(), 0
         cost = {cell.name: 0.35 if cell.row in HEAD_ONLY else 1.0 for cell in missing}
         total, spent = sum(cost.values()), 0.0
-        with executor(self.request.jobs, self.config) as submit:
-            for cell, result in submit(self.bench, missing):
-                one.save(result, self._path(cell))
-                done, spent = done + 1, spent + cost[cell.name]
-                left = (time.monotonic() - began) / spent * (total - spent)
-                value = self.metric(result.rows)
-                say(
-                    f"{what}: {done} of {len(missing)} | {one.WORDS[cell.row]}, {len(cell.train)} labels, "
-                    f"seed {cell.seed}, lr {cell.lr:g}: {self.metric.name} {value:.3f} in "
-                    f"{result.seconds:.0f} s | about {left / 60:.1f} min left"
-                )
+        for cell, result in run_cells(self.bench, missing, self.request.jobs, self.config):
+            one.save(result, self._path(cell))
+            done, spent = done + 1, spent + cost[cell.name]
+            left = (time.monotonic() - began) / spent * (total - spent)
+            value = self.metric(result.rows)
+            say(
+                f"{what}: {done} of {len(missing)} | {one.WORDS[cell.row]}, {len(cell.train)} labels, "
+                f"seed {cell.seed}, lr {cell.lr:g}: {self.metric.name} {value:.3f} in "
+                f"{result.seconds:.0f} s | about {left / 60:.1f} min left"
+            )
         return {name: one.read(self._path(cell)) for name, cell in names.items()}
 
     def about(

@@ -23,16 +23,13 @@ def side_by_side(
 ) -> Iterator[tuple[T, R]]:
     """The result of `work(*arguments(item))` for each item, as it is done, in `jobs` processes.
 
-    One job is done in this process. `work` is a function of a module. What has begun is dropped where the
-    caller stops or is killed.
+    One job is done in this process. `work` is a function of a module. What others have begun is dropped where
+    the caller stops or is killed.
     """
     if jobs == 1:  # another process would spend seconds on imports, and do the same
         for item in items:
-            threads = torch.get_num_threads()
-            try:
+            with _as_before():
                 result = work(*arguments(item))
-            finally:
-                torch.set_num_threads(threads)
             yield item, result
         return
     context = multiprocessing.get_context("spawn")
@@ -47,6 +44,17 @@ def side_by_side(
             for process in processes:  # a cell may take minutes
                 process.terminate()
             raise
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """A context after which torch has as many threads, and the same random state, as before."""
+    threads = torch.get_num_threads()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -28,9 +28,8 @@ def prepare_model(
     """Set the model's scaling and, before the first update, what is fitted or taken over; lines to show."""
     for stream in streams:
         set_scaling(model.of(stream.name), stream.corpus.manifest.statistics)
-    if config.train.compile:  # blocks only: draws and gathers of the step stay outside
-        for block in model.of(streams[0].name).encoder.blocks:
-            block.compile(dynamic=True)
+    if config.train.compile:
+        compile_blocks(model.of(streams[0].name))
     if checkpoint.numbered(out / "checkpoints"):
         return []
     lines = [] if config.init is None else starting_weights(model, config.init, config)
@@ -51,6 +50,12 @@ def prepare_model(
                 ]
         lines += fitted
     return lines
+
+
+def compile_blocks(model: PretrainingModel) -> None:
+    """Compile the blocks of the context encoder only: draws and gathers of the step stay outside."""
+    for block in model.encoder.blocks:
+        block.compile(dynamic=True)
 
 
 def targets_of(model: Model) -> dict[str, torch.Tensor]:

@@ -78,7 +78,7 @@ def _stored(path: Path) -> dict[str, Any]:
 
 
 def _alone(trial: Trial, arguments: dict[str, Any], folder: Path) -> dict[str, float]:
-    """A run in a process of its own."""
+    """A run with one thread, so that its figures do not depend on how many run at once."""
     torch.set_num_threads(1)
     return trial(**arguments, folder=folder)
 

@@ -1,10 +1,12 @@
 """Updates to be timed: a recipe's on a made-up batch, and those of its peer in transformers."""
 
+import gc
 import math
-import statistics
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
@@ -15,17 +17,20 @@ from torch import Tensor, nn
 
 from seqssl.assembly import Stream, assemble, streams_of
 from seqssl.config.schema import RunConfig
+from seqssl.data.workers import end_with
 from seqssl.errors import UserError
-from seqssl.interop import hugging_face, peers
+from seqssl.interop import peers
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import Fits
-from seqssl.model.types import Batch, Draws
+from seqssl.model.types import Batch, Draws, length_mask
 from seqssl.planning.cost import Shape
 from seqssl.planning.plan import load_recipe
+from seqssl.runs.fitting import compile_blocks
 from seqssl.runs.train import resolve_device
 from seqssl.training import optim
 from seqssl.training.parallel import Alone
 from seqssl.training.precision import autocast
+from seqssl.training.tasks import PretrainTask
 
 OURS, THEIRS = "seqssl", "transformers"
 PRECISIONS = ("float32", "bfloat16")
@@ -36,20 +41,25 @@ Update = Callable[[Callable[[], Tensor]], None]  # of the weights, by a loss
 
 @dataclass(frozen=True)
 class Work:
-    """What is measured: a recipe with its settings, and the batch of a step."""
+    """What is measured: a recipe with its settings, and the batch of a step.
+
+    `length` is that of the longest row, in seconds, or in input steps for a modality without a rate; None:
+    as the recipe has it.
+    """
 
     recipe: str
     settings: tuple[str, ...]
     rows: int = 2
-    length: float = 0.0  # of the longest row, in seconds or input steps; 0: as the recipe has it
+    length: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.length < math.inf:
-            raise UserError(f"length = {self.length:g}: expected seconds or input steps above 0.")
+        if self.length is not None and not 0 < self.length < math.inf:
+            raise UserError(f"length = {self.length:g}: expected seconds or input steps, above 0.")
 
-    def config(self, precision: str = PRECISIONS[0]) -> RunConfig:
-        """The configuration at a precision."""
-        return load_recipe(self.recipe, *self.settings, f"train.precision={precision}")
+    def config(self, precision: str = "auto") -> RunConfig:
+        """The configuration at a precision; "auto": as the settings have it."""
+        own = () if precision == "auto" else (f"train.precision={precision}",)
+        return load_recipe(self.recipe, *self.settings, *own)
 
     def stream(self, config: RunConfig) -> Stream:
         """The one kind of data of the recipe; UserError where it has several."""
@@ -58,59 +68,82 @@ class Work:
             raise UserError(f"bench: {self.recipe} has several streams; name a recipe of one.")
         return streams[0]
 
-    def shape(self, stream: Stream, model: PretrainingModel) -> Shape:
-        """The shape of the batch."""
-        full = Shape.of(stream, model)
-        steps = int(self.length * (stream.spec.rate_hz or 1)) if self.length else full.row_steps
-        frames = int(model.feature_encoder.output_lengths(torch.tensor([steps]))[0])
-        if frames < 2:
-            raise UserError(f"length = {self.length:g}: too short for a frame; leave it out, or give more.")
-        return replace(full, rows=self.rows, row_steps=steps, frames=frames)
-
-    def batch(self, stream: Stream, model: PretrainingModel) -> Batch:
+    def batch(self, config: RunConfig, stream: Stream) -> Batch:
         """Noise: rows from full length down to half of it, as those of a corpus differ."""
-        shape, generator = self.shape(stream, model), torch.Generator().manual_seed(0)
-        made = shape.batch(stream, model)
-        lengths = torch.linspace(1.0, 0.5, self.rows).mul(shape.row_steps).long()
-        size, symbols = made.inputs.shape, stream.spec.vocab_size
-        if symbols is not None:
-            inputs = torch.randint(symbols, size, generator=generator).to(made.inputs.dtype)
+        model, spec = sketch(config, stream), stream.spec
+        full = Shape.of(stream, model)
+        steps = full.row_steps if self.length is None else round(self.length * (spec.rate_hz or 1))
+        frames = int(model.feature_encoder.output_lengths(torch.tensor([steps]))[0])
+        if frames < 4:
+            raise UserError(
+                f"length = {self.length or full.row_input:g}: such a row is {max(0, frames)} frames, too few "
+                "to train on."
+            )
+        made = replace(full, rows=self.rows, row_steps=steps, frames=frames).batch(stream, model)
+        size, generator = made.inputs.shape, torch.Generator().manual_seed(0)
+        lengths = torch.linspace(1.0, 0.5, self.rows).mul(steps).long()
+        if spec.vocab_size is not None:
+            inputs = torch.randint(spec.vocab_size, size, generator=generator)
         else:
             inputs = 0.1 * torch.randn(size, generator=generator)
-        return replace(made, inputs=inputs, lengths=lengths)
+        present = length_mask(lengths, steps).view(self.rows, steps, *[1] * (len(size) - 2))
+        views = config.data.views
+        return replace(
+            made,
+            inputs=(inputs * present).to(made.inputs.dtype),
+            lengths=lengths,
+            clips=torch.arange(self.rows) // views if views > 1 else None,
+        )
 
 
-def own_step(model: PretrainingModel, config: RunConfig, batch: Batch, device: torch.device) -> Step:
-    """One update of ours, from the batch to the optimizer; masks and negatives are drawn in it."""
-    if isinstance(model.targets, Fits):
-        model.targets.pretend()
-    model.to(device).train()
+def sketch(config: RunConfig, stream: Stream) -> PretrainingModel:
+    """The model without its weights: enough for shapes and masks."""
+    return assemble(config, [stream], "meta").of(stream.name)
+
+
+def own_step(config: RunConfig, stream: Stream, batch: Batch, device: torch.device) -> Step:
+    """One update of ours, from the batch to the optimizer; masks and negatives are drawn in it.
+
+    Targets that are fitted before the first update are fitted to this batch.
+    """
+    model = assemble(config, [stream]).of(stream.name)
+    targets = model.eval().targets
+    if isinstance(targets, Fits):
+        try:
+            targets.fit([batch], torch.Generator().manual_seed(config.seed))
+        except ValueError as error:
+            raise UserError(f"the targets cannot be fitted to this batch: {error}. Take more rows.") from error
+    if config.train.compile:
+        compile_blocks(model)
+    task = PretrainTask(model.to(device).train(), config.seed)
     update = _update(model, config, device)
     draws, moved = Draws((config.seed,), config.temperature.start), batch.to(device)
 
     def loss() -> Tensor:
-        plan = model.plan(batch, draws).to(device)
-        assert plan.frames is not None
-        output = model(moved, plan.frames, temperature=draws.temperature, generator=draws.generator(device))
+        plan = task.plan(batch, draws).to(device)
+        output = task.step(moved, plan, draws)
         terms = [
             output.weights[name] * total / plan.counts[name].clamp(min=1)
             for name, total in output.terms.items()
         ]
         return torch.stack(terms).sum()
 
-    return partial(update, loss)
+    def step() -> None:
+        update(loss)
+        task.after_update()
+
+    return step
 
 
 def peer_step(config: RunConfig, stream: Stream, batch: Batch, device: torch.device) -> Step:
     """One update of theirs on the same batch and masks; masks and negatives are drawn before."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        peer = peers.peer_of(config, stream.spec).to(device).train()
+        peer = peers.peer_of(config, stream.spec).build().to(device).train()
     draws = Draws((config.seed,), config.temperature.start)
-    frames = assemble(config, [stream]).of("").plan(batch, draws).frames
+    frames = sketch(config, stream).plan(batch, draws).frames
     assert frames is not None
-    number = int(str(config.objectives["contrastive"]["num_negatives"]))
-    negatives = peers.negatives_of(frames, number, draws.generator()).to(device)
+    negatives = peers.negatives_of(frames, peer.config.num_negatives, draws.generator()).to(device)
     frames, batch, update = frames.to(device), batch.to(device), _update(peer, config, device)
     return partial(update, lambda: peers.peer_loss(peer, batch, frames, negatives))
 
@@ -132,8 +165,16 @@ def _update(model: nn.Module, config: RunConfig, device: torch.device) -> Update
     return update
 
 
-def interleaved(steps: dict[str, Step], repeats: int, device: torch.device) -> dict[str, float]:
-    """Median seconds of each step; they take turns, so that a busy machine is as busy for each."""
+def steps_of(
+    config: RunConfig, stream: Stream, batch: Batch, device: torch.device, names: Sequence[str]
+) -> dict[str, Step]:
+    """The updates of the models named."""
+    makers = {OURS: own_step, THEIRS: peer_step}
+    return {name: makers[name](config, stream, batch, device) for name in names}
+
+
+def interleaved(steps: dict[str, Step], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each step; they take turns, so that a busy machine is as busy for each."""
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(WARM_UP + repeats):
         for name, step in steps.items():
@@ -142,49 +183,49 @@ def interleaved(steps: dict[str, Step], repeats: int, device: torch.device) -> d
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(found[WARM_UP:]) for name, found in times.items()}
+    return {name: found[WARM_UP:] for name, found in times.items()}
 
 
-def peak_mib(work: Work, name: str, precision: str) -> float:
-    """The most memory that two steps take above what was there before, in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_peak_mib, work, name, precision).result()
+def peak_mib(work: Work, name: str, precision: str, *, beside: bool) -> float:
+    """The most memory of two steps above that of a process that has imported all, in a process of its own.
+
+    `beside`: transformers is imported, too, whichever model it is.
+    """
+    context = get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=end_with, initargs=(os.getpid(),)) as pool:
+        try:
+            return pool.submit(_peak_mib, work, name, precision, beside).result()
+        except (BrokenProcessPool, torch.OutOfMemoryError) as error:
+            raise UserError(
+                f"the memory does not suffice for a step of {name} in {precision}: take a smaller size, "
+                "fewer rows, or a shorter length."
+            ) from error
 
 
-def _peak_mib(work: Work, name: str, precision: str) -> float:
+def _peak_mib(work: Work, name: str, precision: str, beside: bool) -> float:
     config = work.config(precision)
     device, stream = resolve_device(config.train), work.stream(config)
-    hugging_face.library()  # in both processes, so that it counts for neither
-    before = _resident_mib()
-    step = steps_of(work, config, stream, device, [name])[name]
+    batch = work.batch(config, stream)
+    if beside:
+        peers.peer_of(config, stream.spec).load()
+    gc.collect()
+    before = _resident_mib("VmRSS")
+    step = steps_of(config, stream, batch, device, [name])[name]
     for _ in range(2):
         step()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return _resident_mib() - before
+    return _resident_mib("VmHWM") - before
 
 
-def _resident_mib() -> float:
-    """The most memory that this process has had so far."""
+def _resident_mib(kind: str) -> float:
+    """Memory of this process: what it has now (VmRSS), or the most so far (VmHWM), where the system tells."""
     status = Path("/proc/self/status")
     if status.exists():
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        return float(lines["VmHWM"].split()[0]) / 2**10
+        return float(lines[kind].split()[0]) / 2**10
     import resource
     import sys
 
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def steps_of(
-    work: Work, config: RunConfig, stream: Stream, device: torch.device, names: Sequence[str]
-) -> dict[str, Step]:
-    """The updates of the models named."""
-    model = assemble(config, [stream]).of("")
-    batch = work.batch(stream, model)
-    made: dict[str, Callable[[], Step]] = {
-        OURS: lambda: own_step(model, config, batch, device),
-        THEIRS: lambda: peer_step(config, stream, batch, device),
-    }
-    return {name: made[name]() for name in names}

@@ -49,7 +49,7 @@ def pair(size: str) -> tuple[PretrainingModel, nn.Module, RunConfig]:
         if "original0" not in name:  # a norm of weights: it must stay positive
             nn.init.normal_(parameter, std=0.3, generator=seeded(len(name)))
     twin = twin_of(config, SPEC)
-    theirs = peer_of(config, SPEC).eval()
+    theirs = peer_of(config, SPEC).build().eval()
     assert isinstance(theirs, Wav2Vec2ForPreTraining)
     weights = exported(twin.pairs, ours.state_dict(), ignore=is_head)
     theirs.wav2vec2.load_state_dict(weights)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from seqssl.errors import UserError
 from seqssl.ruler.processes import side_by_side
@@ -36,6 +37,18 @@ def test_results_come_with_their_items() -> None:
     assert dict(side_by_side(double, [1, 2, 3], lambda n: (n,), 2)) == {1: 2, 2: 4, 3: 6}
     with pytest.raises(UserError, match="a negative number"):
         list(side_by_side(double, [-1, 2], lambda n: (n,), 1))
+
+
+def test_one_job_is_done_here_and_leaves_no_trace() -> None:
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    assert dict(side_by_side(change_torch, [5], lambda n: (n,), 1)) == {5: os.getpid()}
+    assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), state)
+
+
+def change_torch(threads: int) -> int:
+    torch.set_num_threads(threads)
+    torch.manual_seed(threads)
+    return os.getpid()
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")

@@ -1,6 +1,7 @@
 """The speed of a recipe: what is timed is the same work, and what cannot be compared is said."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,13 @@ from toy import TOY, write_waves
 from seqssl.assembly import assemble
 from seqssl.cli import main
 from seqssl.errors import UserError
-from seqssl.model.types import MaskedFrames
-from seqssl.studies.bench import bench, page
-from seqssl.studies.steps import OURS, THEIRS, Work, own_step
-from seqssl.testing.harness import seeded
-
-pytest.importorskip("transformers")
 from seqssl.interop.peers import negatives_of, peer_loss, peer_of
+from seqssl.model.types import MaskedFrames
+from seqssl.studies import bench as benching
+from seqssl.studies import steps
+from seqssl.studies.bench import bench, page
+from seqssl.studies.steps import OURS, THEIRS, Work, own_step, peak_mib, peer_step
+from seqssl.testing.harness import seeded
 
 SHRUNK = (
     "size=small",
@@ -31,6 +32,15 @@ SHRUNK = (
     "train.device=cpu",
 )
 WORK = Work("speech_wav2vec2", SHRUNK, rows=2, length=0.4)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but what a test is about takes long."""
+    monkeypatch.setattr(benching, "HEAD_REPEATS", 1)
+    monkeypatch.setattr(benching, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(benching, "peak_mib", lambda work, name, precision, beside: 1.0)
 
 
 @given(
@@ -50,45 +60,71 @@ def test_negatives_of_a_peer_are_other_masked_frames_of_the_row(mask: list[list[
             assert (places % 6 != column).all()
 
 
+def test_a_batch_is_noise_of_rows_down_to_half_the_length_and_zeros_behind() -> None:
+    config = WORK.config()
+    batch = WORK.batch(config, WORK.stream(config))
+    assert batch.lengths.tolist() == [6400, 3200] and batch.inputs.shape == (2, 6400)
+    assert (batch.inputs[1, 3200:] == 0).all() and batch.inputs[1, :3200].std() > 0.05
+
+
+def test_rows_are_views_of_clips_where_the_recipe_has_several() -> None:
+    work = Work("wearables_views", ("size=tiny", "train.device=cpu"), rows=4, length=4.0)
+    config = work.config()
+    batch = work.batch(config, work.stream(config))
+    assert batch.clips is not None and batch.clips.tolist() == [0, 0, 1, 1]
+    own_step(config, work.stream(config), batch, CPU)()
+
+
 def test_a_peer_has_as_many_weights_and_a_finite_loss() -> None:
+    pytest.importorskip("transformers")
     config = WORK.config()
     stream = WORK.stream(config)
-    model = assemble(config, [stream]).of("")
-    peer = peer_of(config, stream.spec)
+    peer, model = peer_of(config, stream.spec).build(), assemble(config, [stream]).of("")
     assert sum(p.numel() for p in peer.parameters()) == sum(p.numel() for p in model.parameters())
-    batch = WORK.batch(stream, model)
-    frames = MaskedFrames.of(
-        torch.arange(int(model.feature_encoder.output_lengths(batch.lengths).max()))
-        < torch.tensor([[6], [4]])
-    )
+    batch = WORK.batch(config, stream)
+    size = int(model.feature_encoder.output_lengths(batch.lengths).max())
+    frames = MaskedFrames.of(torch.arange(size) < torch.tensor([[6], [4]]))
     loss = peer_loss(peer, batch, frames, negatives_of(frames, 5, seeded(0)))
     assert loss.isfinite() and loss > 0
+    peer_step(config, stream, batch, CPU)()
 
 
-def test_a_step_of_ours_changes_the_weights() -> None:
+def test_a_step_of_ours_changes_the_weights_and_is_followed_by_what_follows_updates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    followed = []
+    monkeypatch.setattr(steps.PretrainTask, "after_update", lambda task: followed.append(task.model))
     config = WORK.config()
     stream = WORK.stream(config)
-    model = assemble(config, [stream]).of("")
-    before = [p.detach().clone() for p in model.parameters()]
-    own_step(model, config, WORK.batch(stream, model), torch.device("cpu"))()
-    moved = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
+    step = own_step(config, stream, WORK.batch(config, stream), CPU)
+    assert not followed
+    step()
+    (model,) = followed
+    fresh = dict(assemble(config, [stream]).of("").named_parameters())
+    moved = [not torch.equal(p, fresh[name]) for name, p in model.named_parameters()]
     assert sum(moved) > 0.9 * len(moved)
 
 
-def test_rows_have_other_lengths_down_to_half() -> None:
-    config = WORK.config()
-    stream = WORK.stream(config)
-    batch = WORK.batch(stream, assemble(config, [stream]).of(""))
-    assert batch.lengths.tolist() == [6400, 3200] and batch.inputs.shape == (2, 6400)
+def test_targets_that_are_fitted_are_fitted_to_the_batch() -> None:
+    work = Work("base/clusters", (*TOY[:4], "size=tiny", "data=.", "train.device=cpu"), rows=2, length=12.0)
+    config = work.config()
+    stream = work.stream(config)
+    with pytest.raises(UserError, match=r"cannot be fitted to this batch.*Take more rows"):
+        own_step(config, stream, work.batch(config, stream), CPU)
+    more = Work(work.recipe, (*work.settings, "targets.num_clusters=5"), rows=2, length=12.0)
+    config = more.config()
+    stream = more.stream(config)
+    own_step(config, stream, more.batch(config, stream), CPU)()
 
 
-def test_both_are_timed_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqssl.studies.bench.HEAD_REPEATS", 1)
+def test_both_are_timed_and_shown() -> None:
+    pytest.importorskip("transformers")
     said: list[str] = []
     values = bench(WORK, repeats=1, precisions=["float32"], say=said.append)
     found = values["steps"]["float32"]
     assert set(found["seconds"]) == {OURS, THEIRS} == set(found["peak_mib"])
-    assert all(value > 0 for value in found["seconds"].values()) and found["flops"] > 0
+    assert all(times[0] > 0 for times in found["seconds"].values()) and found["flops"] > 0
+    assert all(value > 0 for value in found["peak_mib"].values())
     assert set(values["heads"]) == {"quantizer", "contrastive loss"}
     assert values["input"] == pytest.approx(0.6) and said
     shown = page(values)
@@ -96,7 +132,7 @@ def test_both_are_timed_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_recipe_without_a_peer_is_timed_alone_and_says_why(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], quick: None
 ) -> None:
     command = [
         "bench", "recipe=dna_w2vbert", "size=tiny", "rows=2", "length=600", "repeats=1", "train.device=cpu",
@@ -104,20 +140,70 @@ def test_a_recipe_without_a_peer_is_timed_alone_and_says_why(
     ]  # fmt: skip
     assert main(command) == 0
     told = capsys.readouterr().out
-    assert "Not beside transformers" in told and "GFLOP/s" in told
+    assert "Not beside transformers" in told and "GFLOP/s" in told and "e+" not in told
     values = json.loads((tmp_path / "bench" / "bench.json").read_text())
     assert set(values["steps"]["float32"]["seconds"]) == {OURS} and values["commit"]
     assert (tmp_path / "bench" / "bench.md").read_text() in told
 
 
-def test_the_loader_is_timed_where_there_are_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_transformers_a_recipe_is_timed_alone(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    values = bench(WORK, repeats=1, precisions=["float32"], say=lambda text: None)
+    assert "pip install 'seqssl[hf]'" in values["alone"] and "heads" not in values
+
+
+def test_the_loader_is_timed_where_there_are_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
     monkeypatch.setenv("SEQSSL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("seqssl.studies.bench.peak_mib", lambda work, name, precision: 1.0)
-    waves = write_waves(tmp_path / "waves")
-    monkeypatch.setattr("seqssl.studies.bench.READ_SECONDS", 0.2)
-    work = Work("base/w2vbert", (*TOY, f"data={waves}", "size=tiny", "train.device=cpu"), length=5.0)
-    values = bench(work, repeats=1, precisions=["float32"], say=lambda text: None)
+    data = f"data={write_waves(tmp_path / 'waves')}"
+    work = Work("base/w2vbert", (*TOY, data, "size=tiny", "train.device=cpu"), length=5.0)
+    values = bench(work, repeats=1, say=lambda text: None)
     assert values["read"] > 0 and "The loader reads" in page(values)
+    assert set(values["steps"]) == {"float32"}, "as its settings have it"
+    with pytest.raises(UserError, match="nowhere"):
+        bench(Work(work.recipe, (*work.settings, "data=nowhere"), length=5.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["train.checkpoint_activations=true"], "train.checkpoint_activations=false"),
+        (["encoder.taps={output: 1}"], "its highest tap at its last layer"),
+        (["quantizer.revive=0.1"], "quantizer.revive=0"),
+        (["quantizer_norm=batch"], "quantizer_norm=none"),
+        (
+            ["objectives.contrastive.final_dim=null", "quantizer.dim=24"],
+            "a contrastive objective with a final_dim",
+        ),
+        (["encoder.block.target=conformer"], "no such encoder"),
+    ],
+)
+def test_what_computes_something_else_is_no_peer(changes: list[str], message: str) -> None:
+    config = Work(WORK.recipe, (*SHRUNK, *changes)).config()
+    with pytest.raises(UserError, match=message):
+        peer_of(config, WORK.stream(config).spec)
+
+
+def test_objectives_may_be_called_anything() -> None:
+    renamed = [
+        "objectives.contrastive=null",
+        "objectives.find={target: contrastive, tap: output, final_dim: 10, num_negatives: 5}",
+    ]
+    config = Work(WORK.recipe, (*SHRUNK, *renamed)).config()
+    assert peer_of(config, WORK.stream(config).spec).values["num_negatives"] == 5
+
+
+def test_a_process_that_dies_of_its_step_is_told_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "_peak_mib", _die)
+    with pytest.raises(UserError, match="the memory does not suffice for a step of seqssl in float32"):
+        peak_mib(WORK, OURS, "float32", beside=False)
+
+
+def _die(*arguments: object) -> float:
+    import os
+
+    os._exit(9)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +213,10 @@ def test_the_loader_is_timed_where_there_are_data(tmp_path: Path, monkeypatch: p
         (["repeats=0"], "repeats = 0"),
         (["precisions=int8"], "precisions = int8"),
         (["recipe=joint_w2vbert"], "several streams"),
-        (["length=1e-5"], "too short for a frame"),
+        (["length=1e-5"], "too few to train on"),
+        (["length=0"], "length = 0: expected"),
+        (["length=-3"], "length = -3: expected"),
+        (["quantizer.dim=255"], "quantizer"),
     ],
 )
 def test_what_cannot_be_measured(
@@ -135,8 +224,3 @@ def test_what_cannot_be_measured(
 ) -> None:
     assert main(["bench", "train.device=cpu", *arguments]) == 2
     assert message in capsys.readouterr().err
-
-
-def test_a_negative_length_is_refused() -> None:
-    with pytest.raises(UserError, match="length"):
-        Work("dna_w2vbert", ("size=tiny",), length=-3).config()
