@@ -112,7 +112,9 @@ def own_step(config: RunConfig, stream: Stream, batch: Batch, device: torch.devi
         try:
             targets.fit([batch], torch.Generator().manual_seed(config.seed))
         except ValueError as error:
-            raise UserError(f"the targets cannot be fitted to this batch: {error}. Take more rows.") from error
+            raise UserError(
+                f"the targets cannot be fitted to this batch: {error}. Take more rows."
+            ) from error
     if config.train.compile:
         compile_blocks(model)
     task = PretrainTask(model.to(device).train(), config.seed)
