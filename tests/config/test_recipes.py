@@ -120,3 +120,10 @@ def test_recipes_of_a_modality_stay_short() -> None:
     for name, path in RECIPES.items():
         lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
         assert len(lines) < 25, f"{name}: what is not about its modality belongs in recipes/base"
+
+
+@pytest.mark.parametrize(("name", "size"), SIZES)
+def test_weights_decay_apart_from_the_gradient(name: str, size: str) -> None:
+    """As a part of it, Adam scales the decay up where gradients are small; fairseq's Adam does not."""
+    optim = load_recipe(name, f"size={size}").optim
+    assert optim.name != "adam" or optim.weight_decay == 0
