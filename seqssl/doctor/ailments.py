@@ -101,6 +101,14 @@ TRIVIAL = Ailment(
     remedy="raise it; if {besides} stands still, too, change optim.lr first",
     severity="warning",
 )
+AT_MEAN = Ailment(
+    name="mean-prediction",
+    cause="{words} predicts the mean of its targets and nothing else: the learning rate does not fit, or a "
+    "penalty on the weights outweighs the gradient",
+    remedy_key="optim.lr",
+    remedy="change it by 2 to 5 times, and with optim.weight_decay take optim.name=adamw; else raise "
+    "train.num_updates",
+)
 CONSTANT = Ailment(
     name="low-variance",
     cause="all frames look the same from the first record on: the input is constant, or the adapter "

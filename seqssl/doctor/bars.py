@@ -15,6 +15,7 @@ SOLVED_ACCURACY = 0.95
 SOLVED_LOSS = 0.05  # nats
 CHANCE_FACTOR = 2.0  # times chance
 TRIVIAL_FACTOR = 1.1  # times the accuracy of always saying the most frequent code
+MEAN_SHARE = 0.99  # of the variance: a distance that predicting the mean would nearly have
 STD_MIN = 1e-3
 STD_FALL = 100.0  # times below the highest value so far
 GRADIENT_MIN = 1e-7

@@ -92,8 +92,8 @@ def hard_perplexities(now: Vitals) -> dict[str, float]:
     return found
 
 
-def accuracies(now: Vitals, rule: Rule) -> Iterator[tuple[str, float, float]]:
-    """Objective, accuracy and baseline of each metric that a rule reads, if the record has both."""
+def beside_baselines(now: Vitals, rule: Rule) -> Iterator[tuple[str, float, float]]:
+    """Objective, value and baseline of each metric that a rule reads, if the record has both."""
     for metric in now.part.catalogue.read_by(rule):
         for figure in now.part.figures_of(metric):
             if figure.against:
@@ -105,7 +105,7 @@ def discrimination(now: Vitals) -> Iterator[Reading]:
     size = now.get("perplexity/size")
     perplexities = hard_perplexities(now).values()
     has_few_codes = size is not None and min(perplexities, default=size) < 2 * perplexity_bar(size)
-    for objective, accuracy, chance in accuracies(now, "discrimination"):
+    for objective, accuracy, chance in beside_baselines(now, "discrimination"):
         loss = now.get(f"loss/{objective}")
         is_solved = accuracy > bars.SOLVED_ACCURACY or (loss is not None and loss < bars.SOLVED_LOSS)
         # Where chance is high, twice chance cannot be reached: half of the way to 1 is then enough.
@@ -131,7 +131,7 @@ def discrimination(now: Vitals) -> Iterator[Reading]:
 
 def prediction(now: Vitals) -> Iterator[Reading]:
     """Whether more than the frequencies of the codes is predicted."""
-    for objective, accuracy, trivial in accuracies(now, "prediction"):
+    for objective, accuracy, trivial in beside_baselines(now, "prediction"):
         is_late = now.progress >= bars.LATE_SHARE
         # Where one code is nearly all, half of the rest is enough.
         bar = min(bars.TRIVIAL_FACTOR * trivial, (1 + trivial) / 2)
@@ -140,6 +140,22 @@ def prediction(now: Vitals) -> Iterator[Reading]:
             figure=f"accuracy {accuracy:.1%}, the most frequent code alone gives {trivial:.1%}",
             bar=f"at least {bar:.1%} from half of the run on",
             ailment=ailments.TRIVIAL if is_late and accuracy < bar else None,
+            objective=objective,
+        )
+
+
+def regression(now: Vitals) -> Iterator[Reading]:
+    """Whether more than the mean of the targets is predicted."""
+    for objective, distance, spread in beside_baselines(now, "regression"):
+        if not spread > bars.STD_MIN**2:  # what hardly varies has a rule of its own
+            continue
+        share = distance / spread
+        is_late = now.progress >= bars.LATE_SHARE
+        yield Reading(
+            subject=f"{in_words(objective)} task",
+            figure=f"squared distance {distance:.3g}, the mean of the targets alone gives {spread:.3g}",
+            bar=f"at most {bars.MEAN_SHARE:.0%} of that from half of the run on",
+            ailment=ailments.AT_MEAN if is_late and share > bars.MEAN_SHARE else None,
             objective=objective,
         )
 
@@ -217,6 +233,6 @@ def generalization(now: Vitals) -> Iterator[Reading]:
 
 
 RULES = {
-    "train": (numbers, codebooks, discrimination, prediction, variance, stability),
+    "train": (numbers, codebooks, discrimination, prediction, regression, variance, stability),
     "valid": (generalization,),
 }

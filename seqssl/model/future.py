@@ -170,7 +170,7 @@ class NextLatentLoss(nn.Module):
     foresees = True  # no frame may read what comes after it
     stats: ClassVar[tuple[Stat, ...]] = (
         Stat("target_std", "spread of targets", rule="variance"),
-        Stat("distance", "squared distance", against="variance"),
+        Stat("distance", "squared distance", against="variance", rule="regression"),
         Stat("isotropy", "distance from isotropy"),
     )
 

@@ -222,6 +222,7 @@ class RegressionLoss(nn.Module):
     """
 
     stats: ClassVar[tuple[Stat, ...]] = (
+        Stat("distance", "squared distance", against="variance", rule="regression"),
         Stat("target_std", "spread of the targets", rule="variance"),
         Stat("output_std", "spread of what is predicted", rule="variance"),
     )
@@ -249,7 +250,7 @@ class RegressionLoss(nn.Module):
         self.head = nn.Linear(context_dim, target_dim)
 
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
-        """The sum over frames; stats: how much targets and outputs differ between frames."""
+        """The sum over frames; stats: squared distance and variance, how much targets and outputs differ."""
         found, wanted = self.head(context.x).float(), targets.vectors.detach().float()
         known = ~wanted.isnan()
         wanted = wanted.nan_to_num()
@@ -258,12 +259,23 @@ class RegressionLoss(nn.Module):
         else:
             losses = (found - wanted).square()
         count = context.frames.mask.sum()
-        stats = {
-            "target_std": standard_deviation(wanted) * count,
-            "output_std": standard_deviation(found) * count,
-        }
-        means = (losses * known).sum(-1) / known.sum(-1).clamp(min=1)
-        return LossTerm(means.sum() * self.scale, count, stats)
+        with torch.no_grad():
+            away = wanted - _mean_where(known, wanted, 0)
+            stats = {
+                "distance": _mean_where(known, (found - wanted).square()) * count,
+                "variance": _mean_where(known, away.square()) * count,
+                "target_std": standard_deviation(wanted) * count,
+                "output_std": standard_deviation(found) * count,
+            }
+        return LossTerm(_mean_where(known, losses, 1).sum() * self.scale, count, stats)
+
+
+def _mean_where(known: Bool[Tensor, "n q"], x: Float[Tensor, "n q"], axis: int | None = None) -> Tensor:
+    """The mean of the known numbers, of all or along an axis; 0 where none is."""
+    total, count = (
+        ((x * known).sum(), known.sum()) if axis is None else ((x * known).sum(axis), known.sum(axis))
+    )
+    return total / count.clamp(min=1)
 
 
 class CommitmentLoss(nn.Module):

@@ -253,7 +253,8 @@ class Stat:
     statistic of the same objective that says what no learning would give. `rule` names the health rule that
     reads the metric: "discrimination" takes an accuracy beside the chance of guessing, "prediction" an
     accuracy of codes beside the share of the most frequent code (`trivial`, which pre-training adds),
-    "evenness" the loss of the term that keeps all codes in use, "variance" a standard deviation over frames.
+    "evenness" the loss of the term that keeps all codes in use, "variance" a standard deviation over frames,
+    "regression" a squared distance beside the variance, which is that of always predicting the mean.
     """
 
     name: str
@@ -261,7 +262,7 @@ class Stat:
     unit: Literal["share", "nats", "bits", "number"] = "number"
     against: str = ""  # "" = nothing
     against_words: str = ""  # "" = the name
-    rule: Literal["", "discrimination", "prediction", "evenness", "variance"] = ""
+    rule: Literal["", "discrimination", "prediction", "evenness", "variance", "regression"] = ""
     short: str = ""  # in a line of progress, without the objective's name; "" = that name and the words
     is_key: bool = True  # whether it is shown beside the losses, with curves of its own; else only recorded
 

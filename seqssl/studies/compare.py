@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from seqssl.config.schema import RunConfig
 from seqssl.data.files import sha256_json, write_atomic
+from seqssl.doctor import examine
 from seqssl.errors import UserError
 from seqssl.evaluation.frames import probe_frames
 from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED
@@ -26,6 +27,8 @@ from seqssl.studies.pace import seconds_per_update
 from seqssl.studies.running import QUIET, Plan, Say, Trial, mean_and_error, run_all
 
 SEEDS, TUNING, FRAME_ROWS = 2, 200, 100
+RECORDS = 20  # of training, by which the health rules judge
+COUNTS = {"updates": ".0f", "findings": ".1f"}  # how those are shown that are no measurements
 PICTURE = "report.svg"
 JUDGED = ("pretrained", "frozen", "scratch", "frames", "frames_random", "frames_input")  # what is drawn
 FIGURES = {
@@ -37,6 +40,7 @@ FIGURES = {
     "frames_input": "input, no encoder",
     "updates": "updates",
     "minutes": "minutes, all in all",
+    "findings": "findings of doctor",
 }
 
 
@@ -84,7 +88,10 @@ class Timed:
 
 
 def pretrain(recipe: str, seed: int, settings: list[str], budget: str, folder: Path) -> dict[str, float]:
-    """Pre-train one recipe, stage by stage, within the budget: the updates and minutes that it took."""
+    """Pre-train one recipe, stage by stage, within the budget.
+
+    The updates and minutes that it took, and what the health rules find at its end.
+    """
     allowed = Budget.of(budget)
     own = [*settings, f"seed={seed}", f"out={folder}", *QUIET]
     stages = resolve(recipe, *own).stages
@@ -100,8 +107,14 @@ def pretrain(recipe: str, seed: int, settings: list[str], budget: str, folder: P
     updates = timed.get("", partial(updates_of, config, allowed, share, timing))
     config.train.num_updates = updates
     config.train.eval_every = config.train.save_every = updates
+    config.train.log_every = max(1, updates // RECORDS)
     train(config, say=None)
-    return {"updates": float(total + updates), "minutes": (time.monotonic() - began) / 60}
+    report = examine(folder)
+    return {
+        "updates": float(total + updates),
+        "minutes": (time.monotonic() - began) / 60,
+        "findings": float(sum(not report.has_recovered(finding) for finding in report.findings)),
+    }
 
 
 def judge_task(
@@ -219,6 +232,6 @@ def page(found: dict[str, dict[str, float]], recipes: Sequence[str], seeds: int)
         cells = []
         for name in shown:
             mean, error = mean_and_error([figures[name] for figures in rows[recipe]])
-            cells.append(f"{mean:.0f}" if name == "updates" else f"{mean:.3f} ± {error:.3f}")
+            cells.append(f"{mean:{COUNTS[name]}}" if name in COUNTS else f"{mean:.3f} ± {error:.3f}")
         lines.append(f"| {recipe} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -9,7 +9,9 @@ from typing import Literal
 # count: so many of its baseline; rate: so many per second
 Unit = Literal["share", "nats", "bits", "number", "count", "rate"]
 Place = Literal["line", "table", "card"]  # a line of progress, the table of a run, the head of its report
-Rule = Literal["", "discrimination", "prediction", "evenness", "codebook", "variance", "stability"]
+Rule = Literal[
+    "", "discrimination", "prediction", "regression", "evenness", "codebook", "variance", "stability"
+]
 
 FORMATS: dict[str, str] = {
     "share": ".1%", "nats": ".3f", "bits": ".3f", "number": ".4g", "count": ".0f", "rate": ",.0f"

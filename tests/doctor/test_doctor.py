@@ -15,6 +15,9 @@ from records import NUM_UPDATES, healthy, run_with
 
 from seqssl.doctor import Finding, Monitor, ailments, examine, together
 from seqssl.errors import UserError
+from seqssl.model.future import NextLatentLoss
+from seqssl.model.objectives import RegressionLoss
+from seqssl.training.catalogue import Catalogue
 
 
 def observe(*records: dict[str, Any]) -> list[Finding]:
@@ -303,6 +306,25 @@ def test_looking_leaves_the_model_as_it_was(tmp_path: Path) -> None:
         model, [alike]
     )
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items()) and model.training
+
+
+@pytest.mark.parametrize("objective", [RegressionLoss(3, 2), NextLatentLoss(3, 2)])
+@pytest.mark.parametrize(("distance", "ill"), [(0.97, False), (0.995, True), (1.4, True)])
+def test_a_regression_that_knows_no_more_than_the_mean(
+    objective: RegressionLoss | NextLatentLoss, distance: float, ill: bool
+) -> None:
+    catalogue = Catalogue.from_stats({"regression": objective.stats})
+    monitor = Monitor(NUM_UPDATES, {"": catalogue})
+    found = [
+        finding
+        for step in range(20, NUM_UPDATES + 1, 20)
+        for finding in monitor.observe(
+            {"kind": "train", "step": step, "loss": 1.0, "grad_norm": 1.0, "regression/target_std": 1.4,
+             "regression/distance": 2 * distance, "regression/variance": 2.0}
+        )
+    ]  # fmt: skip
+    assert [finding.rule for finding in found] == (["mean-prediction"] if ill else [])
+    assert all(finding.step > NUM_UPDATES / 2 for finding in found)
 
 
 def test_two_heads_with_one_finding_are_told_once() -> None:

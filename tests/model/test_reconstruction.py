@@ -130,4 +130,10 @@ def test_the_regression_counts_what_was_measured() -> None:
     assert term.total.item() == pytest.approx(expected, rel=1e-5)
     term.total.backward()
     assert x.grad is not None and x.grad.isfinite().all() and not x.grad[2].any()
+    known = ~wanted.isnan()
+    away = wanted - wanted.nanmean(0)
+    assert float(term.stats["distance"]) / 4 == pytest.approx(
+        float((found - wanted)[known].square().mean()), rel=1e-5
+    )
+    assert float(term.stats["variance"]) / 4 == pytest.approx(float(away[known].square().mean()), rel=1e-5)
     assert all(value.isfinite() for value in term.stats.values())
