@@ -107,7 +107,10 @@ class Tuned(nn.Module):
         x = model.clear(batch, features)
         if hidden is not None and not model.mask_input:
             assert generator is not None
-            x = model.masking.apply(x, hidden, generator)
+            if getattr(model.masking, "hides", True):
+                x = model.masking.apply(x, hidden, generator)
+            else:  # the model has never learned what stands for a hidden frame
+                x = x.masked_fill(hidden[..., None], 0.0)
         if generator is not None and own.channel_share > 0:
             widths = torch.full((len(x),), x.shape[-1], device=x.device)
             lost = random_spans(

@@ -161,7 +161,7 @@ class NearestQuantizer(nn.Module):
             vectors.append(entries.detach() + (part - part.detach()))  # the very entries, as numbers
             costs.append(costs_of(part, entries, self.commitment, learn=self.learns))
         return quantized(
-            torch.stack(codes, 1), torch.cat(vectors, 1), self.codebook_size, torch.stack(costs).sum(0)
+            torch.stack(codes, 1), torch.cat(vectors, 1), self.codebook_size, torch.stack(costs).mean(0)
         )
 
 

@@ -13,6 +13,7 @@ from seqssl.model.protocols import DrawsInputs, FeatureEncoder
 from seqssl.model.types import Batch, length_mask
 
 NUM_CEPSTRA = 13
+LIFTER = 22  # of cepstra, as Kaldi and torchaudio have it
 MANY_STEPS = 2**16  # of a trial input, to see how many columns a picture has for each step
 SPARE_COLUMNS = 4  # of silence after each row, so that its last columns are the same in any batch
 
@@ -70,13 +71,17 @@ class InputDescription:
 
 
 def cepstra(picture: Float[Tensor, "b p f"]) -> Float[Tensor, "b p e"]:
-    """The first cosine coefficients of each column (an orthonormal DCT-II)."""
+    """The first cosine coefficients of each column (an orthonormal DCT-II), liftered as Kaldi does.
+
+    Else the first ones, which tell of loudness and slope, would be nearly all of the distance of two columns.
+    """
     bins = picture.shape[2]
     places = (torch.arange(bins, device=picture.device) + 0.5) * (math.pi / bins)
     orders = torch.arange(min(NUM_CEPSTRA, bins), device=picture.device)
     basis = torch.cos(places[:, None] * orders) * math.sqrt(2 / bins)
     basis[:, 0] *= math.sqrt(0.5)
-    found = picture @ basis
+    lifter = 1 + LIFTER / 2 * torch.sin(math.pi * orders / LIFTER)
+    found = picture @ (basis * lifter)
     return F.pad(found, (0, NUM_CEPSTRA - found.shape[2]))
 
 

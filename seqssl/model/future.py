@@ -106,6 +106,7 @@ class FuturePredictionLoss(nn.Module):
         tap: str = "",
         weight: float = 1.0,
         steps: Annotated[int, POSITIVE] = 12,
+        offset: Annotated[int, POSITIVE] = 1,
         num_negatives: Annotated[int, POSITIVE] = 10,
     ) -> None:
         super().__init__()
@@ -113,23 +114,26 @@ class FuturePredictionLoss(nn.Module):
             raise ValueError(
                 "the future_prediction objective compares vectors, and these targets are codes only"
             )
-        self.tap, self.weight, self.steps, self.num_negatives = tap, weight, steps, num_negatives
+        self.tap, self.weight, self.num_negatives = tap, weight, num_negatives
+        self.steps = range(offset, offset + steps)
         self.heads = nn.Linear(context_dim, steps * target_dim)
 
     def counted(self, frames: MaskedFrames, lengths: Int[Tensor, "b"]) -> Int[Tensor, ""]:
         """The number of pairs of a frame and one ahead of it."""
-        return torch.stack([pairs(frames.mask, k).sum() for k in range(1, self.steps + 1)]).sum()
+        return torch.stack([pairs(frames.mask, k).sum() for k in self.steps]).sum()
 
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
         """Total over pairs in nats, positive and negatives; stats: accuracy and chance."""
         frames, mask = context.frames, context.frames.mask
         wanted = frames.put(targets.vectors.float())  # b s q
-        heads = frames.put(self.heads(context.x).float()).unflatten(-1, (self.steps, -1))  # b s k q
+        heads = frames.put(self.heads(context.x).float()).unflatten(-1, (len(self.steps), -1))  # b s k q
         others = self._negatives(wanted, mask, generator)  # b s n q
         total, correct = wanted.new_zeros(()), wanted.new_zeros(())
-        for k in range(1, min(self.steps, mask.shape[1] - 1) + 1):
+        for step, k in enumerate(self.steps):
+            if k >= mask.shape[1]:
+                break
             there = pairs(mask, k)
-            ahead = heads[:, :-k, k - 1]
+            ahead = heads[:, :-k, step]
             positive = (ahead * wanted[:, k:]).sum(-1)
             negative = (ahead[:, :, None] * others[:, k:]).sum(-1)
             losses = F.softplus(-positive) + F.softplus(negative).sum(-1)
@@ -162,7 +166,8 @@ class NextLatentLoss(nn.Module):
 
     A linear map of the context at a frame, and the target of the next frame, go through one projector; their
     mean squared difference is the loss. Nothing is detached: what keeps all targets from becoming one is
-    `isotropy` times the statistic of `sketched_isotropy` on the projected targets of the micro-batch.
+    `isotropy` times the statistic of `sketched_isotropy`, of projected targets and predictions, over the frames
+    of each row: what is the same in a whole row, and so needs no prediction, must not spread them.
     `hidden_dim` and `final_dim`: of the projector.
     """
 
@@ -207,7 +212,11 @@ class NextLatentLoss(nn.Module):
         there = pairs(frames.mask, 1)
         distances = (found[:, :-1] - frames.put(wanted)[:, 1:]).square().mean(-1)
         total = (distances * there).sum()
-        away = sketched_isotropy(wanted, self.directions, generator) if len(wanted) else total * 0
+        away = total * 0
+        if len(wanted):
+            both = torch.cat([wanted, frames.take(found)])
+            rows = torch.cat([frames.rows, frames.rows + len(frames.mask)])
+            away = sketched_isotropy(both, self.directions, generator, rows=rows)
         with torch.no_grad():
             spread = standard_deviation(wanted)
             stats = {
@@ -220,13 +229,20 @@ class NextLatentLoss(nn.Module):
 
 
 def sketched_isotropy(
-    x: Float[Tensor, "n q"], directions: int, generator: Generator, *, knots: int = 17, reach: float = 3.0
+    x: Float[Tensor, "n q"],
+    directions: int,
+    generator: Generator,
+    *,
+    rows: Int[Tensor, "n"] | None = None,
+    knots: int = 17,
+    reach: float = 3.0,
 ) -> Float[Tensor, ""]:
     """How far vectors are from a standard normal distribution, 0 if not at all (SIGReg, 2511.08544).
 
     The mean over random directions of Epps and Pulley's statistic of the projections: the squared difference
     between their characteristic function and that of N(0, 1), weighted by exp(-u^2 / 2) and integrated from
-    -`reach` to `reach` by the trapezoidal rule. It is not multiplied by the number of vectors.
+    -`reach` to `reach` by the trapezoidal rule. It is not multiplied by the number of vectors. `rows`: the
+    number of the row that each vector is of; the statistic is then the mean of those of the rows.
     """
     drawn = torch.randn(x.shape[1], directions, generator=generator, device=x.device)
     with torch.autocast(x.device.type, enabled=False):
@@ -234,5 +250,12 @@ def sketched_isotropy(
     places = torch.linspace(0, reach, knots, device=x.device)
     normal = torch.exp(-places.square() / 2)
     angles = projected[..., None] * places
-    differences = (angles.cos().mean(0) - normal).square() + angles.sin().mean(0).square()
+    rows = torch.zeros(len(x), dtype=torch.long, device=x.device) if rows is None else rows
+    numbers, rows = rows.unique(return_inverse=True)
+    counts = torch.bincount(rows)[:, None, None]
+    cosines, sines = (
+        angles.new_zeros(len(numbers), *angles.shape[1:]).index_add(0, rows, part) / counts
+        for part in (angles.cos(), angles.sin())
+    )
+    differences = (cosines - normal).square() + sines.square()
     return 2 * torch.trapezoid(differences * normal, places).mean()

@@ -37,7 +37,7 @@ class InvarianceLoss(nn.Module):
         *,
         tap: str = "",
         weight: float = 1.0,
-        covariance: Annotated[float, NOT_NEGATIVE] = 0.04,
+        covariance: Annotated[float, NOT_NEGATIVE] = 0.08,
         hidden_dim: Annotated[int, POSITIVE] = 512,
         final_dim: Annotated[int, POSITIVE] = 512,
     ) -> None:

@@ -216,9 +216,9 @@ def perplexity(distribution: Float[Tensor, "g v"]) -> Float[Tensor, "g"]:
 class RegressionLoss(nn.Module):
     """Distance of a linear map of the frame from its target vector: squared, or smooth L1 below `beta`.
 
-    The mean over the width (data2vec, 2202.03555, section 3.4: squared, and times 1 / sqrt(width) by
-    `scale`), where a target is no NaN, which stands for a value that was not measured. Targets that hardly
-    differ from frame to frame can be met without learning anything: `target_std` tells.
+    The mean over the width, times `scale`, where a target is no NaN, which stands for a value that was not
+    measured. (data2vec, 2202.03555, has the sum over the width by its root: `scale` is that root then.)
+    Targets that hardly differ from frame to frame can be met without learning anything: `target_std` tells.
     """
 
     stats: ClassVar[tuple[Stat, ...]] = (

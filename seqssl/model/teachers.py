@@ -21,8 +21,8 @@ DECAY = Annotated[float, Bound(at_least=0, at_most=1)]
 class EmaTeacher(FixedVectors):
     """The mean of the teacher's top layers at a frame, each scaled over the row first (data2vec, 2202.03555).
 
-    The teacher has the model's projection and context encoder, whose weights follow those of the model after
-    each update; it reads all frames, none of them masked. The feature encoder is the same. `layers`: how
+    The teacher has a context encoder whose weights follow those of the model's after each update, and whose
+    positions are the model's; it reads the model's own projected frames, none of them masked. `layers`: how
     many, from the top. The decay of its running mean rises from `decay` to `end_decay` in `rise` updates.
     """
 
@@ -49,7 +49,6 @@ class EmaTeacher(FixedVectors):
         depth = len(model.encoder.blocks)
         if self.layers > depth:
             raise ValueError(f"targets.layers = {self.layers}: the context encoder has {depth}")
-        self.projection = copy.deepcopy(model.input_projection).requires_grad_(False).eval()
         self.encoder = copy.deepcopy(model.encoder).requires_grad_(False).eval()
         self.encoder.taps = {str(layer): layer for layer in range(depth - self.layers + 1, depth + 1)}
         self._student = (model,)  # in a tuple: the model has this part, not the reverse
@@ -65,14 +64,13 @@ class EmaTeacher(FixedVectors):
 
     @torch.no_grad()
     def after_update(self) -> None:
-        """Move the teacher's weights toward the model's, and take over its buffers."""
+        """Move the teacher's weights toward the model's, and take over its buffers and its positions."""
         (model,) = self._student
-        rate = 1 - self.current_decay()
-        for mine, theirs in ((self.projection, model.input_projection), (self.encoder, model.encoder)):
-            for weight, new in zip(mine.parameters(), theirs.parameters(), strict=True):
-                weight.lerp_(new.to(weight.dtype), rate)
-            for buffer, value in zip(mine.buffers(), theirs.buffers(), strict=True):
-                buffer.copy_(value)
+        rate, theirs = 1 - self.current_decay(), dict(model.encoder.named_parameters())
+        for name, weight in self.encoder.named_parameters():
+            weight.lerp_(theirs[name].to(weight.dtype), 1.0 if name.startswith("position.") else rate)
+        for buffer, value in zip(self.encoder.buffers(), model.encoder.buffers(), strict=True):
+            buffer.copy_(value)
         self.updates += 1
 
     def vectors_of(self, batch: Batch, features: Features) -> Float[Tensor, "b s q"]:
@@ -82,7 +80,7 @@ class EmaTeacher(FixedVectors):
     def scaled_layers(self, batch: Batch, features: Features) -> list[Float[Tensor, "b s d"]]:
         """The teacher's top layers, lowest first, each dimension scaled over the valid frames of its row."""
         (model,) = self._student
-        x = self.projection(features.x)
+        x = model.input_projection(features.x)  # the student's own, as the features are
         taps = self.encoder(x, model.frames_of(batch, features, x.shape[1]))
         parts = [centered(tap, features.valid) for tap in taps.values()]
         return [away * (variance + EPS).rsqrt() for away, variance in parts]
@@ -112,6 +110,10 @@ class EmaClusters(EmaTeacher):
         self.codebooks = nn.ModuleList(
             Codebook(num_clusters, vector_dim, decay=cluster_decay, revive=revive) for _ in range(layers)
         )
+        with torch.no_grad():
+            for codebook in self.codebooks:  # centers start as spread out as scaled frames are
+                start = nn.init.normal_(codebook.get_parameter("entries"))
+                codebook.get_buffer("sums").copy_(start)
 
     def train(self, mode: bool = True) -> "EmaClusters":
         """Let clusters move or stand still; the teacher stays in evaluation."""

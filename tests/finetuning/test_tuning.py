@@ -1,6 +1,7 @@
 """Every task from a pre-trained run to a file of predictions."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from toy import write_waves
+from torch import nn
+from toy import TOY, write_waves
 from tuned_toys import FAST, pretrain, tune, write_labelled
 
 import seqssl
-from seqssl import cli, load_recipe
+from seqssl import build_model, cli, load_recipe
+from seqssl.config.schema import FinetuneConfig
 from seqssl.errors import Interrupted, UserError
 from seqssl.finetuning.facts import names_in
+from seqssl.finetuning.tuned import Tuned
+from seqssl.model.types import Batch
 from seqssl.runs.finetune import configuration
 from seqssl.runs.folder import load, load_task
 from seqssl.runs.predict import predict
 from seqssl.runs.sources import open_source
+from seqssl.testing.harness import seeded
 from seqssl.training import checkpoint
 from seqssl.training.log import read_records
 
@@ -328,3 +334,16 @@ def test_a_run_that_compared_views_is_tuned_on_rows_as_they_are(labelled: Path, 
     assert load_recipe(str(tuned.out)).data.views == 1
     with pytest.raises(UserError, match=r"set data\.views=2 or more"):
         pretrain(labelled, tmp_path / "one", views[1])
+
+
+@pytest.mark.parametrize("recipe", ["base/wav2vec", "base/wav2vec2"])
+def test_frames_are_hidden_whether_or_not_pre_training_hid_any(recipe: str, tmp_path: Path) -> None:
+    body = [text for text in TOY if not text.startswith(("quantizer", "encoder.", "masking"))]
+    small = ["encoder.dim=16", "encoder.num_layers=2", "encoder.taps={output: 2}", "size=tiny", "data=."]
+    model = build_model(load_recipe(recipe, *body, *small)).eval()
+    batch = Batch(torch.randn(2, 60, 2, generator=seeded(0)), torch.tensor([60, 40]))
+    taps = []
+    for share in (0.0, 0.5):
+        tuned = Tuned(model, nn.Identity(), replace(FinetuneConfig(), time_share=share, time_span=2)).eval()
+        taps.append(tuned._taps(batch, seeded(1))[1]["output"])
+    assert not torch.allclose(*taps)

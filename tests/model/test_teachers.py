@@ -9,6 +9,7 @@ from torch import nn
 from seqssl.model.blocks import TransformerBlock
 from seqssl.model.encoder import ContextEncoder
 from seqssl.model.features import PatchEncoder
+from seqssl.model.layers import ConvPosition
 from seqssl.model.masking import SpanMasking
 from seqssl.model.mixers import Attention
 from seqssl.model.objectives import MaskedPredictionLoss, RegressionLoss
@@ -196,3 +197,34 @@ def test_a_model_that_takes_weights_over_is_followed_from_there() -> None:
         model.encoder.blocks[0].mixer.output.weight.add_(1.0)  # type: ignore[union-attr]
     starting._follow_again(model, model.state_dict())
     assert torch.equal(teacher.encoder.blocks[0].mixer.output.weight, before), "its own weights were given"
+
+
+def test_the_teacher_reads_the_models_own_projection_and_has_its_positions() -> None:
+    """As the released code does; only blocks are running means."""
+    torch.manual_seed(0)
+    blocks = [TransformerBlock(Attention(DIM, num_heads=2), DIM, ffn_dim=12) for _ in range(2)]
+    position = ConvPosition(DIM, kernel=4, groups=2)
+    teacher = EmaTeacher(DIM, layers=1, decay=0.9, end_decay=0.9)
+    model = PretrainingModel(
+        PatchEncoder(2, dim=6, patch=2), SpanMasking(6), teacher,
+        ContextEncoder(blocks, position, taps={"output": 2}), {"regression": RegressionLoss(DIM, DIM)}, DIM,
+    ).eval()  # fmt: skip
+    data = batch()
+    features = model.encode_features(data)
+    before = teacher.vectors_of(data, features)
+    with torch.no_grad():
+        model.input_projection.weight.mul_(-1)
+        for parameter in model.encoder.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=seeded(3)))
+    assert not torch.allclose(teacher.vectors_of(data, features), before), "before any update of the teacher"
+    teacher.after_update()
+    theirs = dict(model.encoder.named_parameters())
+    copied = {name for name, p in teacher.encoder.named_parameters() if torch.equal(p, theirs[name])}
+    assert copied == {name for name in theirs if name.startswith("position.")} and copied
+
+
+def test_centers_start_as_spread_out_as_scaled_frames() -> None:
+    torch.manual_seed(0)
+    for codebook in EmaClusters(64, layers=2, num_clusters=50).codebooks:
+        assert codebook.entries.std().item() == pytest.approx(1.0, abs=0.05)
+        assert torch.equal(codebook.sums, codebook.entries)

@@ -107,3 +107,12 @@ def test_standard_deviation_shows_collapse() -> None:
 def test_kernels_and_strides_must_match(kernels: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="same length"):
         Conv1dStack(1, kernels=kernels, strides=(2,) if kernels else ())
+
+
+def test_frames_of_a_fresh_encoder_do_not_fade_out() -> None:
+    """With group norm, six of seven convolutions have nothing behind them that would scale them up again."""
+    torch.manual_seed(0)
+    inputs, lengths = torch.randn(2, 4000, generator=seeded(1)), torch.tensor([4000, 4000])
+    for norm in ("group", "layer"):
+        frames = Conv1dStack(1, dim=64, norm=norm)(inputs, lengths).x  # type: ignore[arg-type]
+        assert frames.square().mean().sqrt() > 0.1, norm
