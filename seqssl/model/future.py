@@ -166,8 +166,8 @@ class NextLatentLoss(nn.Module):
 
     A linear map of the context at a frame, and the target of the next frame, go through one projector; their
     mean squared difference is the loss. Nothing is detached: what keeps all targets from becoming one is
-    `isotropy` times the statistic of `sketched_isotropy`, of projected targets and predictions, over the frames
-    of each row: what is the same in a whole row, and so needs no prediction, must not spread them.
+    `isotropy` times the statistic of `sketched_isotropy`, of projected targets and predictions, over the
+    frames of each row: what is the same in a whole row, and so needs no prediction, must not spread them.
     `hidden_dim` and `final_dim`: of the projector.
     """
 
