@@ -13,7 +13,7 @@ from seqssl.model.protocols import DrawsInputs, FeatureEncoder
 from seqssl.model.types import Batch, length_mask
 
 NUM_CEPSTRA = 13
-LIFTER = 22  # of cepstra, as Kaldi and torchaudio have it
+LIFTER = 22  # of cepstra, as Kaldi has it
 MANY_STEPS = 2**16  # of a trial input, to see how many columns a picture has for each step
 SPARE_COLUMNS = 4  # of silence after each row, so that its last columns are the same in any batch
 
