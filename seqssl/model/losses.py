@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from seqssl.model.protocols import CountsOther, Objective
-from seqssl.model.types import Context, Features, LossTerm, MaskedFrames, Output, Quantized
+from seqssl.model.types import Context, Features, MaskedFrames, Output, Quantized
 
 TargetsAt = Callable[[MaskedFrames], Quantized]  # the targets of some frames, without noise
 
@@ -64,20 +64,16 @@ class Losses(nn.ModuleDict):
         generator: Generator,
     ) -> Output:
         """Every term, its weight, and what it reports. `targets` are those of the masked frames."""
-
-        def score(name: str, at: MaskedFrames, found: Quantized) -> LossTerm:
-            tap = taps[self.named[name].tap or self.last_tap]
-            return self.named[name](Context(at.take(tap), at, features), found, generator)
-
         terms = {}
-        for name in self.named:
-            own = self.at(name, frames)
-            terms[name] = score(name, own, targets if self.reads[name] == "masked" else targets_at(own))
+        for name, objective in self.named.items():
+            own, tap = self.at(name, frames), taps[objective.tap or self.last_tap]
+            found = targets if self.reads[name] == "masked" else targets_at(own)
+            terms[name] = objective(Context(own.take(tap), own, features), found, generator)
         weights = {name: float(objective.weight) for name, objective in self.named.items()}
         sums = {f"{name}/{stat}": value for name, term in terms.items() for stat, value in term.stats.items()}
         for name, share in self.seen_weights.items():
-            seen = frames.sets["seen"]
-            term = score(name, seen, targets_at(seen))
+            seen, tap = frames.sets["seen"], taps[self.named[name].tap or self.last_tap]
+            term = self.named[name](Context(seen.take(tap), seen, features), targets_at(seen), generator)
             terms[f"{name}_seen"], weights[f"{name}_seen"] = term, weights[name] * share
             sums[f"{name}_seen/frames"] = term.count  # people read a mean over the frames themselves
         return Output({name: term.total for name, term in terms.items()}, weights, sums)

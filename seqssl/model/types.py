@@ -9,7 +9,7 @@ what the context encoder reads.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,20 +48,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on `device`."""
-
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
-
-        return replace(
-            self,
-            inputs=self.inputs.to(device, non_blocking=True),
-            lengths=self.lengths.to(device, non_blocking=True),
-            observed=moved(self.observed),
-            times=moved(self.times),
-            codes=moved(self.codes),
-            groups=moved(self.groups),
-            clips=moved(self.clips),
-        )
+        return replace(self, **tensors_on(self, device))
 
 
 @dataclass(frozen=True)
@@ -151,18 +138,8 @@ class MaskedFrames:
 
     def to(self, device: torch.device | str) -> "MaskedFrames":
         """The same frames on `device`."""
-
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        return MaskedFrames(
-            moved(self.mask),
-            moved(self.rows),
-            moved(self.columns),
-            moved(self.slots),
-            self.max_per_row,
-            {name: frames.to(device) for name, frames in self.sets.items()},
-        )
+        sets = {name: frames.to(device) for name, frames in self.sets.items()}
+        return replace(self, sets=sets, **tensors_on(self, device))
 
     def take(self, x: Float[Tensor, "b s d"]) -> Float[Tensor, "n d"]:
         """These frames of `x`."""
@@ -265,6 +242,12 @@ class Stat:
     rule: Literal["", "discrimination", "prediction", "evenness", "variance", "regression"] = ""
     short: str = ""  # in a line of progress, without the objective's name; "" = that name and the words
     is_key: bool = True  # whether it is shown beside the losses, with curves of its own; else only recorded
+
+
+def tensors_on(owner: "Batch | MaskedFrames", device: torch.device | str) -> dict[str, Any]:
+    """The fields of a dataclass that are tensors, by name, on `device`."""
+    found = vars(owner).items()
+    return {name: x.to(device, non_blocking=True) for name, x in found if isinstance(x, Tensor)}
 
 
 def length_mask(lengths: Int[Tensor, "b"], size: int) -> Bool[Tensor, "b size"]:
