@@ -121,8 +121,9 @@ class NearestQuantizer(nn.Module):
     """G codebooks of V entries; each part of a projected frame takes the nearest (vq-wav2vec's k-means).
 
     `dim` is the width of a quantized vector, split evenly over the codebooks. The objective `commitment` adds
-    what the paper's equation 3 does: entries move to frames, and frames, `commitment` times as much, to
-    entries. `decay` and `revive`: see `Codebook`. Temperature is ignored; noise is used to revive entries.
+    what the paper's equation 3 does, a mean over the codebooks: entries move to frames, and frames,
+    `commitment` times as much, to entries. `decay` and `revive`: see `Codebook`. Temperature is ignored; noise
+    is used to revive entries.
     """
 
     def __init__(

@@ -81,7 +81,7 @@ class Conv1dStack(nn.Module):
             nn.Conv1d(inputs, dim, kernel, stride, bias=bias)
             for inputs, kernel, stride in zip(widths, kernels, strides, strict=False)
         )
-        if norm == "group":  # nothing but the first layer is scaled, and by torch's start each would halve it
+        if norm == "group":  # the layers behind the first have no norm, and torch's start lets each shrink it
             for conv in self.convs:
                 nn.init.kaiming_normal_(conv.get_parameter("weight"))
         self.norms = nn.ModuleList(

@@ -87,8 +87,9 @@ class CausalConvBlock(nn.Module):
 
 
 class FuturePredictionLoss(nn.Module):
-    """Tell the target of the frame k steps ahead from those of other frames of the row, k = 1 .. `steps`.
+    """Tell the target of the frame k steps ahead from those of other frames of the row.
 
+    `steps` values of k, from `offset` on: nearer frames may share input with the last one that was read.
     A binary decision for the true one and for each of `num_negatives` (wav2vec, equation 2): scores are inner
     products with an affine map of the context, one for each k. Negatives are drawn uniformly from the row's
     frames, for each target anew; the target itself may be among them, as in the paper.

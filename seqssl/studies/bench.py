@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from seqssl.assembly import OpenStream, Stream, assemble, streams_of
+from seqssl.assembly import OpenStream, Stream, assemble
 from seqssl.config.schema import RunConfig
 from seqssl.data.files import Progress, silent
 from seqssl.errors import UserError
@@ -50,7 +50,7 @@ def bench(
     batch = work.batch(config, stream)
     source = None
     if config.data.source:  # what is wrong with it is said before minutes of steps
-        source = opened(streams_of(config)[0], Alone(), torch.device("cpu"), progress)
+        source = opened(stream, Alone(), torch.device("cpu"), progress)
     names, alone = [OURS, THEIRS], ""
     try:
         peers.peer_of(config, stream.spec).load()
@@ -67,15 +67,16 @@ def bench(
         own = work.config(precision)
         found[precision] = of_precision(own, stream, batch, device, names, repeats)
         found[precision]["peak_mib"] = peaks[precision]
-    rate = _rate(stream)
+    # Of rates below one a second, steps say more than years per second.
+    rate = stream.spec.rate_hz if (stream.spec.rate_hz or 0) >= 1 else None
     values: Values = {
         "recipe": config.recipe,
         "size": config.size,
         "rows": work.rows,
-        "longest": int(batch.lengths.max()) / rate,
-        "input": int(batch.lengths.sum()) / rate,
-        "unit": "steps" if rate == 1 and stream.spec.rate_hz != 1 else "s",
-        "device": hardware() if device.type == "cuda" else hardware(gpu=False),
+        "longest": int(batch.lengths.max()) / (rate or 1),
+        "input": int(batch.lengths.sum()) / (rate or 1),
+        "unit": "s" if rate else "steps",
+        "device": hardware(gpu=device.type == "cuda"),
         "threads": torch.get_num_threads(),
         "versions": {name: _version(name) for name in ("torch", "transformers")},
         "alone": alone,
@@ -86,7 +87,7 @@ def bench(
         values["heads"] = heads(config, stream, device)
     if source is not None:
         say("loader")
-        values["read"] = reading_speed(config, source) / rate
+        values["read"] = reading_speed(config, source) / (rate or 1)
     return values
 
 
@@ -95,12 +96,6 @@ def _precisions(config: RunConfig, device: torch.device) -> tuple[str, ...]:
     if config.train.precision != "auto":
         return (config.train.precision,)
     return PRECISIONS if device.type == "cuda" or has_fast_bfloat16() else PRECISIONS[:1]
-
-
-def _rate(stream: Stream) -> float:
-    """Input steps in a unit: a second, or one step where there is no rate, or a very low one."""
-    rate = stream.spec.rate_hz or 1.0
-    return max(1.0, rate)
 
 
 def _version(name: str) -> str:
