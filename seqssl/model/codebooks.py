@@ -122,8 +122,8 @@ class NearestQuantizer(nn.Module):
 
     `dim` is the width of a quantized vector, split evenly over the codebooks. The objective `commitment` adds
     what the paper's equation 3 does, a mean over the codebooks: entries move to frames, and frames,
-    `commitment` times as much, to entries. `decay` and `revive`: see `Codebook`. Temperature is ignored; noise
-    is used to revive entries.
+    `commitment` times as much, to entries. `decay` and `revive`: see `Codebook`. Temperature is ignored;
+    noise is used to revive entries.
     """
 
     def __init__(
