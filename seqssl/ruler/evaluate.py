@@ -95,7 +95,7 @@ def evaluate(
             "worth": table.worth() if len(table.entries) else {},
             "gain_over_random": table.differences(FROZEN, RANDOM) if {*HEAD_ONLY} <= {*request.rows} else [],
             **work.about(rates, table, entries),
-            **pictures(work.bench, work.task),
+            **(pictures(work.bench, work.task) if request.pictures else {}),
             "seconds": round(time.time() - began, 1),
         }
         write_atomic(folder / "evaluation.json", json.dumps(values, indent=2) + "\n")

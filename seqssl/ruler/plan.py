@@ -32,6 +32,7 @@ class Request:
     first_seed: int = 0
     rates: Sequence[float] = RATES
     jobs: int = 0  # cells at once; 0 = one for each core, or one on a GPU
+    pictures: bool = True  # of embeddings and codes, for the report
 
     def check(self) -> None:
         """UserError for numbers that make no sense."""

@@ -16,7 +16,7 @@ from seqssl.ruler.evaluate import evaluate
 from seqssl.ruler.plan import Request
 from seqssl.studies.running import Claim, Plan, Say, claims_table, mean_and_error, pretrain, run_all
 
-UPDATES, TUNING, SEEDS = 300, 100, 3
+UPDATES, TUNING, SEEDS = 250, 90, 3
 ALL_ROWS = ("scratch", "frozen", "pretrained")
 RATE = 1e-3
 
@@ -59,14 +59,17 @@ def measured(
     seed: int,
     rows: Sequence[str] = ALL_ROWS,
     out: Path | None = None,
+    folds: str = "3",
 ) -> dict[str, float]:
-    """What the ruler says of a run, on all labels and three folds: the metric of each row.
+    """What the ruler says of a run, on all labels: the metric of each row.
 
-    The evaluation lies in `out`, else in the run's own folder.
+    `folds`: as of `seqssl evaluate`; "rotate" tests one half of the groups, another for the next seed. The
+    evaluation lies in `out`, else in the run's own folder.
     """
     kind, *settings = task
     request = Request(
-        fractions=(1.0,), seeds=1, first_seed=seed, folds="3", rates=(RATE,), jobs=1, rows=tuple(rows),
+        fractions=(1.0,), seeds=1, first_seed=seed, folds=folds, rates=(RATE,), jobs=1, rows=tuple(rows),
+        pictures=False,
     )  # fmt: skip
     values: dict[str, Any] = evaluate(
         run, kind, *settings, f"train.num_updates={tuning}", "train.device=cpu", request=request,

@@ -107,6 +107,19 @@ def test_the_matrix_of_a_transfer() -> None:
     assert "| wearables | 0.800 ± 0.000 | 0.400 ± 0.000 |" in page
     assert "| nothing (from scratch) | 0.500 ± 0.000 | 0.500 ± 0.000 |" in page
     assert page.count("| holds |") == 2 and page.count("| **fails** |") == 2
+    assert "wearables: +0.300 ± 0.000" in page and "music: -0.100 ± 0.000" in page
+
+
+def test_transfer_compares_what_was_tested_alike() -> None:
+    """Seeds differ by far more than sources do: a gain within each seed still counts."""
+    recipes = ["wearables_w2vbert", "music_w2vbert"]
+    found = {
+        f"{a}-to-{b}-{seed}": {"metric": 0.2 + 0.5 * seed + (0.0 if a == transfer.NOTHING else 0.05)}
+        for a in [*recipes, transfer.NOTHING]
+        for b in recipes
+        for seed in range(2)
+    }
+    assert transfer.page(found, recipes, 2).count("| holds |") == 4
 
 
 def test_unknown_studies_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
