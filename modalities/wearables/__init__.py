@@ -17,7 +17,7 @@ from modalities.wearables import arrays, tables
 from modalities.wearables.recordings import AXES, SENSOR_AXES, FileSettings, is_device, read_device
 from modalities.wearables.windows import Windowing
 from seqssl import (
-    Conv1dStack,
+    PatchEncoder,
     Record,
     Rejected,
     Rows,
@@ -144,12 +144,10 @@ class Wearables:
         values = np.concatenate([sample.values, lengths], axis=1)
         return {"movement": describe_series(values, np.concatenate([sample.observed, whole], axis=1))}
 
-    def feature_encoder(self, dim: int) -> Conv1dStack:
-        """Convolutions over about one second, 5 frames a second, `dim` wide."""
-        tenth = max(1, round(self._windowing.rate_hz / 10))
+    def feature_encoder(self, dim: int) -> PatchEncoder:
+        """Patches of 0.2 s of all sensors, `dim` wide: a frame shares no input with its neighbors."""
         channels = 6 if self._files.gyroscope else 3
-        kernels, strides = (3 * tenth + 1, 3, 3), (tenth, 2, 1)
-        return Conv1dStack(channels, dim=dim, kernels=kernels, strides=strides, mark_missing=True)
+        return PatchEncoder(channels, dim=dim, patch=max(1, round(self._windowing.rate_hz / 5)))
 
     def _found(self, path: Path, name: str, grouping: Grouping) -> Iterator[Record | Rejected]:
         """What a file holds, by its header alone where that says it."""
