@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 
 from modalities.dna import alphabet, shuffling
 from modalities.dna.counting import gapped_pairs
-from modalities.dna.files import Columns, Sequence, find_files, kind_of, read_sequences
-from modalities.dna.frames import FORWARD, REVERSE, open_frames
+from modalities.dna.files import Columns, Sequence, find_files, kind_of, read_sequences, split_by_name
+from modalities.dna.frames import TURNED, open_frames, stretches_within
 from modalities.dna.intervals import (
     Interval,
     chromosome_of_title,
@@ -24,7 +24,6 @@ from modalities.dna.intervals import (
     read_intervals,
 )
 from modalities.dna.storage import DAMAGE, Bases, OtherStrand
-from modalities.reading.groups import split_of
 from modalities.reading.looking import counted, matching, problem_of
 from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Segment, Suggestion, TokenEncoder, UserError
 
@@ -156,7 +155,7 @@ class DNA:
                 continue
             prefix = f"{name}/" if several and kind_of(path) != "text" else ""
             intervals = (interval_of_title(sequence.title, len(sequence.bases)) for sequence in found)
-            given = split_of(name)
+            given = split_by_name(name)
             for row in self._of_sequences(name, prefix, zip(found, intervals, strict=True)):
                 yield replace(row, split=row.split or given) if isinstance(row, Record) else row
 
@@ -180,10 +179,13 @@ class DNA:
             elif problem:
                 yield Rejected(interval.place, problem)
             else:
-                bases = genome[interval.chrom].bases.narrow(interval.start, interval.stop)
-                bases = OtherStrand(bases) if interval.reverse else bases
+                place, reverse = (interval.start, interval.stop), interval.reverse
+                bases = genome[interval.chrom].bases.narrow(*place)
+                bases = OtherStrand(bases) if reverse else bases
+                features = stretches_within(genome[interval.chrom].features, *place, reverse=reverse)
                 described = {name: getattr(interval, name) for name in ("label", "group", "split")}
-                stretches.append((Sequence(interval.place, bases, **described), interval))
+                sequence = Sequence(interval.place, bases, features=features, **described)
+                stretches.append((sequence, interval))
         yield from self._of_sequences(table.name, "", stretches)
 
     def _interval_file(self, folder: Path) -> Path:
@@ -280,11 +282,7 @@ class DNA:
             place = piece.start + start
             found = self._rows(window, piece.key, "" if single else f"{place}-{place + len(window)}")
             if self._segments == "cds":
-                parts = [
-                    [max(first - place, 0), min(last - place, len(window)), strand]
-                    for first, last, strand in piece.features
-                    if first < place + len(window) and last > place
-                ]
+                parts = stretches_within(piece.features, place, place + len(window))
                 found = [{**row, "segments": json.dumps(parts)} for row in found]
             rows += found
         if not rows:
@@ -329,11 +327,11 @@ class DNA:
 def _reverse_complement(sample: Sample) -> Sample:
     """The other strand; copies, since torch takes no arrays that run backwards."""
     observed = None if sample.observed is None else sample.observed[::-1].copy()
-    size, turned = len(sample.values), {FORWARD: REVERSE, REVERSE: FORWARD}
+    size = len(sample.values)
     segments = None
     if sample.segments is not None:
         segments = tuple(
-            Segment(size - s.end, size - s.start, turned.get(str(s.label), s.label))
+            Segment(size - s.end, size - s.start, TURNED.get(str(s.label), s.label))
             for s in reversed(sample.segments)
         )
     values = alphabet.COMPLEMENT_IDS[sample.values][::-1].copy()

@@ -5,14 +5,14 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from modalities.dna.fasta import scan_fasta
-from modalities.dna.intervals import SPLIT_NAMES
 from modalities.dna.storage import Bases, InMemory, InText, InTwoBit, is_gzip, two_bit
+from modalities.reading.groups import known_split, split_of
 from modalities.reading.tables import Table, shown
 from seqssl import UserError, list_files
 
@@ -49,7 +49,7 @@ class Columns:
     group: str | None = None
 
 
-def kind_of(path: Path) -> str:
+def kind_of(path: PurePath) -> str:
     """fasta, fastq, genbank, 2bit, table, text, bed, or "" for anything else, by the name's end."""
     name = path.name.lower()
     stem = next((name.removesuffix(end) for end in COMPRESSED if name.endswith(end)), name)
@@ -69,6 +69,15 @@ def find_files(source: Path) -> list[tuple[Path, str]]:
     # Text is data only in the folder of a class: others hold licenses and notes
     found = [(path, name) for path, name in files if kind_of(path) != "text" or "/" in name]
     return sorted(((path, name) for path, name in found if kind_of(path)), key=lambda entry: entry[1])
+
+
+def split_by_name(name: str) -> str:
+    """The split that a file's name or a folder above it says: test.csv, train-00000-of-00001.parquet.
+
+    "" for none. The name of a text file stands for one sequence and says nothing.
+    """
+    stem = PurePosixPath(name).name.partition(".")[0].partition("-")[0]
+    return split_of(name if kind_of(PurePosixPath(name)) == "text" else f"{stem}/{name}")
 
 
 def read_sequences(path: Path, name: str, columns: Columns) -> Iterator[Sequence]:
@@ -128,9 +137,9 @@ def _genbank(path: Path) -> Iterator[Sequence]:
             letters = bytes(record.seq)
         except UndefinedSequenceError:  # a record that names its pieces and holds no bases
             letters = b""
-        coding = [
-            part for feature in record.features if feature.type == "CDS" for part in feature.location.parts
-        ]
+        located = [feature.location for feature in record.features if feature.type == "CDS"]
+        # A part with a reference lies in another record
+        coding = [part for location in located for part in location.parts if part.ref is None]
         features = [
             (int(part.start), int(part.end), "reverse" if part.strand == -1 else "forward") for part in coding
         ]
@@ -166,13 +175,11 @@ def _text_lines(path: Path) -> Any:
 
 
 def _text(path: Path, name: str) -> Sequence:
-    """One sequence in a file SPLIT/CLASS/file.txt, CLASS/file.txt or SPLIT/file.txt."""
+    """One sequence in a file SPLIT/CLASS/file.txt, CLASS/file.txt or SPLIT/file.txt; see `split_by_name`."""
     text = InText(path, path.stat().st_size)
     bases = text if len(text) <= MAX_TEXT_BYTES else InMemory(text.read())
-    *_, split, label, _ = ["", "", *name.split("/")]
-    if label in SPLIT_NAMES:
-        split, label = label, ""
-    return Sequence(name, bases, label=label, split=SPLIT_NAMES.get(split, ""))
+    folder = ["", *name.split("/")][-2]
+    return Sequence(name, bases, label="" if split_of(f"{folder}/file") else folder)
 
 
 def _table(path: Path, columns: Columns) -> Iterator[Sequence]:
@@ -198,7 +205,7 @@ def _table(path: Path, columns: Columns) -> Iterator[Sequence]:
             values["key"],
             label=values["label"],
             group=values["group"],
-            split=SPLIT_NAMES.get(values["split"], values["split"]),
+            split=known_split(values["split"]),
         )
 
 

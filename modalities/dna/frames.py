@@ -1,6 +1,6 @@
-"""Open reading frames by rule: stretches of codons without a stop, on either strand."""
+"""Stretches of a sequence with their strand: open reading frames by rule, and what a window shows of any."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -10,6 +10,7 @@ from seqssl import Segment
 STOPS = ((3, 0, 0), (3, 0, 2), (3, 2, 0))  # TAA, TAG, TGA as ids A C G T
 START = (0, 3, 2)  # ATG
 FORWARD, REVERSE = "forward", "reverse"
+TURNED = {FORWARD: REVERSE, REVERSE: FORWARD}
 
 
 def open_frames(ids: Int[np.ndarray, "t"], least: int) -> list[Segment]:
@@ -24,6 +25,24 @@ def open_frames(ids: Int[np.ndarray, "t"], least: int) -> list[Segment]:
     found += [Segment(size - end, size - start, REVERSE) for start, end in _frames(other)]
     kept = [segment for segment in found if segment.end - segment.start >= least]
     return sorted(kept, key=lambda segment: (segment.start, segment.end))
+
+
+def stretches_within(
+    stretches: Sequence[tuple[int, int, str]], start: int, stop: int, *, reverse: bool = False
+) -> tuple[tuple[int, int, str], ...]:
+    """What lies in the bases [start, stop) of stretches (start, end, strand), counted from there.
+
+    With `reverse` it is that of the other strand of these bases, counted in its direction.
+    """
+    found = [
+        (max(first - start, 0), min(last, stop) - start, strand)
+        for first, last, strand in stretches
+        if first < stop and last > start
+    ]
+    if reverse:
+        size = stop - start
+        found = sorted((size - last, size - first, TURNED[strand]) for first, last, strand in found)
+    return tuple(found)
 
 
 def _frames(ids: Int[np.ndarray, "t"]) -> Iterator[tuple[int, int]]:

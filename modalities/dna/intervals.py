@@ -8,10 +8,9 @@ from itertools import islice
 from pathlib import Path
 
 from modalities.dna.storage import DAMAGE, is_gzip
-from modalities.reading.groups import SPLITS
+from modalities.reading.groups import SPLITS, known_split
 from seqssl import Rejected, UserError
 
-SPLIT_NAMES = {name: split for name, split in SPLITS.items() if name != "eval"}
 COLUMNS = {
     "chrom": ("chrom", "chromosome", "chr", "seqname", "contig"),
     "start": ("start", "chromstart", "begin"),
@@ -80,7 +79,7 @@ def read_intervals(path: Path, *, one_based: bool) -> Iterator[Interval | Reject
     places = _places(path, lines[0][1]) if lines else {}
     if places is not BED_COLUMNS:
         lines = lines[1:]
-    elif all(len(fields) > 3 and fields[3] in SPLIT_NAMES for _, fields in lines):
+    elif all(len(fields) > 3 and fields[3].lower() in SPLITS for _, fields in lines):
         places = {("split" if name == "label" else name): at for name, at in places.items()}
     for number, fields in lines:
         values = {name: fields[at] for name, at in places.items() if at < len(fields)}
@@ -123,9 +122,8 @@ def _interval(values: Mapping[str, str], place: str, *, one_based: bool) -> Inte
     strand = values.get("strand", ".")
     if strand not in ("+", "-", ".", ""):
         raise ValueError(f"the strand is {strand!r}, neither + nor -")
-    split = values.get("split", "")
     label, group = values.get("label", ""), values.get("group", "")
-    split = SPLIT_NAMES.get(split, split)
+    split = known_split(values.get("split", ""))
     return Interval(
         values["chrom"], start, stop, strand == "-", "" if label == "." else label, group, split, place
     )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from modalities.music.views import (
     piano_roll,
 )
 from modalities.music.windows import PITCH, Grid, Window
+from modalities.reading.groups import split_of
 from modalities.reading.looking import counted, matching, problem_of
 from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Suggestion, TokenEncoder, UserError, list_files
 
@@ -41,7 +43,8 @@ class Music:
     """Windows of pieces, cut at bar lines, on a grid of so many positions a quarter.
 
     `view` roll: (t, 2 p) onsets and held notes of the pitches `lowest` to `highest` (MIDI numbers); notes:
-    (n, 5) ids. `pieces_per_folder` takes so many of each top folder, evenly spread over its sorted files.
+    (n, 5) ids. `pieces_per_folder` takes so many of each top folder, evenly spread over its sorted files, and
+    as many of each split that a folder names.
     """
 
     def __init__(
@@ -85,19 +88,20 @@ class Music:
             )
 
     def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
-        """Score files of a folder, or one; each tune of an ABC file is a record. No split is known here."""
+        """Score files of a folder, or one; each tune of an ABC file is a record. Folders may name splits."""
         if source.is_file() and source.suffix.lower() not in KINDS:
             raise UserError(f"{source} is no score file: its name must end in one of {', '.join(KINDS)}.")
         root = source.parent if source.is_file() else source
-        folders: dict[str, list[Record]] = {}
+        folders: dict[tuple[str, str], list[Record]] = {}
         for path in list_files(source):
             if path.suffix.lower() in KINDS and not path.name.startswith("."):
                 name = PurePosixPath(path.relative_to(root).as_posix())
-                folder = name.parts[0] if len(name.parts) > 1 else ""
-                folders.setdefault(folder, []).extend(self._pieces_in(path, name, folder))
-        for found in folders.values():
-            size = min(len(found), self.pieces_per_folder or len(found))
-            chosen = [found[number * len(found) // size] for number in range(size)]
+                given, folder = split_of(str(name)), _top_folder(name)
+                found = (replace(piece, split=given) for piece in self._pieces_in(path, name, folder))
+                folders.setdefault((given, folder), []).extend(found)
+        for pieces in folders.values():
+            size = min(len(pieces), self.pieces_per_folder or len(pieces))
+            chosen = [pieces[number * len(pieces) // size] for number in range(size)]
             yield from (record for record in chosen if split in ("all", record.split))
 
     @classmethod
@@ -245,6 +249,11 @@ class Music:
             "length": length,
             "notes": window.notes.astype(np.int32),
         }
+
+
+def _top_folder(name: PurePosixPath) -> str:
+    """The first folder of a path that names no split; "" where there is none."""
+    return next((part for part in name.parts[:-1] if not split_of(f"{part}/{name.name}")), "")
 
 
 def _pair_counts(values: Int[np.ndarray, "t"], size: int) -> Int[np.ndarray, "v"]:

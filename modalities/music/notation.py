@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ def _piece_of(score: Any, written: counts.Written, mode: str) -> Piece:
 
     if any(found.transposition for found in score.recurse().getElementsByClass(instrument.Instrument)):
         score = score.toSoundingPitch()
+    _begin_together(score.parts)
     left_out: Counter[str] = Counter()
     parts = [part.flatten() for part in score.parts or [score]]
     notes = [note for number, part in enumerate(parts) for note in _notes_of(part, number, left_out)]
@@ -128,6 +130,33 @@ def _piece_of(score: Any, written: counts.Written, mode: str) -> Piece:
     declared = next(iter(score.recurse().getElementsByClass(key.Key)), None)
     mode = mode or (declared.mode if declared else "")
     return Piece(table(joined(notes)), bars, composer or "", mode, dict(left_out))
+
+
+def _begin_together(parts: Any) -> None:
+    """Move the bars of a score's parts, so that those of one number begin at one time.
+
+    music21 puts a part's bars one after another: one that is written short in one part only (a pickup beside
+    an empty bar, a rest left out) moves the rest of the part. A bar lasts as long as its longest; the first
+    one as long as the longest that has notes, as it may be a pickup.
+    """
+    from music21 import stream
+
+    bars = [list(part.getElementsByClass(stream.Measure)) for part in parts]
+    starts = [[bar.offset for bar in found] for found in bars]
+    longest = max(starts, key=len, default=[])
+    if all(found == longest[: len(found)] for found in starts):
+        return
+    sizes = [[after - before for before, after in pairwise(found)] for found in starts]
+    sounding = [size for size, found in zip(sizes, bars, strict=True) if found and found[0].recurse().notes]
+    start: Any = longest[0]
+    for number, together in enumerate(zip_longest(*bars)):
+        for part, bar in zip(parts, together, strict=True):
+            if bar is not None:
+                part.setElementOffset(bar, start)
+        counted = (number == 0 and sounding) or sizes
+        start += max((size[number] for size in counted if number < len(size)), default=0.0)
+    for part in parts:
+        part.coreElementsChanged()
 
 
 def _notes_of(part: Any, number: int, left_out: Counter[str]) -> Iterator[Note]:

@@ -19,9 +19,10 @@ from scipy.fft import dct
 from modalities.reading.dialects import TableSettings
 from modalities.reading.groups import Grouping, check_pattern, known_split, split_of
 from modalities.reading.looking import counted, matching
-from modalities.speech import alignments, corpora
-from modalities.speech.alignments import Alignments
+from modalities.speech import alignments, corpora, transcripts
+from modalities.speech.alignments import Intervals
 from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Stretch, decode, mono, sounds
+from modalities.speech.finding import Alignments
 from modalities.speech.mel import LogMelEncoder as LogMelEncoder
 from modalities.speech.mel import StackedMelEncoder as StackedMelEncoder
 from modalities.speech.mel import mel_filters as mel_filters
@@ -77,20 +78,20 @@ class Speech:
             self.alignments = False
         if tier is not None:
             self.tier = tier
-        self._aligned = Alignments(())
+        self._aligned = Alignments()
         self.spec = SampleSpec(dtype="float32", units="amplitude in [-1, 1]", rate_hz=float(rate_hz))
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the alignments of the source: each record carries its own."""
-        return {name: x for name, x in vars(self).items() if name != "_mel"} | {"_aligned": Alignments(())}
+        return {name: x for name, x in vars(self).items() if name != "_mel"} | {"_aligned": Alignments()}
 
     def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
         """Audio files of a folder (or one file), or the rows of a metadata table or HF Parquet file."""
-        corpora.forget()
+        transcripts.forget()
         _audio_column.cache_clear()
         if getattr(self, "alignments", True):
-            files = list_files(source if source.is_dir() else source.parent)
-            self._aligned = Alignments(files, getattr(self, "tier", None))
+            root = source if source.is_dir() else source.parent
+            self._aligned = Alignments(root, list_files(root))
         inside = [path for path in list_files(source) if path.name.lower() in corpora.TABLE_NAMES]
         tables = [path for path in inside if path.parent == source]
         if source.is_file() and source.suffix.lower() in corpora.TABLE_SUFFIXES:
@@ -164,8 +165,8 @@ class Speech:
                 yield Rejected.of(name, error)
 
     def _of_file(self, path: Path, name: PurePosixPath, grouping: Grouping) -> Record | Rejected:
-        group, label = grouping.group(str(name)), corpora.transcript(path)
-        if self.group_pattern is None and path.stem in corpora.transcripts(path.parent):
+        group, label = grouping.group(str(name)), transcripts.transcript(path)
+        if self.group_pattern is None and path.stem in transcripts.transcripts(path.parent):
             group = path.stem.partition("-")[0]  # LibriSpeech: speaker-chapter-number
         if path.suffix.lower() == RAW_SUFFIX:
             prompt = PurePosixPath(*name.parts[1:]).with_suffix("").as_posix()
@@ -178,15 +179,9 @@ class Speech:
 
     def _from_folder_with_table(self, source: Path, table: Path) -> Iterator[Record | Rejected]:
         """The rows of a folder's table, and a rejection for each audio file that it does not name."""
-        named: set[Path] = set()
-        for row in self._from_table(table, table.name):
-            if (
-                isinstance(row, Record)
-                and isinstance(row.read, partial)
-                and isinstance(row.read.args[0], Path)
-            ):
-                named.add(row.read.args[0].resolve())
-            yield row
+        rows = [] if _has_audio(table) else self._said(table)
+        yield from self._of_rows(rows, table) if rows else self._from_table(table, table.name)
+        named = {row.path.resolve() for row in rows if row.path}
         for path in list_files(source):
             if path.suffix.lower() in AUDIO_SUFFIXES and path.resolve() not in named:
                 yield Rejected(path.relative_to(source).as_posix(), f"{table.name} does not name it")
@@ -205,33 +200,39 @@ class Speech:
         yield from self._from_files(source, others)
 
     def _from_table(self, table: Path, name: str) -> Iterator[Record | Rejected]:
-        if table.suffix.lower() == ".parquet" and _has_audio(table):
+        if _has_audio(table):
             yield from self._from_audio_column(table, name)
-            return
+        else:
+            yield from self._of_rows(self._said(table), table)
+
+    def _said(self, table: Path) -> list[corpora.Said]:
         settings = TableSettings(self.skip_lines, self.csv_columns, self.separator, self.decimal)
         try:
-            rows = [*corpora.rows_of(table, settings)]
+            return [*corpora.rows_of(table, settings)]
         except ValueError as error:
             raise UserError(f"{table}: {error}") from error
-        grouping = Grouping.of([row.key for row in rows], self.group_pattern)
+
+    def _of_rows(self, rows: list[corpora.Said], table: Path) -> Iterator[Record | Rejected]:
+        grouping = Grouping.of([row.key for row in rows if not row.problem], self.group_pattern)
         for row in rows:
-            if row.path is None:
-                yield Rejected(row.key, f"the file that {table.name} names is missing")
-                continue
             try:
+                if row.path is None or row.problem:
+                    raise ValueError(row.problem or f"the file that {table.name} names is missing")
                 group = row.group if self.group_pattern is None and row.group else grouping.group(row.key)
+                aligned = self._aligned.of(row.path)
             except ValueError as error:
                 yield Rejected(row.key, str(error))
                 continue
-            label = row.label or corpora.transcript(row.path)
+            label = row.label or transcripts.transcript(row.path)
             split = row.split or split_of(row.key)
-            read = partial(self._read_file, row.path, row.start_s, row.end_s, self._aligned.of(row.path))
+            read = partial(self._read_file, row.path, row.start_s, row.end_s, aligned)
             seconds = (row.end_s or 0.0) - (row.start_s or 0.0)
             amount = seconds if seconds > 0 else float(row.path.stat().st_size)
             yield Record(row.key, read, group=group, label=label, split=split, amount=amount)
 
     def _from_audio_column(self, table: Path, name: str) -> Iterator[Record]:
         file = pq.ParquetFile(table)
+        aligned: Intervals | None = [] if self._aligned else None
         known = {*corpora.TEXT_COLUMNS, *corpora.SPEAKER_COLUMNS, "split"}
         columns = [name for name in file.schema_arrow.names if name in known]
         for group in range(file.num_row_groups):
@@ -242,7 +243,7 @@ class Speech:
                 said = corpora.described(row)
                 yield Record(
                     key,
-                    partial(self._read_cell, table, group, index),
+                    partial(self._read_cell, table, group, index, aligned),
                     group=said.get("group", ""),
                     label=said.get("label", ""),
                     split=said["split"] or _split_by_name(table),
@@ -253,7 +254,7 @@ class Speech:
         path: Path,
         start_s: float | None,
         end_s: float | None,
-        aligned: Path | list[alignments.Interval] | None = None,
+        aligned: Path | Intervals | None = None,
     ) -> Rows:
         if path.stat().st_size == 0:
             raise ValueError("the file is empty")
@@ -262,7 +263,7 @@ class Speech:
             aligned = alignments.read(aligned, getattr(self, "tier", None), stretches[0].rate_hz)
         return self._rows(stretches, path.name, notices, start_s, end_s, aligned)
 
-    def _read_cell(self, table: Path, group: int, index: int) -> Rows:
+    def _read_cell(self, table: Path, group: int, index: int, aligned: Intervals | None) -> Rows:
         cell = _audio_column(table, group)[index].as_py()
         if not isinstance(cell, dict):
             raise ValueError("its audio is missing (null)")
@@ -272,13 +273,13 @@ class Speech:
             stretches, notices = decode(
                 io.BytesIO(cell["bytes"]), suffix if suffix in AUDIO_SUFFIXES else ".wav"
             )
-            return self._rows(stretches, name, notices)
+            return self._rows(stretches, name, notices, aligned=aligned)
         if cell.get("array") is not None and cell.get("sampling_rate"):
             samples = np.asarray(cell["array"], dtype=np.float32)
             samples = samples[:, None] if samples.ndim == 1 else samples.T
-            return self._rows([Stretch(samples, int(cell["sampling_rate"]))], name, [])
+            return self._rows([Stretch(samples, int(cell["sampling_rate"]))], name, [], aligned=aligned)
         if name and (table.parent / name).is_file():
-            return self._read_file(table.parent / name, None, None)
+            return self._read_file(table.parent / name, None, None, aligned)
         raise ValueError(f"its audio is neither bytes nor an array, and there is no file {name!r}")
 
     def _rows(
@@ -288,18 +289,15 @@ class Speech:
         notices: list[str],
         start_s: float | None = None,
         end_s: float | None = None,
-        aligned: list[alignments.Interval] | None = None,
+        aligned: Intervals | None = None,
     ) -> Rows:
         """Mix to mono, resample, cut and check."""
         amplitudes, more = mono(stretches, self.rate_hz)
+        total = len(amplitudes)
         if start_s is not None:
-            last = len(amplitudes) if end_s is None else round(end_s * self.rate_hz)
-            if (
-                not 0 <= start_s
-                or last > len(amplitudes) + self.rate_hz * 0.1
-                or last <= start_s * self.rate_hz
-            ):
-                seconds = len(amplitudes) / self.rate_hz
+            last = total if end_s is None else round(end_s * self.rate_hz)
+            if not 0 <= start_s or last > total + self.rate_hz * 0.1 or last <= start_s * self.rate_hz:
+                seconds = total / self.rate_hz
                 raise ValueError(
                     f"the stretch from {start_s:g} to {end_s} s is not within its {seconds:.2f} s"
                 )
@@ -315,12 +313,14 @@ class Speech:
             "audio": {"bytes": _wav_bytes(pcm, self.rate_hz), "path": name},
         }
         if aligned is not None:
-            row["segments"] = alignments.within(aligned, start_s or 0.0, len(pcm), self.rate_hz)
+            row["segments"] = alignments.within(aligned, start_s or 0.0, len(pcm), total, self.rate_hz)
         return Rows([row], notices=[*notices, *more])
 
 
 def _has_audio(table: Path) -> bool:
-    """Whether a Parquet file holds audio. ValueError where it cannot be read."""
+    """Whether a table is a Parquet file that holds audio. ValueError where it cannot be read."""
+    if table.suffix.lower() != ".parquet":
+        return False
     try:
         schema = pq.read_schema(table)
     except (pa.ArrowException, OSError) as error:

@@ -4,112 +4,109 @@ Each becomes intervals (start, end, label) in seconds. See docs/speech.md.
 """
 
 import json
+import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from modalities.reading.dialects import encoding_of
+from modalities.speech.texts import lines_of, text_of
 
 SUFFIXES = (".textgrid", ".lab", ".phn", ".wrd", ".txt", ".ctm")
 TIERS = ("phones", "phone", "phonemes", "segments", "words", "word")  # the first that there is
 SLACK_S = 0.1  # by how much an alignment may be longer than its audio
 HTK_UNITS = 1e7  # in a second
+HTK_LEAST = 1e5  # 10 ms: whole numbers that all stay below are no times of HTK
+HEAD_BYTES = 2**12  # of which a text is judged
 TIMIT_SUFFIXES = (".phn", ".wrd")
 NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-LINE = re.compile(rf"^\s*({NUMBER})[\t ]+({NUMBER})[\t ]+(\S.*?)\s*$")
+LINE = re.compile(rf"^\s*({NUMBER})(?:[\t ]+({NUMBER}))?(?:[\t ]+(\S.*?))?\s*$")  # start, end, label
+TRACK = re.compile(rf"^\s*{NUMBER}\t\s*{NUMBER}\s*(\t.*)?$")
 XWAVES = re.compile(rf"^\s*({NUMBER})\s+\S+\s+(\S.*?)\s*$")
 TEXTGRID_WORD = re.compile(r'"((?:[^"]|"")*)"|<(exists|absent)>|(' + NUMBER + ")")
 
 
 class Interval(NamedTuple):
-    """A labelled interval of a recording, in seconds."""
+    """A labelled interval of a recording, in seconds; an infinite end is that of the recording."""
 
     start: float
     end: float
     label: str
 
 
-class Alignments:
-    """The alignment files of a source, found by the name of the audio file.
-
-    A file beside the audio goes first, then the only one of that name in the whole source (`wav/x.wav` and
-    `lab/x.lab`). Tables of many recordings (.ctm) name them inside.
-    """
-
-    def __init__(self, files: Iterable[Path], tier: str | None = None) -> None:
-        self.tier = tier
-        self._by_stem: dict[str, list[Path]] = defaultdict(list)
-        self._tables: list[Path] = []
-        for path in files:
-            suffix = path.suffix.lower()
-            if suffix == ".ctm":
-                self._tables.append(path)
-            elif suffix in SUFFIXES and (suffix != ".txt" or is_track(path)):
-                self._by_stem[path.stem.lower()].append(path)
-        for found in self._by_stem.values():
-            found.sort(key=lambda path: (SUFFIXES.index(path.suffix.lower()), path))
-        self._rows: dict[str, list[Interval]] = {}
-        for table in self._tables:
-            for name, interval in read_ctm(table):
-                self._rows.setdefault(name, []).append(interval)
-
-    def __bool__(self) -> bool:
-        return bool(self._by_stem or self._rows)
-
-    def of(self, audio: Path) -> "Path | list[Interval] | None":
-        """What says the intervals of a recording: a file, or they themselves ([] where nothing does).
-
-        None where the source has no alignments at all.
-        """
-        if not self:
-            return None
-        found = self._by_stem.get(audio.stem.lower(), [])
-        beside = [path for path in found if path.parent == audio.parent]
-        chosen = beside or (found if len({path.parent for path in found}) == 1 else [])
-        return chosen[0] if chosen else sorted(self._rows.get(audio.stem, []))
+Intervals = list[Interval]
 
 
-def read(path: Path, tier: str | None = None, rate_hz: int | None = None) -> list[Interval]:
+def read(path: Path, tier: str | None = None, rate_hz: int | None = None) -> Intervals:
     """The intervals of one file, in order; ValueError where it is none of the formats."""
-    data = path.read_bytes()
-    text = data.decode(encoding_of(data[: 2**16]), "replace").removeprefix("\ufeff")
-    suffix = path.suffix.lower()
-    if suffix == ".textgrid":
-        found = read_textgrid(text, tier)
-    elif suffix in TIMIT_SUFFIXES:
-        found = [Interval(s.start / (rate_hz or 16_000), s.end / (rate_hz or 16_000), s.label)
-                 for s in intervals(text)]  # fmt: skip
-    else:
-        found = read_lab(text)
+    text, suffix = text_of(path), path.suffix.lower()
+    try:
+        if suffix == ".textgrid":
+            found = read_textgrid(text, tier)
+        elif suffix in TIMIT_SUFFIXES:
+            rate = rate_hz or 16_000
+            found = [Interval(s.start / rate, s.end / rate, s.label) for s in intervals(text)]
+        else:
+            found = read_lab(text)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
     checked = [interval for interval in found if interval.end > interval.start and interval.label]
     if not checked:
         raise ValueError(f"{path.name} holds no labelled interval")
     return sorted(checked)
 
 
-def is_track(path: Path) -> bool:
-    """Whether a .txt file is a label track of Audacity: `start<tab>end<tab>label` in every line."""
-    with path.open("rb") as file:
-        head = file.read(2**12)
-    lines = head.decode("utf-8", "replace").splitlines()[:20]
-    filled = [line for line in lines if line.strip() and not line.startswith("\\")]
-    return bool(filled) and all(line.count("\t") >= 2 and LINE.match(line) for line in filled[:-1] or filled)
+def is_alignment(path: Path) -> bool:
+    """Whether a file says when things were said: by its suffix, a .txt or a .lab by its lines.
+
+    A .txt is a label track of Audacity where every line is `start<tab>end<tab>label`, and a label may be
+    empty. A .lab is an alignment where any line has times and a label, or is the `#` of xwaves, or where each
+    of several lines begins with a time. Any other is a transcript, `1 2 3 4 5` in a single line, too.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".txt", ".lab"):
+        return suffix in SUFFIXES
+    head = text_of(path, HEAD_BYTES)
+    lines = _timed_lines(head if path.stat().st_size <= HEAD_BYTES else head.rpartition("\n")[0])
+    if suffix == ".txt":
+        return all(map(TRACK.match, lines)) and any(line.count("\t") > 1 for line in lines)
+    if any(line.strip() == "#" for line in lines):
+        return True
+    parts = [match for match in map(LINE.match, lines) if match]
+    if len(lines) == 1:
+        times = [number for match in parts for number in match.group(1, 2) if number]
+        spoken = all(number.isdigit() and int(number) < HTK_LEAST for number in times)
+        return not spoken and all(match[2] and match[3] for match in parts)
+    return any(match[2] and match[3] for match in parts) or len(parts) == len(lines) > 0
 
 
-def intervals(text: str) -> list[Interval]:
-    """Lines of `start end label`; others are passed over: Audacity has lines of frequencies."""
-    found = (LINE.match(line) for line in text.splitlines())
-    return [Interval(float(m[1]), float(m[2]), m[3]) for m in found if m]
+def intervals(text: str) -> Intervals:
+    """Lines of `start end label`; ValueError where one is nothing of the kind.
+
+    Without an end, as HTK allows, an interval goes on to the start of the next, the last one to the end of
+    the recording. A missing label is "".
+    """
+    parts = []
+    for line in _timed_lines(text):
+        match = LINE.match(line)
+        if match is None or not (match[2] or match[3]):
+            raise ValueError(f"a line is not `start end label`: {line[:40]!r}")
+        parts.append(match)
+    following = [*(float(match[1]) for match in parts[1:]), math.inf]
+    return [
+        Interval(float(match[1]), float(match[2]) if match[2] else after, match[3] or "")
+        for match, after in zip(parts, following, strict=False)
+    ]
 
 
-def read_lab(text: str) -> list[Interval]:
+def read_lab(text: str) -> Intervals:
     """A .lab file: of Festival and xwaves (after a line `#`: end, color, label), of HTK, or in seconds.
 
-    HTK counts in units of 100 ns, as whole numbers, often without an end for the last label.
+    HTK counts in units of 100 ns, as whole numbers.
     """
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = lines_of(text)
     if any(line.strip() == "#" for line in lines):
         start, found = 0.0, []
         for line in lines[[line.strip() for line in lines].index("#") + 1 :]:
@@ -120,16 +117,18 @@ def read_lab(text: str) -> list[Interval]:
             start = float(match[1])
         return found
     found = intervals(text)
-    whole = all(re.fullmatch(r"\d+", part) for line in lines for part in line.split()[:2])
-    if whole and found and max(interval.end for interval in found) >= 1e5:
-        return [Interval(s.start / HTK_UNITS, s.end / HTK_UNITS, s.label.split()[0]) for s in found]
+    times = [time for interval in found for time in interval[:2] if math.isfinite(time)]
+    if max(times, default=0.0) >= HTK_LEAST and all(time.is_integer() for time in times):
+        return [
+            Interval(s.start / HTK_UNITS, s.end / HTK_UNITS, " ".join(s.label.split()[:1])) for s in found
+        ]
     return found
 
 
-def read_ctm(path: Path) -> Iterator[tuple[str, Interval]]:
-    """The lines of a CTM file: recording, channel, start, duration, label, and perhaps a confidence."""
-    data = path.read_bytes()
-    for line in data.decode(encoding_of(data[: 2**16]), "replace").splitlines():
+def read_ctm(path: Path) -> dict[str, Intervals]:
+    """What a CTM file says of each recording: lines of recording, channel, start, duration, label."""
+    found: dict[str, Intervals] = defaultdict(list)
+    for line in lines_of(text_of(path)):
         parts = line.split()
         if len(parts) < 5 or line.startswith(";;"):
             continue
@@ -137,26 +136,33 @@ def read_ctm(path: Path) -> Iterator[tuple[str, Interval]]:
             start, duration = float(parts[2]), float(parts[3])
         except ValueError:
             continue
-        yield parts[0], Interval(start, start + duration, parts[4])
+        found[parts[0]].append(Interval(start, start + duration, parts[4]))
+    return {name: sorted(rows) for name, rows in found.items()}
 
 
-def read_textgrid(text: str, tier: str | None) -> list[Interval]:
+def read_textgrid(text: str, tier: str | None) -> Intervals:
     """An interval tier of a TextGrid of Praat, in its long or its short form; ValueError where there is none.
 
-    `tier` None takes the first of `TIERS` that there is, else the first interval tier. Empty labels are left
-    out.
+    `tier` None takes the first of `TIERS` that there is, else the first interval tier. Tiers of several
+    speakers, `anna - phones` and `ben - phones`, are one, in the order of time. Empty labels are left out.
     """
-    words = [_value(match) for match in TEXTGRID_WORD.finditer(_without_names(text))]
-    tiers = dict(_tiers(words))
+    tiers: dict[str, Intervals] = defaultdict(list)
+    for name, found in _tiers([_value(match) for match in TEXTGRID_WORD.finditer(_without_names(text))]):
+        tiers[name] += found
     if not tiers:
         raise ValueError("the TextGrid has no interval tier")
-    if tier is not None:
-        if tier not in tiers:
-            raise ValueError(f"there is no tier {tier!r}; it has {', '.join(tiers)}")
-        return tiers[tier]
-    low = {name.lower().rpartition(" - ")[2]: name for name in tiers}
-    chosen = next((low[name] for name in TIERS if name in low), next(iter(tiers)))
-    return tiers[chosen]
+    kinds = {name: name.lower().rpartition(" - ")[2] for name in tiers}
+    usual = next((name for name in TIERS if name in kinds.values()), next(iter(kinds.values())))
+    wanted = usual if tier is None else tier.lower()
+    chosen = [tier] if tier in tiers else [name for name, kind in kinds.items() if kind == wanted]
+    if not chosen:
+        raise ValueError(f"there is no tier {tier!r}; it has {', '.join(tiers)}")
+    return sorted(chain.from_iterable(tiers[name] for name in chosen))
+
+
+def _timed_lines(text: str) -> list[str]:
+    """All lines but those of frequencies, which Audacity begins with a backslash."""
+    return [line for line in lines_of(text) if not line.startswith("\\")]
 
 
 def _without_names(text: str) -> str:
@@ -177,7 +183,7 @@ def _value(match: re.Match[str]) -> str | float:
     return match[2] if match[2] else float(match[3])
 
 
-def _tiers(words: Sequence[str | float]) -> Iterator[tuple[str, list[Interval]]]:
+def _tiers(words: Sequence[str | float]) -> Iterator[tuple[str, Intervals]]:
     """The interval tiers, from the values alone: class, name, begin, end, number, then three for each."""
     place = 0
     while place < len(words):
@@ -199,18 +205,18 @@ def _tiers(words: Sequence[str | float]) -> Iterator[tuple[str, list[Interval]]]
         yield name, found
 
 
-def within(found: Sequence[Interval], start_s: float, length: int, rate_hz: int) -> str:
+def within(found: Sequence[Interval], start_s: float, length: int, total: int, rate_hz: int) -> str:
     """Intervals as they are stored with a row of `length` steps that begins at `start_s`: JSON in steps.
 
-    ValueError where they go on after the end of the recording by more than `SLACK_S`.
+    ValueError where they go on after the end of the recording, of `total` steps, by more than `SLACK_S`.
     """
-    seconds = length / rate_hz
+    seconds = total / rate_hz
+    late = max((s.end if math.isfinite(s.end) else s.start for s in found), default=0.0)
+    if late > seconds + SLACK_S:
+        raise ValueError(f"its alignment goes to {late:.2f} s, the recording is {seconds:.2f} s long")
     steps = []
     for interval in found:
-        first, last = round((interval.start - start_s) * rate_hz), round((interval.end - start_s) * rate_hz)
+        first, last = (round((min(time, seconds) - start_s) * rate_hz) for time in interval[:2])
         if min(last, length) > max(first, 0):
             steps.append([max(first, 0), min(last, length), interval.label])
-    late = max((interval.end for interval in found), default=0.0)
-    if start_s == 0 and late > seconds + SLACK_S:
-        raise ValueError(f"its alignment goes to {late:.2f} s, the recording is {seconds:.2f} s long")
     return json.dumps(steps, ensure_ascii=False)

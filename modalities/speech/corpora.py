@@ -1,19 +1,22 @@
-"""How corpora of speech say what was said and by whom: tables, manifests, and texts beside the audio."""
+"""How tables and manifests of speech say what was said, by whom, and in which stretch of a file."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from modalities.reading.dialects import TableSettings, encoding_of, head_of
+from modalities.reading.dialects import TableSettings
 from modalities.reading.groups import known_split
 from modalities.reading.tables import Table, shown
-from modalities.speech.alignments import is_track
+from modalities.speech.lists import without_header
+from modalities.speech.texts import lines_of, text_of
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".parquet", ".json", ".jsonl"}
 TABLE_NAMES = ("metadata.csv", "metadata.tsv", "metadata.parquet", "metadata.jsonl", "manifest.jsonl")
@@ -23,19 +26,18 @@ PATH_COLUMNS = (
 )  # fmt: skip
 TEXT_COLUMNS = (
     "text", "transcription", "sentence", "transcript", "normalized_text", "raw_text", "label", "words",
-    "utterance",
+    "utterance", "event_label",
 )  # fmt: skip
 SPEAKER_COLUMNS = (
     "speaker", "speaker_id", "client_id", "spk", "spk_id", "speakerid", "reader", "user_id", "talker",
 )  # fmt: skip
 START_COLUMNS = ("start", "begin", "start_time", "offset", "onset", "start_s", "begin_time")
 END_COLUMNS = ("end", "stop", "end_time", "end_s", "offset_end")
+EITHER_COLUMN = "offset"  # a start in NeMo's manifests, the end where a column `onset` stands beside it
 DURATION_COLUMNS = ("duration", "dur", "length_s", "duration_s")
 FOLDERS = ("", "clips", "wavs", "wav", "audio", "data")  # where the files of a table may be
 SUFFIXES = ("", ".wav", ".flac", ".mp3", ".ogg")  # that an id may lack
-PHONETIC = re.compile(r"^\d+\s+\d+\s+")  # a transcript of TIMIT begins with samples
-MICROPHONE = re.compile(r"_mic\d$")
-FESTVOX = re.compile(r'^\s*\(\s*(\S+)\s+"((?:[^"\\]|\\.)*)"\s*\)', re.MULTILINE)
+CLOCK = re.compile(r"(?:(?P<h>\d+):(?=[0-5]?\d:))?(?P<m>\d+):(?P<s>[0-5]?\d(?:[.,]\d+)?)")
 COUNTED = re.compile(r".+\t\d+")
 
 
@@ -50,6 +52,7 @@ class Said:
     split: str = ""
     start_s: float | None = None
     end_s: float | None = None
+    problem: str = ""  # why the row cannot be used
 
 
 def rows_of(table: Path, settings: TableSettings) -> Iterator[Said]:
@@ -57,23 +60,22 @@ def rows_of(table: Path, settings: TableSettings) -> Iterator[Said]:
     if table.suffix.lower() in (".json", ".jsonl"):
         yield from _described(_json_rows(table), table)
         return
-    fairseq = None if table.suffix.lower() == ".parquet" else _fairseq(table)
-    if fairseq is not None:
-        root, names = fairseq
-        for name in names:
-            yield Said(name, _file(root, name))
-        return
-    ljspeech = None if table.suffix.lower() == ".parquet" else _without_header(table)
-    if ljspeech is not None:
-        yield from _described(ljspeech, table)
-        return
+    if table.suffix.lower() != ".parquet":
+        fairseq = _fairseq(table)
+        if fairseq is not None:
+            root, names = fairseq
+            yield from (Said(name, _file(root, name)) for name in names)
+            return
+        bare = without_header(table, settings.csv_columns, partial(_file, table.parent))
+        if bare is not None:
+            yield from _described(bare, table)
+            return
     opened = Table.open(table, settings)
     texts = [
         name for name in opened.names if name.lower() not in (*START_COLUMNS, *END_COLUMNS, *DURATION_COLUMNS)
     ]
     frame = opened.read(opened.names, texts=texts)
-    rows = ({name: value for name, value in row.items() if not _is_missing(value)} for row in _records(frame))
-    yield from _described(rows, table, opened.names)
+    yield from _described(_records(frame), table, opened.names)
 
 
 def described(row: Mapping[str, Any]) -> dict[str, str]:
@@ -90,61 +92,6 @@ def described(row: Mapping[str, Any]) -> dict[str, str]:
     return {**found, "split": known_split(found.get("split", ""))}
 
 
-def transcript(path: Path) -> str:
-    """What is said in a file, by a text of its name or LibriSpeech's .trans.txt; "" where nothing tells."""
-    if path.stem in transcripts(path.parent):
-        return transcripts(path.parent)[path.stem]
-    beside = _names_in(path.parent).get(f"{path.stem}.txt".lower())
-    if beside and not is_track(path.parent / beside):
-        return PHONETIC.sub("", _text(path.parent / beside))
-    if path.stem in festvox(path.parent.parent / "etc"):
-        return festvox(path.parent.parent / "etc")[path.stem]
-    stem = MICROPHONE.sub("", path.stem)
-    for folder in path.parents:
-        if folder.name.lower().startswith(("wav", "audio")):  # VCTK has wav48/p225/x.wav and txt/p225/x.txt
-            other = folder.parent / "txt" / path.relative_to(folder).with_name(f"{stem}.txt")
-            return _text(other) if other.is_file() else ""
-    return ""
-
-
-@lru_cache(maxsize=4)
-def transcripts(folder: Path) -> dict[str, str]:
-    """The lines `name text` of LibriSpeech's .trans.txt files in a folder."""
-    tables = [
-        _text(folder / name).splitlines()
-        for low, name in _names_in(folder).items()
-        if low.endswith(".trans.txt")
-    ]
-    return {name: text for table in tables for name, _, text in (line.partition(" ") for line in table)}
-
-
-@lru_cache(maxsize=4)
-def festvox(folder: Path) -> dict[str, str]:
-    """The lines `( name "text" )` of a voice of Festival, in etc/txt.done.data beside its wav/."""
-    table = folder / "txt.done.data"
-    if not table.is_file():
-        return {}
-    return {match[1]: match[2].replace('\\"', '"') for match in FESTVOX.finditer(_text(table))}
-
-
-def forget() -> None:
-    """Drop the folders that were looked at: they may have changed since."""
-    festvox.cache_clear()
-    transcripts.cache_clear()
-    _names_in.cache_clear()
-
-
-@lru_cache(maxsize=4)
-def _names_in(folder: Path) -> dict[str, str]:
-    """The regular files of a folder by their names in small letters; a pipe would be waited for."""
-    return {path.name.lower(): path.name for path in sorted(folder.iterdir()) if path.is_file()}
-
-
-def _text(path: Path) -> str:
-    data = path.read_bytes()
-    return data.decode(encoding_of(data[: 2**16]), "replace").removeprefix("\ufeff").strip()
-
-
 def _described(rows: Iterable[Mapping[str, Any]], table: Path, names: Iterable[str] = ()) -> Iterator[Said]:
     """Rows with a column of paths, known by its name or because its cells name files."""
     column, keys = "", set()
@@ -157,27 +104,54 @@ def _described(rows: Iterable[Mapping[str, Any]], table: Path, names: Iterable[s
                 "columns are "
                 f"{found}: name one of them so, or set modality.separator or modality.csv_columns"
             )
-        given = row.get(column)
-        if given is None:
+        name = "" if _is_missing(row.get(column)) else str(row[column])
+        if not name:
             yield Said(f"{table.name}/{number + 1}", None)
             continue
-        name = str(given)
-        start = _seconds(_first(row, START_COLUMNS))
-        end, duration = _seconds(_first(row, END_COLUMNS)), _seconds(_first(row, DURATION_COLUMNS))
-        if start is not None and end is None and duration is not None:
-            end = start + duration
-        cut = start is not None and (end is not None or start > 0)
+        start, end, problem = None, None, ""
+        try:
+            start, end = _stretch(row)
+        except ValueError as error:
+            problem = f"row {number + 1} of {table.name}: {error}"
+        cut = start is not None
         key = f"{name}/{start:g}-{'end' if end is None else format(end, 'g')}" if cut else name
         key = f"{key}/{number + 1}" if key in keys and cut else key
         keys.add(key)
         known = described(row)
-        yield Said(
-            key,
-            _file(table.parent, name),
-            **known,
-            start_s=start if cut else None,
-            end_s=end if cut else None,
-        )
+        yield Said(key, _file(table.parent, name), **known, start_s=start, end_s=end, problem=problem)
+
+
+def _stretch(row: Mapping[str, Any]) -> tuple[float | None, float | None]:
+    """Where a row's stretch begins and ends in its file, in seconds; (None, None) for all of it.
+
+    An end of None is that of the file. ValueError, with the cell, for a time that cannot be read.
+    """
+    ends_with_offset = any(str(name).strip().lower() == "onset" for name in row)
+    start = _time(row, [name for name in START_COLUMNS if not (ends_with_offset and name == EITHER_COLUMN)])
+    end = _time(row, [*END_COLUMNS, EITHER_COLUMN] if ends_with_offset else END_COLUMNS)
+    duration = None if start is None or end is not None else _time(row, DURATION_COLUMNS)
+    if start is not None and duration is not None:
+        end = start + duration
+    if end is None and not start:
+        return None, None
+    return start or 0.0, end
+
+
+def _time(row: Mapping[str, Any], columns: Iterable[str]) -> float | None:
+    """Seconds in the first of some columns that has any: a number, or `[h:]m:s[.f]`. None where none has."""
+    column, value = _cell(row, columns)
+    if value is None or isinstance(value, dict) or np.ndim(value):  # times of words are no stretch
+        return None
+    clock = CLOCK.fullmatch(str(value).strip())
+    if clock:
+        return 3600.0 * int(clock["h"] or 0) + 60.0 * int(clock["m"]) + float(clock["s"].replace(",", "."))
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise ValueError(f"its {column} is {str(value)[:20]!r}: write seconds (83.5) or h:m:s (0:01:23.5)")
+    return seconds
 
 
 def _path_column(row: Mapping[str, Any], table: Path) -> str:
@@ -208,37 +182,23 @@ def _fairseq(table: Path) -> tuple[Path, list[str]] | None:
     """Root and files of a manifest of fairseq: a folder, then lines of a path and a number of samples."""
     if table.suffix.lower() != ".tsv":
         return None
-    lines = _text(table).splitlines()
-    if len(lines) < 2 or "\t" in lines[0] or not all(COUNTED.fullmatch(line) for line in lines[1:] if line):
+    first, *lines = lines_of(text_of(table)) or [""]
+    if not lines or "\t" in first or not all(map(COUNTED.fullmatch, lines)):
         return None
-    roots = [Path(lines[0]).expanduser(), table.parent / lines[0], table.parent]
-    root = next((root for root in roots if (root / lines[1].partition("\t")[0]).is_file()), table.parent)
-    return root, [line.rpartition("\t")[0] for line in lines[1:] if line]
-
-
-def _without_header(table: Path) -> list[dict[str, str]] | None:
-    """The rows of a table whose first line names a file already, as LJSpeech's `id|text|text`; else None."""
-    head = head_of(table)
-    first = head.decode(encoding_of(head), "replace").splitlines()[:1]
-    separator = max("|,\t;", key=first[0].count) if first else "|"
-    cells = first[0].split(separator) if first else []
-    if len(cells) < 2 or not _file(table.parent, cells[0].strip().strip('"')):
-        return None
-    lines = (line.split(separator) for line in _text(table).splitlines() if line.strip())
-    return [
-        {"file": cells[0].strip().strip('"'), "text": cells[-1 if separator == "|" else 1].strip()}
-        for cells in lines
-    ]
+    first = first.strip()
+    roots = [Path(first).expanduser(), table.parent / first, table.parent]
+    root = next((root for root in roots if (root / lines[0].partition("\t")[0]).is_file()), table.parent)
+    return root, [line.rpartition("\t")[0] for line in lines]
 
 
 def _json_rows(table: Path) -> Iterator[dict[str, Any]]:
     """Rows of JSON lines, as NeMo writes manifests, or of one list."""
-    text = _text(table)
+    text = text_of(table).strip()
     if text.startswith("["):
         found = json.loads(text)
         yield from (row for row in found if isinstance(row, dict))
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -255,16 +215,16 @@ def _records(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _first(row: Mapping[str, Any], names: Iterable[str]) -> Any:
+    return _cell(row, names)[1]
+
+
+def _cell(row: Mapping[str, Any], names: Iterable[str]) -> tuple[str, Any]:
+    """The first of some columns (in any case of letters) that holds something, and what it holds, or None."""
     known = {str(name).strip().lower(): name for name in reversed([*row])}
-    return next((row[known[name]] for name in names if name in known and row[known[name]] is not None), None)
-
-
-def _seconds(value: Any) -> float | None:
-    try:
-        return None if value is None else float(value)
-    except (TypeError, ValueError):
-        return None
+    filled = (name for name in names if name in known and not _is_missing(row[known[name]]))
+    return next(((str(known[name]), row[known[name]]) for name in filled), ("", None))
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value)
+    blank = isinstance(value, str) and not value.strip()
+    return value is None or blank or (isinstance(value, float) and value != value)

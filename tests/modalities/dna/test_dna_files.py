@@ -90,6 +90,36 @@ class TestFormats:
             ("chr2", "a"),
         ]
 
+    def test_words_for_splits_in_any_case(self, tmp_path):
+        words = ["Train", "TEST", "Val", "eval", "fold3"]
+        lines = [f"{bases(50, number)},{word}\n" for number, word in enumerate(words)]
+        rows, _, _ = read(write(tmp_path / "t.csv", f"sequence,split\n{''.join(lines)}"))
+        assert [row["split"] for row in rows.values()] == ["train", "test", "valid", "test", "fold3"]
+        for place in ("Train/0.txt", "TEST/coding/0.txt", "deep/Dev/0.txt"):
+            write(tmp_path / "set" / place, bases(50))
+        rows, _, _ = read(tmp_path / "set")
+        assert {key: (row["split"], row["label"]) for key, row in rows.items()} == {
+            "Train/0.txt": ("train", ""),
+            "TEST/coding/0.txt": ("test", "coding"),
+            "deep/Dev/0.txt": ("valid", ""),
+        }
+
+    def test_names_of_files_are_splits(self, tmp_path):
+        """The layouts of GUE and of the Hugging Face hub; a text file is a sequence, whatever its name."""
+        table = f"sequence,label\n{bases(50)},1\n"
+        for name in ("H3/train.csv", "H3/dev.csv", "H3/test.csv", "H3/test_genes.csv"):
+            write(tmp_path / name, table)
+        write(tmp_path / "train-00000-of-00001.fa.gz", gzip.compress(as_fasta({"s": bases(50)}).encode()))
+        write(tmp_path / "coding" / "test.txt", bases(50))
+        assert {record.key: record.split for record in DNA().records(tmp_path, "all")} == {
+            "H3/train.csv/0": "train",
+            "H3/dev.csv/0": "valid",
+            "H3/test.csv/0": "test",
+            "H3/test_genes.csv/0": "",
+            "train-00000-of-00001.fa.gz/s": "train",
+            "coding/test.txt": "",
+        }
+
     def test_class_folders_of_text_files(self, tmp_path):
         """The layout of genomic_benchmarks."""
         for split, kind, number in itertools.product(("train", "test"), ("coding", "intergenomic"), range(2)):
@@ -123,6 +153,20 @@ class TestFormats:
 
 
 class TestBadFiles:
+    @pytest.mark.parametrize(
+        "sizes, whole",
+        [([60, 60, 5], True), ([60, 60], True), ([60], True), ([40, 41, 42], False), ([40, 50], False),
+         ([200, 200], False), ([200, 200, 7], True)],
+    )  # fmt: skip
+    def test_a_text_of_several_sequences_is_not_one(self, tmp_path, sizes, whole):
+        lines = [bases(size, number) for number, size in enumerate(sizes)]
+        write(tmp_path / "coding" / "0.txt", "\r\n".join(lines) + "\r\n\r\n")
+        rows, reasons, _ = read(tmp_path)
+        assert [row["sequence"] for row in rows.values()] == (["".join(lines)] if whole else [])
+        assert [reason.split(":")[0] for reason in reasons.values()] == (
+            [] if whole else [f"its {len(sizes)} lines are no sequence that is wrapped"]
+        )
+
     def test_each_gets_its_reason_and_the_rest_is_read(self, tmp_path):
         whole = as_fasta({f"s{i}": bases(5000, i) for i in range(9)}).encode()
         good = write(tmp_path / "good.fa", as_fasta({"s": bases(50)}))

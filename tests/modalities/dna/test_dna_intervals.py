@@ -1,4 +1,5 @@
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,36 @@ class TestTitles:
 GENOME = {"chr1": bases(300, 1, "ACGTacgtN"), "chr2": bases(200, 2)}
 
 
+def genbank(sequence: str, location: str) -> str:
+    """A GenBank record S1.1 with a coding sequence there."""
+    rows = [
+        f"{start + 1:>9} {sequence[start : start + 60].lower()}\n" for start in range(0, len(sequence), 60)
+    ]
+    return (
+        f"LOCUS       S1 {len(sequence)} bp DNA linear UNK\nVERSION     S1.1\n"
+        f"FEATURES             Location/Qualifiers\n     CDS             {location}\n"
+        f"ORIGIN\n{''.join(rows)}//\n"
+    )
+
+
+class TestCodingSequences:
+    def test_those_of_an_interval_are_its_own_on_either_strand(self, tmp_path):
+        write(tmp_path / "s.gb", genbank(bases(120), "join(11..20,complement(31..60))"))
+        write(tmp_path / "i.bed", "S1.1\t5\t50\nS1.1\t5\t50\t.\t0\t-\nS1.1\t60\t100\n")
+        rows, reasons, _ = read(tmp_path, segments="cds", intervals="i.bed", rc=False)
+        assert not reasons
+        assert {key: json.loads(row["segments"]) for key, row in rows.items()} == {
+            "S1.1:5-50": [[5, 15, "forward"], [25, 45, "reverse"]],
+            "S1.1:5-50(-)": [[0, 20, "forward"], [30, 40, "reverse"]],
+            "S1.1:60-100": [],
+        }
+
+    def test_pieces_of_other_records_are_not_of_this_one(self, tmp_path):
+        path = write(tmp_path / "s.gb", genbank(bases(120), "join(J00194.1:50..61,1..15)"))
+        rows, _, _ = read(path, segments="cds")
+        assert json.loads(rows["S1.1"]["segments"]) == [[0, 15, "forward"]]
+
+
 class TestIntervals:
     def source(self, folder: Path, bed: str, kind: str = "fa", name: str = "regions.bed") -> Path:
         content = two_bit(GENOME) if kind == "2bit" else as_fasta(GENOME).encode()
@@ -110,6 +141,18 @@ class TestIntervals:
             ("chr1:0-50(-)", "enhancer", "valid", reverse_complement(GENOME["chr1"][:50])),
             ("chr2:100-150", "none", "train", GENOME["chr2"][100:150]),
         ]
+
+    def test_words_for_splits_in_any_case(self, tmp_path):
+        bed = "chr1\t0\t50\tTrain\nchr2\t0\t50\tTEST\nchr2\t50\t90\teval\n"
+        folder = self.source(tmp_path, bed)
+        write(folder / "named.tsv", "chrom\tstart\tend\tsplit\n" + bed)
+        for name in ("regions.bed", "named.tsv"):
+            rows, _, _ = read(folder, intervals=name)
+            assert [(row["split"], row["label"]) for row in rows.values()] == [
+                ("train", ""),
+                ("test", ""),
+                ("test", ""),
+            ]
 
     def test_a_fourth_column_of_splits(self, tmp_path):
         folder = self.source(tmp_path, "chr1\t0\t50\ttrain\nchr2\t0\t50\tvalid\nchr2\t50\t90\ttest\n")

@@ -69,6 +69,29 @@ class TestRecords:
         keys = [record.key for record in Music(pieces_per_folder=4).records(tmp_path, "all")]
         assert keys == ["few/0.mid", "many/0.mid", "many/2.mid", "many/5.mid", "many/7.mid"]
 
+    def test_folders_that_name_splits_are_no_composers(self, tmp_path):
+        """JSB, Nottingham and MuseData come in three folders; others put composers below or above them."""
+        for place in ("train/0.mid", "valid/0.mid", "Test/0.mid", "train/bach/1.mid", "haydn/dev/1.mid"):
+            write(tmp_path / place, midi(scale()))
+        write(tmp_path / "test" / "two.abc", f"{ABC}\nX:2\nK:D\nDEFG|\n")
+        records = {record.key: record for record in Music().records(tmp_path, "all")}
+        assert {key: (record.split, record.label) for key, record in records.items()} == {
+            "train/0.mid": ("train", ""),
+            "valid/0.mid": ("valid", ""),
+            "Test/0.mid": ("test", ""),
+            "train/bach/1.mid": ("train", "bach"),
+            "haydn/dev/1.mid": ("valid", "haydn"),
+            "test/two.abc/1": ("test", ""),
+            "test/two.abc/2": ("test", ""),
+        }
+        assert len({record.group for record in records.values()}) == len(records)
+        assert [record.key for record in Music().records(tmp_path, "valid")] == [
+            "haydn/dev/1.mid",
+            "valid/0.mid",
+        ]
+        keys = {record.key for record in Music(pieces_per_folder=1).records(tmp_path, "all")}
+        assert keys == {*records} - {"test/two.abc/1", "test/two.abc/2"}
+
     def test_settings_of_the_feature_encoder_share_one_prepared_folder(self, folder, tmp_path):
         options = {"modality": "music", "num_workers": 1}
         manifest = prepare(Music(), folder, tmp_path / "out", **options)

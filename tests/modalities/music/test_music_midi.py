@@ -22,6 +22,13 @@ class TestBadInput:
         assert 90 not in rows["zero.mid#0"]["notes"][:, 2]
         assert quality["zero.mid"]["left_out"] == {"zero-length notes": 1}
 
+    def test_notes_that_never_end_are_left_out_and_counted(self, tmp_path):
+        content = midi([*scale(8), (8, 1, 90)])
+        assert content.count(b"\x80\x5a\x00") == 1
+        endless = content.replace(b"\x80\x5a\x00", b"\x80\x59\x00")  # the end is that of another pitch
+        piece = read_one(tmp_path / "endless.mid", endless)
+        assert len(piece.notes) == 8 and piece.left_out == {"notes that never end": 1}
+
     def test_overlapping_notes_of_one_pitch(self, folder, tmp_path):
         # MIDI ends the oldest of two held notes first: 0 to 2 and 1 to 3.
         write(folder / "twice.mid", midi([*scale(8), (8, 2, 60), (9, 2, 60), (12, 1, 60), (12, 1, 60)]))

@@ -61,6 +61,10 @@ class TestReading:
         piece = read_one(tmp_path / "free.abc", "X:1\nK:C\nCD|E2\n")
         assert triples(piece) == expected([(0, 0.5, 60), (0.5, 0.5, 62), (1, 1, 64)])
 
+    def test_an_accidental_of_abc_holds_out_of_a_chord_and_along_a_tie(self, tmp_path):
+        piece = read_one(tmp_path / "held.abc", "X:1\nM:4/4\nL:1/4\nK:C\n[^CE]C ^F-|F F|\n")
+        assert [pitch for *_, pitch in triples(piece)] == [61, 64, 61, 66, 65]
+
     def test_chord_names_and_grace_notes_are_no_notes(self, tmp_path):
         piece = read_one(tmp_path / "graces.abc", 'X:1\nM:2/4\nL:1/4\nK:C\n"Am"{d}CD|"G7"[EG]2|\n')
         assert triples(piece) == expected([(0, 1, 60), (1, 1, 62), (2, 2, 64), (2, 2, 67)])
@@ -71,6 +75,31 @@ class TestReading:
         whole = read_one(tmp_path / "concert.xml", music_xml(SCALE))
         transposed = read_one(tmp_path / "clarinet.xml", music_xml(SCALE, attributes=clarinet))
         np.testing.assert_array_equal(transposed.notes[:, 2], whole.notes[:, 2] - 2)
+
+    @pytest.mark.parametrize(
+        "first, second, onsets",
+        [
+            ([6, 18, 18], [0, 18, 18], [0, 1, 1, 4, 4]),  # a pickup beside an empty bar
+            ([18, 6, 18], [18, 18, 18], [0, 0, 3, 3, 6, 6]),  # a rest that is not written
+            ([18, 24, 18], [18, 18, 18], [0, 0, 3, 3, 7, 7]),  # a bar that is too long
+        ],
+    )
+    def test_bars_of_all_parts_begin_together(self, first, second, onsets, tmp_path):
+        def bars(sizes: list[int], octave: int) -> list[str]:
+            return [xml_note("C", octave, size) if size else "" for size in sizes]
+
+        one, two = (
+            music_xml(*bars(sizes, octave)) for sizes, octave in ((first, 5), (second, 3))
+        )  # the part of the second score becomes one of the first
+        part = two[two.index('<part id="P1">') : two.index("</score-partwise>")].replace("P1", "P2")
+        one = one.replace(
+            "</part-list>", '<score-part id="P2"><part-name>y</part-name></score-part></part-list>'
+        )
+        piece = read_one(
+            tmp_path / "two.musicxml", one.replace("</score-partwise>", f"{part}</score-partwise>")
+        )
+        assert piece.notes[:, 0].tolist() == onsets
+        assert [bar.start for bar in piece.bars] == sorted({*onsets})
 
     def test_a_bar_that_a_repeat_sign_divides(self, tmp_path):
         piece = read_one(tmp_path / "reel.abc", "X:1\nM:3/4\nL:1/4\nK:C\nC|DEF|GA:|\n|:c|cBA|GF:|\n")

@@ -1,0 +1,178 @@
+"""Tables of speech as people write them: stretches, lists without a header, and texts beside the audio."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from modalities.speech import Speech
+from seqssl import Record, Rejected, UserError
+
+RATE = 16_000
+
+
+def corpus(folder: Path, *names: str) -> Path:
+    rng = np.random.default_rng(0)
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.1 * rng.normal(size=4 * RATE), RATE)
+    return folder
+
+
+def found_in(source: Path, **settings: object) -> list[Record | Rejected]:
+    return [*Speech(**settings).records(source, "all")]  # type: ignore[arg-type]
+
+
+def labels_of(source: Path, **settings: object) -> dict[str, str]:
+    rows = found_in(source, **settings)
+    assert not [row for row in rows if isinstance(row, Rejected)], rows
+    return {row.key: row.label for row in rows if isinstance(row, Record)}
+
+
+def seconds_of(rows: list[Record | Rejected]) -> dict[str, float]:
+    return {row.label: row.read().rows[0]["length"] / RATE for row in rows if isinstance(row, Record)}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("strong.tsv", "filename\tonset\toffset\tevent_label\na.wav\t1.0\t2.5\tdog\na.wav\t2.5\t3.0\tcat\n"),
+        ("strong.csv", "offset,onset,duration,file,label\n2.5,1.0,9,a.wav,dog\n3,2.5,9,a.wav,cat\n"),
+        ("nemo.jsonl", '{"audio_filepath": "a.wav", "offset": 1.0, "duration": 1.5, "text": "dog"}\n'
+         '{"audio_filepath": "a.wav", "offset": 2.5, "duration": 0.5, "text": "cat"}\n'),
+        ("clock.csv", "file,start,end,text\na.wav,0:01,0:02.5,dog\na.wav,0:00:02.5,00:03,cat\n"),
+        ("subtitles.csv", 'file,start,end,text\na.wav,"00:00:01,000","00:00:02,500",dog\na.wav,2.5,3,cat\n'),
+    ],
+)  # fmt: skip
+def test_stretches(tmp_path: Path, name: str, text: str) -> None:
+    (corpus(tmp_path, "a.wav") / name).write_text(text)
+    assert seconds_of(found_in(tmp_path / name)) == {"dog": 1.5, "cat": 0.5}
+
+
+def test_times_of_words_are_no_stretch(tmp_path: Path) -> None:
+    row = {"audio_filepath": "a.wav", "text": "a dog", "start": [0.0, 1.0], "end": [1.0, 2.5]}
+    (corpus(tmp_path, "a.wav") / "words.jsonl").write_text(json.dumps(row) + "\n")
+    assert seconds_of(found_in(tmp_path / "words.jsonl")) == {"a dog": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("times", "wanted"),
+    [("1.0,", 3.0), (",3.0", 3.0), ("0,", 4.0), (",", 4.0)],
+    ids=["to the end", "from the beginning", "from 0", "all"],
+)
+def test_a_missing_time_is_the_beginning_or_the_end(tmp_path: Path, times: str, wanted: float) -> None:
+    (corpus(tmp_path, "a.wav") / "list.csv").write_text(f"file,start,end,text\na.wav,{times},hi\n")
+    assert seconds_of(found_in(tmp_path / "list.csv")) == {"hi": wanted}
+
+
+@pytest.mark.parametrize("start", ["soon", "0:75", "1:75:00", "0.5.1", "inf"])
+def test_a_time_that_cannot_be_read_rejects_its_row_alone(tmp_path: Path, start: str) -> None:
+    lines = ["file,start,end,text", f"b.wav,{start},3,x", "a.wav,2,3,good"]
+    (corpus(tmp_path, "a.wav", "b.wav") / "metadata.csv").write_text("\n".join(lines) + "\n")
+    found = found_in(tmp_path)
+    assert seconds_of(found) == {"good": 1.0}
+    (rejected,) = [row for row in found if isinstance(row, Rejected)]
+    assert rejected.path == "b.wav" and "row 1 of metadata.csv: its start is" in rejected.reason
+    assert "write seconds (83.5) or h:m:s (0:01:23.5)" in rejected.reason
+
+
+def test_a_time_before_the_file_is_no_whole_file(tmp_path: Path) -> None:
+    line = json.dumps({"path": "a.wav", "start": -1, "text": "hi"})
+    (corpus(tmp_path, "a.wav") / "all.jsonl").write_text(line)
+    (record,) = found_in(tmp_path / "all.jsonl")
+    assert isinstance(record, Record)
+    with pytest.raises(ValueError, match=r"is not within its 4.00 s"):
+        record.read()
+
+
+LJSPEECH = {
+    "LJ001-0001": "Printing, in the only sense with which we are at present concerned, differs from most",
+    "LJ001-0002": '"in being, comparatively modern.',
+    "LJ001-0003": 'He said "no, 12 men',
+    "LJ001-0004": '"Yes, I will."',
+}
+
+
+def test_ljspeech(tmp_path: Path) -> None:
+    corpus(tmp_path, *(f"wavs/{name}.wav" for name in LJSPEECH))
+    said = {name: text.replace("12", "twelve") for name, text in LJSPEECH.items()}
+    lines = [f"{name}|{text}|{said[name]}" for name, text in LJSPEECH.items()]
+    lines[1] = lines[1].rpartition("|")[0]  # some have no third cell
+    (tmp_path / "metadata.csv").write_text("\n".join(lines) + "\n")
+    assert labels_of(tmp_path) == said
+
+
+TEXTS = ["Hello, you there", "the cat sat on the mat", "Hello, you there", "seven of nine"]
+LISTS = {
+    "path and text": [f"{n}.wav|{text}" for n, text in enumerate(TEXTS)],
+    "number of a speaker": [f"{n}.wav|{n % 2}|{text}" for n, text in enumerate(TEXTS)],
+    "name of a speaker last": [f"{n}.wav|{text}|p22{n}" for n, text in enumerate(TEXTS)],
+    "speaker first": [f"anna {n % 2}|{n}.wav|{text}" for n, text in enumerate(TEXTS)],
+    "name and language": [f"{n}.wav|anna|EN|{text}" for n, text in enumerate(TEXTS)],
+    "tabs": [f"{n}.wav\tanna\t{text}" for n, text in enumerate(TEXTS)],
+    "quotation marks": [f'{n}.wav,"{text}"' for n, text in enumerate(TEXTS)],
+    "semicolons": [f'{n}.wav;{n};"{text}"' for n, text in enumerate(TEXTS)],
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_without_a_header(tmp_path: Path, kind: str) -> None:
+    corpus(tmp_path, *(f"{n}.wav" for n in range(len(TEXTS))))
+    (tmp_path / "metadata.csv").write_text("\n".join(LISTS[kind]) + "\n")
+    assert labels_of(tmp_path) == {f"{n}.wav": text for n, text in enumerate(TEXTS)}
+
+
+def test_a_list_of_paths_alone_loses_none(tmp_path: Path) -> None:
+    (corpus(tmp_path, "a.wav", "b.wav") / "metadata.csv").write_text("a.wav\nb.wav\n")
+    assert labels_of(tmp_path) == {"a.wav": "", "b.wav": ""}
+
+
+def test_a_line_ends_where_its_file_says(tmp_path: Path) -> None:
+    (corpus(tmp_path, "a.wav", "b.wav") / "metadata.csv").write_bytes(
+        "a.wav|one\u2028two\r\nb.wav|three\r\n".encode()
+    )
+    assert labels_of(tmp_path) == {"a.wav": "one\u2028two", "b.wav": "three"}
+
+
+def test_two_columns_that_may_be_the_text_are_told_and_can_be_named(tmp_path: Path) -> None:
+    lines = ["a.wav|good morning|guten Morgen", "b.wav|thank you|danke sehr"]
+    (corpus(tmp_path, "a.wav", "b.wav") / "metadata.csv").write_text("\n".join(lines) + "\n")
+    setting = r"modality.csv_columns=\[path,text,column3\]"
+    with pytest.raises(UserError, match=f"'good morning' or 'guten Morgen' might be the text.*{setting}"):
+        found_in(tmp_path)
+    named = labels_of(tmp_path, csv_columns=("path", "text", "column3"))
+    assert named == {"a.wav": "good morning", "b.wav": "thank you"}
+    with pytest.raises(UserError, match=r"has 3 cells in .* modality.csv_columns names 2"):
+        found_in(tmp_path, csv_columns=("path", "text"))
+
+
+def test_commas_in_a_text_without_quotation_marks_are_told_and_can_be_read(tmp_path: Path) -> None:
+    lines = ["a.wav,good morning", "b.wav,thank you, my dear"]
+    (corpus(tmp_path, "a.wav", "b.wav") / "metadata.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"put texts with commas into .*modality.csv_columns=\[path,text\]"):
+        found_in(tmp_path)
+    named = labels_of(tmp_path, csv_columns=("path", "text"))
+    assert named == {"a.wav": "good morning", "b.wav": "thank you, my dear"}
+
+
+def test_columns_that_are_named_may_be_stretches(tmp_path: Path) -> None:
+    (corpus(tmp_path, "a.wav") / "list.csv").write_text("a.wav|0|1.5|dog\na.wav|1.5|2|cat\n")
+    found = found_in(tmp_path / "list.csv", csv_columns=("path", "start", "end", "text"))
+    assert seconds_of(found) == {"dog": 1.5, "cat": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("0 46797 She had your dark suit\n", "She had your dark suit"),
+        ("1 2 3 4 5\n", "1 2 3 4 5"),
+        ("7 9 oh\n", "7 9 oh"),
+        ("0 123 456 7\n", "0 123 456 7"),
+    ],
+)
+def test_only_samples_of_timit_are_no_words(tmp_path: Path, text: str, label: str) -> None:
+    (corpus(tmp_path, "a.wav") / "a.txt").write_text(text)
+    assert labels_of(tmp_path) == {"a.wav": label}
