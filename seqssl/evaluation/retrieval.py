@@ -13,6 +13,7 @@ from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.frozen import Encoder
 from seqssl.evaluation.probe import some_of
+from seqssl.finetuning.scoring import Resampling, interval
 from seqssl.model.measures import effective_rank
 
 Array = npt.NDArray[Any]
@@ -22,21 +23,32 @@ POOL = "statistics"
 
 @dataclass(frozen=True)
 class Halves:
-    """What an encoder knows of held-out rows, without a label."""
+    """What an encoder knows of rows, without a label."""
 
     found: float  # how often the nearest second half is that of the same row
     rank: float  # effective rank of frames
 
 
-def compare_halves(
-    encoder: Encoder, random: Encoder, corpus: Corpus, adapter: ModalityAdapter
-) -> tuple[Halves, Halves, int]:
-    """The measures of an encoder and of random weights, and the number of rows that were told apart.
+@dataclass(frozen=True)
+class Comparison:
+    """An encoder beside random weights, on the same rows."""
+
+    trained: Halves
+    random: Halves
+    rows: int
+    held_out: bool  # whether training did without them
+    low: float  # how much more often the trained encoder finds a row: a 95 % interval
+    high: float  # by bootstrap over groups, or over rows where there is one group
+
+
+def compare_halves(encoder: Encoder, random: Encoder, corpus: Corpus, adapter: ModalityAdapter) -> Comparison:
+    """The measures of an encoder and of random weights.
 
     Rows are those held out; all, where these are few. UserError where all rows together are few.
     """
     rows = corpus.rows("valid") if "valid" in corpus.manifest.splits else np.empty(0, np.int64)
-    rows = rows if len(rows) >= FEWEST_ROWS else np.arange(len(corpus))
+    held_out = len(rows) >= FEWEST_ROWS
+    rows = rows if held_out else np.arange(len(corpus))
     samples = [adapter.load(corpus.row(int(number)), None) for number in some_of(rows, MOST_ROWS)]
     samples = [sample for sample in samples if len(sample.values) >= 2]
     if len(samples) < FEWEST_ROWS:
@@ -48,22 +60,34 @@ def compare_halves(
     seconds = [crop(sample, cut, len(sample.values) - cut, stride) for sample, cut in pairs]
     usable = [n for n, pair in enumerate(zip(firsts, seconds, strict=True)) if all(map(_has_values, pair))]
     firsts, seconds = [firsts[n] for n in usable], [seconds[n] for n in usable]
-    ours, theirs = (_measured(each, firsts, seconds) for each in (encoder, random))
-    return ours, theirs, len(usable)
+    (ours, hits), (theirs, others) = (_measured(each, firsts, seconds) for each in (encoder, random))
+    groups = [str(sample.group) for sample in firsts]
+    low, high = _interval(hits.astype(float) - others, groups)
+    return Comparison(ours, theirs, len(usable), held_out, low, high)
 
 
 def _has_values(sample: Sample) -> bool:
     return sample.observed is None or bool(sample.observed.any())
 
 
-def _measured(encoder: Encoder, firsts: list[Sample], seconds: list[Sample]) -> Halves:
+def _measured(encoder: Encoder, firsts: list[Sample], seconds: list[Sample]) -> tuple[Halves, Array]:
     one, two = (np.asarray(encoder.embed(samples, POOL)) for samples in (firsts, seconds))
     frames = np.concatenate([np.asarray(each) for each in encoder.embed(firsts, "none")])
-    return Halves(found_again(one, two), effective_rank(torch.from_numpy(frames)))
+    hits = found_again(one, two)
+    return Halves(float(hits.mean()), effective_rank(torch.from_numpy(frames))), hits
 
 
-def found_again(one: Array, two: Array) -> float:
-    """How often row n of `two` is nearest to row n of `one`, by cosine after scaling each dimension.
+def _interval(values: Array, groups: list[str]) -> tuple[float, float]:
+    """The interval of the mean of values over draws of groups."""
+    units = groups if len({*groups}) > 1 else [str(number) for number in range(len(values))]
+    resampling = Resampling.of(units)
+    owner = np.array([resampling.units.index(unit) for unit in units])
+    sums, counts = np.bincount(owner, values), np.bincount(owner)
+    return interval((resampling.draws @ sums) / (resampling.draws @ counts))
+
+
+def found_again(one: Array, two: Array) -> Array:
+    """Whether row n of `two` is nearest to row n of `one`, by cosine after scaling each dimension.
 
     Scaling is over all rows: without it, what they have in common would decide.
     """
@@ -71,4 +95,4 @@ def found_again(one: Array, two: Array) -> float:
     mean, deviation = both.mean(axis=0), both.std(axis=0) + 1e-9
     one, two = ((x - mean) / deviation for x in (one, two))
     one, two = (x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-12) for x in (one, two))
-    return float(((one @ two.T).argmax(axis=1) == np.arange(len(one))).mean())
+    return np.asarray((one @ two.T).argmax(axis=1) == np.arange(len(one)))

@@ -102,7 +102,6 @@ def _differing(lines: Sequence[str], columns: Sequence[Mapping[str, str]], rows:
 
 
 def _evaluations(run: Path) -> dict[str, evaluated.Evaluation]:
-    """The evaluations in a run's folder by task; the folder may be that of an evaluation itself."""
-    paths = sorted(run.glob("evaluation-*/evaluation.json"))
-    found = [evaluated.read(path) for path in paths]
-    return {str(values["task"]): values for values in found if values}
+    """The evaluations in a run's folder by the names of theirs: the task, and the stream of a joint run."""
+    found = {path.parent.name: evaluated.read(path) for path in run.glob("evaluation-*/evaluation.json")}
+    return {name.partition("-")[2]: values for name, values in sorted(found.items()) if values}

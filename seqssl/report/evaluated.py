@@ -112,21 +112,30 @@ def section(values: Evaluation, heading: str = "h2") -> str:
 
 def caveats(values: Evaluation) -> list[str]:
     """What a skeptic should know."""
-    seen = values.get("test_groups_seen_unlabelled_in_pretraining") or []
+    groups = values.get("test_groups_seen_unlabelled_in_pretraining") or []
+    rows = values.get("test_rows_seen_unlabelled_in_pretraining") or 0
     notes = [str(note) for note in values.get("notes") or []]
-    if seen:
-        notes.append(
-            f"{len(seen)} of the {len(values['groups_held_out'])} test groups were in pre-training, without "
-            "labels."
-        )
+    if groups:
+        seen = f"{len(groups)} of the {len(values['groups_held_out'])} test groups"
+    else:
+        seen = f"{rows} of the {values.get('num_tested')} test rows"
+    if groups or rows:
+        notes.append(f"{seen} were in pre-training, without labels.")
+    if not values.get("pretraining_known", True):
+        notes.append("Whether test rows were in pre-training is not known: its data could not be opened.")
     rates = ", ".join(
         f"{row} {'/'.join(f'{rate:g}' for rate in found)}"
         for row, found in (values.get("learning_rates") or {}).items()
     )
+    chosen = (
+        "Learning rates, chosen for each fold on a part of its training groups with all their labels, and "
+        "taken at every number of labels"
+        if values.get("rates_chosen", True)
+        else "Learning rates, given"
+    )
     notes.append(
-        f"Each encoder row had {values['num_updates']} updates. Learning rates, chosen for each fold on a "
-        f"part of its training groups: {rates}. {values['hardware']}, {values['date']}, "
-        f"{values['seconds'] / 60:.1f} min."
+        f"Each encoder row had {values['num_updates']} updates. {chosen}: {rates}. {values['hardware']}, "
+        f"{values['date']}, {values['seconds'] / 60:.1f} min."
     )
     return notes
 

@@ -30,11 +30,18 @@ def verdict(values: Mapping[str, Any]) -> tuple[str, bool]:
         return f"Trained, but not judged: {halves.get('problem', 'no labels')}", False
     ours, theirs = halves["trained"]["found"], halves["random"]["found"]
     said = (
-        f"Of {halves['rows']} rows, {ours:.0%} are found again by their other half; an encoder that has "
-        f"learned nothing finds {theirs:.0%}."
+        f"Of {halves['rows']} {rows_of(halves)}, {ours:.0%} are found again by their other half; an encoder "
+        f"that has learned nothing finds {theirs:.0%} (difference {100 * (ours - theirs):+.0f} points, "
+        f"interval {100 * halves['low']:+.0f} to {100 * halves['high']:+.0f})."
     )
-    error = (max(ours * (1 - ours), theirs * (1 - theirs), 1 / halves["rows"]) / halves["rows"]) ** 0.5
-    return said, ours - theirs > 2 * error
+    if not halves["held_out"]:
+        return f"{said} Too few rows were held out to tell what this is worth for others.", False
+    return said, halves["low"] > 0
+
+
+def rows_of(halves: Mapping[str, Any]) -> str:
+    """Which rows were told apart, in words."""
+    return "rows that training did without" if halves["held_out"] else "rows, most of which training has seen"
 
 
 def parts_of(values: Mapping[str, Any]) -> list[str]:
@@ -99,7 +106,7 @@ def chosen(values: Mapping[str, Any]) -> str:
 
 
 def without_labels(halves: Mapping[str, Any]) -> list[str]:
-    """What the encoder knows of rows that it has not seen, without a label."""
+    """What the encoder knows of rows without a label."""
     if "trained" not in halves:
         return []
     rows = [
@@ -108,7 +115,7 @@ def without_labels(halves: Mapping[str, Any]) -> list[str]:
     ]
     return [
         "<h2>Without labels</h2>",
-        f"<p>{halves['rows']} held-out rows are cut in two. How often is the nearest second half that "
+        f"<p>{halves['rows']} {rows_of(halves)}, are cut in two. How often is the nearest second half that "
         f"of the row (by chance {1 / halves['rows']:.1%}), and in how many directions do frames spread?</p>",
         '<div class="card"><table><tr><td></td><td>found again</td><td>effective rank</td></tr>'
         + "".join(rows)

@@ -45,7 +45,8 @@ DEFAULTS = (
     "health=off",
 )
 HEAD_ONLY = (RANDOM, FROZEN)
-VARIES = ("numbers",)  # facts that a task takes from the rows it learns from, anew in each cell
+# Facts that a task takes from the rows it learns from, anew in each cell.
+VARIES = ("numbers", "symbols_characters")
 
 
 def evaluate(
@@ -151,6 +152,12 @@ class _Work:
         corpus, notes = rows.corpus, list(task.notes)
         folds, classes = folds_of(corpus, request, task, notes)
         known = {name: value for name, value in task.facts.found.items() if name not in VARIES}
+        if "symbols_wordpieces" in known:  # few texts do not give so many pieces
+            notes.append("Word pieces are learned once, from the training split with all its labels.")
+        if request.folds == "rotate" and request.seeds % len(folds):
+            notes.append(
+                f"{request.seeds} seeds test {len(folds)} parts in turn: some count more than others."
+            )
         if isinstance(task, Classify):
             assert classes is not None
             used = np.concatenate([folds[0].train, folds[0].test])
@@ -177,7 +184,7 @@ class _Work:
         """A digest of everything that a cell's result depends on, beside what is in its name."""
         path = init_of(str(self.config.init))[0]
         saved = find_checkpoint(path, find_run(path)[1], "last").path / "model.safetensors"
-        config = asdict(replace(self.config, out=None, init=None))
+        config = asdict(replace(self.bench.config, out=None, init=None))  # with the precision that was found
         config["data"].pop("workers")
         return sha256_json([config, self.bench.corpus.manifest.content_hash, sha256_file(saved)])
 
@@ -209,6 +216,8 @@ class _Work:
         """Every cell of the table, run or read."""
         classical = Classical(self.bench, self.task, self.metric)
         rows = [row for row in self.request.rows if row != CLASSICAL or classical.exists]
+        if not rows:
+            raise UserError(f"rows = {CLASSICAL}: this task has no classical method.")
         plan: dict[tuple[str, float], list[Cell]] = {}
         for seed in self._seeds:
             for fold in self._folds_of(seed):
@@ -249,7 +258,8 @@ class _Work:
         return [self.folds[seed % len(self.folds)]] if self.request.folds == "rotate" else self.folds
 
     def _path(self, cell: Cell) -> Path:
-        return self.folder / "cells" / f"{cell.name}.npz"
+        judge = f"-{self.metric.name}" if cell.row == CLASSICAL else ""  # by which its method is chosen
+        return self.folder / "cells" / f"{cell.name}{judge}.npz"
 
     def _run(self, wanted: Sequence[Cell], say: Callable[[str], None], what: str) -> dict[str, Result]:
         """The results of cells; those that are on disk are read."""
@@ -275,17 +285,23 @@ class _Work:
     ) -> dict[str, Any]:
         """What a skeptic asks: who was tested, what was seen, what was chosen, on what it ran."""
         corpus = self.bench.corpus
-        seen = seen_in_pretraining(self.config)
+        seen = seen_in_pretraining(self.config) or (set[str](), set[str]())
+        tested = {row.key for entry in entries for rows in entry.by_seed.values() for row in rows}
         by_row: dict[str, list[float]] = {}
         for (row, _), rate in sorted(rates.items()):
             by_row.setdefault(row, []).append(rate)
         found: dict[str, Any] = {
             "folds": self.request.folds,
             "num_test_rows": {str(fold.number): len(fold.test) for fold in self.folds},
-            "test_groups_seen_unlabelled_in_pretraining": None
-            if seen is None
-            else sorted({*table.groups_held_out} & seen),
+            "pretraining_known": any(seen),  # whether the next two could be told
+            # Windows of one row are a group, which has the name of the row.
+            "test_groups_seen_unlabelled_in_pretraining": sorted(
+                {*table.groups_held_out} & {*seen[0], *seen[1]}
+            ),
+            "test_rows_seen_unlabelled_in_pretraining": len(tested & seen[1]),
+            "num_tested": len(tested),
             "learning_rates": by_row,  # of each fold
+            "rates_chosen": len(self.request.rates) > 1,
             "num_updates": self.config.train.num_updates,
             "run": str(find_run(init_of(str(self.config.init))[0])[1]),
             "init": str(self.config.init),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from seqssl.config.schema import RunConfig
+from seqssl.config.schema import RunConfig, TrainConfig
 from seqssl.planning.hardware import num_cores
 from seqssl.ruler.cells import Bench, Cell, Result, run_cell
 from seqssl.ruler.processes import side_by_side
@@ -15,13 +15,16 @@ from seqssl.ruler.processes import side_by_side
 def run_cells(
     bench: Bench, cells: Sequence[Cell], jobs: int, config: RunConfig
 ) -> Iterator[tuple[Cell, Result]]:
-    """The result of each cell as it is done; `jobs` at once, 0: one on a GPU, else one for each core.
+    """The result of each cell as it is done; `jobs` at once, 0: as `cells_at_once` says.
 
     Each cell has one thread, so that its numbers do not depend on how many run at once.
     """
-    on_gpu = torch.cuda.is_available() and config.train.device != "cpu"
-    count = jobs or (1 if on_gpu else num_cores())
-    return side_by_side(run_cell, cells, lambda cell: (bench, cell), count)
+    return side_by_side(run_cell, cells, lambda cell: (bench, cell), jobs or cells_at_once(config.train))
+
+
+def cells_at_once(train: TrainConfig) -> int:
+    """How many cells run side by side where nobody says: one on a GPU, else one for each core."""
+    return 1 if torch.cuda.is_available() and train.device != "cpu" else num_cores()
 
 
 def hardware(*, gpu: bool = True) -> str:

@@ -87,11 +87,16 @@ def _placed(corpus: Any, used: np.ndarray, request: Request) -> list[Fold]:
     return [Fold(fold.number, used[fold.train], used[fold.test]) for fold in found]
 
 
-def seen_in_pretraining(config: RunConfig) -> set[str] | None:
-    """The groups that the pre-trained run has seen, without labels; None where its data cannot be opened."""
+def seen_in_pretraining(config: RunConfig) -> tuple[set[str], set[str]] | None:
+    """The groups that the pre-trained run has seen, without labels, and the keys of all rows.
+
+    None where its data cannot be opened.
+    """
     path, stream = init_of(str(config.init))
     try:
         corpus = Corpus(Path(str(read_provenance(find_run(path)[1], stream)["data"])))
-        return {str(group) for group in corpus.groups[corpus.rows("train")]}
+        seen = corpus.rows("train")
+        groups, keys = ({str(name) for name in names[seen]} for names in (corpus.groups, corpus.keys))
+        return groups - {""}, keys
     except (UserError, KeyError):
         return None

@@ -104,10 +104,11 @@ class Table:
         at = []
         for entry, gain in zip(tuned, self.differences(PRETRAINED, SCRATCH), strict=True):
             drawn = sign * self.draws(entry)
+            whole = np.isfinite(drawn) & np.isfinite(curves).all(axis=0)  # a draw may hold one class alone
             needed = [
                 labels_for(labels, curve, value)
-                for curve, value in zip(curves.T.tolist(), drawn.tolist(), strict=True)
-            ]
+                for curve, value in zip(curves.T[whole].tolist(), drawn[whole].tolist(), strict=True)
+            ] or [math.inf]
             low, high = np.quantile(needed, [0.025, 0.975], method="nearest")
             value = labels_for(labels, means, sign * self.mean(entry))
             at.append(
@@ -118,7 +119,12 @@ class Table:
     def sentence(self, at: Sequence[Mapping[str, Any]], most: float) -> str:
         """What a person should take from the table."""
         if not all(math.isfinite(each["gain"]) for each in at):
-            return "Not measured: some scores are no numbers. The training diverged: lower lrs=."
+            if self._diverged:
+                return "Not measured: some scores are no numbers. The training diverged: lower lrs=."
+            return (
+                f"Not measured: the {self.metric.words} of some tests is not defined, for instance because "
+                "they hold one class alone. Choose other folds=, or another metric=."
+            )
         gains = [each for each in at if each["low"] > 0]
         losses = [each for each in at if each["high"] < 0]
         name = self.metric.words
@@ -146,6 +152,16 @@ class Table:
             where = ", ".join(f"{each['num_labels']:,.0f}" for each in losses)
             text += f" With {where} labels it is worse than scratch."
         return text + self._better_still()
+
+    @property
+    def _diverged(self) -> bool:
+        """Whether a row was scored with something that is no number."""
+        return not all(
+            np.isfinite(row.sums).all() and (row.scores is None or np.isfinite(row.scores).all())
+            for entry in self.entries
+            for rows in entry.by_seed.values()
+            for row in rows
+        )
 
     def _better_still(self) -> str:
         """What does better than the fine-tuned encoder with all labels; "" for nothing."""

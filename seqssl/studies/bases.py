@@ -12,7 +12,7 @@ from seqssl.errors import UserError
 from seqssl.planning.plan import resolve
 from seqssl.studies import running
 from seqssl.studies.ablation import measured
-from seqssl.studies.running import Claim, Plan, Say, claims_table, mean_and_error, run_all
+from seqssl.studies.running import Claim, Plan, Say, claims_table, is_above, mean_and_error, run_all, told
 from seqssl.studies.transfer import UNMOVED
 
 UPDATES, ADAPTING, TUNING, SEEDS = 600, 150, 100, 2
@@ -111,7 +111,7 @@ def page(found: dict[tuple[str, str], tuple[float, float]], recipes: list[str]) 
     for recipe in recipes:
         settings, task = elsewhere(recipe)
         sign = " (minus the error)" if task[0] in ("forecast", "impute", "regress") else ""
-        cells = ["{:.3f} ± {:.3f}".format(*found[recipe, start]) for start in STARTS]
+        cells = [told(found[recipe, start]) for start in STARTS]
         lines.append(
             f"| {Path(recipe).stem}, {settings[0].partition('=')[2]}: {task[0]}{sign} | "
             + " | ".join(cells)
@@ -125,8 +125,8 @@ def page(found: dict[tuple[str, str], tuple[float, float]], recipes: list[str]) 
             claims.append(
                 Claim(
                     f"{Path(recipe).stem}: {text}",
-                    "{:.3f} ± {:.3f} against {:.3f} ± {:.3f}".format(*one, *other),
-                    one[0] - other[0] > (one[1] ** 2 + other[1] ** 2) ** 0.5,
+                    f"{told(one)} against {told(other)}",
+                    is_above(one, other),
                 )
             )
     return "\n".join(lines) + "\n\n" + claims_table(claims)

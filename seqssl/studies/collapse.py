@@ -4,20 +4,20 @@ The referee is the mutual information between codes and true units, as a share o
 on held-out groups. It cannot be fooled by a low loss.
 """
 
-import math
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from seqssl.planning.plan import resolve
 from seqssl.runs.train import train
-from seqssl.studies.running import Claim, Plan, Say, claims_table, mean_and_error, run_all
+from seqssl.studies.running import Claim, Plan, Say, claims_table, is_above, mean_and_error, run_all, told
 from seqssl.studies.units import write_units
 
 NUM_UPDATES = 480
 NUM_SEEDS = 3
 NUM_CODES = 32
 COLLAPSED = 3.0  # codes in use, as the perplexity says, at or below which codes have collapsed
+FORMATS = (".3g", ".2g")  # of a mean and its error
 FIGURES = ("pnmi", "perplexity", "frames", "rank")
 SETTINGS = (
     "size=tiny",
@@ -122,60 +122,56 @@ def collapse(
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for name, figures in table.items():
-        cells = [f"{mean:.3g} ± {error:.2g}" for mean, error in (figures[figure] for figure in FIGURES)]
+        cells = [told(figures[figure], *FORMATS) for figure in FIGURES]
         lines.append(f"| {name.replace('+', ' + ')} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n\n" + claims_table(claims(table))
 
 
 def claims(table: dict[str, dict[str, tuple[float, float]]]) -> list[Claim]:
-    """What the paper and its review say, and what was found.
-
-    A figure is above another where the means over seeds differ by more than their joint standard error.
-    """
+    """What the paper and its review say, and what was found."""
 
     def of(name: str, figure: str) -> float:
         return table[name][figure][0]
 
-    def told(name: str, figure: str) -> str:
-        return "{:.3g} ± {:.2g}".format(*table[name][figure])
+    def said(name: str, figure: str) -> str:
+        return told(table[name][figure], *FORMATS)
 
-    def above(name: str, other: str, figure: str) -> bool:
-        (mean, error), (base, spread) = table[name][figure], table[other][figure]
-        return mean - base > math.hypot(error, spread)
+    def above(name: str, other: str, figure: str) -> bool | None:
+        return is_above(table[name][figure], table[other][figure])
 
     whole, alone = "contrastive+prediction+diversity", "prediction"
     pulled, pulled_even = "prediction-pulls", "prediction+diversity-pulls"
     return [
         Claim(
             "Masked prediction alone, free to pull on the quantizer, collapses the codes",
-            f"perplexity {told(pulled, 'perplexity')} of {NUM_CODES}, PNMI {told(pulled, 'pnmi')}",
+            f"perplexity {said(pulled, 'perplexity')} of {NUM_CODES}, PNMI {said(pulled, 'pnmi')}",
             of(pulled, "perplexity") <= COLLAPSED,
         ),
         Claim(
             "Diversity alone does not save such codes: they say less about the units",
-            f"PNMI {told(pulled_even, 'pnmi')} against {told(whole, 'pnmi')} with the contrastive loss",
+            f"PNMI {said(pulled_even, 'pnmi')} against {said(whole, 'pnmi')} with the contrastive loss",
             above(whole, pulled_even, "pnmi"),
         ),
         Claim(
             "Without the contrastive loss the codes say less about the units",
-            f"PNMI {told(alone, 'pnmi')} (prediction alone) against {told(whole, 'pnmi')} (all three)",
+            f"PNMI {said(alone, 'pnmi')} (prediction alone) against {said(whole, 'pnmi')} (all three)",
             above(whole, alone, "pnmi"),
         ),
         Claim(
             "The diversity loss keeps more codes in use",
-            f"perplexity {told(whole, 'perplexity')} with it, "
-            f"{told('contrastive+prediction', 'perplexity')} without",
+            f"perplexity {said(whole, 'perplexity')} with it, "
+            f"{said('contrastive+prediction', 'perplexity')} without",
             above(whole, "contrastive+prediction", "perplexity"),
         ),
         Claim(
             "Masked prediction beside the contrastive loss makes better frames",
-            f"frames told apart {told(whole, 'frames')} with it, "
-            f"{told('contrastive+diversity', 'frames')} without",
+            f"frames told apart {said(whole, 'frames')} with it, "
+            f"{said('contrastive+diversity', 'frames')} without",
             above(whole, "contrastive+diversity", "frames"),
         ),
         Claim(
             "Letting masked prediction pull on the quantizer hurts even beside the other two losses",
-            f"PNMI {told(whole + '-pulls', 'pnmi')} against {told(whole, 'pnmi')}",
+            f"PNMI {said(whole + '-pulls', 'pnmi')} against {said(whole, 'pnmi')}",
             above(whole, whole + "-pulls", "pnmi"),
         ),
     ]

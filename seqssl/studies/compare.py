@@ -24,7 +24,7 @@ from seqssl.runs.stages import train_stages
 from seqssl.runs.train import train
 from seqssl.studies.ablation import measured
 from seqssl.studies.pace import seconds_per_update
-from seqssl.studies.running import QUIET, Plan, Say, Trial, mean_and_error, run_all
+from seqssl.studies.running import QUIET, Plan, Say, Trial, mean_and_error, run_all, told
 
 SEEDS, TUNING, FRAME_ROWS = 2, 200, 100
 RECORDS = 20  # of training, by which the health rules judge
@@ -231,7 +231,7 @@ def page(found: dict[str, dict[str, float]], recipes: Sequence[str], seeds: int)
     for recipe in order:
         cells = []
         for name in shown:
-            mean, error = mean_and_error([figures[name] for figures in rows[recipe]])
-            cells.append(f"{mean:{COUNTS[name]}}" if name in COUNTS else f"{mean:.3f} ± {error:.3f}")
+            figure = mean_and_error([figures[name] for figures in rows[recipe]])
+            cells.append(f"{figure[0]:{COUNTS[name]}}" if name in COUNTS else told(figure))
         lines.append(f"| {recipe} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -17,12 +17,14 @@ from seqssl.data.shards import Corpus
 from seqssl.doctor import examine
 from seqssl.errors import HealthHalt, UserError
 from seqssl.evaluation.retrieval import compare_halves
+from seqssl.finetuning.facts import refuse_several
 from seqssl.model.fixed import FixedCodes
 from seqssl.model.reconstruction import InputVectors
-from seqssl.planning.hardware import num_cores
 from seqssl.planning.plan import resolve
 from seqssl.report.evening import write_evening
 from seqssl.ruler.evaluate import evaluate
+from seqssl.ruler.executor import cells_at_once
+from seqssl.ruler.folds import learnable, make_folds
 from seqssl.ruler.plan import Request
 from seqssl.ruler.processes import held
 from seqssl.runs.choosing import choose_recipe
@@ -31,21 +33,10 @@ from seqssl.runs.sources import open_source
 from seqssl.runs.stages import train_stages
 from seqssl.runs.streams import hours as hours_of
 from seqssl.runs.train import train
-from seqssl.studies.pace import seconds_per_update
+from seqssl.studies.pace import JUDGES, affordable_size, judge_for, seconds_per_update
 
 PLAN, PAGE, RUN, EVALUATION = "evening.json", "evening.html", "run", "run/evaluation-classify"
 TRAINING_SHARE = {True: 0.55, False: 0.9}  # of the time, with labels to judge by and without
-FEWEST, MOST = 40, 300  # updates of a tuned row
-# The judge, from the best to what a short time allows: fractions of the labels, seeds, learning rates.
-JUDGES: tuple[tuple[tuple[float, ...], int, tuple[float, ...]], ...] = (
-    ((0.01, 0.1, 1.0), 3, (5e-4, 3e-3)),
-    ((0.1, 1.0), 3, (5e-4, 3e-3)),
-    ((0.1, 1.0), 3, (1e-3,)),
-    ((1.0,), 3, (1e-3,)),
-    ((1.0,), 2, (1e-3,)),
-)
-LEARNING = 2 + 2 * 0.35  # rows that learn: two as a whole, of two only the head
-OVERHEAD_S, SLOWER = 8.0, 1.3  # of a cell: what is no update; and its updates, as two cells share the machine
 FEWEST_OF_CLASS = 4  # rows: to learn from, to choose by, and to be tested
 CHECKPOINTS = 12
 
@@ -97,11 +88,12 @@ def evening(
         halted = ""
         try:
             train(config, progress=progress)
+            judged = _judged(plan, out, say, progress)
         except HealthHalt as error:
-            halted = str(error)
-        judged = {} if halted else _judged(plan, out, say, progress)
-        plan.seconds += time.monotonic() - began
-        _keep(plan, out)
+            halted, judged = str(error), {}
+        finally:  # what is interrupted was spent, too
+            plan.seconds += time.monotonic() - began
+            _keep(plan, out)
         health = examine(out / RUN)
         values = {
             **asdict(plan),
@@ -150,32 +142,29 @@ def _planned(
     corpus = open_or_prepare(
         stream.adapter, config.data, modality=str(config.modality["target"]), progress=progress
     )
-    patterns, counts = labels_of(corpus, labels)
-    scan = scanned(corpus, counts)
+    patterns, counts, problem = labels_of(corpus, labels)
+    scan = scanned(corpus, counts, problem)
     for text in scan:
         say(text)
-    pace, processes = seconds_per_update(train_stages(name, *own), out / "pace")
+    share = TRAINING_SHARE[bool(counts)]
+    size, why = affordable_size(name, own, 3600 * hours * share, out / "pace")
+    if size:
+        own.append(f"size={size}")
+        say(why)
+    config = train_stages(name, *own)
+    pace, processes = seconds_per_update(config, out / "pace")
     left = 3600 * hours - (time.monotonic() - began)
-    updates = max(CHECKPOINTS, int(left * TRAINING_SHARE[bool(counts)] / pace))
-    # Cells of the judge have a thread each: what processes share in training, one does there.
-    judge, tuning = judge_for(left * (1 - TRAINING_SHARE[bool(counts)]), pace * processes)
+    updates = max(CHECKPOINTS, int(left * share / pace))
+    # Cells of the judge have a thread each: what processes share in training, one does there. And an update
+    # of theirs is one batch.
+    alone = pace * processes / config.train.accumulate
+    judge, tuning = judge_for(left * (1 - share), alone, cells_at_once(config.train))
     plan = Evening(
         name, own, hours, updates, pace, patterns if counts else "", sum(counts.values()), len(counts), judge,
         tuning, scan,
     )  # fmt: skip
     write_atomic(path, json.dumps({**asdict(plan), "asked": asked}, indent=2) + "\n")
     return plan
-
-
-def judge_for(seconds: float, pace: float) -> tuple[int, int]:
-    """Which judge fits into so many seconds, and the updates of each of its tuned rows."""
-    for number, (fractions, seeds, rates) in enumerate(JUDGES):
-        choosing = len(rates) * seeds if len(rates) > 1 else 0
-        each = seconds * num_cores() / ((len(fractions) * seeds + choosing) * LEARNING)
-        updates = int((each - OVERHEAD_S) / (pace * SLOWER))
-        if updates >= FEWEST:
-            return number, min(updates, MOST)
-    return len(JUDGES) - 1, FEWEST
 
 
 def _keep(plan: Evening, out: Path) -> None:
@@ -185,34 +174,59 @@ def _keep(plan: Evening, out: Path) -> None:
 
 
 def _configured(plan: Evening, out: Path) -> RunConfig:
-    """The run, with its length and as many checkpoints as an interruption may cost."""
+    """The run, with its length, a warm-up that leaves most of it, and checkpoints against interruptions."""
     config = train_stages(plan.recipe, *plan.overrides)
     every = max(1, plan.updates // CHECKPOINTS)
     config.out, config.train.num_updates = str(out / RUN), plan.updates
+    config.optim.warmup_updates = min(config.optim.warmup_updates, plan.updates // 10)
     config.train.eval_every = config.train.save_every = every
     config.train.log_every = max(1, every // 10)
     return config
 
 
-def labels_of(corpus: Corpus, wanted: str) -> tuple[str, Counter[str]]:
-    """The patterns, and the labels that they choose with enough rows of each; none where fewer than two do.
+def labels_of(corpus: Corpus, wanted: str) -> tuple[str, Counter[str], str]:
+    """The patterns, the rows of each label that they choose, and why labels cannot be told apart, else "".
 
-    Without patterns, labels that are nearly all different (texts, numbers) are none to tell apart.
+    A label counts with enough rows. Without patterns, labels that are nearly all different (texts, numbers)
+    are none to tell apart. UserError where `wanted` names labels that cannot be told apart.
     """
     patterns = wanted or "*"
-    counts = Counter(str(label) for label in corpus.labels if label and matches(str(label), patterns))
-    enough = Counter({label: count for label, count in counts.items() if count >= FEWEST_OF_CLASS})
-    if wanted and len(enough) < 2:
-        known = ", ".join(f"{label} ({count})" for label, count in counts.most_common(6)) or "none"
+    every = Counter(str(label) for label in corpus.labels if label and matches(str(label), patterns))
+    counts = Counter({label: count for label, count in every.items() if count >= FEWEST_OF_CLASS})
+    if wanted and len(counts) < 2:
+        known = ", ".join(f"{label} ({count})" for label, count in every.most_common(6)) or "none"
         raise UserError(
             f"labels = {wanted}: two labels with {FEWEST_OF_CLASS} rows each are needed; they choose {known}."
         )
-    most = 2 * sum(enough.values()) >= sum(counts.values())
-    return patterns, enough if len(enough) >= 2 and (wanted or most) else Counter()
+    if len(counts) < 2 or (not wanted and 2 * sum(counts.values()) < sum(every.values())):
+        return patterns, Counter(), ""
+    problem = untellable(corpus, patterns, counts)
+    if problem and wanted:
+        raise UserError(f"labels = {wanted}: {problem}")
+    return patterns, Counter() if problem else counts, problem
 
 
-def scanned(corpus: Corpus, counts: Counter[str]) -> list[str]:
-    """What was found in the data, in sentences."""
+def untellable(corpus: Corpus, patterns: str, counts: Counter[str]) -> str:
+    """Why labels cannot be told apart on groups that are held out; "" where they can."""
+    if patterns == "*":
+        try:
+            refuse_several(Counter(str(label) for label in corpus.labels if label), "labels", "labels")
+        except UserError as error:
+            return str(error)
+    rows = [number for number, label in enumerate(corpus.labels) if str(label) in counts]
+    classes = [str(corpus.labels[row]) for row in rows]
+    groups, splits = corpus.groups[rows].tolist(), corpus.splits[rows].tolist()
+    for seeds in sorted({seeds for _, seeds, _ in JUDGES}):
+        if len(learnable(classes, make_folds(groups, splits, Request.folds, seeds))) < 2:
+            return (
+                "most labels are of one group alone: with groups held out, nothing is left to learn them by. "
+                "If groups are something else (people, places), say so, as by modality.group_pattern=REGEX."
+            )
+    return ""
+
+
+def scanned(corpus: Corpus, counts: Counter[str], problem: str = "") -> list[str]:
+    """What was found in the data, in sentences; `problem`: why labels are not used."""
     rows = sum(split.num_rows for split in corpus.manifest.splits.values())
     known = [split.hours for split in corpus.manifest.splits.values() if split.hours is not None]
     amount = f", {hours_of(sum(known))}" if known else ""
@@ -229,7 +243,9 @@ def scanned(corpus: Corpus, counts: Counter[str]) -> list[str]:
         found.append(f"{len(counts)} labels on {sum(counts.values()):,} rows: {some}"
                      + (", ..." if len(counts) > 5 else ""))  # fmt: skip
     else:
-        found.append("no labels to tell apart: the encoder is judged without")
+        found.append(
+            f"no labels to tell apart: the encoder is judged without{f' ({problem})' if problem else ''}"
+        )
     return found
 
 
@@ -255,14 +271,13 @@ def _judged(plan: Evening, out: Path, say: Callable[[str], None], progress: Prog
     corpus, adapter = open_source(run, None, progress=progress)
     found: dict[str, Any] = {"weights": run.relative_to(out).as_posix(), "judged_update": update_of(run)}
     try:
-        ours, theirs, number = compare_halves(load(run), load(run, weights="random"), corpus, adapter)
-        found["halves"] = {"trained": asdict(ours), "random": asdict(theirs), "rows": number}
+        found["halves"] = asdict(compare_halves(load(run), load(run, weights="random"), corpus, adapter))
     except UserError as error:
         found["halves"] = {"problem": str(error)}
     if plan.patterns:
         fractions, seeds, rates = JUDGES[plan.judge]
         request = Request(fractions=fractions, seeds=seeds, rates=rates)
-        chosen = [] if plan.patterns == "*" else [f"task.labels={plan.patterns}"]
+        chosen = [] if plan.patterns == "*" else [f"task.labels={json.dumps(plan.patterns)}"]
         try:
             found["evaluation"] = evaluate(
                 run, "classify", *chosen, f"task.min_rows={FEWEST_OF_CLASS}",

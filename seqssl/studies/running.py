@@ -1,6 +1,7 @@
 """Many runs of one study: side by side, each once, with the time that is left."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from seqssl.runs.train import Run, train
 # Settings of every run of a study: only its figures are wanted, and runs side by side must not share a GPU.
 QUIET = ("train.trackers=[]", "health=off", "train.device=cpu", "train.log_every=100000")
 
+ERRORS = 2  # standard errors by which means must differ to be told apart
+
+Figure = tuple[float, float]  # a mean, and its standard error
 Say = Callable[[str], None]
 Trial = Callable[..., dict[str, float]]  # settings and a folder -> figures
 
@@ -91,10 +95,23 @@ def pretrain(recipe: str, *settings: str, seed: int, updates: int, folder: Path)
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """The mean over seeds, and its standard error (0 for one seed)."""
+    """The mean over seeds, and its standard error; of one seed the error is not known, nan."""
     table = np.array(values, float)
-    error = table.std(ddof=1) / np.sqrt(len(table)) if len(table) > 1 else 0.0
+    error = table.std(ddof=1) / np.sqrt(len(table)) if len(table) > 1 else np.nan
     return float(table.mean()), float(error)
+
+
+def told(figure: Figure, mean: str = ".3f", error: str = ".3f") -> str:
+    """A mean and its error in the given formats; the mean alone where the error is not known."""
+    return f"{figure[0]:{mean}}" + (f" ± {figure[1]:{error}}" if math.isfinite(figure[1]) else "")
+
+
+def is_above(one: Figure, other: Figure = (0.0, 0.0)) -> bool | None:
+    """Whether a mean is above another; None where they differ by less than two of their standard errors."""
+    gain, error = one[0] - other[0], math.hypot(one[1], other[1])
+    if not abs(gain) > ERRORS * error:  # also where the error is not known
+        return False if error == 0 else None
+    return gain > 0
 
 
 @dataclass(frozen=True)
@@ -103,12 +120,13 @@ class Claim:
 
     text: str
     found: str
-    holds: bool
+    holds: bool | None  # None: undecided
 
     @property
     def line(self) -> str:
         """A line of a table in Markdown."""
-        return f"| {self.text} | {self.found} | {'holds' if self.holds else '**fails**'} |"
+        verdict = {True: "holds", False: "**fails**", None: "undecided"}[self.holds]
+        return f"| {self.text} | {self.found} | {verdict} |"
 
 
 def claims_table(claims: Sequence[Claim]) -> str:

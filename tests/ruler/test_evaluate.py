@@ -76,6 +76,8 @@ def test_the_file_and_that_nothing_is_run_twice(tmp_path: Path, monkeypatch: pyt
     assert stored == json.loads(json.dumps(values))
     assert {"task", "metric", "higher_is_better", "groups_held_out", "results", "worth"} <= set(stored)
     assert stored["groups_held_out"] == ["group0", "group1", "group2"]
+    assert stored["pretraining_known"] and 0 < stored["test_rows_seen_unlabelled_in_pretraining"] <= 36
+    assert "Learning rates, given" in (tmp_path / "out" / "report.html").read_text()
     assert {e["row"] for e in stored["results"]} == {"classical", "random", "scratch", "frozen", "pretrained"}
     for entry in stored["results"]:
         assert set(entry) == {"row", "fraction", "num_labels", "mean", "low", "high", "by_seed"}

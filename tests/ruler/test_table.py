@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssl.finetuning.scoring import CLASSES, ERRORS, Scored, confusion
+from seqssl.finetuning.scoring import AUROC, CLASSES, ERRORS, Scored, confusion
 from seqssl.ruler.table import Entry, Table, labels_for, markdown
 
 
@@ -94,3 +94,30 @@ def test_one_group_means_rows_are_drawn() -> None:
     table = Table(CLASSES[0], [Entry("scratch", 1.0, 9, {0: rows})], [])
     line = table.line(table.entries[0])
     assert 0.3 < line["low"] < 0.5 < line["high"] < 0.7
+
+
+def ranked(row: str, labels: int, noise: float, kinds: int = 2) -> Entry:
+    """Groups of one class each: a draw of test groups may hold one class alone."""
+    rng = np.random.default_rng(labels)
+    rows = []
+    for n in range(8):
+        wanted = n % kinds
+        score = wanted + noise * rng.normal()
+        rows.append(Scored(str(n), f"g{n}", wanted, 0, np.zeros((2, 2)), np.array([-score, score])))
+    return Entry(row, labels / 1000, labels, {0: rows})
+
+
+def test_draws_without_a_value_do_not_widen_what_it_is_worth() -> None:
+    entries = [ranked("scratch", 10, 5.0), ranked("scratch", 1000, 0.01)]
+    entries += [ranked("pretrained", 10, 0.01), ranked("pretrained", 1000, 0.01)]
+    at = Table(AUROC, entries, [f"g{n}" for n in range(8)]).worth()["at"]
+    assert at[0]["worth"] is not None and at[0]["worth_high"] is not None
+
+
+def test_what_is_not_defined_has_not_diverged() -> None:
+    one_class = [ranked("scratch", 10, 1.0, kinds=1), ranked("pretrained", 10, 1.0, kinds=1)]
+    told = Table(AUROC, one_class, ["a", "b"]).worth()["sentence"]
+    assert "hold one class alone" in told and "diverged" not in told
+    bad = [entry("scratch", 10, 0.2), entry("pretrained", 10, 0.2)]
+    bad[1].by_seed[0][0].sums[:] = np.nan
+    assert "diverged" in Table(CLASSES[0], bad, ["a", "b"]).worth()["sentence"]

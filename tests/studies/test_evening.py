@@ -1,6 +1,7 @@
 """An evening on a folder: planned, kept, resumed, and judged with labels or without."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ from tuned_toys import write_labelled
 from seqssl import cli
 from seqssl.errors import Interrupted, UserError
 from seqssl.evaluation.retrieval import found_again
+from seqssl.planning import plan
 from seqssl.report.evening import verdict
 from seqssl.studies import evening as evenings
-from seqssl.studies.evening import JUDGES, evening, judge_for
+from seqssl.studies import pace
+from seqssl.studies.evening import evening, untellable
+from seqssl.studies.pace import ENOUGH, JUDGES, affordable_size, judge_for
 from seqssl.training.loop import Trainer
 
 BEST = "run/checkpoints/best"
@@ -32,7 +36,7 @@ def labelled(folder: Path) -> tuple[Path, list[str]]:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(evenings, "FEWEST", 2)
+    monkeypatch.setattr(pace, "FEWEST", 2)
     monkeypatch.setenv("SEQSSL_CACHE", str(tmp_path / "cache"))
 
 
@@ -107,21 +111,20 @@ def test_labels_can_be_chosen(tmp_path: Path) -> None:
 def test_without_labels_halves_are_found_again(tmp_path: Path) -> None:
     source = write_waves(tmp_path / "data")
     settings = ["modality=toy:Toy", *SMALL]
-    # The toy calls its rows a, b, c and d, each after its frequency: to be told apart, if asked.
+    # The toy calls its rows a, b, c and d; one group has all a and c, the other the rest.
     found, said = spend(source, tmp_path / "out", settings)
-    assert found["classes"] == 4 and "4 labels on 20 rows" in " ".join(said)
-    plan = json.loads((tmp_path / "out/evening.json").read_text())
-    plan |= {"patterns": "", "num_labels": 0, "classes": 0}
-    (tmp_path / "out/evening.json").write_text(json.dumps(plan))
-    found, _ = spend(source, tmp_path / "out", settings)
-    assert "evaluation" not in found and found["halves"]["rows"] >= 8
-    sentence, _ = verdict(found)
-    assert sentence.startswith(f"Of {found['halves']['rows']} rows, ")
+    assert "no labels to tell apart" in " ".join(said) and "of one group alone" in " ".join(said)
+    assert found["classes"] == 0 and "evaluation" not in found and found["halves"]["rows"] >= 8
+    sentence, is_good = verdict(found)
+    assert sentence.startswith(f"Of {found['halves']['rows']} rows, most of which training has seen, ")
+    assert not is_good
     assert sentence in (tmp_path / "out/evening.html").read_text()
+    sentence, is_good = verdict({**found, "halves": {**found["halves"], "held_out": True, "low": 0.01}})
+    assert " rows that training did without, " in sentence and is_good
 
 
 def test_the_judge_fits_the_time() -> None:
-    seen = [judge_for(seconds, pace=0.5) for seconds in (0, 100, 600, 2000, 5000, 40_000, 10**6)]
+    seen = [judge_for(seconds, pace=0.5, at_once=2) for seconds in (0, 100, 600, 2000, 5000, 40_000, 10**6)]
     assert [judge for judge, _ in seen] == sorted((judge for judge, _ in seen), reverse=True)
     assert seen[0] == (len(JUDGES) - 1, 2) and seen[-1] == (0, 300)
 
@@ -130,9 +133,40 @@ def test_halves_are_found_by_what_differs_between_rows() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(30, 5))
     common = 1000 + rng.normal(size=(1, 5))
-    assert found_again(rows + common, rows + common + 0.01 * rng.normal(size=rows.shape)) == 1.0
-    assert found_again(rows, rows[::-1]) == 0.0
-    assert found_again(np.ones((4, 2)), np.ones((4, 2))) == 0.25, "ties are told as the first"
+    assert found_again(rows + common, rows + common + 0.01 * rng.normal(size=rows.shape)).all()
+    assert not found_again(rows, rows[::-1]).any()
+    assert found_again(np.ones((4, 2)), np.ones((4, 2))).sum() == 1, "ties are told as the first"
+
+
+class OnlySplits:
+    """Of a corpus what labels are judged by."""
+
+    def __init__(self, labels: list[str], groups: list[str]) -> None:
+        self.labels, self.groups = np.array(labels, object), np.array(groups, object)
+        self.splits = np.full(len(labels), "train", dtype=object)
+
+
+def test_labels_that_no_fold_can_learn_are_told_before_training() -> None:
+    labels = [label for label in ("cat", "dog", "cow") for _ in range(6)]
+    counts = Counter(labels)
+    own = OnlySplits(labels, labels)  # a folder for each label, and no other groups
+    assert "of one group alone" in untellable(own, "*", counts)  # type: ignore[arg-type]
+    shared = OnlySplits(labels, ["a", "b", "c"] * 6)
+    assert untellable(shared, "*", counts) == ""  # type: ignore[arg-type]
+    several = OnlySplits(
+        [f"{'animal' if n % 2 else 'place'}/{label}" for n, label in enumerate(labels)], labels
+    )
+    assert "belong to several tasks" in untellable(several, "*", Counter(several.labels))  # type: ignore[arg-type]
+
+
+def test_a_large_model_has_to_fit_into_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "num_cores", lambda: plan.MANY_CORES)
+    monkeypatch.setattr(pace, "seconds_per_update", lambda config, folder: (0.5, 1))
+    size, _ = affordable_size("speech_clusters", [], 1e6 * ENOUGH, tmp_path)
+    assert size == "small"
+    size, why = affordable_size("speech_clusters", [], ENOUGH, tmp_path)
+    assert size == "tiny" and "about 4,000 updates" in why and "of small" in why
+    assert affordable_size("speech_clusters", ["size=small"], ENOUGH, tmp_path) == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_collapse_from_one_end_to_the_other(tmp_path: Path, monkeypatch: pytest.
     page = collapse.collapse(tmp_path, updates=2, seeds=1, jobs=1, say=lambda text: None)
     lines = page.splitlines()
     assert sum(line.startswith("| contrastive") for line in lines) == 6
-    assert sum(line.endswith("| holds |") or line.endswith("| **fails** |") for line in lines) == 6
+    assert sum(line.endswith(("| holds |", "| **fails** |", "| undecided |")) for line in lines) == 6
     assert len(chosen) == 8
 
 
@@ -77,6 +77,13 @@ def test_the_variants_of_an_ablation() -> None:
     both, alone, scratch = (0.6, 0.01), (0.7, 0.01), (0.55, 0.01)
     table = {"both, split at 1 of 3": both, "both, split at 2 of 3": both, "contrastive only": alone}
     assert [claim.holds for claim in ablation.claims(table, scratch)] == [False, True, True]
+    near = {**table, "contrastive only": (0.59, 0.01)}
+    assert [claim.holds for claim in ablation.claims(near, scratch)] == [None, True, True]
+
+
+def test_what_one_seed_says_is_undecided() -> None:
+    assert running.is_above(running.mean_and_error([0.9]), running.mean_and_error([0.1])) is None
+    assert "| undecided |" in running.claims_table([running.Claim("all", "nothing", None)])
 
 
 def test_an_ablation_of_a_toy(tmp_path: Path) -> None:
@@ -107,7 +114,8 @@ def test_the_matrix_of_a_transfer() -> None:
     assert "| wearables | 0.800 ± 0.000 | 0.400 ± 0.000 |" in page
     assert "| nothing (from scratch) | 0.500 ± 0.000 | 0.500 ± 0.000 |" in page
     assert page.count("| holds |") == 2 and page.count("| **fails** |") == 2
-    assert "wearables: +0.300 ± 0.000" in page and "music: -0.100 ± 0.000" in page
+    assert "its own kind of data beats scratch | +0.300 ± 0.000 | holds |" in page
+    assert "| music: pre-training on other kinds helps, too (their mean) | -0.100 ± 0.000 |" in page
 
 
 def test_transfer_compares_what_was_tested_alike() -> None:
