@@ -39,6 +39,7 @@ PLAN, PAGE, RUN, EVALUATION = "evening.json", "evening.html", "run", "run/evalua
 TRAINING_SHARE = {True: 0.55, False: 0.9}  # of the time, with labels to judge by and without
 FEWEST_OF_CLASS = 4  # rows: to learn from, to choose by, and to be tested
 CHECKPOINTS = 12
+EVALUATED = 0.25  # held-out batches at most, as a share of those that were trained on since the last time
 
 
 @dataclass
@@ -154,17 +155,25 @@ def _planned(
     config = train_stages(name, *own)
     pace, processes = seconds_per_update(config, out / "pace")
     left = 3600 * hours - (time.monotonic() - began)
-    updates = max(CHECKPOINTS, int(left * share / pace))
-    # Cells of the judge have a thread each: what processes share in training, one does there. And an update
-    # of theirs is one batch.
-    alone = pace * processes / config.train.accumulate
-    judge, tuning = judge_for(left * (1 - share), alone, cells_at_once(config.train))
+    updates, judge, tuning = _lengths(config, left, share, pace, processes)
     plan = Evening(
         name, own, hours, updates, pace, patterns if counts else "", sum(counts.values()), len(counts), judge,
         tuning, scan,
     )  # fmt: skip
     write_atomic(path, json.dumps({**asdict(plan), "asked": asked}, indent=2) + "\n")
     return plan
+
+
+def _lengths(
+    config: RunConfig, left: float, share: float, pace: float, processes: int
+) -> tuple[int, int, int]:
+    """Updates of the run, which judge, and updates of its tuned rows, for the seconds that are left."""
+    updates = left * share / (pace * (1 + EVALUATED / 3))  # forward alone is a third of a step
+    # Cells of the judge have a thread each: what processes share in training, one does there. And an update
+    # of theirs is one batch.
+    alone = pace * processes / config.train.accumulate
+    judge, tuning = judge_for(left * (1 - share), alone, cells_at_once(config.train))
+    return max(CHECKPOINTS, int(updates)), judge, tuning
 
 
 def _keep(plan: Evening, out: Path) -> None:
@@ -179,6 +188,9 @@ def _configured(plan: Evening, out: Path) -> RunConfig:
     every = max(1, plan.updates // CHECKPOINTS)
     config.out, config.train.num_updates = str(out / RUN), plan.updates
     config.optim.warmup_updates = min(config.optim.warmup_updates, plan.updates // 10)
+    # Of much data little is seen in an evening: passes over all that is held out would take most of it.
+    most = max(8, round(every * config.train.accumulate * EVALUATED))
+    config.train.eval_batches = min(config.train.eval_batches or most, most)
     config.train.eval_every = config.train.save_every = every
     config.train.log_every = max(1, every // 10)
     return config
