@@ -56,6 +56,7 @@ def _common(config: RunConfig, spec: SampleSpec) -> dict[str, object]:
             "affine"
         ),
         "context=features": config.context == "features",
+        "mixer.target=attention": config.mixer.get("target") == "attention",
         "mixer.causal=false": not config.mixer.get("causal", False),
     }
 

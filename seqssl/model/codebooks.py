@@ -38,6 +38,14 @@ def won(drawn: Float[Tensor, "*n _"]) -> Float[Tensor, "*n _"]:
     return drawn[..., :-1] / torch.where(weights > 0, weights, 1.0)
 
 
+def finite(x: Float[Tensor, "*n e"]) -> Float[Tensor, "*n e"]:
+    """The same, with zeros in the place of each row that is not finite throughout.
+
+    A frame that is no number must not enter a running mean, which would be none from then on.
+    """
+    return torch.where(x.isfinite().all(-1, keepdim=True), x, 0.0)
+
+
 class Codebook(nn.Module):
     """V entries of width e; each frame takes the nearest, and the gradient passes straight through.
 
@@ -87,7 +95,7 @@ class Codebook(nn.Module):
         if not self.revive and self.learns:
             return
         nothing = torch.zeros(len(self.entries), self.entries.shape[1] + 1, device=self.entries.device)
-        taken = self.all_reduce(nothing if self._taken is None else self._taken.to(nothing.dtype))
+        taken = finite(self.all_reduce(nothing if self._taken is None else self._taken.to(nothing.dtype)))
         self.counts.lerp_(taken[:, -1], 1 - self.decay)
         self.sums.lerp_(taken[:, :-1], 1 - self.decay)
         if not self.learns:
@@ -101,7 +109,7 @@ class Codebook(nn.Module):
     def _replace_dead(self) -> None:
         """Put frames of the batch in the place of dead entries; the same on all ranks."""
         nothing = torch.zeros(len(self.entries), self.entries.shape[1] + 1, device=self.entries.device)
-        drawn = self.all_reduce(nothing if self._drawn is None else self._drawn)
+        drawn = finite(self.all_reduce(nothing if self._drawn is None else self._drawn))
         dead = ((self.counts < self.revive) & (drawn[:, -1] > 0))[:, None]
         frames = won(drawn)
         self.entries.copy_(torch.where(dead, frames, self.entries))

@@ -117,8 +117,8 @@ class MaskedBatchNorm(nn.Module):
     """Batch norm over valid frames only, with statistics summed over ranks.
 
     `seqssl.training.parallel.Replicated` replaces `all_reduce`. Under activation checkpointing the running
-    statistics are updated at the recomputation too, which only makes them follow faster. Without `affine`
-    nothing is learned.
+    statistics are updated at the recomputation too, which only makes them follow faster. A batch whose sums
+    are not finite leaves them as they are. Without `affine` nothing is learned.
     """
 
     running_mean: Tensor
@@ -145,8 +145,9 @@ class MaskedBatchNorm(nn.Module):
             var = (square - mean.square()).clamp(min=0)
             with torch.no_grad():
                 unbiased = var * (sums[-1] / (sums[-1] - 1).clamp(min=1))
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(unbiased, self.momentum)
+                whole = sums.isfinite().all()
+                for running, now in ((self.running_mean, mean), (self.running_var, unbiased)):
+                    running.copy_(torch.where(whole, running.lerp(now, self.momentum), running))
         scale = torch.rsqrt(var + self.eps)
         if self.weight is None or self.bias is None:
             return (x * scale - mean * scale).to(x.dtype)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from seqssl.model import kmeans
 from seqssl.model.bounds import NOT_NEGATIVE
-from seqssl.model.codebooks import draw_by_lot, won
+from seqssl.model.codebooks import draw_by_lot, finite, won
 from seqssl.model.norms import identity
 from seqssl.model.types import Quantized
 
@@ -159,8 +159,8 @@ class GumbelProductQuantizer(nn.Module):
             return
         width = self.logits.in_features + 1
         nothing = self.counts.new_zeros(self.num_codebooks, self.codebook_size, width)
-        taken = self.all_reduce(nothing if self._taken is None else self._taken)
-        drawn = self.all_reduce(nothing if self._drawn is None else self._drawn)
+        taken = finite(self.all_reduce(nothing if self._taken is None else self._taken))
+        drawn = finite(self.all_reduce(nothing if self._drawn is None else self._drawn))
         self._taken = self._drawn = None
         saw = (taken[..., -1].sum() > 0).to(self.ages.dtype)  # 0: this update was another stream's
         self.ages.add_(saw)

@@ -27,7 +27,7 @@ from seqssl.training.checkpoint import weights_of
 
 FORMATS = ("hf", "onnx", "safetensors")
 TOLERANCE = 1e-4  # of a single output
-FRAMES = (16, 50, 133)  # lengths of the rows that are compared
+FRAMES = (16, 50, 133, 400)  # lengths of the rows that are compared, up to more than a part may see at once
 
 Run = Callable[[Shaped[np.ndarray, "t *c"]], Float[np.ndarray, "s d"]]
 

@@ -231,8 +231,17 @@ def check_data(corpus: Corpus, run: Path, stream: str) -> None:
         )
 
 
-def write_config(config: RunConfig, out: Path, streams: Sequence[OpenStream], processes: int = 1) -> None:
-    """Write config.yaml: the resolved configuration, where it came from, and how many processes share it."""
+def write_config(
+    config: RunConfig,
+    out: Path,
+    streams: Sequence[OpenStream],
+    processes: int = 1,
+    precision: str | None = None,
+) -> None:
+    """Write config.yaml: the resolved configuration, where it came from, and what a run that goes on keeps.
+
+    That is how many processes share it, and in what precision it trains; None: it has not been decided.
+    """
     out.mkdir(parents=True, exist_ok=True)
     origins = {
         stream.name: {
@@ -249,6 +258,7 @@ def write_config(config: RunConfig, out: Path, streams: Sequence[OpenStream], pr
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "processes": processes,
+        "precision": precision,
         **(origins[""] if "" in origins else {"streams": origins}),
     }
     text = write(stages.with_marks(asdict(config), out)) + yaml.safe_dump(

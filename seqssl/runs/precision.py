@@ -1,6 +1,7 @@
 """The precision of a run: what the settings ask for, tried on its own data before it is trusted."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -8,8 +9,12 @@ from seqssl.assembly import Model, OpenStream
 from seqssl.config.schema import TrainConfig
 from seqssl.errors import UserError
 from seqssl.planning import hardware
+from seqssl.runs.folder import read_provenance
 from seqssl.runs.streams import loader
-from seqssl.training.precision import MOST_ERROR, precision_error
+from seqssl.training import checkpoint
+from seqssl.training.precision import MOST_ERROR, name_of, precision_error
+
+KNOWN = (torch.float32, torch.bfloat16)
 
 
 def resolve_precision(train: TrainConfig, device: torch.device) -> torch.dtype:
@@ -21,6 +26,22 @@ def resolve_precision(train: TrainConfig, device: torch.device) -> torch.dtype:
     else:
         fast = hardware.has_fast_bfloat16()
     return torch.bfloat16 if fast else torch.float32
+
+
+def precision_of_run(
+    out: Path, train: TrainConfig, model: Model, streams: Sequence[OpenStream], device: torch.device
+) -> tuple[torch.dtype, str]:
+    """The precision that the run in `out` trains in, and a warning or "".
+
+    One that has a checkpoint keeps what it began with, on any machine: to decide again would be to decide by
+    other weights, and the numbers that are still to come would be others.
+    """
+    if checkpoint.numbered(out / "checkpoints"):
+        kept = read_provenance(out).get("precision")
+        for precision in KNOWN:
+            if name_of(precision) == kept and train.precision in ("auto", kept):
+                return precision, ""
+    return trusted_precision(train, model, streams, device)
 
 
 def trusted_precision(

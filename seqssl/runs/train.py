@@ -35,7 +35,7 @@ from seqssl.report.page import write_report
 from seqssl.report.types import Illustration
 from seqssl.runs.fitting import prepare_model
 from seqssl.runs.folder import alone, check_same_run, write_config, write_facts
-from seqssl.runs.precision import trusted_precision
+from seqssl.runs.precision import precision_of_run
 from seqssl.runs.processes import number_of, side_by_side
 from seqssl.runs.streams import (
     chosen_rows,
@@ -52,6 +52,7 @@ from seqssl.training import checkpoint
 from seqssl.training.catalogue import Catalogue, Catalogues, Explains
 from seqssl.training.loop import Settings, Trainer, Units
 from seqssl.training.parallel import Parallel
+from seqssl.training.precision import name_of
 from seqssl.training.ranks import start, stop
 from seqssl.training.tasks import PretrainTask
 
@@ -84,10 +85,7 @@ def train(
     device, kinds = resolve_device(config.train), streams_of(config)
     number = number_of(config, kinds, stages.run_folder(config), device, progress)
     if number == 1:
-        # What is frozen for a while, or not read by the task, gets no gradient.
-        unused = len(kinds) > 1 or config.task["target"] != "pretrain"
-        parallel = start(device, some_unused=unused, shards=config.train.shards)
-        return train_part(config, parallel, say, progress, began)
+        return train_part(config, start(device, shards=config.train.shards), say, progress, began)
     with side_by_side(config, number, say or (lambda text: None)) as parallel:
         return train_part(config, parallel, say, progress, began)
 
@@ -123,13 +121,14 @@ def train_part(
             streams = [chosen_rows(task, streams[0])]
             for text in (describe_rows(streams[0]), *task.notes):
                 say(f"task: {text}")
+        task.model.to(device)
+        precision, warning = precision_of_run(out, config.train, model, streams, device)
+        kept = name_of(precision)
         # Not before the task has accepted its labels: a folder with a configuration is a run that has begun.
-        parallel.first(lambda: write_config(config, out, all_rows, parallel.share), device)
+        parallel.first(lambda: write_config(config, out, all_rows, parallel.share, kept), device)
         if isinstance(task, Supervised):
             facts = task.facts
             parallel.first(lambda: write_facts(out, facts), device)
-        task.model.to(device)
-        precision, warning = trusted_precision(config.train, model, streams, device)
         if warning:
             say(warning)
         cost = cost_of(config, kinds) if isinstance(task, PretrainTask) else None
@@ -279,15 +278,15 @@ def measure(
 
     `cost` None: the work of a step is not known. `processes` share the work of this machine.
     """
-    rates = {stream.spec.rate_hz for stream in streams}
-    rate = rates.pop() if len(rates) == 1 else None
-    if len(streams) > 1 or (rate is not None and rate < 1):
-        rate = None  # steps per second say more than years per second
-    per_input = None if cost is None else cost.micro_flops / (cost.rows * cost.row_input) / (rate or 1)
-    name = str(precision).removeprefix("torch.")
+    rate = streams[0].spec.rate_hz if len(streams) == 1 else None
+    # Of an input step: where data have a rate, `row_input` is seconds.
+    per_input = None if cost is None else cost.micro_flops / (cost.rows * cost.row_input * (rate or 1))
+    shown = rate if rate is not None and rate >= 1 else None  # steps a second say more than years a second
+    name = name_of(precision)
     if device.type == "cuda":
         kind = torch.cuda.get_device_name(device)
-        return Units(rate, per_input, hardware.peak_flops(kind)), f"{kind}, {name}"
+        peak = hardware.peak_flops(kind) if precision == torch.bfloat16 else None  # no other figure is known
+        return Units(shown, per_input, peak), f"{kind}, {name}"
     threads = torch.get_num_threads()
     speed = hardware.matmul_speed(name, threads)
     workers = (
@@ -295,7 +294,7 @@ def measure(
         if processes > 1
         else (f"{threads} CPU thread{'s' * (threads > 1)}")
     )
-    return Units(rate, per_input, speed), (
+    return Units(shown, per_input, speed), (
         f"{workers}, {name}, matrix product measured at {speed / 1e9:.0f} GFLOP/s"
         + (" in one" if processes > 1 else "")
     )

@@ -88,6 +88,7 @@ class Trainer:
         self.runner = self.parallel.wrap(StepModule(self.task))
         self.optimizer = optim.make_optimizer(self.settings.optim, optim.trained_parameters(self.task))
         self.tally, self.update, self.cursor, self.best = Tally(), 0, 0, math.inf
+        self.inputs_before = 0.0  # input steps in the tally that another process has seen, before a resume
         problems = self.resume()
         self.log = None
         if self.parallel.is_first:
@@ -197,14 +198,14 @@ class Trainer:
         """Turn the sums since the last record into metrics: the loop's one wait for the device."""
         settings, train = self.settings, self.settings.train
         tally = self.tally.merged(self.parallel, self.device)
-        num_inputs = tally.num_inputs()
+        num_inputs = tally.num_inputs() - self.inputs_before
         metrics = tally.close(self.task.summarize if isinstance(self.task, Summarizes) else None)
         now = time.monotonic()
         done = self.update - 1
         metrics["lr"] = optim.learning_rate(settings.optim, done, train.num_updates)
         metrics["temperature"] = optim.temperature(settings.temperature, done, train.num_updates)
         metrics |= self.speed(num_inputs / (now - self.interval_started))
-        self.tally, self.interval_started = Tally(), now
+        self.tally, self.inputs_before, self.interval_started = Tally(), 0.0, now
         bad = [(step, keys) for step, norm, keys in self.recent if not math.isfinite(norm)]
         self.recent.clear()
         for step, keys in bad:  # before the record: the health rule that reads it names these rows
@@ -339,4 +340,5 @@ class Trainer:
         self.update, self.cursor = saved.state["update"], saved.state["cursor"]
         self.best = math.inf if saved.state["best"] is None else saved.state["best"]
         self.tally = Tally.restore(saved.state["tally"], self.device, holds_sums=self.parallel.is_first)
+        self.inputs_before = self.tally.num_inputs()
         return [*problems, f"going on from {saved.path.name} (epoch {self.data.epoch_of(self.cursor)[0]})"]

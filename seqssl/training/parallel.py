@@ -146,21 +146,17 @@ class Alone(Parallel):
 
 
 class Replicated(Parallel):
-    """Every rank holds the whole model, and gradients are averaged (torch's DistributedDataParallel).
+    """Every rank holds the whole model, and gradients are averaged (torch's DistributedDataParallel)."""
 
-    `some_unused`: a step may leave some parameters without a gradient.
-    """
-
-    def __init__(self, rank: int, size: int, local_rank: int = 0, *, some_unused: bool = False) -> None:
+    def __init__(self, rank: int, size: int, local_rank: int = 0) -> None:
         self.rank, self.size, self.local_rank = rank, size, local_rank
-        self.some_unused = some_unused
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module in DistributedDataParallel; from now on `all_reduce` of its parts sums over ranks."""
         share_statistics(module)
-        replicate = partial(
-            nn.parallel.DistributedDataParallel, module, find_unused_parameters=self.some_unused
-        )
+        # A step may leave parameters without a gradient: of another stream, above the highest tap, of a
+        # codebook that no objective reads. To look for them is one walk through the graph of each step.
+        replicate = partial(nn.parallel.DistributedDataParallel, module, find_unused_parameters=True)
         if "forward_sync_buffers" in inspect.signature(replicate).parameters:  # its name since torch 2.13
             return replicate(forward_sync_buffers=False)
         return replicate(broadcast_buffers=False)

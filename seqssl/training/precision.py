@@ -12,6 +12,11 @@ from seqssl.model.types import Batch
 MOST_ERROR = 0.3
 
 
+def name_of(precision: torch.dtype) -> str:
+    """Its name in settings and to people."""
+    return str(precision).removeprefix("torch.")
+
+
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """A context for matrix products in `precision`; float32 changes nothing."""
     return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)

@@ -6,6 +6,9 @@ import os
 import socket
 import sys
 from datetime import timedelta
+from functools import cache
+from itertools import count
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,6 +17,7 @@ from seqssl.errors import UserError
 from seqssl.training.parallel import Alone, Parallel, Replicated, SideBySide
 
 PATIENCE = timedelta(hours=12)  # of ranks that wait for one another: the first prepares the data
+_GROUPS = count()  # numbers of the groups that this process joins, one for each run; all ranks count alike
 
 
 def is_launched() -> bool:
@@ -26,8 +30,8 @@ def can_meet() -> bool:
     return dist.is_available()
 
 
-def start(device: torch.device, *, some_unused: bool = False, shards: int = 1) -> Parallel:
-    """Join the process group if torchrun started several processes.
+def start(device: torch.device, *, shards: int = 1) -> Parallel:
+    """Join the process group if torchrun started several processes; again for each run that they make.
 
     `shards`: among how many of them each weight is divided. UserError where that does not divide them evenly.
     """
@@ -43,12 +47,33 @@ def start(device: torch.device, *, some_unused: bool = False, shards: int = 1) -
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(local_rank)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        _join("nccl" if device.type == "cuda" else "gloo")
     if shards > 1:
         from seqssl.training.sharded import Sharded  # here, because it takes a second to import
 
         return Sharded(dist.get_rank(), size, local_rank, shards=shards, device=device.type)
-    return Replicated(dist.get_rank(), size, local_rank, some_unused=some_unused)
+    return Replicated(dist.get_rank(), size, local_rank)
+
+
+def _join(backend: str) -> None:
+    """Form the group of all ranks, under names that no group before had.
+
+    torchrun's store outlives a group: by the same names, a rank that comes later to the second run would find
+    the addresses of the first run's processes.
+    """
+    store, rank, size = _meeting_place()
+    own = dist.PrefixStore(f"seqssl-{next(_GROUPS)}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
+
+
+@cache
+def _meeting_place() -> tuple[Any, int, int]:
+    """The store that torchrun's variables lead to, this rank, and how many there are.
+
+    Opened once: where the first rank serves it, the others may still ask while that is between two runs.
+    """
+    found: tuple[Any, int, int] = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]
+    return found
 
 
 def stop(parallel: Parallel) -> None:

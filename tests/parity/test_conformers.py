@@ -141,6 +141,7 @@ def test_names_go_both_ways(settings: tuple[str, ...]) -> None:
         (BERT, "encoder.block.conv_causal=false", "conv_causal=true"),
         (BERT, "encoder.block.conv_norm=batch", "conv_norm=layer"),
         (BERT, "mixer.causal=true", "mixer.causal=false"),
+        (CONFORMER, "mixer={target: local, position: none}", "mixer.target=attention"),
         (BERT, "mixer.position=rotary", "none, relative or relative_key"),
     ],
 )

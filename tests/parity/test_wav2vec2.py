@@ -155,6 +155,7 @@ def test_names_go_both_ways() -> None:
     ("setting", "words"),
     [
         ("mixer.position=rotary", "mixer.position=none"),
+        ("mixer={target: local, position: none}", "mixer.target=attention"),
         ("encoder.norm=output", "encoder.norm=input"),
         ("encoder.feature_norm={target: layer, affine: false}", "affine: true"),
         ("encoder.block={target: conformer}", "encoder.position=none"),

@@ -1,5 +1,6 @@
 """Encoders for other libraries: what is written is read back there, and gives the same."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from toy import TOY, toy_config, write_letters, write_waves
 
 from seqssl import cli, load_recipe, train
 from seqssl.errors import UserError
+from seqssl.model.linear_mixers import LocalAttention
 from seqssl.runs import export as exporting
 from seqssl.runs.export import export
 from seqssl.runs.folder import load
@@ -103,7 +105,7 @@ def test_transformers_opens_what_is_exported_and_it_comes_back(samples: Path, tm
     assert cli.main(["export", f"run={samples}", "to=hf", f"out={tmp_path / 'hf'}"]) == 0
     told = json.loads((tmp_path / "hf" / "certificate.json").read_text())
     assert told["max_abs_difference"] < 1e-4 < told["largest_output"]
-    assert len(set(told["lengths"])) == 3
+    assert len(set(told["lengths"])) == 4
     model = transformers.AutoModelForCTC.from_pretrained(tmp_path / "hf", vocab_size=5)
     assert model(torch.randn(1, 90)).logits.shape[2] == 5
 
@@ -144,6 +146,12 @@ def test_an_encoder_of_any_data_is_exported(kind: str, to: str, tmp_path: Path) 
         assert told["max_abs_difference"] == 0
     with pytest.raises(UserError, match="is there already"):
         export(tmp_path / "run", to, tmp_path / "out")
+
+
+def test_rows_are_long_enough_to_tell_attention_to_near_frames_from_attention_to_all() -> None:
+    """Its weights have the same names; before, no row was longer than what it sees."""
+    window = inspect.signature(LocalAttention).parameters["window"].default
+    assert max(exporting.FRAMES) > 4 * window
 
 
 def test_an_encoder_that_differs_is_not_kept(

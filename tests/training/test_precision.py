@@ -1,11 +1,14 @@
 """bfloat16 is tried on the run's own model and data before it is trusted."""
 
+import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_runs import Killed, die_at
 from torch import nn
 from toy import toy_config
 
@@ -98,6 +101,22 @@ class TestTraining:
         assert "wrongly" in told and "training in float32" in told
         exact = self.settings(waves, tmp_path / "exact", "train.precision=float32", "train.num_updates=1")
         assert seqssl.train(exact, say=lines.append).metrics == run.metrics
+
+    def test_goes_on_in_what_it_began_with(self, waves, tmp_path, monkeypatch):
+        """Before, a resume tried it on weights that are not the run's, and a run could change midway."""
+        config = partial(toy_config, waves)
+        with monkeypatch.context() as patch:
+            patch.setattr("seqssl.planning.hardware.has_fast_bfloat16", lambda: True)
+            whole = seqssl.train(config(tmp_path / "whole", "train.precision=auto"), say=None)
+            die_at(7, patch)
+            with pytest.raises(Killed):
+                seqssl.train(config(tmp_path / "run", "train.precision=auto"), say=None)
+        monkeypatch.setattr("seqssl.runs.precision.precision_error", lambda *_: (math.inf, "output"))
+        monkeypatch.setattr("seqssl.planning.hardware.has_fast_bfloat16", lambda: False)
+        lines = []
+        run = seqssl.train(config(tmp_path / "run", "train.precision=auto"), say=lines.append)
+        assert any("bfloat16, matrix product" in line for line in lines)
+        assert run.metrics == whole.metrics
 
     def test_refuses_it_where_it_was_asked_for(self, waves, tmp_path):
         config = self.settings(waves, tmp_path / "run", "train.precision=bfloat16", "train.num_updates=1")

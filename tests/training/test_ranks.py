@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from test_runs import comparable, environment, quiet_train
 from toy import toy_arguments, write_waves
 
@@ -21,8 +22,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     waves = write_waves(folder / "waves")
     os.environ["SEQSSL_CACHE"] = str(folder / "cache")
-    # Diversity is a function of the whole batch, not a sum over micro-batches: it stays out of this.
-    settings = ("objectives.diversity=null", "train.num_updates=6")
+    # Diversity is a function of the whole batch, not a sum over micro-batches: it stays out of this. The
+    # third block lies above every tap: its weights take no part in a step.
+    settings = ("objectives.diversity=null", "encoder.num_layers=3", "train.num_updates=6")
     quiet_train(waves, folder / "one", *settings, "train.accumulate=2")
     arguments = toy_arguments(waves, folder / "two", *settings)
     script = Path(__file__).with_name("ranks.py")
@@ -52,6 +54,30 @@ def test_no_thread_of_the_process_group_outlives_python(folder: Path) -> None:
     for rank in (0, 1):
         names = json.loads((folder / f"threads-{rank}.json").read_text())
         assert names and not [name for name in names if "gloo" in name]
+
+
+def test_ranks_of_a_second_run_do_not_take_one_another_for_those_of_the_first(tmp_path: Path) -> None:
+    """Before, the one that came first met the addresses of a group that had parted, and waited for hours."""
+    store = dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)  # as torchrun's agent has one
+    shared = environment(tmp_path) | {
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "OMP_NUM_THREADS": "1",
+    }
+    script = Path(__file__).with_name("meet_twice.py")
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(script)],
+            env=shared | {"RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
 
 
 def test_batch_statistics_are_shared(folder: Path) -> None:

@@ -197,13 +197,14 @@ class Poisoned(Toy):
     """One training row turns into NaN when it is loaded for the `when`-th time."""
 
     loads, when = 0, 2
+    steps = slice(3, 4)  # of the row
 
     def load(self, row: Any, rng: np.random.Generator | None) -> seqssl.Sample:
         sample = super().load(row, rng)
         if rng is not None and row["key"] == "group0/a04.npy":
             Poisoned.loads += 1
             if Poisoned.loads == self.when:
-                sample.values[3] = np.nan
+                sample.values[self.steps] = np.nan
         return sample
 
 
@@ -226,6 +227,37 @@ def test_a_bad_batch_is_named_and_dropped(
     with pytest.raises(HealthHalt, match="a04"):
         quiet_train(waves, tmp_path / "halted", "health=halt")
     assert (tmp_path / "halted" / "checkpoints").exists()
+
+
+ALONE = ("objectives.contrastive=null", "objectives.diversity=null", "encoder.taps={output: 2}")
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        ("encoder.conv_norm=batch",),
+        ("quantizer_norm=batch",),
+        ("quantizer.revive=3", "masking.start_prob=0.4"),
+        ("quantizer={target: residual, num_codebooks: 2, codebook_size: 8, dim: 16, revive: 0.5}",),
+        ("targets={target: ema_clusters, layers: 2, num_clusters: 8}", *ALONE),
+    ],
+    ids=["conv_norm", "quantizer_norm", "gumbel", "residual", "ema_clusters"],
+)
+def test_a_bad_batch_leaves_nothing_in_what_moves_without_a_gradient(
+    own: tuple[str, ...], waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, running means and entries that are means were not numbers from then on, for good."""
+    monkeypatch.setattr("toy.Toy", Poisoned)
+    monkeypatch.setattr("seqssl.runs.train.notices", lambda *_: [])  # it would load rows, which are counted
+    monkeypatch.setattr("seqssl.model.quantizers.GRACE", 1)
+    monkeypatch.setattr(Poisoned, "steps", slice(None))
+    Poisoned.loads, Poisoned.when = 0, 1
+    run = quiet_train(waves, tmp_path / "run", *own, "train.num_updates=8", "train.eval_every=8")
+    events = [json.loads(line) for line in (run.out / "metrics.jsonl").read_text().splitlines()]
+    assert len([event for event in events if event.get("event") == "nonfinite"]) == 1
+    saved = load_file(run.out / "checkpoints" / "step-00000008" / "model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in saved.values())
+    assert np.isfinite(run.metrics["loss"])
 
 
 def test_constant_input_is_diagnosed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

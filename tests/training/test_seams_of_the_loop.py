@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from test_runs import quiet_train
+from test_runs import Killed, die_at, quiet_train
 from torch import Tensor, nn
 from toy import toy_config
 
@@ -78,6 +79,32 @@ def train(task: TermsTask, rows: Rows, run: Path, num_updates: int = 3) -> dict[
     )
     Trainer(settings, task, rows, lambda: [], run, torch.device("cpu")).fit()
     return {name: x.clone() for name, x in task.model.state_dict().items()}
+
+
+def test_the_speed_after_a_resume_is_of_what_was_done_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, the first record counted what the process before had done, too, in no time."""
+    clock = [0.0]  # seconds; an update takes one, and sees 20 steps
+    monkeypatch.setattr("seqssl.training.loop.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    class Timed(TermsTask):
+        def after_update(self) -> None:
+            clock[0] += 1
+
+    settings = Settings(
+        train=TrainConfig(num_updates=6, log_every=4, save_every=3, eval_every=6, trackers=[]),
+        optim=OptimConfig(lr=0.1, warmup_updates=1),
+        temperature=TemperatureConfig(),
+    )
+    (tmp_path / "run").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        die_at(3, patch)
+        with pytest.raises(Killed):
+            Trainer(settings, Timed(), Rows(6), lambda: [], tmp_path / "run", torch.device("cpu")).fit()
+    Trainer(settings, Timed(), Rows(6), lambda: [], tmp_path / "run", torch.device("cpu")).fit()
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [line["throughput/inputs_per_s"] for line in lines if line["kind"] == "train"] == [20, 20]
 
 
 def test_micro_steps_equal_one_big_step_whatever_a_term_counts(tmp_path: Path) -> None:
