@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from modalities.reading.headers import kind_of
-from modalities.reading.quantities import IN_NAME
-from modalities.reading.times import OF_DAY, is_compact
+from modalities.reading.parts import PARTS, plain
+from modalities.reading.times import OF_DAY, TimeSettings, is_compact, read_times
 
-TIME_COLUMNS = ("time", "timestamp", "datetime", "date_time", "date", "valid_time", "ds")  # in any case
+WHOLE_TIMES = ("time", "timestamp", "datetime", "date_time")
+TIME_COLUMNS = (*WHOLE_TIMES, "date", "valid_time", "ds")  # in any case
 DATE_COLUMNS = ("date", "day", "datum", "fecha", "data", "dt", "yyyymmdd", "observation_date")
 CLOCK_COLUMNS = (
     "time",
@@ -25,10 +26,6 @@ CLOCK_COLUMNS = (
     "tod",
     "ora",
 )
-PARTS = (  # of a time whose parts have a column each
-    ("year", "yyyy", "yr"), ("month", "mo", "mm"), ("day", "dd", "dy"), ("doy", "jday", "yday"),
-    ("hour", "hr", "hh"), ("minute", "min", "mi"), ("second", "sec", "ss"),
-)  # fmt: skip
 
 
 def time_columns(
@@ -36,22 +33,49 @@ def time_columns(
 ) -> tuple[str, ...]:
     """The column of times, or the columns that make them together; () where there is none.
 
-    `wanted` names one, or several as DATE+TIME. Else: columns of years, months and so on; the first with a
-    usual name, with the column of the date where it holds times of the day; the only one that holds times.
+    `wanted` names one, or several as DATE+TIME. Else: the first with a usual name, with the column of the
+    date where it holds times of the day; columns of years, months and so on, where they tell more times
+    apart; the only one that holds times.
     """
     names = [str(column) for column in head.columns]
     if wanted:
         return (wanted,) if wanted in names or "+" not in wanted else tuple(wanted.split("+"))
-    known = {plain(name): name for name in reversed(names)}
-    parts = [next((known[name] for name in part if name in known), "") for part in PARTS]
-    if parts[0] and (parts[1] or parts[3]) and not set(TIME_COLUMNS[:4]) & set(known):
-        day = (parts[3],) if parts[3] and not parts[2] else (parts[1], parts[2])
-        return tuple(filter(None, (parts[0], *day, *parts[4:])))
+    parts, usual = part_columns(head), _usual(head, usual_names)
+    if parts and not (usual and _tells_more(head, usual, parts)):
+        return parts
+    if usual:
+        return usual
+    looks = [name for name in names if _holds_times(head[name])]
+    begins = [name for name in looks if re.search(r"start|begin|from", name, re.IGNORECASE)]
+    return tuple((begins or looks)[:1]) if len(looks) == 1 or begins else ()
+
+
+def part_columns(head: pd.DataFrame) -> tuple[str, ...]:
+    """The columns of years, months and so on, with one of times of the day where there are no hours."""
+    known = _by_plain_name(head)
+    found = {part: next((known[name] for name in PARTS[part] if name in known), "") for part in PARTS}
+    if not found["year"] or not (found["month"] or found["day of the year"]):
+        return ()
+    month = found["day"] or not found["day of the year"]
+    days = ("month", "day") if month else ("day of the year",)
+    dates = [found[part] for part in ("year", *days) if found[part]]
+    clock = [found[part] for part in ("hour", "minute", "second") if found[part]]
+    if not found["hour"] and head[dates].duplicated().any():
+        clocks = [known[name] for name in CLOCK_COLUMNS if name in known]
+        clock = [name for name in clocks if _is_clock(head[name], numbers=True)][:1] or clock
+    return (*dates, *clock)
+
+
+def _by_plain_name(head: pd.DataFrame) -> dict[str, str]:
+    return {plain(str(name)): str(name) for name in reversed(head.columns)}
+
+
+def _usual(head: pd.DataFrame, usual_names: Sequence[str]) -> tuple[str, ...]:
+    """The column with a usual name, with that of the date or of the time of day that belongs to it."""
+    known = _by_plain_name(head)
     usual = [known[name] for name in usual_names if name in known]
     if not usual:
-        looks = [name for name in names if _holds_times(head[name])]
-        begins = [name for name in looks if re.search(r"start|begin|from", name, re.IGNORECASE)]
-        return tuple((begins or looks)[:1]) if len(looks) == 1 or begins else ()
+        return ()
     time = usual[0]
     dates = [known[name] for name in DATE_COLUMNS if name in known and known[name] != time]
     if _is_clock(head[time], numbers=bool(dates)):
@@ -62,9 +86,28 @@ def time_columns(
     return (time,)
 
 
-def plain(name: str) -> str:
-    """A column's name in small letters without the unit in brackets behind it."""
-    return (IN_NAME.sub("", name) or name).strip().lower()
+def _tells_more(head: pd.DataFrame, usual: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether columns with usual names hold more different times than columns of parts.
+
+    As many do where they are dates by name and by content: they may have an offset, which parts have not.
+    """
+    ours, theirs = (len(head[[*names]].drop_duplicates()) for names in (usual, parts))
+    named = plain(usual[-1]) in WHOLE_TIMES
+    dated = any(_is_dated(head[name]) for name in usual)
+    return (ours > theirs and (named or dated)) or (ours == theirs and named and dated)
+
+
+def _is_dated(column: Any) -> bool:
+    """Whether the cells of a column are dates, by what they look like, or by trying to read them."""
+    if _is_clock(column):
+        return False
+    if _holds_times(column):
+        return True
+    try:
+        read_times([column], TimeSettings())
+    except ValueError:
+        return False
+    return True
 
 
 def _holds_times(column: Any) -> bool:

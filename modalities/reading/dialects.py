@@ -5,13 +5,13 @@ import gzip
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from modalities.reading.headers import (
-    THOUSANDS,
+    GROUPED,
     Line,
     after_header,
     are_units,
@@ -26,7 +26,7 @@ HEAD_BYTES = 2**18  # of which the dialect is judged
 HEAD_ROWS = 200
 SEPARATORS = (",", ";", "\t", "|")
 BLANKS = r"\s+"  # the separator of tables in columns of blanks
-WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes", BLANKS: "blanks"}
+WORDS = {",": "commas", ".": "points", ";": "semicolons", "\t": "tabs", "|": "pipes", BLANKS: "blanks"}
 COMMENTS = ("#", "%", "//", "!")
 MARKS = {  # byte order marks, the longer ones first
     b"\xff\xfe\x00\x00": "utf-32",
@@ -36,6 +36,8 @@ MARKS = {  # byte order marks, the longer ones first
     b"\xef\xbb\xbf": "utf-8-sig",
 }
 POINT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+CLOCK = re.compile(r"\d{1,2}\.\d\d")  # 12.30, half past twelve
+OTHER = {",": ".", ".": ","}
 COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 
 csv.field_size_limit(2**22)  # the module's own limit is a wrong reason to reject a file
@@ -60,7 +62,7 @@ class Dialect:
     encoding: str
     separator: str
     decimal: str = "."
-    thousands: str | None = None
+    thousands: str = ""  # the mark between groups of three digits, where one may be there
     quoted: bool = True
     line_mark: str = ""  # what every line ends with, and no cell
     units: tuple[str, ...] = ()  # of a line of units below the header, a text for each name
@@ -106,11 +108,13 @@ def sniff(path: Path, settings: TableSettings, example: Sequence[str] = ()) -> D
     names, start, units = _header(
         rows, comment and _cells(comment, separator), settings, said, first, example
     )
-    decimal, thousands = _decimal(rows[start:], separator, settings)
+    decimal, thousands, grouped = _marks(_numbers(rows[start:], names), separator, settings)
     if separator != ",":
         said.append(f"cells are separated by {WORDS.get(separator, separator)}")
     if decimal == ",":
         said.append("decimal commas")
+    if grouped:
+        said.append(f"{WORDS[thousands]} between thousands")
     if not quoted and separator != BLANKS and any('"' in line for line in body):
         said.append("quotation marks are part of the text")
     begin = first + (rows[start].number if start < len(rows) else len(body))
@@ -273,15 +277,58 @@ def _header(
     )
 
 
-def _decimal(rows: Sequence[Line], separator: str, settings: TableSettings) -> tuple[str, str | None]:
-    """The decimal mark and the mark between thousands, if there is one."""
-    cells = [cell.strip().strip('"') for row in rows for cell in row.cells]
-    thousands = [match[2] for match in map(THOUSANDS.fullmatch, cells) if match]
-    if thousands:
-        mark = thousands[0]
-        return settings.decimal or (",."[mark == ","]), mark
-    if settings.decimal:
-        return settings.decimal, None
-    points = sum(bool(POINT.fullmatch(cell)) for cell in cells)
-    commas = sum(bool(COMMA.fullmatch(cell)) for cell in cells)
-    return ("," if commas > points else "."), None
+def _numbers(rows: Sequence[Line], names: Sequence[str]) -> dict[str, list[str]]:
+    """The cells of each column that mostly holds numbers, without quotes and blanks."""
+    found = {}
+    for place, name in enumerate(names):
+        cells = [unquoted(row.cells[place]) for row in rows if place < len(row.cells)]
+        kinds = [kind for kind in map(kind_of, cells) if kind]
+        if kinds.count("number") > 0.5 * len(kinds):
+            found[name] = cells
+    return found
+
+
+def _marks(
+    columns: Mapping[str, Sequence[str]], separator: str, settings: TableSettings
+) -> tuple[str, str, bool]:
+    """The decimal mark, the one between thousands ("" if unknown), and whether a cell surely has the latter.
+
+    A table has one decimal mark; the other one then stands between groups of three digits. ValueError where
+    1,219 may be both.
+    """
+    cells = [cell for column in columns.values() for cell in column]
+    groups = [found for found in map(GROUPED.fullmatch, cells) if found]
+    sure = [found[1] for found in groups if found[3] or len(found[2]) > 3]
+    decimal = settings.decimal or (OTHER[sure[0]] if sure else None)
+    if decimal:
+        return decimal, OTHER[decimal], any(found[1] == OTHER[decimal] for found in groups)
+    commas = [cell for cell in cells if COMMA.fullmatch(cell)]
+    points = [cell for cell in cells if POINT.fullmatch(cell) and not CLOCK.fullmatch(cell)]
+    loose_commas, loose_points = (
+        any(not GROUPED.fullmatch(cell) for cell in found) for found in (commas, points)
+    )
+    if loose_points and not loose_commas:
+        return ".", ",", bool(commas)
+    if loose_commas and not loose_points and (separator != "," or not points):
+        return ",", ".", bool(points)
+    if loose_commas:  # of both kinds: the rarer one stands in columns of something else
+        return ("," if len(commas) > len(points) else "."), "", False
+    if commas and not points and separator != ",":
+        return ",", ".", False
+    for name, column in columns.items():
+        found = [cell for cell in column if GROUPED.fullmatch(cell)]
+        mixed = len(found) > 1 and sum(cell.isdecimal() for cell in column) > 1
+        if found and (commas or mixed):
+            raise ValueError(_either(name, found[0]))
+    return ".", "", False
+
+
+def _either(name: str, cell: str) -> str:
+    """What to say of a number that can be read in two ways."""
+    mark = "," if "," in cell else "."
+    ways = {OTHER[mark]: cell.replace(mark, ""), mark: cell.replace(mark, ".")}
+    comma, point = ways[","], ways["."]
+    return (
+        f"column {name!r} holds {cell!r}: set modality.decimal=. if that is {point}, "
+        f"""modality.decimal='","' if it is {comma}"""
+    )

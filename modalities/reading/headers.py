@@ -10,7 +10,8 @@ from modalities.reading.quantities import unit_of
 
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)*|[.,]\d+)([eE][+-]?\d+)?")
 TIME = re.compile(r"\d{1,4}[-/.:]\d{1,2}\D.*|\d{1,2}:\d\d.*|\d{1,2}[- ][A-Za-z]{3}.*|\d{8}T\d.*")
-THOUSANDS = re.compile(r"[+-]?\d{1,3}(([.,])\d{3})(\2\d{3})*(?!\2)[.,]\d+")
+# 1,219 or 1.219,5: the mark between groups of three digits, the groups after the first, the rest
+GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([.,])(\d{3}(?:\1\d{3})*)((?!\1)[.,]\d+)?")
 NOTHING = {"", "na", "n/a", "nan", "null", "none", "-", "--", "m", "?", "nodata", "missing"}
 # What a line of units may hold, beside units that are known; one of its cells has to be surely one.
 UNIT = re.compile(
@@ -35,7 +36,7 @@ def kind_of(cell: str) -> str:
     cell = cell.strip().strip('"').strip()
     if cell.lower() in NOTHING:
         return ""
-    if NUMBER.fullmatch(cell) and (cell.count(".") < 2 or THOUSANDS.fullmatch(cell)):
+    if NUMBER.fullmatch(cell) and (cell.count(".") < 2 or GROUPED.fullmatch(cell)):
         return "number"
     return "time" if TIME.fullmatch(cell) else "text"
 
@@ -49,15 +50,10 @@ def unquoted(cell: str) -> str:
 
 def first_data(rows: Sequence[Line]) -> tuple[int, int]:
     """The place of the first row that is like those below it, and their number of cells."""
-    counts = Counter(len(row.cells) for row in rows[len(rows) // 2 :])
-    count = max(counts, key=lambda count: (counts[count], count == len(rows[0].cells), count))
-    body = [row for row in rows[len(rows) // 2 :] if len(row.cells) == count]
-    usual = [
-        Counter(filter(None, (kind_of(row.cells[place]) for row in body))).most_common(1)
-        for place in range(count)
-    ]
-    kinds = [found[0][0] if found else "" for found in usual]
+    count, kinds = _below(rows)
     telling = [place for place, kind in enumerate(kinds) if kind in ("number", "time")]
+    top = next((place for place, row in enumerate(rows) if len(row.cells) == count), 0)
+    header = _names_times(rows[top].cells, kinds)
 
     def like(row: Line) -> bool:
         if len(row.cells) != count:
@@ -68,7 +64,7 @@ def first_data(rows: Sequence[Line]) -> tuple[int, int]:
 
     if not telling:  # nothing but text: the first line is the header
         return next((place for place, row in enumerate(rows) if len(row.cells) == count), 0) + 1, count
-    found = [place for place, row in enumerate(rows) if like(row)]
+    found = [place for place, row in enumerate(rows) if like(row) and not (header and place == top)]
     # A row that is like the data by chance, above lines that are not, belongs to what comes before the table
     first = next(
         (
@@ -79,9 +75,29 @@ def first_data(rows: Sequence[Line]) -> tuple[int, int]:
         found[0] if found else len(rows),
     )
     # A row with one odd cell (10.0 s) right above is a row, no header
-    while 0 < first < len(rows) and _has_data(rows[first - 1], kinds, count):
+    while header + top < first < len(rows) and _has_data(rows[first - 1], kinds, count):
         first -= 1
     return first, count
+
+
+def _below(rows: Sequence[Line]) -> tuple[int, list[str]]:
+    """How many cells most of the later rows have, and what kind of cell stands in each of their columns."""
+    later = rows[len(rows) // 2 :]
+    counts = Counter(len(row.cells) for row in later)
+    count = max(counts, key=lambda count: (counts[count], count == len(rows[0].cells), count))
+    body = [row for row in later if len(row.cells) == count]
+    usual = [
+        Counter(filter(None, (kind_of(row.cells[place]) for row in body))).most_common(1)
+        for place in range(count)
+    ]
+    return count, [found[0][0] if found else "" for found in usual]
+
+
+def _names_times(cells: Sequence[str], kinds: Sequence[str]) -> bool:
+    """Whether all cells of a row differ, and a text stands above times: date,0,1,2 is a header."""
+    names = {unquoted(cell) for cell in cells}
+    above = any(kind == "time" and kind_of(cell) == "text" for cell, kind in zip(cells, kinds, strict=False))
+    return above and len(names) == len(cells) and "" not in names
 
 
 def _has_data(row: Line, kinds: Sequence[str], count: int) -> bool:
@@ -96,7 +112,7 @@ def after_header(rows: Sequence[Line]) -> tuple[int, int]:
     """As `first_data`, where the user has said where the table begins: at its header, or its first row."""
     cells = rows[0].cells
     numbers = sum(kind_of(cell) in ("number", "time") for cell in cells)
-    start = 0 if numbers > 0.5 * len(cells) else 1
+    start = 0 if numbers > 0.5 * len(cells) and not _names_times(cells, _below(rows)[1]) else 1
     count = len(rows[min(start, len(rows) - 1)].cells)
     if len(rows) > start + 1 and start and are_units(rows[1].cells, cells):
         start, count = 2, len(rows[2].cells)

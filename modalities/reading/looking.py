@@ -11,8 +11,7 @@ MOST, TRIED = 500, 3  # records that are looked at, and read
 
 def matching(source: Path, is_read: Callable[[Path], object]) -> list[Path]:
     """The files of a folder, or the one file, that an adapter would read by their names."""
-    paths = [source] if source.is_file() else list_files(source)
-    return [path for path in paths if not path.name.startswith(".") and is_read(path)]
+    return [path for path in list_files(source) if is_read(path)]
 
 
 def counted(kind: str, paths: list[Path]) -> str:

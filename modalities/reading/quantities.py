@@ -48,6 +48,7 @@ SPELLINGS = {
     "m/s2": ("m/s2", "m/s²", "m/s^2", "ms-2", "m s-2"),
     "rad/s": ("rad/s", "rads-1"),
     "deg/s": ("deg/s", "dps", "°/s"),
+    "uT": ("ut", "µt", "μt", "microtesla"),
 }
 UNIT_OF = {word: unit for unit, words in SPELLINGS.items() for word in words}
 IN_NAME = re.compile(r"[\[(]\s*([^\])]{1,20}?)\s*[\])]\s*$")

@@ -96,7 +96,6 @@ class Table:
         options: dict[str, Any] = {
             "sep": dialect.separator,
             "decimal": dialect.decimal,
-            "thousands": dialect.thousands,
             "encoding": dialect.encoding,
             "names": [*dialect.names, MORE],
             "dtype": {name: str for name in texts if name in columns},
@@ -139,7 +138,12 @@ class Table:
                 f"{len(dialect.names)} of the header: correct it, or set modality.skip_lines or "
                 "modality.separator"
             )
-        return table[[*columns]]
+        found = table[[*columns]]
+        marked = dialect.thousands or dialect.decimal != "."
+        for name in found.columns if marked else ():
+            if name not in texts and not pd.api.types.is_numeric_dtype(found[name]):
+                found = found.assign(**{name: _with_points(found[name], dialect)})
+        return found
 
     def _source(self, dialect: Dialect) -> Any:
         """What pandas reads: the file, or its text without the mark that ends every line."""
@@ -148,6 +152,24 @@ class Table:
         opener = gzip.open if self.path.suffix.lower() == ".gz" else open
         with opener(self.path, "rt", encoding=dialect.encoding, errors="replace") as file:
             return io.StringIO("".join(line.rstrip().removesuffix(dialect.line_mark) + "\n" for line in file))
+
+
+def _with_points(column: Any, dialect: Dialect) -> Any:
+    """A column of texts with its numbers as Python writes them, if it mostly holds numbers, else as it is."""
+    mark, point = re.escape(dialect.thousands), re.escape(dialect.decimal)
+    grouped = rf"\d{{1,3}}(?:{mark}\d{{3}})+|" if mark else ""
+    number = rf"[+-]?(?:(?:{grouped}\d+)(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?"
+    sample = column.dropna().iloc[:: max(1, len(column) // 500)].astype("string").str.strip()
+    if sample.str.fullmatch(number).mean() < 0.3:  # texts, or times
+        return column
+    texts = column.astype("string").str.strip()
+    fits = texts.str.fullmatch(number).fillna(False)
+    if fits.sum() <= column.notna().sum() / 2:
+        return column
+    plain = texts.str.replace(dialect.thousands, "", regex=False) if mark else texts
+    plain = texts.where(~fits, plain.str.replace(dialect.decimal, ".", regex=False))
+    numbers = pd.to_numeric(plain, errors="coerce")
+    return numbers if numbers.notna().sum() == column.notna().sum() else plain.astype(object)
 
 
 def _in_our_words(error: Exception, named: int) -> str:

@@ -24,6 +24,7 @@ from modalities.reading.formats import (
     tidy,
     tidy_text,
 )
+from modalities.reading.parts import joined
 
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
@@ -65,7 +66,7 @@ def read_times(columns: Sequence[Any], settings: TimeSettings) -> Times:
     Raises ValueError, with an example and the setting that decides, where no reading fits or more than one.
     """
     check_timezone(settings.timezone)
-    column = columns[0] if len(columns) == 1 else _joined(columns)
+    column = columns[0] if len(columns) == 1 else joined(columns)
     name = " and ".join(str(part.name) for part in columns)
     if pd.api.types.is_datetime64_any_dtype(column):
         return _of_moments(column, settings, "dates")
@@ -109,47 +110,6 @@ def rolled_over(seconds: np.ndarray) -> np.ndarray:
     rolled = seconds.astype(np.float64)
     rolled[known] += 86_400.0 * days[: len(known)]
     return rolled
-
-
-def _joined(columns: Sequence[Any]) -> Any:
-    """Columns of parts of a time as one column of texts; years, months and so on by their names."""
-    parts = {str(column.name).lower(): column for column in columns}
-    year = next((parts[name] for name in parts if name in ("year", "yyyy", "yr")), None)
-    if year is None:
-        texts = [column.astype("string").str.strip() for column in columns]
-        texts = [_as_clock(text) for text in texts]
-        joined = texts[0].str.replace(r"[T ]00:00(:00)?(\.0+)?$", "", regex=True)
-        for text in texts[1:]:
-            joined = joined + " " + text
-        return joined
-    widths = {"month": "-", "mo": "-", "mm": "-", "day": "-", "dd": "-", "dy": "-"}
-    whole = _whole(year).str.zfill(4)
-    day_of_year = next((parts[name] for name in parts if name in ("doy", "jday", "yday")), None)
-    if day_of_year is not None:
-        whole = whole + "-" + _whole(day_of_year).str.zfill(3)
-    for name, mark in widths.items():
-        if name in parts:
-            whole = whole + mark + _whole(parts[name]).str.zfill(2)
-    mark = " "
-    for names in (("hour", "hr", "hh"), ("minute", "min", "mi"), ("second", "sec", "ss")):
-        for name in names:
-            if name in parts:
-                whole, mark = whole + mark + _whole(parts[name]).str.zfill(2), ":"
-    return whole if mark == " " or whole.str.count(":").max() else whole + ":00"
-
-
-def _whole(column: Any) -> Any:
-    return pd.to_numeric(column, errors="coerce").round().astype("Int64").astype("string")
-
-
-def _as_clock(texts: Any) -> Any:
-    """Hours (0 to 24) or times without a mark (30, 1230, 2400) as 05:00; other texts as they are."""
-    known = texts.dropna()
-    if not len(known) or not known.str.fullmatch(r"\d{1,4}").all():
-        return texts
-    if known.astype(int).max() <= 24:
-        return texts.str.zfill(2) + ":00"
-    return texts.str.zfill(4).str.replace(r"(\d\d)(\d\d)", r"\1:\2", regex=True)
 
 
 def _numbers(column: Any) -> np.ndarray | None:

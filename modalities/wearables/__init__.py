@@ -91,8 +91,7 @@ class Wearables:
         tables.forget()
         arrays.forget()
         root = source.parent if source.is_file() else source
-        paths = [path for path in list_files(source) if not path.name.startswith(".")]
-        names = {path.relative_to(root).as_posix(): path for path in paths if _is_read(path)}
+        names = {path.relative_to(root).as_posix(): path for path in list_files(source) if _is_read(path)}
         grouping = Grouping.of(names, self._files.group_pattern, own=True)
         found = (row for name, path in names.items() for row in self._found(path, name, grouping))
         return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
@@ -177,7 +176,7 @@ class Wearables:
         )
 
     def _in_table(self, path: Path, place: "_Place") -> Iterator[Record | Rejected]:
-        subjects = tables.subjects(path, self._files)
+        subjects = tables.subjects(path, self._files, _names_of(path, place))
         if subjects is None:
             yield self._record(place, place.name, partial(self._read_table, path, None))
         for subject in subjects or ():
@@ -192,6 +191,7 @@ class Wearables:
         if path.stem in arrays.BESIDE and any(path.with_name(f"{x}.npy").is_file() for x in arrays.VALUES):
             return
         found = arrays.read_collection(path)
+        self._files.check_place(_names_of(path, place), found.channel_names or AXES)
         count = len(found.recordings)
         if found.groups is None and count > 1 and self._files.group_pattern is None:
             raise ValueError(
@@ -233,6 +233,11 @@ class _Place:
     name: str
     group: str
     size: float
+
+
+def _names_of(path: Path, place: _Place) -> tuple[str, ...]:
+    """The names of the source's folder, of those below it and of the file, which may say what it holds."""
+    return path.absolute().parts[-2 - place.name.count("/") :]
 
 
 def _is_read(path: Path) -> bool:

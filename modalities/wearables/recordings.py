@@ -24,9 +24,18 @@ COMPRESSED = (".gz", ".zip")
 # What of actipy's report is worth keeping; our own covers the rest.
 DEVICE_FACTS = ("Device", "DeviceID", "ReadErrors", "SampleRate", "StartTime", "EndTime")
 
+WHOLE = re.compile(r"-?\d+\.0+")
 AXES = ("x", "y", "z")
 SENSOR_AXES = (*AXES, "gyro_x", "gyro_y", "gyro_z")  # actipy's names
 ACCELEROMETER = ("{}", "{}_axis", "acc_{}", "accel_{}", "acc{}", "a{}", "acceleration_{}", "accelerometer_{}")
+NAMELESS = ACCELEROMETER[:2]  # say the axis and not the sensor
+WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+# Words for acceleration, with gravity or without; and for what else a phone records along three axes
+ACCELERATION = re.compile(r".*acc|.*accel.*", re.IGNORECASE)
+OTHER_SENSOR = re.compile(
+    r"gyr(o.*)?|mag|magnet.*|geomag.*|gravity|orientations?|rotations?|attitudes?|quat.*|compass",
+    re.IGNORECASE,
+)
 GYROSCOPE = ("gyro_{}", "gyr_{}", "gyro{}", "g{}", "w{}", "gyroscope_{}", "rotation_{}")
 
 
@@ -89,6 +98,27 @@ class FileSettings:
             found += _axes(names, self.gyroscope_columns, GYROSCOPE, "gyroscope_columns")
         return found
 
+    def check_place(self, place: Sequence[str], names: Sequence[str]) -> None:
+        """ValueError where file or folders are named after another sensor, and the axes just x, y, z.
+
+        Of `place`, the names of the folders and of the file, the last one that names a sensor counts.
+        """
+        known = {*map(_plain, names)}
+        axes = next((axes for axes in _patterned(NAMELESS) if {*axes} <= known), [])
+        named = any({*axes} <= known for axes in _patterned(GYROSCOPE))  # so that these are others
+        if self.accelerometer_columns is not None or not axes or named:
+            return
+        for part in reversed(place):
+            words = WORD.findall(part)
+            if any(ACCELERATION.fullmatch(word) for word in words):
+                return
+            other = next((word for word in words if OTHER_SENSOR.fullmatch(word)), "")
+            if other:
+                raise ValueError(
+                    f"{part!r} is named after another sensor ({other}) than an accelerometer: if it is one, "
+                    f"set modality.accelerometer_columns=[{','.join(axes)}]"
+                )
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -101,6 +131,7 @@ class Recording:
     start: pd.Timestamp | None = None  # of time 0, where it is known
     scale: float | None = None  # to g, where the format fixes it
     units: str = ""  # of the accelerometer, where the file says them
+    gyroscope_units: str = ""  # the same
     readings: tuple[str, ...] = ()  # how the file was understood, in sentences
     facts: Mapping[str, Any] = field(default_factory=dict)  # for the quality report
 
@@ -116,14 +147,18 @@ class Recording:
 def _axes(names: Sequence[str], wanted: Sequence[str] | None, patterns: Sequence[str], key: str) -> list[str]:
     """The names of a sensor's three axes: those wanted, or by a usual pattern."""
     known = {_plain(name): name for name in reversed(names)}
-    usual = [[pattern.format(axis) for axis in AXES] for pattern in patterns]
-    for candidates in [wanted] if wanted else usual:
+    for candidates in [wanted] if wanted else _patterned(patterns):
         found = [known[_plain(name)] for name in candidates if _plain(name) in known]
         if len(found) == len(AXES):
             return found
     sensor = key.partition("_")[0]
     looked = ", ".join(wanted) if wanted else f"{', '.join(p.format('x') for p in patterns)} and so on"
     raise ValueError(f"no {sensor} columns ({looked}) among {shown(names)}: set modality.{key}=[X,Y,Z]")
+
+
+def _patterned(patterns: Sequence[str]) -> list[list[str]]:
+    """The three axes by each of some patterns."""
+    return [[pattern.format(axis) for axis in AXES] for pattern in patterns]
 
 
 def usual_name(names: Sequence[str], setting: str | None, usual: Sequence[str], key: str) -> str | None:
@@ -140,14 +175,15 @@ def usual_name(names: Sequence[str], setting: str | None, usual: Sequence[str], 
 
 
 def text(value: Any) -> str:
-    """An id or label as text, the same for 7, 7.0 and "7"; "" where it is missing."""
+    """An id or label as text, the same for 7, 7.0, "7" and "7.0"; "" where it is missing."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if isinstance(value, float | np.floating) and value.is_integer():
         value = int(value)
     if isinstance(value, list | np.ndarray | dict):
         raise ValueError(f"a cell of names holds a {type(value).__name__}: name another column")
-    return "" if pd.isna(value) else str(value).strip()
+    plain = "" if pd.isna(value) else str(value).strip()
+    return plain.partition(".")[0] if WHOLE.fullmatch(plain) else plain
 
 
 def is_device(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What is done to a recording's samples: units, missing values, resampling, gravity calibration, non-wear.
+"""What is done to a recording's samples: missing values, resampling, gravity calibration, non-wear.
 
 Samples are arrays t c with times in seconds; a missing value is NaN. Sensors are treated apart, and all three
 axes of a sensor are missing together: they are one vector, and a rotation mixes them.
@@ -12,22 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from modalities.reading.quantities import G_MS2
 from modalities.reading.runs import equal_runs
 
-AUTO_G = (0.5, 1.6)  # closer than for a unit that is said: 2,048 counts are no 2 g in mg
-G_OF = {"g": 1.0, "m/s2": 1 / G_MS2, "mg": 1e-3}
-COUNTS = (64, 128, 256, 512, 2048, 4096, 8192, 16384)  # in 1 g, as sensors of 8 to 16 bits count
-SAMPLES_AT_REST = 50
-RESTING_RAD_S = 0.35  # 20 deg/s: no gyroscope's offset is larger
-MOVING_RAD_S = 0.02  # 1 deg/s: nobody moves a sensor with less
-MOVED_G = 0.1
 BLOCK_S = 10.0  # windows in which a sensor is still or not (van Hees et al. 2014)
 STILL_G = 0.013  # standard deviation of each axis in a still one (the same)
-# What gravity may measure, as the median of many norms: within a factor of 3 of 1 g, so that g and m/s2, a
-# factor of 9.8 apart, are never taken for each other. Fast exercise reaches 2 g.
-LEAST_G, MOST_G = 1 / 3, 3.0
-MOST_RAD_S = 70.0  # gyroscopes end at 35 or 70 rad/s (2,000 or 4,000 deg/s)
 CALIBRATION_WINDOWS = (
     50  # still ones needed, in directions beyond DIRECTION_G both ways on each axis (as actipy)
 )
@@ -79,103 +67,6 @@ def increasing(times: Float[np.ndarray, "t"]) -> Bool[np.ndarray, "t"]:
     before = np.fmax.accumulate(np.concatenate([[-np.inf], times[:-1]]))
     later: np.ndarray = times > before
     return later
-
-
-def in_g(
-    values: Float[np.ndarray, "t 3"], units: str, scale: float | None = None, stated: str = ""
-) -> tuple[Float[np.ndarray, "t 3"], str]:
-    """Accelerations in g, and their unit; ValueError where the median norm says that it is another.
-
-    `units` is "auto" or a unit, `stated` the one that the file says, `scale` what one of the file's counts is
-    in g. A body at rest feels 1 g, so "auto" takes the unit in which the median norm is near it.
-    """
-    with np.errstate(over="ignore"):  # absurd values are no reason to fail: the median does not see them
-        norms = np.linalg.norm(values[np.isfinite(values).all(axis=1)].astype(np.float64), axis=1)
-    if not len(norms):
-        raise ValueError("the accelerometer has no numbers at all")
-    median = float(np.median(norms))
-    if scale is not None:
-        if LEAST_G <= scale * median <= MOST_G:
-            return (values * np.float32(scale)).astype(np.float32), f"{scale:g} g"
-        raise ValueError(
-            f"with {scale:g} g a count, the median acceleration is {scale * median:.3g} g, not near 1 g: "
-            f"{_advice(median)}"
-        )
-    near = (LEAST_G, MOST_G) if units != "auto" else AUTO_G
-    fitting = [unit for unit, of_g in G_OF.items() if near[0] <= of_g * median <= near[1]]
-    chosen = units if units != "auto" else stated if stated in fitting else (fitting or [""])[0]
-    if chosen not in fitting:
-        if units != "auto" and fitting:
-            raise ValueError(
-                f"taken as {units}, the median acceleration is {G_OF[units] * median:.2g} g: this looks like "
-                f"{fitting[0]}; set modality.units={fitting[0]}"
-            )
-        raise ValueError(
-            f"the median acceleration is {median:.3g}, near 1 g in no unit ({', '.join(G_OF)}): "
-            f"{_advice(median)}"
-        )
-    if units == "auto" and chosen == "mg" and stated != "mg" and np.nanmin(values) > 0:
-        raise ValueError(
-            f"the median acceleration is {median:.3g} and no value is below 0: mg, or counts with an "
-            "offset? Say "
-            "modality.units=mg, or subtract the offset first"
-        )
-    return (values if chosen == "g" else (values * np.float32(G_OF[chosen])).astype(np.float32)), chosen
-
-
-def _advice(median: float) -> str:
-    """What to do about a median norm that no unit explains."""
-    counts = min(COUNTS, key=lambda count: abs(np.log(max(median, 1e-12) / count)))
-    if LEAST_G <= median / counts <= MOST_G:
-        return f"where {counts} counts are 1 g, set modality.scale={1 / counts:.7g}"
-    return "other columns, or gravity was removed; modality.scale says what one count is in g"
-
-
-def in_rad_s(
-    values: Float[np.ndarray, "t 3"], units: str, accelerations: Float[np.ndarray, "t 3"] | None = None
-) -> Float[np.ndarray, "t 3"]:
-    """Rotation in rad/s; ValueError where it is faster, at rest or at all, than the unit allows.
-
-    `accelerations` (in g, of the same samples) tell when the sensor lay still.
-    """
-    scaled = np.deg2rad(values) if units == "deg/s" else values
-    finite = scaled[np.isfinite(scaled)]
-    if not finite.size:
-        raise ValueError("the gyroscope has no numbers at all: set modality.gyroscope=false")
-    fast = float(np.percentile(np.abs(finite), 99))
-    if fast > MOST_RAD_S / 2:
-        advice = ": this looks like deg/s; set modality.gyroscope_units=deg/s" if units == "rad/s" else ""
-        raise ValueError(f"taken as {units}, 1 % of the rotation is faster than {fast:.3g} rad/s{advice}")
-    if accelerations is None:
-        return scaled
-    at_rest, moving = _median_turn(scaled, accelerations)
-    if units == "rad/s" and at_rest > RESTING_RAD_S:
-        raise ValueError(
-            f"taken as rad/s, a sensor that lies still turns by {at_rest:.2g} rad/s: this looks like "
-            "deg/s; set "
-            "modality.gyroscope_units=deg/s"
-        )
-    if units == "deg/s" and moving < MOVING_RAD_S:
-        raise ValueError(
-            f"taken as deg/s, a sensor that is moved turns by {np.rad2deg(moving):.2g} deg/s only: this "
-            "looks like "
-            "rad/s; set modality.gyroscope_units=rad/s"
-        )
-    return scaled
-
-
-def _median_turn(
-    turns: Float[np.ndarray, "t 3"], accelerations: Float[np.ndarray, "t 3"]
-) -> tuple[float, float]:
-    """The median size of rotation where the sensor lies still, else 0, and where it is moved, else inf."""
-    count = len(turns) // SAMPLES_AT_REST * SAMPLES_AT_REST
-    pieces = accelerations[:count].reshape(-1, SAMPLES_AT_REST, 3)
-    deviation = pieces.std(axis=1).max(axis=1)
-    sizes = np.median(np.linalg.norm(turns[:count], axis=1).reshape(-1, SAMPLES_AT_REST), axis=1)
-    still, moved = sizes[deviation < STILL_G], sizes[deviation > MOVED_G]
-    still, moved = still[np.isfinite(still)], moved[np.isfinite(moved)]
-    at_rest = float(np.median(still)) if len(still) >= 3 else 0.0
-    return at_rest, float(np.median(moved)) if len(moved) >= 3 else np.inf
 
 
 def constant(

@@ -11,21 +11,17 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Shaped
 
-from modalities.reading.columns import TIME_COLUMNS, time_columns
+from modalities.reading.columns import time_columns
 from modalities.reading.dialects import TableSettings, encoding_of, head_of
-from modalities.reading.quantities import IN_NAME, unit_in, unit_of
+from modalities.reading.quantities import unit_in, unit_of
 from modalities.reading.tables import TABLE_SUFFIXES, Table, shown
-from modalities.reading.times import UNIT_NAMES, UNITS, Times, TimeSettings, read_times
+from modalities.wearables.clocks import TIME_NAMES, read_clock
 from modalities.wearables.recordings import AXES, FileSettings, Recording, text, usual_name
 
 __all__ = ["TABLE_SUFFIXES", "forget", "layout", "read_table", "subjects"]
 
-TIME_NAMES = (*TIME_COLUMNS[:4], "t", "seconds", "time_s", "timestamp_ms", "time_ms", "elapsed", "date")
-UNIT_WORDS = {"s": "s", "sec": "s", "seconds": "s", "ms": "ms", "us": "us", "µs": "us", "ns": "ns"}
 LABEL_NAMES = ("label", "activity", "annotation", "class")
 GROUP_NAMES = ("subject", "subject_id", "pid", "participant", "participant_id", "person", "user", "group")
-LIKELY_HZ = (5.0, 500.0)  # what a recorder of movement does, then what is possible
-POSSIBLE_HZ = (0.9, 5000.0)
 MAX_SUBJECTS = 1000  # in one table; a column with more is a measurement
 ACTIGRAPH_LINES = 10  # of header, in ActiGraph's own CSV
 EMPATICA_SCALE = 1 / 64
@@ -63,14 +59,18 @@ def layout(path: Path, settings: FileSettings) -> Layout:
     return Layout(Table.open(path, settings.table, example=AXES))
 
 
-def subjects(path: Path, settings: FileSettings) -> list[str] | None:
-    """The subjects of a table that has a column of them, by name; "" where rows have none."""
+def subjects(path: Path, settings: FileSettings, place: Sequence[str] = ()) -> list[str] | None:
+    """The subjects of a table that has a column of them, by name; "" where rows have none.
+
+    `place` are the names of the folders and of the file, which may say that it is of another sensor.
+    """
     found = layout(path, settings)
     settings.sensors(found.names)  # a table of something else is told before anything is read
+    settings.check_place(place, found.names)
     name = usual_name(found.names, settings.group_column, GROUP_NAMES, "group_column")
     if name is None:
         return None
-    different = sorted({*_names(_frame(path, settings, (name,))[name])})
+    different = sorted({*_names(_frame(path, settings, (name,), (name,))[name])})
     if len(different) > MAX_SUBJECTS:
         raise ValueError(
             f"column {name} has {len(different):,} different values, more than {MAX_SUBJECTS:,} subjects: "
@@ -89,29 +89,31 @@ def read_table(path: Path, settings: FileSettings, subject: str | None) -> Recor
     times = _time_columns(found, settings)
     label = usual_name(names, settings.label_column, LABEL_NAMES, "label_column")
     group = usual_name(names, settings.group_column, GROUP_NAMES, "group_column") if subject else None
-    columns = tuple(dict.fromkeys([*sensors, *times, *filter(None, (label, group))]))
-    frame = _frame(path, settings, columns)
+    texts = tuple(filter(None, (label, group)))
+    columns = tuple(dict.fromkeys([*sensors, *times, *texts]))
+    frame = _frame(path, settings, columns, texts)
     if group:
-        frame = frame.iloc[_places(path, settings, columns, group).get(subject or "", [])]
+        frame = frame.iloc[_places(path, settings, columns, texts, group).get(subject or "", [])]
     if not len(frame):
         raise ValueError("it has a header and no samples")
     readings = [*found.table.reading, *filter(None, [found.said])]
     if times:
-        seconds, start, reading = _times([frame[name] for name in times], settings)
+        seconds, start, reading = read_clock([frame[name] for name in times], settings)
         readings.append(f"times in {' and '.join(map(repr, times))}: {reading}")
     else:
         seconds, start = _regular(len(frame), found, settings), found.start
         readings.append(
             f"the rate from {'the header' if found.rate_hz else 'modality.source_rate_hz'}: no times"
         )
-    units = {unit_of(found.table.units.get(name, "")) or unit_in(name) for name in sensors[:3]}
+    units = [_unit_of_axes(found.table, sensors[place : place + 3]) for place in (0, 3)]
     return Recording.of(
         _numbers(frame, sensors),
         seconds,
         labels=_names(frame[label]) if label else None,
         start=start,
         scale=found.scale,
-        units=units.pop() if len(units) == 1 else "",
+        units=units[0],
+        gyroscope_units=units[1],
         readings=tuple(readings),
     )
 
@@ -162,15 +164,19 @@ def _empatica(lines: Sequence[str]) -> tuple[pd.Timestamp, float] | None:
 
 
 @lru_cache(maxsize=1)  # a table of many subjects is read for each of them
-def _frame(path: Path, settings: FileSettings, names: tuple[str, ...]) -> pd.DataFrame:
-    """Some columns of a table."""
-    return layout(path, settings).table.read(names)
+def _frame(
+    path: Path, settings: FileSettings, names: tuple[str, ...], texts: tuple[str, ...]
+) -> pd.DataFrame:
+    """Some columns of a table; those of `texts` hold names, in which NA is one."""
+    return layout(path, settings).table.read(names, texts)
 
 
 @lru_cache(maxsize=1)
-def _places(path: Path, settings: FileSettings, names: tuple[str, ...], group: str) -> dict[str, Any]:
+def _places(
+    path: Path, settings: FileSettings, names: tuple[str, ...], texts: tuple[str, ...], group: str
+) -> dict[str, Any]:
     """The rows of each subject of a table, in order."""
-    subjects_of_rows = pd.Series(_names(_frame(path, settings, names)[group]))
+    subjects_of_rows = pd.Series(_names(_frame(path, settings, names, texts)[group]))
     return {str(name): rows for name, rows in subjects_of_rows.groupby(subjects_of_rows).indices.items()}
 
 
@@ -198,6 +204,16 @@ def _names(column: "pd.Series[Any]") -> Shaped[np.ndarray, "t"]:
     return names[codes]  # -1 is the last
 
 
+def _unit_of_axes(table: Table, axes: Sequence[str]) -> str:
+    """The unit that a table says of a sensor's axes, "" for none; ValueError where they have several."""
+    found = {unit_of(table.units.get(name, "")) or unit_in(name) for name in axes} - {""}
+    if len(found) > 1:
+        raise ValueError(
+            f"{shown(axes)} are in different units ({', '.join(sorted(found))}): convert them to one"
+        )
+    return next(iter(found), "")
+
+
 def _regular(count: int, found: Layout, settings: FileSettings) -> Float[np.ndarray, "t"]:
     """Times of a table without them, by the rate in its header or the settings."""
     rate_hz = found.rate_hz or settings.source_rate_hz
@@ -207,51 +223,3 @@ def _regular(count: int, found: Layout, settings: FileSettings) -> Float[np.ndar
             "or, where samples are regular, modality.source_rate_hz"
         )
     return np.arange(count) / rate_hz
-
-
-def _times(
-    columns: "Sequence[pd.Series[Any]]", settings: FileSettings
-) -> tuple[Float[np.ndarray, "t"], pd.Timestamp | None, str]:
-    """Seconds since the first, its instant if the date is known, and how they were read.
-
-    The instant is UTC where offsets or a `timezone` are given, else the file's own clock.
-    """
-    unit = settings.time_unit
-    said = IN_NAME.search(str(columns[0].name))
-    if unit == "auto" and said:
-        unit = UNIT_WORDS.get(said[1].strip().lower(), unit)
-    numeric = len(columns) == 1 and not settings.time_format and _is_numeric(columns[0])
-    if numeric and unit != "auto":
-        numbers = pd.to_numeric(columns[0], errors="coerce").to_numpy(np.float64, na_value=np.nan)
-        found = Times(numbers * UNITS[unit], 0.0, False, UNIT_NAMES[unit])
-    else:
-        found = read_times(
-            columns, TimeSettings(settings.time_format, settings.timezone or "UTC", dated=False)
-        )
-        if numeric and not found.dated:
-            unit = _unit_of(found.seconds)
-            found = Times(found.seconds * UNITS[unit], 0.0, False, f"{UNIT_NAMES[unit]} from the start")
-    known = found.seconds[np.isfinite(found.seconds)]
-    if not len(known):
-        raise ValueError(f"the times in column {columns[0].name} are all missing")
-    first = float(known[0])
-    dated = found.dated or (numeric and 1e8 < first < 1e11)
-    return found.seconds - first, pd.Timestamp(first, unit="s").round("us") if dated else None, found.reading
-
-
-def _is_numeric(column: "pd.Series[Any]") -> bool:
-    """Whether most of a column are numbers; a text among them is a bad number, no date."""
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return False
-    return bool(pd.to_numeric(column, errors="coerce").notna().sum() > column.notna().sum() / 2)
-
-
-def _unit_of(counts: Float[np.ndarray, "t"]) -> str:
-    """The unit of counts from a start, by the rate that they would mean."""
-    steps = np.diff(counts[np.isfinite(counts)])
-    step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 1.0
-    for lowest, highest in (LIKELY_HZ, POSSIBLE_HZ):
-        for unit, seconds in UNITS.items():
-            if lowest <= 1 / (step * seconds) <= highest:
-                return unit
-    return "s"

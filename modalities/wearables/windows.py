@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from modalities.wearables import signals
+from modalities.wearables import signals, units
 from modalities.wearables.recordings import AXES, Recording
 from seqssl import Rows
 
@@ -112,7 +112,7 @@ class Windowing:
             raise ValueError("the accelerometer is constant: a stuck sensor, or columns of something else")
         measured = np.where(stuck[:, None], np.float32(np.nan), recording.accelerometer)
         scale = self.scale if recording.scale is None else recording.scale
-        measured, unit = signals.in_g(measured, self.units, scale, recording.units)
+        measured, unit = units.in_g(measured, self.units, scale, recording.units)
         measured, counts = _cleaned(measured, self.max_g, "accelerometer", "g")
         counts["missing_samples"] -= int(stuck.sum())
         values, calibration = resampled(measured), {"applied": False, "reason": "modality.calibrate=false"}
@@ -126,8 +126,9 @@ class Windowing:
             "nonwear_s": round(int((idle & np.isfinite(values[:, 0])).sum()) / self.rate_hz, 3),
         }
         if recording.gyroscope is not None:
-            turned = signals.in_rad_s(recording.gyroscope, self.gyroscope_units, measured)
-            turned, report["gyroscope"] = _cleaned(turned, signals.MOST_RAD_S, "gyroscope", "rad/s")
+            stated = recording.gyroscope_units
+            turned = units.in_rad_s(recording.gyroscope, self.gyroscope_units, measured, stated)
+            turned, report["gyroscope"] = _cleaned(turned, units.MOST_RAD_S, "gyroscope", "rad/s")
             values = np.concatenate([values, resampled(turned)], axis=1)
         values[idle] = np.nan
         return values, report

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from modalities.reading.columns import time_columns
+from modalities.reading.columns import part_columns, time_columns
 from modalities.reading.looking import counted, matching
 from modalities.reading.tables import TABLE_SUFFIXES, Table
 from modalities.reading.times import TimeSettings, read_times
 from modalities.weather.discovery import YEAR_SUFFIXES
-from modalities.weather.tables import ID_COLUMNS
+from modalities.weather.identities import ID_COLUMNS, codes_of, series_column, steps_within
 from modalities.weather.years import is_tmy3
 
 SLOWEST_MOVEMENT = 1.0  # seconds: what is measured more often is read by adapters of movement or sound
@@ -48,9 +48,15 @@ def _of_table(path: Path) -> tuple[list[str], float]:
     times = time_columns(head, "")
     if not times:
         return [], 0.0
-    seconds = np.unique(read_times([head[name] for name in times], TimeSettings()).seconds)
-    steps = np.diff(seconds[np.isfinite(seconds)])
-    taken = {*times, *(name for name in table.names if name.strip().lower() in ID_COLUMNS)}
+    seconds = read_times([head[name] for name in times], TimeSettings()).seconds
+    identity = series_column(table, times, TimeSettings())
+    ids = codes_of(head[identity]) if identity else np.zeros(len(head), int)
+    steps = steps_within(seconds, ids)
+    taken = {
+        *times,
+        *part_columns(head),
+        *(name for name in table.names if name.strip().lower() in ID_COLUMNS),
+    }
     numbers = head.select_dtypes("number")
     columns = [
         str(name)

@@ -1,6 +1,6 @@
 """CSV and Parquet, wide (a column for each channel) or long (a column of names, one of values)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,15 +15,8 @@ from modalities.reading.headers import kind_of
 from modalities.reading.quantities import unit_in, unit_of
 from modalities.reading.tables import Table, shown
 from modalities.reading.times import TimeSettings, read_times
+from modalities.weather.identities import repeated, series_column, text
 from modalities.weather.series import Found, Series
-
-ID_COLUMNS = (
-    "station", "station_id", "stations_id", "stationid", "station_name", "site", "site_id", "site_code",
-    "location", "location_id", "id", "name", "sensor", "sensor_id", "device", "device_id", "unique_id",
-    "series", "city", "wmo", "icao", "usaf", "node", "node_id", "plot", "gauge", "gauge_id", "item_id",
-    "place",
-)  # fmt: skip
-SOME, MANY = 0.01, 0.1  # shares of times that are repeated: noticed, refused where a column tells them apart
 
 
 @dataclass(frozen=True)
@@ -37,6 +30,16 @@ class Layout:
     value_column: str
     times: TimeSettings
     table: TableSettings
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The columns with which a time may occur several times: that of the names of variables."""
+        return (self.variable_column,) if self.variable_column else ()
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The columns of values."""
+        return (self.value_column,) if self.variable_column else self.columns
 
 
 def find(path: Path, name: str, group: str, layout: Layout) -> Iterator[Found]:
@@ -62,7 +65,9 @@ def find(path: Path, name: str, group: str, layout: Layout) -> Iterator[Found]:
     else:
         usable = {*head.select_dtypes("number").columns, *layout.columns} - taken
         present = tuple(column for column in table.names if column in usable)
-    identity = layout.id_column or ("" if layout.variable_column else _id_column(table, times, layout))
+    identity = layout.id_column or series_column(
+        table, times, layout.times, beside=layout.measured, keys=layout.keys
+    )
     read_it = partial(read, path, times, layout, identity)
     if not identity:
         yield Found(name, present, partial(read_it, ""), group)
@@ -82,7 +87,16 @@ def read(path: Path, times: tuple[str, ...], layout: Layout, id_column: str, ide
     if len(frame) == 0:
         raise ValueError("the table has no rows")
     found = read_times([frame[name] for name in times], layout.times)
-    notices = [] if layout.variable_column else _repeated(table, frame, times, found.seconds, id_column)
+    notices = repeated(
+        table,
+        frame,
+        times,
+        found.seconds,
+        id_column=id_column,
+        asked=bool(layout.id_column),
+        keys=layout.keys,
+        beside=layout.measured if layout.variable_column else (),
+    )
     values, quality = (_long if layout.variable_column else _wide)(frame, layout)
     readings = [*table.reading, f"times in {' and '.join(map(repr, times))}: {found.reading}"]
     if id_column and not layout.id_column:
@@ -112,60 +126,11 @@ def read_table(
     frame = table.read(wanted, texts=(id_column, layout.variable_column))
     places: dict[str, np.ndarray] = {}
     if id_column:
-        codes, names = pd.factorize(frame[id_column].map(_text))
+        codes, names = pd.factorize(frame[id_column].map(text))
         order = np.argsort(codes, kind="stable")
         starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
         places = {str(name): order[starts[i] : starts[i + 1]] for i, name in enumerate(names)}
     return table, frame, places
-
-
-def _id_column(table: Table, times: Sequence[str], layout: Layout) -> str:
-    """The column with a usual name that tells series apart whose times are the same; "" for none."""
-    taken = {*times, *layout.columns}
-    usual = [name for name in table.names if name.strip().lower() in ID_COLUMNS and name not in taken]
-    if not usual:
-        return ""
-    return _tells_apart(table.read([*times, *usual], texts=usual), times, usual)
-
-
-def _tells_apart(frame: pd.DataFrame, times: Sequence[str], columns: Sequence[str]) -> str:
-    """The first of some columns with which repeated times are no longer repeated; "" for none."""
-    if frame.duplicated([*times]).mean() <= SOME:
-        return ""
-    for column in columns:
-        many = frame[column].nunique()
-        if 2 <= many <= len(frame) / 2 and frame.duplicated([*times, column]).mean() <= SOME:
-            return column
-    return ""
-
-
-def _repeated(
-    table: Table, frame: pd.DataFrame, times: Sequence[str], seconds: np.ndarray, id_column: str
-) -> list[str]:
-    """What to say of times that occur several times. ValueError where they are those of several series."""
-    known = seconds[np.isfinite(seconds)]
-    share = 1 - len(np.unique(known)) / max(1, len(known))
-    if share <= SOME:
-        return []
-    if share > MANY and not id_column:
-        others = [name for name in table.names if name not in times]
-        whole = table.read([*times, *others], texts=())
-        kinds = [name for name in others if name in whole and not pd.api.types.is_float_dtype(whole[name])]
-        column = _tells_apart(whole, times, kinds)
-        often = round(1 / (1 - share))
-        if column:
-            raise ValueError(
-                f"each time occurs {often} times, and column {column!r} tells the rows apart: several "
-                "series are in "
-                f"one table, set modality.id_column={column}"
-            )
-        if (np.diff(known) < 0).any():
-            raise ValueError(
-                f"each time occurs some {often} times, and they start again: several series are in one "
-                "table. Add a "
-                "column that tells them apart and name it in modality.id_column, or make each a file"
-            )
-    return [f"{share:.0%} of the times are repeated: their values are averaged"]
 
 
 def _wide(table: pd.DataFrame, layout: Layout) -> tuple[np.ndarray, dict[str, Any]]:
@@ -211,13 +176,4 @@ def _numbers(column: Any, name: str) -> tuple[np.ndarray, int]:
 
 def _distinct(table: Table, column: str) -> list[str]:
     """The values of a column of names, sorted."""
-    return sorted({_text(value) for value in table.read([column], texts=[column])[column].dropna()} - {""})
-
-
-def _text(value: Any) -> str:
-    """An id as text, the same for 7 and 7.0; "" where it is missing. ValueError for a list."""
-    if isinstance(value, list | np.ndarray | dict):
-        raise ValueError(f"a cell of ids holds a {type(value).__name__}, not a name: set modality.id_column")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "" if pd.isna(value) else str(value).strip()
+    return sorted({text(value) for value in table.read([column], texts=[column])[column].dropna()} - {""})

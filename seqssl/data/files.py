@@ -24,20 +24,21 @@ def cache_root() -> Path:
 def list_files(source: Path) -> list[Path]:
     """Every file of a folder and those below it, sorted; a file is a list of itself.
 
-    Links are followed. Each folder counts once, under its own name where it has one in the source.
+    Links are followed. Each folder counts once, under its own name where it has one in the source. What
+    programs keep for themselves is left out: names that begin with a dot, and macOS's folder `__MACOSX`.
     """
-    return sorted(_walk(source)[0]) if source.is_dir() else [source]
+    return sorted(_walk(source, everything=False)[0]) if source.is_dir() else [source]
 
 
 def lies_inside(path: Path, source: Path) -> bool:
     """Whether a path, which need not exist, is in a folder of the source or of one linked there."""
     real = Path(os.path.realpath(path))
-    folders = _walk(source)[1]
+    folders = _walk(source, everything=True)[1]
     return any(_identity(folder) in folders for folder in (real, *real.parents) if folder.is_dir())
 
 
-def _walk(source: Path) -> tuple[list[Path], set[tuple[int, int]]]:
-    """All files in a folder and below it, and which folders they are in."""
+def _walk(source: Path, *, everything: bool) -> tuple[list[Path], set[tuple[int, int]]]:
+    """All files in a folder and below it, and which folders they are in; `everything`: hidden ones, too."""
     files: list[Path] = []
     folders: set[tuple[int, int]] = set()
     links = [source]  # followed last, so that a folder counts under its name in the source
@@ -51,6 +52,8 @@ def _walk(source: Path) -> tuple[list[Path], set[tuple[int, int]]]:
             folders.add(identity)
             inner: list[Path] = []
             for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+                if not everything and (entry.name.startswith(".") or entry.name == "__MACOSX"):
+                    continue
                 if entry.is_dir():
                     (links if entry.is_symlink() else inner).append(Path(entry.path))
                 elif entry.is_file():  # no pipe, which would be waited for

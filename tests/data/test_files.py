@@ -30,6 +30,21 @@ def test_files_are_sorted_like_paths_and_links_are_followed(tmp_path: Path) -> N
     assert names(tmp_path / "again") == names(source)
 
 
+def test_what_programs_keep_for_themselves_is_left_out(tmp_path: Path) -> None:
+    source = tmp_path / ".cache" / "__MACOSX" / "corpus"  # where the source lies does not count
+    kept = ["a.txt", "s1/1.txt", "s1/MACOSX/2.txt", "s1/data.v1/3.txt"]
+    hidden = [".a.txt", "__MACOSX/s1/1.txt", "s1/._1.txt", "s1/.ipynb_checkpoints/1-checkpoint.txt"]
+    for name in kept + hidden:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text("")
+    assert names(source) == sorted(kept)
+    assert seqssl.list_files(source / ".a.txt") == [source / ".a.txt"]
+    (source / "s2").symlink_to(source / "s1" / ".ipynb_checkpoints")
+    assert "s2/1-checkpoint.txt" in names(source), "a link has a name of its own"
+    with pytest.raises(seqssl.UserError, match="lies inside the raw data"):
+        prepare(Speech(), source, source / ".out", modality="speech")
+
+
 def test_links_in_circles_end(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):

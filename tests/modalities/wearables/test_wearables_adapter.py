@@ -180,6 +180,18 @@ class TestBadInput:
         with pytest.raises(UserError, match="Nothing in"):
             prepared(tmp_path, beside(tmp_path))
 
+    def test_what_programs_keep_for_themselves_is_no_recording(self, tmp_path):
+        source = tmp_path / ".cache" / "corpus"  # the source itself may lie in a hidden folder
+        for name in ("anna/walk.csv", "ben/walk.csv", "__MACOSX/anna/walk.csv", "anna/._walk.csv"):
+            write(source / name)
+        write(source / "anna" / ".ipynb_checkpoints" / "walk-checkpoint.csv")
+        assert [(record.key, record.group) for record in found(source)] == [
+            ("anna/walk.csv", "anna"),
+            ("ben/walk.csv", "ben"),
+        ]
+        suggested = Wearables.suggest(source)
+        assert suggested is not None and "in 2 files" in suggested.words
+
     def test_one_bad_file_does_not_stop_the_others(self, folder, tmp_path):
         (folder / "anna" / "empty.csv").touch()
         write(folder / "participants.csv", pd.DataFrame({"subject": [1, 2], "age": [30, 40]}))

@@ -13,6 +13,8 @@ from wearables_files import (
     assert_true,
     beside,
     clock,
+    found,
+    frame,
     prepared,
     read,
     refused,
@@ -21,10 +23,11 @@ from wearables_files import (
     turning,
     values,
     with_actipy,
+    write,
 )
 
 from modalities.wearables.recordings import text
-from seqssl import UserError
+from seqssl import Rejected, UserError
 
 
 def fake_actipy(monkeypatch, read_device) -> None:
@@ -130,9 +133,59 @@ def geneactiv(samples: np.ndarray, rate_hz: float = 50.0) -> str:
     return "\n".join(lines) + "\n"
 
 
+def logged(folder, *names: str) -> dict[str, str]:
+    """A phone's files of one sensor each, with axes x, y, z; why each is rejected, "" where it is not."""
+    for number, name in enumerate(names):
+        table = frame(values=truth(clock(), number)).rename(columns={"time": "seconds_elapsed"})
+        write(folder / name, table[["seconds_elapsed", "z", "y", "x"]])
+    records = found(folder)
+    return {
+        getattr(record, "path", "") or record.key: record.reason if isinstance(record, Rejected) else ""
+        for record in records
+    }
+
+
+class TestSensorsOfPhones:
+    others = ("Gyroscope", "GyroscopeUncalibrated", "Magnetometer", "Gravity", "Orientation", "rotationRate")
+    accelerations = ("Accelerometer", "TotalAcceleration", "LinearAcceleration", "userAcceleration", "ACC")
+
+    def test_are_told_apart_by_the_names_of_files(self, tmp_path):
+        reasons = logged(tmp_path / "raw", *(f"walk/{name}.csv" for name in self.others + self.accelerations))
+        assert {name.removeprefix("walk/").removesuffix(".csv") for name in reasons if reasons[name]} == {
+            *self.others
+        }
+        assert reasons["walk/Gravity.csv"] == (
+            "'Gravity.csv' is named after another sensor (Gravity) than an accelerometer: if it is one, set "
+            "modality.accelerometer_columns=[x,y,z]"
+        )
+        told = found(tmp_path / "raw", accelerometer_columns=("x", "y", "z"))
+        assert not any(isinstance(record, Rejected) for record in told)
+
+    def test_are_told_apart_by_the_nearest_folder(self, tmp_path):
+        names = ("phone/gyro/s1.csv", "phone/accel/s1.csv", "gravity/acc_s2.csv", "watch/data_gyro_1.csv")
+        reasons = logged(tmp_path / "raw", *names)
+        assert [name for name in names if reasons[name]] == [names[0], names[3]]
+        assert all(map(bool, logged(tmp_path / "gyro", "s1.csv", "deep/s2.csv").values()))
+
+    def test_names_of_people_are_none_of_sensors(self, tmp_path):
+        assert not any(logged(tmp_path / "raw", "magda.csv", "gary/rota.csv", "compassion.csv").values())
+
+    def test_columns_that_name_their_sensor_need_no_name_of_a_file(self, tmp_path):
+        table = frame(gyroscope=True)
+        assert_true(values(read(write(tmp_path / "gyro.csv", table))))
+        named = frame().rename(columns={axis: f"acc_{axis}" for axis in "xyz"})
+        assert_true(values(read(write(tmp_path / "gyroscope.csv", named))))
+
+    def test_arrays_are_told_apart_too(self, tmp_path):
+        np.save(tmp_path / "gyro.npy", truth(clock()))
+        assert "another sensor (gyro)" in refused(tmp_path / "gyro.npy", source_rate_hz=50.0)
+
+
 class TestSignals:
     @given(
-        st.sampled_from([7, 7.0, "7", " 7 ", b"7", np.int64(7), np.float32(7), np.float64(7), np.str_("7")])
+        st.sampled_from(
+            [7, 7.0, "7", "7.0", " 7 ", b"7", np.int64(7), np.float32(7), np.float64(7), np.str_("7")]
+        )
     )
     def test_ids_are_the_same_text_however_they_are_stored(self, value):
         assert text(value) == "7"

@@ -127,6 +127,26 @@ class TestFormats:
             rows = records[1].read()
             assert_true(values(rows), seed=7)
 
+    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    def test_names_that_look_like_nothing_are_names(self, tmp_path, suffix):
+        """Of subjects (M and F) and of labels (None is an activity of its own)."""
+        names = ["M", "NA", "F", "007", "7"]
+        parts = [frame(values=truth(clock(), n)).assign(subject=name) for n, name in enumerate(names)]
+        table = pd.concat(parts, ignore_index=True).assign(label="None")
+        path = tmp_path / f"all.{suffix}"
+        write(path, table) if suffix == "csv" else table.to_parquet(path)
+        records = found(path)
+        assert [record.group for record in records] == sorted(names)
+        for record in records:
+            rows = record.read()
+            assert {row["label"] for row in rows.rows} == {"None"}
+            assert_true(values(rows), seed=names.index(record.group))
+
+    def test_labels_in_numbers_stay_what_they_were(self, tmp_path):
+        labels = np.where(clock() < 14, 1.0, np.where(clock() < 35, 2.0, np.nan))
+        rows = read(write(tmp_path / "p1.csv", frame().assign(label=labels)))
+        assert [row["label"] for row in rows.rows] == ["2", "2"]
+
     def test_a_file_that_changes_is_read_again(self, tmp_path):
         path = write(tmp_path / "all.csv", frame().assign(subject=1))
         read(path)

@@ -1,0 +1,205 @@
+"""Which column of a table tells its series apart, and what is said of times that occur several times."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from modalities.reading.tables import Table
+from modalities.reading.times import TimeSettings, read_times
+
+ID_COLUMNS = (
+    "station", "station_id", "stations_id", "stationid", "station_name", "site", "site_id", "site_code",
+    "location", "location_id", "id", "name", "sensor", "sensor_id", "device", "device_id", "unique_id",
+    "series", "city", "wmo", "icao", "usaf", "node", "node_id", "plot", "gauge", "gauge_id", "item_id",
+    "place",
+)  # fmt: skip
+SOME, MANY = 0.01, 0.1  # shares of times that are repeated: noticed, refused where a column tells them apart
+SAME_STEP = 0.1  # a step that differs by less than this share of another is as long
+
+
+def series_column(
+    table: Table,
+    times: Sequence[str],
+    settings: TimeSettings,
+    *,
+    beside: Collection[str] = (),
+    keys: Sequence[str] = (),
+) -> str:
+    """The column with a usual name that tells the series of a table apart; "" for none.
+
+    `beside` are columns of something else; `keys` those with which a time may occur several times, as the
+    names of variables. ValueError where no column alone tells the series apart.
+    """
+    taken = {*times, *keys, *beside}
+    usual = [name for name in table.names if name.strip().lower() in ID_COLUMNS and name not in taken]
+    if not usual:
+        return ""
+    frame = table.read([*times, *keys, *usual], texts=[*usual, *keys])
+    return _tells_apart(frame, [*times, *keys], usual) or _at_once(frame, times, usual, settings)
+
+
+def repeated(
+    table: Table,
+    frame: pd.DataFrame,
+    times: Sequence[str],
+    seconds: np.ndarray,
+    *,
+    id_column: str,
+    asked: bool,
+    keys: Sequence[str] = (),
+    beside: Collection[str] = (),
+) -> list[str]:
+    """What to say of times that occur several times. ValueError where they are those of several series.
+
+    `frame` holds the rows of one series, by `id_column` if there is one, which the user may have `asked` for.
+    """
+    known = pd.DataFrame({"seconds": seconds, **{name: frame[name].to_numpy() for name in keys}})
+    known = known[np.isfinite(seconds)]
+    share = float(known.duplicated().mean()) if len(known) else 0.0
+    if share <= SOME:
+        return []
+    if share > MANY and not asked:
+        others = [name for name in table.names if name not in {*times, *keys, *beside, id_column}]
+        whole = table.read([*times, *keys, *others], texts=keys).loc[frame.index]
+        kinds = [name for name in others if not pd.api.types.is_float_dtype(whole[name])]
+        column = _tells_apart(whole, [*times, *keys], kinds)
+        often = round(1 / (1 - share))
+        if column:
+            remedy = f"set modality.id_column={column}"
+            if id_column:
+                remedy = f"even of one {id_column!r}: name a column of both in modality.id_column"
+            raise ValueError(
+                f"each time occurs {often} times, and column {column!r} tells the rows apart: several "
+                f"series are in one table, {remedy}"
+            )
+        if not keys and (known["seconds"].diff() < 0).any():
+            raise ValueError(
+                f"each time occurs some {often} times, and they start again: several series are in one "
+                "table. Add a column that tells them apart and name it in modality.id_column, or make "
+                "each a file"
+            )
+    return [f"{share:.0%} of the times are repeated: their values are averaged"]
+
+
+def steps_within(seconds: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The time from each row to the next later one of the same id (-1: none), of all ids."""
+    return np.concatenate([np.empty(0), *(_steps(seconds[rows]) for rows in _rows_of(ids))])
+
+
+def codes_of(column: Any) -> np.ndarray:
+    """A number for each different id of a column, -1 where there is none."""
+    codes, values = pd.factorize(column)
+    numbers = pd.factorize(pd.Series([text(value) or None for value in values], dtype=object))[0]
+    found: np.ndarray = np.append(numbers, -1)[codes]
+    return found
+
+
+def text(value: Any) -> str:
+    """An id as text, the same for 7 and 7.0; "" where it is missing. ValueError for a list."""
+    if isinstance(value, list | np.ndarray | dict):
+        raise ValueError(f"a cell of ids holds a {type(value).__name__}, not a name: set modality.id_column")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if pd.isna(value) else str(value).strip()
+
+
+def _tells_apart(frame: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> str:
+    """The first of some columns with which repeated times are no longer repeated; "" for none."""
+    if frame.duplicated([*keys]).mean() <= SOME:
+        return ""
+    for column in columns:
+        if _may_name(frame[column]) and frame.duplicated([*keys, column]).mean() <= SOME:
+            return column
+    return ""
+
+
+def _at_once(
+    frame: pd.DataFrame, times: Sequence[str], columns: Sequence[str], settings: TimeSettings
+) -> str:
+    """The first of some columns whose names are series of the same time that no other divides; "" for none.
+
+    ValueError where each is divided by another one: rows of several series would be averaged.
+    """
+    columns = [column for column in columns if _may_name(frame[column])]
+    if not columns:
+        return ""
+    seconds = read_times([frame[name] for name in times], settings).seconds
+    ids = {name: codes_of(frame[name]) for name in columns}
+    found = [name for name in columns if _are_series(seconds, ids[name])]
+    divided = {
+        name: [other for other in columns if _divides(seconds, ids[name], ids[other])] for name in found
+    }
+    whole = [name for name in found if not divided[name]]
+    if found and not whole:
+        one, other = (name for name in columns if name in (found[0], divided[found[0]][0]))
+        raise ValueError(
+            f"columns {one!r} and {other!r} both tell series apart, and neither does alone: set "
+            "modality.id_column to one of them, or to a column that names both"
+        )
+    return whole[0] if whole else ""
+
+
+def _may_name(column: Any) -> bool:
+    """Whether a column has few enough different values to be names of series."""
+    return 2 <= int(column.nunique()) <= len(column) / 2
+
+
+def _are_series(seconds: np.ndarray, ids: np.ndarray) -> bool:
+    """Whether rows of several ids (-1: none) are of the same time, and these no states of one series.
+
+    The rows of one series come in step, and those of one state do not come in a longer step of their own.
+    """
+    known = np.isfinite(seconds) & (ids >= 0)
+    seconds, ids = seconds[known], ids[known]
+    if not len(ids) or _share_inside(seconds, ids) <= SOME:
+        return False
+    usual = _in_step(seconds)
+    if not usual:
+        return True
+    own = sum(len(rows) for rows in _rows_of(ids) if _in_step(seconds[rows]) > (1 + SAME_STEP) * usual)
+    return own > len(ids) / 2
+
+
+def _in_step(seconds: np.ndarray) -> float:
+    """The usual step of times that come in this step, or in whole numbers of it; 0 where they do not."""
+    steps = _steps(seconds)
+    if not len(steps):
+        return 0.0
+    usual = float(np.median(steps))
+    early = len(seconds) - 1 - int((steps >= (1 - SAME_STEP) * usual).sum())
+    even = np.abs(steps / usual - np.rint(steps / usual)) <= SAME_STEP
+    return usual if early <= SOME * len(seconds) and even.mean() > 1 - MANY else 0.0
+
+
+def _steps(seconds: np.ndarray) -> np.ndarray:
+    """The time from each different time that is known to the next."""
+    return np.diff(np.unique(seconds[np.isfinite(seconds)]))
+
+
+def _rows_of(ids: np.ndarray) -> list[np.ndarray]:
+    """The rows of each id, without those that have none (-1)."""
+    order = np.argsort(ids, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(ids[order])) + 1)
+    return [part for part in parts if len(part) and ids[part[0]] >= 0]
+
+
+def _divides(seconds: np.ndarray, ids: np.ndarray, others: np.ndarray) -> bool:
+    """Whether the rows of one id are of several others at the same time, by another column."""
+    pairs = pd.factorize(pd.MultiIndex.from_arrays([ids, others]))[0]
+    if len(np.unique(pairs)) == len(np.unique(ids)):
+        return False
+    return any(_are_series(seconds[rows], others[rows]) for rows in _rows_of(ids))
+
+
+def _share_inside(seconds: np.ndarray, ids: np.ndarray) -> float:
+    """The share of rows whose time lies between the first and the last one of another id."""
+    groups = pd.Series(seconds).groupby(ids)
+    first, last = (ends.to_numpy() for ends in (groups.min(), groups.max()))
+    long = first < last
+    begun = np.searchsorted(np.sort(first[long]), seconds)
+    ended = np.searchsorted(np.sort(last[long]), seconds, "right")
+    places = np.unique(ids, return_inverse=True)[1]
+    own = (seconds > first[places]) & (seconds < last[places])
+    return float((begun - ended - own > 0).mean())

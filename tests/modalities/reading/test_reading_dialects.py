@@ -1,0 +1,103 @@
+"""Marks in numbers and headers of numbers."""
+
+import numpy as np
+import pytest
+
+from modalities.reading.dialects import TableSettings
+from modalities.reading.tables import Table
+
+HOURS = [f"2020-01-{day:02d} {hour:02d}:00" for day in range(1, 11) for hour in range(24)]
+
+
+def table(path, numbers, *, separator=",", times=HOURS, **settings):
+    """A table of times and numbers as they are written, quoted where the separator is in them."""
+    cells = [f'"{number}"' if separator in number else number for number in numbers]
+    lines = [f"{time}{separator}{cell}" for time, cell in zip(times, cells, strict=False)]
+    path.write_text("\n".join([f"time{separator}load", *lines]) + "\n")
+    return Table.open(path, TableSettings(**settings))
+
+
+def loads(found) -> list[float]:
+    return found.read(["load"])["load"].astype(float).tolist()
+
+
+WHOLE = [f"{number:,}" for number in (977, 1219, 1003, 985, 12_345)] * 9
+READ = [977, 1219, 1003, 985, 12_345] * 9
+
+
+class TestThousands:
+    def test_what_may_be_decimal_commas_is_refused(self, tmp_path):
+        with pytest.raises(ValueError) as caught:
+            table(tmp_path / "x.csv", WHOLE)
+        assert str(caught.value) == (
+            "column 'load' holds '1,219': set modality.decimal=. if that is 1219, "
+            """modality.decimal='","' if it is 1.219"""
+        )
+
+    @pytest.mark.parametrize("decimal, expected", [(".", 1219), (",", 1.219)])
+    def test_the_setting_decides(self, tmp_path, decimal, expected):
+        assert loads(table(tmp_path / "x.csv", WHOLE, decimal=decimal))[:2] == [977, expected]
+
+    @pytest.mark.parametrize("more", ["1,219.5", "1,219,000", "-2,000,000.25"])
+    def test_a_second_mark_or_group_tells(self, tmp_path, more):
+        found = table(tmp_path / "x.csv", [*WHOLE, more])
+        assert loads(found) == [*READ, float(more.replace(",", ""))]
+        assert "commas between thousands" in found.reading and "decimal commas" not in found.reading
+
+    def test_decimals_of_other_cells_tell(self, tmp_path):
+        assert loads(table(tmp_path / "x.csv", [*WHOLE, "3.125", "-0.5"]))[-3:] == [12_345, 3.125, -0.5]
+
+    @pytest.mark.parametrize("more", ["0,977", "12,5", "1,2345"])
+    def test_what_no_group_of_three_can_be_is_a_decimal_comma(self, tmp_path, more):
+        found = table(tmp_path / "x.csv", [*WHOLE, more])
+        assert loads(found)[:2] == [977, 1.219] and "decimal commas" in found.reading
+
+    def test_decimal_commas_between_semicolons_are_no_question(self, tmp_path):
+        found = table(tmp_path / "x.csv", ["12,345", "1,219", "3,001"] * 9, separator=";")
+        assert loads(found)[:2] == [12.345, 1.219]
+
+    def test_points_between_thousands(self, tmp_path):
+        numbers = [number.replace(",", ".") for number in WHOLE]
+        with pytest.raises(ValueError, match=r"modality\.decimal"):
+            table(tmp_path / "x.csv", numbers, separator=";")
+        assert loads(table(tmp_path / "x.csv", numbers, separator=";", decimal=",")) == READ
+        found = table(tmp_path / "x.csv", [*numbers, "12,5"], separator=";")
+        assert loads(found) == [*READ, 12.5] and "points between thousands" in found.reading
+        assert loads(table(tmp_path / "x.csv", ["1.219", "2.977", "3.004"] * 9))[0] == 1.219
+
+    def test_points_between_thousands_leave_dates_alone(self, tmp_path):
+        times = [f"{hour[8:10]}.01.2020 {hour[11:]}" for hour in HOURS]
+        found = table(tmp_path / "x.csv", ["1.219,5", "977,25"] * 30, separator=";", times=times)
+        assert loads(found)[:2] == [1219.5, 977.25]
+        assert found.read(["time"])["time"][0] == "01.01.2020 00:00"
+        days = table(tmp_path / "x.csv", ["1.219,5"] * 30, separator=";", times=[t[:10] for t in times])
+        assert days.read(["time"])["time"][0] == "01.01.2020"
+
+    def test_a_text_among_marked_numbers_costs_its_cell_only(self, tmp_path):
+        found = table(tmp_path / "x.csv", ["1,219.5", "977", "calm", "12,345"] * 9)
+        cells = found.read(["load"])["load"].tolist()
+        assert cells[2] == "calm" and [float(cells[place]) for place in (0, 1, 3)] == [1219.5, 977, 12_345]
+
+    def test_marks_beyond_the_first_rows_are_read_like_the_others(self, tmp_path):
+        numbers = [f"{number:.1f}" for number in np.linspace(1, 99, 220)] + ["1,219"]
+        assert loads(table(tmp_path / "x.csv", numbers))[-1] == 1219
+
+
+class TestHeadersOfNumbers:
+    @pytest.mark.parametrize("skip_lines", [None, 0])
+    def test_numbers_are_names_beside_that_of_the_time(self, tmp_path, skip_lines):
+        path = tmp_path / "electricity.csv"
+        lines = [f"{hour},{n},{n + 1}.5,3,4,5,{n % 7}" for n, hour in enumerate(HOURS)]
+        path.write_text("\n".join(["date,0,1,2,3,4,OT", *lines]) + "\n")
+        found = Table.open(path, TableSettings(skip_lines=skip_lines))
+        assert found.names == ("date", "0", "1", "2", "3", "4", "OT")
+        assert len(found.read(["0"])) == len(HOURS) and found.read(["1"])["1"][0] == 1.5
+
+    def test_a_row_whose_time_is_missing_is_no_header(self, tmp_path):
+        path = tmp_path / "x.csv"
+        path.write_text("\n".join(["?,1,1,3", *(f"{hour},1,2,3" for hour in HOURS)]) + "\n")
+        with pytest.raises(ValueError, match="no header line"):
+            Table.open(path)
+        path.write_text("\n".join(["unknown,1,1,3", *(f"{hour},1,2,3" for hour in HOURS)]) + "\n")
+        with pytest.raises(ValueError, match="no header line"):  # names would all differ
+            Table.open(path)

@@ -1,0 +1,89 @@
+"""Units that a file says, and what samples without gravity are in."""
+
+import numpy as np
+import pytest
+from wearables_files import GRAVITY, clock, frame, read, refused, steps, truth, turning, values, write
+
+from modalities.wearables.units import Size
+
+G = 9.80665
+
+
+def moving(times, seed: int = 0) -> np.ndarray:
+    """Acceleration in g without gravity."""
+    return truth(times, seed) - GRAVITY
+
+
+def named(samples: np.ndarray, unit: str):
+    """A table whose header says a unit."""
+    return frame(values=samples).rename(columns={axis: f"acc_{axis} ({unit})" for axis in "xyz"})
+
+
+class TestUnitsThatAFileSays:
+    @pytest.mark.parametrize("size", [0.9, 0.2, 5.0])
+    @pytest.mark.parametrize("unit, factor", [("m/s^2", G), ("g", 1.0), ("mg", 1000.0)])
+    def test_are_taken_where_gravity_was_removed(self, tmp_path, size, unit, factor):
+        samples = moving(clock()) * size / np.median(np.linalg.norm(moving(clock()), axis=1)) / G
+        rows = read(write(tmp_path / "p1.csv", named(samples * factor, unit)))
+        assert np.nanmedian(np.linalg.norm(values(rows), axis=1)) == pytest.approx(size / G, rel=0.02)
+        assert any("without gravity" in reading for reading in rows.readings)
+
+    @pytest.mark.parametrize(
+        "unit, factor, other", [("g", G, "m/s2"), ("m/s2", 1.0, "g"), ("mg", G, "m/s2"), ("g", 1000.0, "mg")]
+    )
+    def test_are_refused_where_gravity_contradicts_them(self, tmp_path, unit, factor, other):
+        path = write(tmp_path / "p1.csv", named(truth(clock()) * factor, unit))
+        reason = refused(path)
+        assert f"taken as {unit}, as the file says" in reason
+        assert reason.endswith(f"set modality.units={other}")
+        np.testing.assert_allclose(values(read(path, units=other)), truth(steps(1200)), atol=2e-3)
+
+    def test_are_taken_where_gravity_agrees(self, tmp_path):
+        rows = read(write(tmp_path / "p1.csv", named(truth(clock()) * 0.4 * G, "m/s2")))
+        np.testing.assert_allclose(values(rows), 0.4 * truth(steps(1200)), atol=2e-3)
+        assert "the accelerometer in m/s2" in rows.readings
+
+    @pytest.mark.parametrize("unit", ["µT", "deg/s", "rad/s"])
+    def test_are_refused_where_they_are_those_of_another_sensor(self, tmp_path, unit):
+        reason = refused(write(tmp_path / "p1.csv", named(truth(clock()), unit)))
+        assert "which is no unit of acceleration" in reason
+
+    def test_are_refused_where_they_differ(self, tmp_path):
+        table = frame().rename(columns={"x": "x (g)", "y": "y (m/s2)"})
+        reason = refused(write(tmp_path / "p1.csv", table))
+        assert "are in different units (g, m/s2)" in reason
+
+    def test_of_the_gyroscope_have_to_be_that_of_the_setting(self, tmp_path):
+        table = frame(gyroscope=True).rename(columns={f"gyro_{axis}": f"gyro_{axis} (dps)" for axis in "xyz"})
+        table.iloc[:, 4:] = np.rad2deg(0.2 * turning(clock()))
+        path = write(tmp_path / "p1.csv", table)
+        assert refused(path, gyroscope=True).endswith("set modality.gyroscope_units=deg/s")
+        rows = read(path, gyroscope=True, gyroscope_units="deg/s")
+        np.testing.assert_allclose(values(rows)[:, 3:], 0.2 * turning(steps(1200)), atol=5e-3)
+
+
+class TestUnitsThatNobodySays:
+    @pytest.mark.parametrize("size", [0.6, 1.0, 1.5])
+    def test_are_not_found_without_gravity(self, tmp_path, size):
+        samples = moving(clock()) * size / np.median(np.linalg.norm(moving(clock()), axis=1))
+        path = write(tmp_path / "p1.csv", frame(values=samples))
+        assert "gravity was removed" in refused(path)
+        for unit, of_g in (("g", 1.0), ("m/s2", 1 / G)):
+            np.testing.assert_allclose(
+                values(read(path, units=unit))[9:-9],
+                of_g
+                * (size / np.median(np.linalg.norm(moving(clock()), axis=1)))
+                * moving(steps(1200))[9:-9],
+                atol=5e-3,
+            )
+
+    @pytest.mark.parametrize("rate_hz", [25.0, 100.0, 1000.0])
+    @pytest.mark.parametrize("effort", [0.0, 0.5, 2.0, 5.0])
+    def test_gravity_is_seen_in_any_movement(self, rate_hz, effort):
+        samples = GRAVITY + effort * moving(clock(30, rate_hz))
+        assert Size.of(samples + 0.01 * np.random.default_rng(0).normal(size=samples.shape)).gravity
+
+    def test_absurd_values_do_not_hide_it(self):
+        samples = truth(clock())
+        samples[::50] = 1e30
+        assert Size.of(samples).gravity

@@ -1,0 +1,120 @@
+"""Which rows of a table are one series."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from weather_files import Rest, frame, sensor, write
+
+from modalities.weather import Weather
+
+
+def moved(minutes: float, offset: float = 0.0, n: int = 100, start: str = "2020-01-01") -> pd.DataFrame:
+    """An hourly series whose times and values are moved."""
+    table = frame(n, start=start)
+    return table.assign(time=table["time"] + pd.Timedelta(minutes=minutes), a=table["a"] + offset)
+
+
+def messages(n: int = 3000) -> pd.DataFrame:
+    """What three devices send, each when it likes; `device` says which."""
+    rng = np.random.default_rng(0)
+    devices = rng.choice(["b8:27", "00:0f", "1c:bf"], n)
+    levels = pd.Series(devices).map({"b8:27": 50, "00:0f": 60, "1c:bf": 75})
+    times = 1_594_512_094 + np.sort(rng.random(n)) * n
+    return pd.DataFrame(
+        {"time": times, "device": devices, "a": levels + rng.normal(size=n), "b": 1.5 * levels}
+    )
+
+
+def groups(rest: Rest) -> dict[str, float]:
+    """The mean of the first channel of each series."""
+    found: dict[str, list[np.ndarray]] = {}
+    for key, row in rest.rows.items():
+        found.setdefault(row["group"], []).append(rest.samples[key].values[:, 0])
+    return {group: float(np.mean(np.concatenate(values))) for group, values in found.items()}
+
+
+def readings(source, **settings) -> str:
+    return " ".join(next(iter(sensor(**settings).records(source, "all"))).read().readings)
+
+
+class TestSeveralSeriesInOneTable:
+    @pytest.mark.parametrize("order", ["station", "time"])
+    def test_stations_whose_times_never_coincide(self, tmp_path, order):
+        both = pd.concat([moved(51).assign(station="ORD"), moved(53, 1000).assign(station="MIA")])
+        path = write(tmp_path / "x.csv", both.sort_values(order, kind="stable"))
+        found = groups(Rest(sensor(), path))
+        assert found.keys() == {"ORD", "MIA"} and found["MIA"] - found["ORD"] == pytest.approx(1000)
+        assert "column 'station' tells series apart" in readings(path)
+        suggested = Weather.suggest(path)
+        assert suggested is not None and not suggested.problem
+        assert suggested.settings["freq"] == "1h"
+
+    def test_devices_that_report_when_they_like(self, tmp_path):
+        path = write(tmp_path / "x.csv", messages())
+        found = groups(Rest(sensor(freq="1min", min_steps=10), path))
+        assert {group: round(mean) for group, mean in found.items()} == {
+            "b8:27": 50,
+            "00:0f": 60,
+            "1c:bf": 75,
+        }
+
+    def test_devices_in_turns(self, tmp_path):
+        both = pd.concat([moved(0).assign(device="a"), moved(30, 1000).assign(device="b")])
+        path = write(tmp_path / "x.csv", both.sort_values("time"))
+        assert groups(Rest(sensor(), path)).keys() == {"a", "b"}
+
+    def test_a_long_table(self, tmp_path):
+        both = pd.concat([moved(51).assign(station="ORD"), moved(53, 1000).assign(station="MIA")])
+        for name, times in (("apart", both["time"]), ("same", both["time"].dt.floor("h"))):
+            path = write(tmp_path / name / "x.csv", both.assign(time=times).melt(["time", "station"]))
+            found = groups(Rest(sensor(variable_column="variable"), path))
+            assert found.keys() == {"ORD", "MIA"} and found["MIA"] - found["ORD"] == pytest.approx(1000)
+
+    def test_a_long_table_whose_column_has_no_usual_name(self, tmp_path):
+        both = pd.concat([moved(0).assign(well=1), moved(0, 1000).assign(well=2)]).melt(["time", "well"])
+        path = write(tmp_path / "x.csv", both)
+        (reason,) = {*Rest(sensor(variable_column="variable"), path).reasons.values()}
+        assert reason.endswith("set modality.id_column=well")
+
+    def test_the_column_that_no_other_divides(self, tmp_path):
+        parts = [
+            moved(13 * n, 1000 * n).assign(site=f"s{n // 2}", sensor=f"t{n}", place="here") for n in range(4)
+        ]
+        path = write(tmp_path / "x.csv", pd.concat(parts).sort_values("time"))
+        assert groups(Rest(sensor(), path)).keys() == {"t0", "t1", "t2", "t3"}
+
+    @pytest.mark.parametrize("minutes", [13, 15])
+    def test_two_columns_that_tell_series_apart_together_only(self, tmp_path, minutes):
+        parts = [moved(minutes * n, 1000 * n).assign(site=f"s{n // 2}", sensor=f"t{n % 2}") for n in range(4)]
+        path = write(tmp_path / "x.csv", pd.concat(parts).sort_values("time"))
+        reasons = Rest(sensor(), path).reasons
+        assert reasons["x.csv"].startswith("columns 'site' and 'sensor' both tell series apart, and neither")
+        assert "modality.id_column" in reasons["x.csv"]
+
+    def test_sensors_without_a_usual_name_within_stations(self, tmp_path):
+        parts = [moved(7 * (n // 2), 1000 * n).assign(site=f"s{n // 2}", depth=n % 2 + 1) for n in range(4)]
+        path = write(tmp_path / "x.csv", pd.concat(parts).sort_values("time"))
+        reasons = Rest(sensor(), path).reasons
+        assert all("'depth' tells the rows apart" in reason for reason in reasons.values()) and reasons
+        assert all("even of one 'site'" in reason for reason in reasons.values())
+        asked = Rest(sensor(id_column="site"), path)
+        assert groups(asked).keys() == {"s0", "s1"} and not asked.reasons  # as the user wishes
+
+
+class TestOneSeries:
+    def test_deployments_that_follow_one_another(self, tmp_path):
+        parts = [moved(0, n=60, start=f"2020-01-{day}").assign(sensor=day) for day in ("01", "04", "07")]
+        path = write(tmp_path / "x.csv", pd.concat(parts))
+        assert groups(Rest(sensor(), path)).keys() == {"x"}
+
+    @pytest.mark.parametrize("length", [1, 40])
+    def test_states_of_one_series(self, tmp_path, length):
+        rng = np.random.default_rng(0)
+        places = rng.choice(["in", "out", "cellar"], 400 // length, p=[0.7, 0.2, 0.1]).repeat(length)
+        path = write(tmp_path / "x.csv", frame(400).assign(location=places))
+        assert groups(Rest(sensor(), path)).keys() == {"x"}
+
+    def test_numbers_of_rows_and_missing_ids(self, tmp_path):
+        table = frame(100).assign(id=np.arange(100), station=[None, *["a"] * 99])
+        path = write(tmp_path / "x.csv", table)
+        assert groups(Rest(sensor(), path)).keys() == {"x"}
