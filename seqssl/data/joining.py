@@ -37,8 +37,8 @@ def crop(sample: Sample, start: int, length: int, code_stride: int | None = None
 def join(samples: Sequence[Sample], code_stride: int | None = None) -> Sample:
     """Samples of one group, one after the other.
 
-    The label is the one that all of them share, else the tuple of their labels: no single one is true of the
-    whole.
+    The label is the tuple of their labels, as a text of several parts may say one thing twice; `shared_label`
+    gives the one that is true of the whole. Where none has a label, neither has the whole.
     """
     if len(samples) == 1:
         return samples[0]
@@ -51,7 +51,7 @@ def join(samples: Sequence[Sample], code_stride: int | None = None) -> Sample:
     times = all_or_none([sample.times for sample in samples])
     return Sample(
         values=np.concatenate([sample.values for sample in samples]),
-        label=labels[0] if all(label == labels[0] for label in labels) else tuple(labels),
+        label=tuple(labels) if any(label not in ("", None) for label in labels) else labels[0],
         group=samples[0].group,
         observed=None if observed is None else np.concatenate(observed),
         times=None if times is None else _joined_times(times),
@@ -64,6 +64,13 @@ def join(samples: Sequence[Sample], code_stride: int | None = None) -> Sample:
             for segment in own
         ),
     )
+
+
+def shared_label(label: object) -> object:
+    """The label of a sample, or the one that all samples share that were joined to it; else ""."""
+    if not isinstance(label, tuple):
+        return label
+    return label[0] if all(each == label[0] for each in label) else ""
 
 
 def all_or_none(parts: Sequence[T | None]) -> list[T] | None:

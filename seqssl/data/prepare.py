@@ -14,20 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqssl.config.schema import DataConfig
-from seqssl.config.values import Value
 from seqssl.data.adapters import ModalityAdapter, Record, Rejected, Row, SampleSpec
 from seqssl.data.catalog import find_corpus, get
 from seqssl.data.files import (
     Progress,
     cache_root,
     lies_inside,
-    list_files,
     locked,
     refuse_linked_folders,
     sha256_json,
     silent,
     write_atomic,
 )
+from seqssl.data.fingerprint import code_of, describe, listing, plain
 from seqssl.data.shards import MANIFEST, SCHEMA_VERSION, Corpus, Manifest, Shard, Split
 from seqssl.data.splits import about_groups, assign_splits
 from seqssl.data.wording import printable, reason_of, storable
@@ -38,9 +37,9 @@ from seqssl.errors import UserError
 REJECTED = "rejected.jsonl"
 QUALITY = "quality.jsonl"
 PAGE = "prepare.html"
+PLANNED = "plan.txt"  # while it is being prepared: of which state of the source
 SCANNED = 10_000  # records between two signs of progress
 MAX_SAID = 30  # different sentences in a manifest
-YOUNGER = ("code_stride", "codebook_sizes")  # fields of a spec that were added within schema version 2
 
 
 def prepare(
@@ -66,19 +65,21 @@ def prepare(
     _check_paths(source, out)
     _check_shares(split_by, valid_share)
     valid_groups = sorted(valid_groups)
-    settings = [SCHEMA_VERSION, modality, _describe(adapter), split_by, valid_share, valid_groups, seed]
-    files = _listing(source)
+    settings = [SCHEMA_VERSION, modality, describe(adapter), split_by, valid_share, valid_groups, seed]
+    files = listing(source)
     plan = sha256_json([settings, files])
     with _disk_errors(out), locked(out / ".lock"):
         refuse_linked_folders(out)
         if (out / MANIFEST).exists():
             return _finished(out, plan)
+        _forget_other(out, plan)
         records, rejected = _scan(adapter, source, progress)
         assign = partial(
             assign_splits, split_by=split_by, valid_share=valid_share, valid_groups=valid_groups, seed=seed
         )
         # Shards name their plan without the files' times: the same data gives the same bytes everywhere.
-        shard_plan = sha256_json([settings, [(name, size) for name, size, _ in files]])
+        code = code_of(type(adapter))  # a shard that other code has written is made again
+        shard_plan = sha256_json([settings, code, [(name, size) for name, size, _ in files]])
         write = partial(write_shards, adapter, out, shard_plan, num_workers=num_workers, progress=progress)
         written = _write(out, write, assign, records, rejected)
         rejected += [Rejected(path, reason) for path, reason in written.rejected]
@@ -90,7 +91,7 @@ def prepare(
         about = about_groups(records) if split_by == "group" and not valid_groups else ""
         manifest = Manifest(
             modality=modality,
-            spec=_plain(adapter.spec),
+            spec=plain(adapter.spec),
             source=str(source),
             plan=plan,
             splits=_split_sizes(out, written.shards, adapter.spec.rate_hz),
@@ -101,7 +102,21 @@ def prepare(
             notices=({about: len(records)} if about else {}) | _counted(written.quality, "notices"),
         )
         write_atomic(out / MANIFEST, manifest.to_json())
+        (out / PLANNED).unlink()
     return manifest
+
+
+def _forget_other(out: Path, plan: str) -> None:
+    """Remove shards of an interrupted preparation of another state of the source.
+
+    Shards themselves name the sizes of its files, not their times: the same data gives the same bytes
+    everywhere.
+    """
+    mark = out / PLANNED
+    if not (mark.is_file() and mark.read_text(encoding="utf-8") == plan):
+        for path in out.glob("shard-?????.*"):
+            path.unlink()
+        write_atomic(mark, plan)
 
 
 def _counted(quality: Sequence[Row], kind: str) -> dict[str, int]:
@@ -147,13 +162,18 @@ def open_or_prepare(
         valid_groups = valid_groups or [*entry.valid_groups]
     split_by = config.split_by or usual_split
     if (source / MANIFEST).is_file():
+        if config.valid_groups:
+            raise UserError(
+                f"data.valid_groups = {', '.join(config.valid_groups)}: {source} is prepared already, with "
+                "held-out rows of its own. Prepare the raw data again with valid_groups=..."
+            )
         corpus = Corpus(source)
         _check_spec(corpus, adapter.spec)
         return corpus
     _check_exists(source)
     held_out = [config.valid_share, sorted(valid_groups)]
-    settings = [modality, _describe(adapter), split_by, held_out, SCHEMA_VERSION]
-    digest = sha256_json([str(source.resolve()), settings, _listing(source)])[:12]
+    settings = [modality, describe(adapter), code_of(type(adapter)), split_by, held_out, SCHEMA_VERSION]
+    digest = sha256_json([str(source.resolve()), settings, listing(source)])[:12]
     out = cache_root() / "prepared" / f"{source.stem}-{digest}"
     if not (out / MANIFEST).is_file():
         progress(0, 0, f"preparing {source} into {out}")
@@ -215,22 +235,6 @@ def _split_sizes(out: Path, shards: Sequence[Shard], rate_hz: float | None) -> d
     }
 
 
-def _describe(adapter: ModalityAdapter) -> dict[str, Value]:
-    """The adapter's class and spec, and the settings that shape its rows: its plain public attributes."""
-    plain = {
-        name: value
-        for name, value in vars(adapter).items()
-        if isinstance(value, int | float | str | list | tuple | None) and not name.startswith("_")
-    }
-    return {"class": type(adapter).__qualname__, "spec": _plain(adapter.spec), **plain}
-
-
-def _listing(source: Path) -> list[tuple[str, int, int]]:
-    """Name, size and change time of every file; a source with another listing is another corpus."""
-    stats = [(path.relative_to(source).as_posix(), path.stat()) for path in list_files(source)]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-
-
 def _check_exists(source: Path) -> None:
     if not source.exists():
         raise UserError(f"There is no file or folder {source}.")
@@ -245,7 +249,7 @@ def _check_paths(source: Path, out: Path) -> None:
     _check_exists(source)
     if source.is_dir() and lies_inside(out, source):
         raise UserError(f"The prepared folder {out} lies inside the raw data {source}: choose another.")
-    ours = {MANIFEST, REJECTED, QUALITY, PAGE, ".lock"}
+    ours = {MANIFEST, REJECTED, QUALITY, PAGE, PLANNED, ".lock"}
     names = [path.name for path in out.iterdir()] if out.is_dir() else []
     foreign = [name for name in names if name.removesuffix(".tmp") not in ours and name[:6] != "shard-"]
     if foreign:
@@ -263,7 +267,7 @@ def _check_shares(split_by: str, valid_share: float) -> None:
 def _check_spec(corpus: Corpus, spec: SampleSpec) -> None:
     """UserError where a corpus was prepared for another spec."""
     first = ("channel_names", "channels")  # compared first: they say more than the units that follow
-    wanted_spec = _plain(spec)
+    wanted_spec = plain(spec)
     names = dict.fromkeys([*first, *wanted_spec, *corpus.manifest.spec])
     for name in names:
         wanted, found = wanted_spec.get(name), corpus.manifest.spec.get(name)
@@ -272,12 +276,6 @@ def _check_spec(corpus: Corpus, spec: SampleSpec) -> None:
                 f"{corpus.folder} was prepared with {name}={found}, the modality wants {name}={wanted}: "
                 f"prepare {corpus.manifest.source} again, or set modality.* as it was (recipes set some)."
             )
-
-
-def _plain(spec: SampleSpec) -> dict[str, Value]:
-    """A spec as JSON gives it back; younger fields that are None are left out, as old folders lack them."""
-    plain: dict[str, Value] = json.loads(json.dumps(asdict(spec)))
-    return {name: value for name, value in plain.items() if value is not None or name not in YOUNGER}
 
 
 def _lines(entries: Sequence[Row]) -> str:

@@ -151,8 +151,8 @@ def some_of(rows: Rows, max_rows: int | None) -> Rows:
 
 def labels_of(corpus: Corpus) -> Names:
     """The label of each row; where the data has none, the path below the folder of its group."""
-    pairs = zip(corpus.labels, corpus.keys, strict=True)
-    return np.array([label or name_in_group(key) for label, key in pairs], dtype=np.str_)
+    rows = zip(corpus.labels, corpus.keys, corpus.groups, strict=True)
+    return np.array([label or name_in_group(key, group) for label, key, group in rows], dtype=np.str_)
 
 
 def matching(labels: Names, pattern: str) -> npt.NDArray[np.bool_]:

@@ -1,5 +1,6 @@
 """What a task has to know of its labelled data before it can be built."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from seqssl.errors import UserError
 
 T = TypeVar("T")
 MAX_NAMED = 6  # things that a sentence lists
+# Behind the ending of a file, adapters write which of its rows it is, and the window: x.csv/P01#2.5
+PART_OF_FILE = re.compile(r"(\.[A-Za-z]\w*)(?:/[^/#]*)?#[^/]*$")
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,14 @@ class Facts:
         return cast(T, self.found[name])
 
 
-def name_in_group(key: str) -> str:
-    """The path of a row below the folder of its group, without the ending; "" for a row without a folder."""
-    path = PurePosixPath(key)
-    return PurePosixPath(*path.parts[1:]).with_suffix("").as_posix() if len(path.parts) > 1 else ""
+def name_in_group(key: str, group: str = "") -> str:
+    """The path of a row's file below the folder of its group, without the ending; "" without a folder.
+
+    Where no folder is called as the group, the first one is taken for it.
+    """
+    parts = PurePosixPath(PART_OF_FILE.sub(r"\1", str(key))).parts
+    first = parts.index(group) + 1 if group in parts[:-1] else 1
+    return PurePosixPath(*parts[first:]).with_suffix("").as_posix() if len(parts) > first else ""
 
 
 def names_in(labels: Sequence[str], patterns: str, what: str = "labels", *, min_rows: int = 1) -> list[str]:

@@ -126,7 +126,7 @@ class Forecast(Series):
             self.notes.append(
                 f"{short} rows are shorter than lookback + horizon = {length} steps, and left out"
             )
-        for split in sorted({str(split) for split in data.corpus.splits} - {""}):
+        for split in sorted({"train", "valid"} & {str(split) for split in data.corpus.splits}):
             if not len(windows.rows(split)):
                 raise UserError(
                     f"no row of the split {split!r} is {self.lookback} + {self.horizon} steps long: lower "

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from seqssl.config.schema import FinetuneConfig
 from seqssl.config.text import matches
+from seqssl.data.joining import shared_label
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled, names_in
 from seqssl.finetuning.scoring import AUROC, CLASSES, ERRORS, Scored, sums_of_errors
@@ -94,7 +95,7 @@ class Classify(WholeRows):
     def wanted(self, batch: Batch) -> list[int]:
         """The number of each row's class; -1 for a label that is none."""
         assert batch.labels is not None
-        return [self.number.get(str(label), -1) for label in batch.labels]
+        return [self.number.get(str(shared_label(label)), -1) for label in batch.labels]
 
     def count(self, batch: Batch) -> int:
         """The number of rows."""
@@ -213,7 +214,7 @@ class Regress(WholeRows):
     def wanted(self, batch: Batch) -> list[float]:
         """The number of each row."""
         assert batch.labels is not None
-        return [self.value_of(str(label)) for label in batch.labels]
+        return [self.value_of(str(shared_label(label))) for label in batch.labels]
 
     def count(self, batch: Batch) -> int:
         """The number of rows."""

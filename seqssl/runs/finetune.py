@@ -11,7 +11,7 @@ from seqssl.config.schema import RunConfig, StreamConfig
 from seqssl.errors import UserError
 from seqssl.planning.plan import resolve
 from seqssl.runs.folder import find_run, stream_of
-from seqssl.runs.sources import existing, is_demo
+from seqssl.runs.sources import existing, is_demo, is_own
 
 BEST = {
     "classify": "max:classify/accuracy",
@@ -64,14 +64,14 @@ def configuration(
     if init not in ("pretrained", "scratch"):
         raise UserError(f"init = {init}: expected pretrained or scratch.")
     config, folder = find_run(run)
-    stream_of(streams_of(config), stream)
+    part = stream_of(streams_of(config), stream).config
     own = [*DEFAULTS, f"task={{target: {task}}}"]
     own += [f"train.keep_best={BEST.get(task, f'min:{task}/mse' if task in SQUARED else 'min:loss')}"]
     lengths = ("join_seconds", "join_frames", *(("max_seconds", "max_frames") if task in WHOLE else ()))
     own += [f"data.{name}=null" for name in lengths]
     if data is not None and is_demo(data):
         own += [f"data.demo={data}", "data.source=null", "data.valid_groups=[]"]
-    elif data is not None:
+    elif data is not None and not is_own(data, part.data):
         own += [f"data.source={existing(data)}", "data.valid_groups=[]"]
     start = (
         f"{Path(run).expanduser()}{f'#{stream}' if stream else ''}"  # a checkpoint's own path, if it is one

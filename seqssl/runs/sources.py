@@ -1,10 +1,14 @@
 """The data that a command on a run is about: a path, a demo corpus, or the run's own."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from seqssl.assembly import build_adapter, streams_of
+from seqssl.config.layers import Layers
+from seqssl.config.schema import DataConfig
 from seqssl.config.values import Value
 from seqssl.data.adapters import ModalityAdapter
 from seqssl.data.catalog import list_corpora
@@ -28,6 +32,11 @@ def is_demo(source: str) -> bool:
     return source in {entry.name for entry in list_corpora()} and not Path(source).exists()
 
 
+def is_own(source: str | Path, data: DataConfig) -> bool:
+    """Whether a path is what a run was trained on, whose held-out groups then hold."""
+    return data.source is not None and existing(source).resolve() == Path(data.source).expanduser().resolve()
+
+
 def open_source(
     run: Path,
     source: str | None,
@@ -45,9 +54,12 @@ def open_source(
     data = part.data
     if source is not None and is_demo(source):
         data = replace(data, source=None, demo=source)
-    elif source is not None:
+    elif source is not None and not is_own(source, data):
         data = replace(data, source=str(existing(source)), valid_groups=[])
-    modality = {**part.modality, **(settings or {})}
+    layers = Layers()
+    layers.merge({"modality": copy.deepcopy(part.modality)}, "")
+    layers.merge({"modality": dict(settings or {})}, "")
+    modality = cast(dict[str, Value], layers.values["modality"])
     adapter = build_adapter(modality)
     check_contract(adapter.spec, folder, stream)
     corpus = open_or_prepare(adapter, data, modality=str(modality["target"]), progress=progress)

@@ -46,7 +46,8 @@ def labelled(stream: OpenStream, tuning: FinetuneConfig) -> OpenStream:
     if tuning.labels_from == "labels":
         return stream
     return replace(
-        stream, corpus=stream.corpus.relabelled([name_in_group(key) for key in stream.corpus.keys])
+        stream,
+        corpus=stream.corpus.relabelled([*map(name_in_group, stream.corpus.keys, stream.corpus.groups)]),
     )
 
 
@@ -54,7 +55,7 @@ def chosen_rows(task: Supervised, stream: OpenStream) -> OpenStream:
     """The stream with those rows, or parts of rows, that a task has labels for; UserError for none."""
     corpus = stream.corpus
     chosen = task.choose(Labelled(corpus, stream.adapter))
-    before = {str(split) for split in corpus.splits} - {""}
+    before = {"train", "valid"} & {str(split) for split in corpus.splits}  # a test split need have no labels
     corpus = corpus.assigned(np.where(chosen, corpus.splits, ""))
     for split in sorted(before):
         if not len(corpus.rows(split)):

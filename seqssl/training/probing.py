@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from seqssl.config.text import matches
+from seqssl.data.joining import shared_label
 from seqssl.model import measures
 from seqssl.model.alignment import NONE, labels_of_frames, runs
 from seqssl.model.pretraining import PretrainingModel
@@ -83,7 +84,8 @@ def _measured(seen: _Seen, number: dict[str, int], probes: Sequence[Probe]) -> d
 def _labels_of(batch: Batch) -> list[str]:
     if batch.segments is not None:
         return [str(segment.label) for row in batch.segments for segment in row]
-    return [label for label in batch.labels or () if isinstance(label, str)]
+    found = (shared_label(label) for label in batch.labels or ())
+    return [label for label in found if isinstance(label, str) and label]
 
 
 def _look(model: PretrainingModel, batch: Batch, number: dict[str, int], seen: _Seen) -> None:
@@ -102,7 +104,7 @@ def _look(model: PretrainingModel, batch: Batch, number: dict[str, int], seen: _
         if batch.segments is not None:
             wanted = labels_of_frames(batch.segments[row], length, model.stride, number)
         else:
-            label = batch.labels[row] if batch.labels is not None else ""
+            label = shared_label(batch.labels[row]) if batch.labels is not None else ""
             wanted = np.full(length, number.get(str(label), NONE))
         seen.wanted.append(wanted)
         seen.units.append(batch.keys[row] if groups[row] < 0 else str(groups[row]))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from seqssl import Batch, Record, Sample, SampleSpec, Segment
 from seqssl.data.batching import BatchLoader, collate
-from seqssl.data.joining import crop, join
+from seqssl.data.joining import crop, join, shared_label
 from seqssl.data.prepare import prepare
 from seqssl.data.shards import Corpus
 
@@ -72,7 +72,8 @@ def test_joined_parts_follow_one_another(parts: list[Sample]) -> None:
         assert np.array_equal(getattr(whole, name), np.concatenate([getattr(part, name) for part in parts]))
     assert painted(whole) == [labels for part in parts for labels in painted(part)]
     labels = [part.label for part in parts]
-    assert whole.label == (labels[0] if len({*labels}) == 1 else tuple(labels))
+    assert whole.label == (labels[0] if len(labels) == 1 or not any(labels) else tuple(labels))
+    assert shared_label(whole.label) == (labels[0] if len({*labels}) == 1 else "")
     assert (np.diff(whole.times) > 0).all()
 
 

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from numbers_adapter import Numbers, write_numbers
 
 from seqssl import Record, UserError
 from seqssl.config.schema import DataConfig
+from seqssl.data import prepare as preparing
 from seqssl.data import writing
 from seqssl.data.prepare import open_or_prepare, prepare
 from seqssl.data.shards import Corpus, ShardWriter
@@ -125,6 +127,26 @@ def test_changed_data_is_read_again_after_an_interruption(source, tmp_path, smal
     (source / "group0" / "row0.num").write_text("7 7 7 7 7 7 7")
     run(source, out)
     np.testing.assert_array_equal(Corpus(out).row(0)["values"], np.full(7, 7, np.float32))
+
+
+def test_of_files_changed_in_place_no_shard_is_kept(source, tmp_path, small_shards, monkeypatch):
+    """A file of the same size is another one, where it was written since."""
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("seqssl.data.prepare.Manifest", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(source, out)
+    path = source / "group0" / "row0.num"
+    before = path.read_text()
+    path.write_text(before.translate(str.maketrans("0123456789", "1234567890")))
+    os.utime(path, ns=(1, 1))
+    assert len(path.read_text()) == len(before)
+    assert run(source, out).content_hash == run(source, tmp_path / "whole").content_hash
+    assert not (out / "plan.txt").exists()
+
+
+def interrupt(**_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_workers_change_nothing(source, tmp_path, monkeypatch):
@@ -283,14 +305,17 @@ class TestOpenOrPrepare:
         assert again.folder == corpus.folder
         assert not said
 
-    def test_other_files_or_settings_are_another_corpus(self, source):
+    def test_other_files_settings_or_code_are_another_corpus(self, source, monkeypatch):
         config = DataConfig(source=str(source))
         folders = {open_or_prepare(Numbers(), config, modality="numbers").folder}
         folders.add(open_or_prepare(Numbers(scale=2.0), config, modality="numbers").folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(preparing, "code_of", lambda adapter: "a later version")
+            folders.add(open_or_prepare(Numbers(), config, modality="numbers").folder)
         folders.add(open_or_prepare(Numbers(), replace(config, split_by="record"), modality="numbers").folder)
         (source / "group0" / "new.num").write_text("1 2 3")
         folders.add(open_or_prepare(Numbers(), config, modality="numbers").folder)
-        assert len(folders) == 4
+        assert len(folders) == 5
 
     def test_a_prepared_folder_is_opened(self, source, tmp_path):
         run(source, tmp_path / "out")
@@ -298,6 +323,8 @@ class TestOpenOrPrepare:
         assert len(open_or_prepare(Numbers(), config, modality="numbers")) == 24
         with pytest.raises(UserError, match="channels=None, the modality wants channels=2"):
             open_or_prepare(Numbers(wide=True), config, modality="numbers")
+        with pytest.raises(UserError, match=r"group1: .* is prepared already, with held-out rows of its own"):
+            open_or_prepare(Numbers(), replace(config, valid_groups=["group1"]), modality="numbers")
 
     def test_the_demo_corpus_is_brought(self, source, monkeypatch):
         monkeypatch.setattr("seqssl.data.prepare.get", lambda name, progress: source)
