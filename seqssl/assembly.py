@@ -171,15 +171,17 @@ def check_objectives(
     objectives: Mapping[str, Objective], config: StreamConfig, encoder: ContextEncoder
 ) -> None:
     """UserError for an objective that these data or this encoder make meaningless."""
-    # A mixer that does not say whether it is causal is trusted.
+    # A part that does not say whether it is causal is trusted.
     reads_ahead = any(getattr(part, "causal", None) is False for part in encoder.modules())
     for name, objective in objectives.items():
         if getattr(objective, "compares_views", False) and config.data.views < 2:
             raise UserError(f"objectives.{name} compares views of a row: set data.views=2 or more.")
         if getattr(objective, "foresees", False) and reads_ahead:
             raise UserError(
-                f"objectives.{name} foresees the next frame, and with this mixer frames read it: take "
-                "a causal one (mixer.causal=true for attention and fft_convolution, or causal_gated_linear)."
+                f"objectives.{name} foresees later frames, and in this encoder frames read them: take a "
+                "causal mixer (mixer.causal=true for attention and fft_convolution, or causal_gated_linear), "
+                "no block with a convolution that looks ahead (a conformer's conv_causal=true), and no "
+                "position by convolutions."
             )
 
 

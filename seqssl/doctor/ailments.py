@@ -136,6 +136,7 @@ VANISHING = Ailment(
     "saturated",
     remedy_key="objectives.{evening}.weight",
     remedy="raise it, and start again with a lower optim.lr",
+    patience=3,
 )
 DIVERGING = Ailment(
     name="diverging-loss",

@@ -7,19 +7,21 @@ from scipy.fft import dct
 from torch import Tensor
 from torch.nn import functional as F
 
+from seqssl.model.description import columns_per_step
 from seqssl.model.pretraining import PretrainingModel
+from seqssl.model.protocols import DrawsInputs
 from seqssl.model.types import Batch
 
 CONTEXT = 4  # frames on each side of a frame
 NUM_CEPSTRA = 13
-FAR = 2**14  # input steps, to see how many columns of a picture a frame has
 
 
 def frame_inputs(
     model: PretrainingModel, batch: Batch, num_frames: int, vocab_size: int | None
 ) -> Float[Tensor, "b s f"]:
     """The columns of the input's picture that a frame stands for; else its one-hot ids, or its values."""
-    inputs, columns = batch.inputs, columns_per_frame(model)
+    inputs = batch.inputs
+    columns = columns_per_frame(model, inputs.shape[2] if inputs.dim() == 3 else None)
     picture = getattr(model.feature_encoder, "picture", None)
     if picture is not None:
         with torch.inference_mode():
@@ -33,14 +35,11 @@ def frame_inputs(
     return image.reshape(len(image), num_frames, -1)
 
 
-def columns_per_frame(model: PretrainingModel) -> int:
+def columns_per_frame(model: PretrainingModel, channels: int | None) -> int:
     """Columns of a picture of the input, or input steps, for each frame."""
-    picture = getattr(model.feature_encoder, "picture", None)
-    if picture is None:
+    if not isinstance(model.feature_encoder, DrawsInputs):
         return max(1, round(model.stride))
-    lengths = torch.tensor([FAR])
-    columns = int(picture(torch.zeros(1, FAR), lengths).shape[1])
-    return max(1, round(columns / int(model.feature_encoder.output_lengths(lengths))))
+    return max(1, round(columns_per_step(model.feature_encoder, channels) * model.stride))
 
 
 def with_context(x: Float[Tensor, "b s f"]) -> Float[Tensor, "b s e"]:

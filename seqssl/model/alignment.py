@@ -14,6 +14,7 @@ from seqssl.model.protocols import FeatureEncoder
 from seqssl.model.types import Batch, Segment, length_mask
 
 FAR = 2**20  # input steps; enough to see what a feature encoder does far from the borders
+MANY_FRAMES = 10**5
 MIN_OBSERVED = 0.5  # a frame with a smaller share of its values is no target
 NONE = -1  # of a frame without a label
 MAX_WORDS = 1024  # up to so many possible words, the ids of a frame are one code
@@ -23,7 +24,12 @@ def steps_per_frame(feature_encoder: FeatureEncoder) -> float:
     """Input steps between two frames, far from the borders of a row."""
     near, far = feature_encoder.output_lengths(torch.tensor([FAR, 2 * FAR], device="cpu")).tolist()
     stride = FAR / int(far - near)
-    return float(round(stride)) if abs(stride - round(stride)) < 1e-3 else stride
+    # The window of a frame makes this a little too large or small, which would add up over a long row: the
+    # whole number near it is tried over so many frames that no other stride makes as many.
+    whole = max(1, round(stride))
+    ends = torch.tensor([FAR, FAR + MANY_FRAMES * whole], device="cpu")
+    near, far = feature_encoder.output_lengths(ends).tolist()
+    return float(whole) if far - near == MANY_FRAMES else stride
 
 
 def tiles(feature_encoder: FeatureEncoder) -> int | None:

@@ -75,7 +75,8 @@ class Clusters(FixedCodes):
         if not self.centroids.shape[1]:
             raise ValueError("these targets are clusters, and have not been fitted: call `fit` first")
         x = self._scaled(batch, num_frames)
-        codes, _ = kmeans.nearest(x.flatten(0, 1), self.centroids.to(x.dtype))
+        with torch.autocast(x.device.type, enabled=False):  # rounded, centers that are near would be taken
+            codes, _ = kmeans.nearest(x.flatten(0, 1), self.centroids.to(x.dtype))
         return codes.view(*x.shape[:2], 1)
 
     def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:

@@ -96,8 +96,9 @@ class Codebook(nn.Module):
             return
         nothing = torch.zeros(len(self.entries), self.entries.shape[1] + 1, device=self.entries.device)
         taken = finite(self.all_reduce(nothing if self._taken is None else self._taken.to(nothing.dtype)))
-        self.counts.lerp_(taken[:, -1], 1 - self.decay)
-        self.sums.lerp_(taken[:, :-1], 1 - self.decay)
+        saw = (taken[:, -1].sum() > 0).to(self.counts.dtype)  # 0: this update was another stream's
+        self.counts.lerp_(taken[:, -1], (1 - self.decay) * saw)
+        self.sums.lerp_(taken[:, :-1], (1 - self.decay) * saw)
         if not self.learns:
             total = self.counts.sum()
             smooth = (self.counts + SMOOTHING) / (total + len(self.counts) * SMOOTHING) * total

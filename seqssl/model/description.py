@@ -39,8 +39,7 @@ class InputDescription:
         self.channels, self.draws, self.columns_per_step = channels or 1, False, 0.0
         if isinstance(reader, DrawsInputs):
             self.draws = True
-            columns = reader.picture(torch.zeros(1, MANY_STEPS), torch.tensor([MANY_STEPS])).shape[1]
-            self.columns_per_step = columns / MANY_STEPS
+            self.columns_per_step = columns_per_step(reader, channels)
             self.dim = 3 * NUM_CEPSTRA
         else:
             self.dim = math.ceil(stride) * self.channels * (vocab_size or 1)
@@ -61,13 +60,37 @@ class InputDescription:
     def _of_pictures(self, reader: DrawsInputs, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
         if isinstance(reader, nn.Module):
             reader = reader.to(batch.inputs.device)  # it is no part of the model, which has moved alone
-        spare = math.ceil(SPARE_COLUMNS / self.columns_per_step)
-        picture = reader.picture(F.pad(batch.inputs.float(), (0, spare)), batch.lengths).float()
-        last = (batch.lengths * self.columns_per_step).ceil().long().clamp(1, picture.shape[1]) - 1
-        described = with_differences(cepstra(picture), last)
+        picture, columns = picture_of(reader, batch, self.columns_per_step)
+        last = columns - 1
+        with torch.autocast(picture.device.type, enabled=False):
+            described = with_differences(cepstra(picture), last)
         middles = (torch.arange(num_frames, device=picture.device) + 0.5) * self.stride
         places = torch.minimum((middles * self.columns_per_step).long()[None], last[:, None])
         return described.gather(1, places[..., None].expand(-1, -1, described.shape[2]))
+
+
+def columns_per_step(reader: DrawsInputs, channels: int | None) -> float:
+    """How many columns a picture has for each input step, far from the borders of a row."""
+    shape = [] if channels is None else [channels]
+    near, far = (
+        reader.picture(torch.zeros(1, steps, *shape), torch.tensor([steps])).shape[1]
+        for steps in (MANY_STEPS, 2 * MANY_STEPS)
+    )
+    hop = MANY_STEPS / (far - near)
+    # A column more or less would move the hop by `hop / (far - near)`. Small errors add up over a long row.
+    return 1 / (round(hop) if abs(hop - round(hop)) <= hop / (far - near) else hop)
+
+
+def picture_of(
+    reader: DrawsInputs, batch: Batch, per_step: float
+) -> tuple[Float[Tensor, "b p f"], Int[Tensor, "b"]]:
+    """The picture of a batch in float32, and how many of its columns each row has: the same in any batch."""
+    inputs = batch.inputs.float()
+    spare = math.ceil(SPARE_COLUMNS / per_step)
+    padded = F.pad(inputs, (0, 0) * (inputs.dim() - 2) + (0, spare))
+    with torch.autocast(inputs.device.type, enabled=False):  # targets must not depend on a run's precision
+        picture = reader.picture(padded, batch.lengths).float()
+    return picture, (batch.lengths * per_step).ceil().long().clamp(1, picture.shape[1])
 
 
 def cepstra(picture: Float[Tensor, "b p f"]) -> Float[Tensor, "b p e"]:

@@ -98,6 +98,7 @@ class FuturePredictionLoss(nn.Module):
     stats: ClassVar[tuple[Stat, ...]] = (
         Stat("accuracy", unit="share", against="chance", rule="discrimination", short="future acc"),
     )
+    foresees = True  # no frame may read what comes after it
 
     def __init__(
         self,

@@ -65,6 +65,7 @@ class ConvolutionModule(nn.Module):
             raise ValueError(f"conv_norm must be batch or layer, got {norm!r}")
         self.norm_in = nn.LayerNorm(dim)
         self.expand = nn.Linear(dim, 2 * dim, bias=bias)
+        self.causal = causal
         self.sides = (kernel - 1, 0) if causal else (kernel // 2, kernel // 2)
         self.depthwise = nn.Conv1d(dim, dim, kernel, groups=dim, bias=bias)
         self.norm = MaskedBatchNorm(dim) if norm == "batch" else nn.LayerNorm(dim)
@@ -85,6 +86,8 @@ class StackedConvPosition(nn.Module):
 
     What they give is added to their input. The norms learn nothing.
     """
+
+    causal = False
 
     def __init__(
         self,
@@ -111,6 +114,8 @@ class StackedConvPosition(nn.Module):
 
 class ConvPosition(nn.Module):
     """Relative position by a wide grouped convolution, added to its input (wav2vec 2.0, section 2)."""
+
+    causal = False
 
     def __init__(
         self, dim: int, *, kernel: Annotated[int, POSITIVE], groups: Annotated[int, POSITIVE, Divides("dim")]

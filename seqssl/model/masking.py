@@ -70,7 +70,9 @@ class SpanMasking(nn.Module):
         """`x` with its masked frames replaced."""
         if not self.training or not self.kept + self.exchanged:
             return self._filled(x, mask, generator)
-        draws = torch.rand(mask.shape, generator=generator, device=x.device)
+        # A mask may be drawn from the very seed of this generator. Its first numbers say where spans start:
+        # by the same ones, every start would be kept.
+        draws = torch.rand(2, *mask.shape, generator=generator, device=x.device)[1]
         filled = self._filled(x, mask & (draws >= self.kept + self.exchanged), generator)
         exchanged = mask & (draws >= self.kept) & (draws < self.kept + self.exchanged)
         return torch.where(exchanged[..., None], _shuffled(x, mask, generator), filled)

@@ -171,8 +171,12 @@ class MaskedPredictionLoss(nn.Module):
         if self.pulls and targets.probs is not None:
             # Zero in the forward pass: only the gradient of the probabilities is added.
             change = targets.probs - targets.probs.detach()
-            pull = -(change * logits.view_as(change).log_softmax(-1)).sum(-1)
-            losses = losses + pull
+            # Codes that are learned come before those that are given.
+            own = logits.view(-1, self.num_codebooks, self.codebook_size)[
+                :, : change.shape[1], : change.shape[2]
+            ]
+            pull = -(change * own.log_softmax(-1)).sum(-1)
+            losses = losses + F.pad(pull, (0, self.num_codebooks - pull.shape[1]))
         with torch.no_grad():
             found = logits.argmax(-1).view(-1, self.num_codebooks)
             correct = (found == targets.codes).sum(0).float()

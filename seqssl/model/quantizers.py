@@ -218,9 +218,10 @@ class RandomProjectionQuantizer(nn.Module):
         self, x: Float[Tensor, "n d"], *, temperature: float | None, generator: Generator | None = None
     ) -> Quantized:
         """Quantize; equal input always gives equal codes."""
-        standardized = F.layer_norm(x.float(), x.shape[-1:])
-        projected = F.normalize(torch.einsum("nd,gde->nge", standardized, self.projection), dim=-1)
-        similarity = torch.einsum("nge,gve->ngv", projected, self.codebook)
+        with torch.autocast(x.device.type, enabled=False):  # rounded, entries that are near would be taken
+            standardized = F.layer_norm(x.float(), x.shape[-1:])
+            projected = F.normalize(torch.einsum("nd,gde->nge", standardized, self.projection), dim=-1)
+            similarity = torch.einsum("nge,gve->ngv", projected, self.codebook)
         codes: Int[Tensor, "n g"] = similarity.argmax(-1)
         vectors = self.codebook[torch.arange(self.num_codebooks, device=x.device), codes]
         usage = F.one_hot(codes, self.codebook_size).sum(0) / max(1, len(x))

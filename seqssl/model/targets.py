@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from seqssl.model.alignment import Alphabet, present
+from seqssl.model.description import columns_per_step, picture_of
 from seqssl.model.features import fold
 from seqssl.model.fixed import FixedCodes
 from seqssl.model.norms import MIN_STD, MaskedBatchNorm, identity
@@ -134,8 +135,11 @@ class InputCodes(FixedCodes):
     ) -> None:
         steps = math.ceil(MANY_FRAMES * stride)
         trial = Batch(torch.zeros(1, steps, *([] if channels is None else [channels])), torch.tensor([steps]))
-        columns = columns_of(trial, feature_encoder)
+        columns, _ = columns_of(trial, feature_encoder)
         per_frame = max(1, round(columns.shape[1] / MANY_FRAMES))
+        self._per_step = 1.0
+        if isinstance(feature_encoder, DrawsInputs):
+            self._per_step = columns_per_step(feature_encoder, channels)
         quantizer = make_quantizer(per_frame * columns.shape[2])
         super().__init__((quantizer.codebook_size,) * quantizer.num_codebooks, input_dim, vector_dim)
         self.quantizer, self.per_frame = quantizer, per_frame
@@ -150,8 +154,7 @@ class InputCodes(FixedCodes):
     @torch.no_grad()
     def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
         """The code of every frame, padding included."""
-        columns = columns_of(batch, self._feature_encoder[0])
-        lengths = (batch.lengths * (columns.shape[1] / batch.inputs.shape[1])).ceil().long().clamp(min=1)
+        columns, lengths = columns_of(batch, self._feature_encoder[0], self._per_step)
         valid = length_mask(lengths, columns.shape[1])[..., None]
         count = valid.sum(1, keepdim=True)
         centered = (columns - (columns * valid).sum(1, keepdim=True) / count) * valid
@@ -162,12 +165,17 @@ class InputCodes(FixedCodes):
         return codes.view(*frames.shape[:2], -1)
 
 
-def columns_of(batch: Batch, feature_encoder: FeatureEncoder) -> Float[Tensor, "b p f"]:
-    """The feature encoder's picture of the inputs, else their values, in float32; missing values are 0."""
+def columns_of(
+    batch: Batch, feature_encoder: FeatureEncoder, per_step: float = 1.0
+) -> tuple[Float[Tensor, "b p f"], Int[Tensor, "b"]]:
+    """The feature encoder's picture of the inputs, else their values, in float32; missing values are 0.
+
+    And how many columns each row has, of which a picture has `per_step` for each input step.
+    """
     if isinstance(feature_encoder, DrawsInputs):
-        return feature_encoder.picture(batch.inputs, batch.lengths).float()
+        return picture_of(feature_encoder, batch, per_step)
     values = batch.inputs.float() * present(batch)
-    return values[..., None] if values.dim() == 2 else values
+    return (values[..., None] if values.dim() == 2 else values), batch.lengths.clamp(min=1)
 
 
 class TeacherCodes(FixedCodes):
@@ -257,7 +265,7 @@ class Both(nn.Module):
         own = leader.identity if leader.identity.shape[1] else codes
         learned = [part.usage for part in found if len(part.usage)]
         usage = torch.cat(learned) if learned else leader.usage
-        return Quantized(leader.vectors, codes, usage, own, costs=leader.costs)
+        return Quantized(leader.vectors, codes, usage, own, probs=found[0].probs, costs=leader.costs)
 
     def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
         """Fit those that are to be fitted."""

@@ -38,7 +38,7 @@ def test_a_run_with_each_mixer(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mixer", ["gated_linear", "local", "summary", "fft_convolution"])
 def test_what_is_foreseen_must_not_be_read(mixer: str) -> None:
-    with pytest.raises(UserError, match="foresees the next frame"):
+    with pytest.raises(UserError, match="foresees later frames"):
         build_model(load_recipe("wearables_next_latent", "size=tiny", f"mixer={mixer}"), "meta")
     for causal in ("causal_gated_linear", "{target: fft_convolution, causal: true}"):
         build_model(load_recipe("wearables_next_latent", "size=tiny", f"mixer={causal}"), "meta")

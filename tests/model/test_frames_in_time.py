@@ -1,0 +1,125 @@
+"""Frames, columns and input steps stay together however long a row is, and targets depend on nothing else."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from modalities.music.views import RollEncoder
+from modalities.speech.mel import LogMelEncoder
+from seqssl import Conv1dStack
+from seqssl.assembly import build_model
+from seqssl.errors import UserError
+from seqssl.model.alignment import steps_per_frame
+from seqssl.model.codebooks import Codebook
+from seqssl.model.description import InputDescription, columns_per_step
+from seqssl.model.masking import SpanMasking
+from seqssl.model.quantizers import RandomProjectionQuantizer
+from seqssl.model.targets import InputCodes
+from seqssl.model.types import Batch
+from seqssl.planning.plan import load_recipe
+from seqssl.testing.harness import seeded
+
+RATE = 16_000
+
+
+def sound(seconds: float, seed: int = 0) -> Tensor:
+    return 0.1 * torch.randn(1, round(seconds * RATE), generator=seeded(seed))
+
+
+def batch_of(*rows: Tensor) -> Batch:
+    lengths = torch.tensor([row.shape[1] for row in rows])
+    inputs = torch.zeros(len(rows), int(lengths.max()))
+    for place, row in enumerate(rows):
+        inputs[place, : row.shape[1]] = row[0]
+    return Batch(inputs, lengths)
+
+
+def test_strides_of_windows_are_whole() -> None:
+    assert steps_per_frame(LogMelEncoder()) == 640
+    assert steps_per_frame(Conv1dStack(1, dim=4)) == 320
+    assert columns_per_step(LogMelEncoder(), None) == 1 / 160
+    assert columns_per_step(RollEncoder(8, dim=4), 8) == 1
+
+
+def test_a_late_frame_is_described_by_what_sounds_there() -> None:
+    reader = LogMelEncoder()
+    describe = InputDescription(reader, steps_per_frame(reader))
+    row, first, inside = sound(30.0), 690, 12
+    late = row[:, first * 640 :]
+    whole = describe(batch_of(row), 749)[0, first + 4 : first + inside]
+    part = describe(batch_of(late), 59)[0, 4:inside]
+    torch.testing.assert_close(whole, part, atol=1e-3, rtol=1e-3)
+
+
+def test_a_roll_is_described_by_its_own_columns() -> None:
+    reader = RollEncoder(8, dim=4, patch=3)
+    describe = InputDescription(reader, steps_per_frame(reader), channels=8)
+    rolls = (torch.rand(2, 30, 8, generator=seeded(1)) > 0.7).float()
+    changed = rolls.clone()
+    changed[:, 27:] = 1 - changed[:, 27:]  # the last of ten frames
+    lengths = torch.tensor([30, 30])
+    before, after = describe(Batch(rolls, lengths), 10), describe(Batch(changed, lengths), 10)
+    assert torch.equal(before[:, :7], after[:, :7])  # differences look two columns ahead
+    assert not torch.equal(before[:, 9], after[:, 9])
+
+
+def test_codes_of_the_input_do_not_depend_on_the_batch() -> None:
+    reader = LogMelEncoder()
+
+    def quantizer(dim: int) -> RandomProjectionQuantizer:
+        torch.manual_seed(0)
+        return RandomProjectionQuantizer(dim, codebook_size=4096)
+
+    targets = InputCodes(reader, quantizer, 640.0, None)
+    short = torch.cat([sound(5.0), 3 * sound(1.25, seed=1)], dim=1)  # what comes last is unlike the rest
+    alone = targets.codes_of(batch_of(short), 155)[0]
+    beside = targets.codes_of(batch_of(short, sound(12.0, seed=2)), 300)[0, :155]
+    assert torch.equal(alone, beside)
+
+
+def test_what_a_run_computes_in_changes_no_target() -> None:
+    torch.manual_seed(0)
+    quantizer = RandomProjectionQuantizer(80, codebook_size=8192)
+    x = torch.randn(200, 80, generator=seeded(3))
+    whole = quantizer(x, temperature=None).codes
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(quantizer(x, temperature=None).codes, whole)
+        reader = LogMelEncoder()
+        rounded = InputDescription(reader, 640.0)(batch_of(sound(3.0)), 74)
+    torch.testing.assert_close(rounded, InputDescription(reader, 640.0)(batch_of(sound(3.0)), 74))
+
+
+def test_starts_of_spans_are_kept_no_more_often_than_the_rest() -> None:
+    """A plan and a step draw from generators of one seed."""
+    masking = SpanMasking(4, start_prob=0.05, span=10, fill="zero", kept=0.1, exchanged=0.1)
+    x, lengths = torch.randn(20, 400, 4, generator=seeded(5)), torch.full((20,), 400)
+    mask = masking.sample(lengths, seeded(9))
+    starts = mask & ~torch.nn.functional.pad(mask, (1, 0))[:, :-1]
+    kept = (masking.apply(x, mask, seeded(9)) == x).all(-1)
+    assert 0.03 < kept[starts].float().mean() < 0.2
+    assert 0.07 < kept[mask].float().mean() < 0.13
+
+
+def test_a_codebook_does_not_forget_on_the_updates_of_others() -> None:
+    torch.manual_seed(0)
+    codebook = Codebook(4, 3, decay=0.9, revive=0.5).train()
+    codebook(torch.randn(50, 3, generator=seeded(6)), seeded(7))
+    codebook.after_update()
+    counts, sums = codebook.counts.clone(), codebook.sums.clone()
+    for _ in range(5):
+        codebook.after_update()
+    assert torch.equal(codebook.counts, counts) and torch.equal(codebook.sums, sums)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "encoder.block={target: conformer, ffn_dim: 32, conv_kernel: 5, conv_norm: layer}",
+        "encoder.position={target: conv, kernel: 8, groups: 4}",
+        "mixer.causal=false",
+    ],
+)
+def test_an_encoder_that_looks_ahead_foresees_nothing(setting: str) -> None:
+    with pytest.raises(UserError, match="foresees later frames"):
+        build_model(load_recipe("wearables_next_latent", "size=tiny", setting), "meta")
+    build_model(load_recipe("wearables_next_latent", "size=tiny"), "meta")
