@@ -4,12 +4,11 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 import torch
@@ -88,7 +87,7 @@ class Speech:
     def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
         """Audio files of a folder (or one file), or the rows of a metadata table or HF Parquet file."""
         transcripts.forget()
-        _audio_column.cache_clear()
+        corpora.audio_column.cache_clear()
         if getattr(self, "alignments", True):
             root = source if source.is_dir() else source.parent
             self._aligned = Alignments(root, list_files(root))
@@ -103,6 +102,21 @@ class Speech:
         else:
             found = self._from_files(source.parent if source.is_file() else source, list_files(source))
         return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
+
+    def beside(self, source: Path) -> set[Path]:
+        """The files that a list names, and what has their names below its folder: texts and alignments."""
+        if not source.is_file():
+            return set()
+        named, is_table = [source], source.suffix.lower() in corpora.TABLE_SUFFIXES
+        try:
+            if is_table and not corpora.has_audio(source):
+                named = [row.path or source.parent / row.key for row in self._said(source)]
+        except (ValueError, UserError):  # it is damaged, which whoever reads it will say
+            return set()
+        names = {path.stem.lower() for path in named}
+        return {*named, *(path for path in list_files(source.parent) if path.stem.lower() in names)} - {
+            source
+        }
 
     @classmethod
     def suggest(cls, source: Path) -> Suggestion | None:
@@ -179,7 +193,7 @@ class Speech:
 
     def _from_folder_with_table(self, source: Path, table: Path) -> Iterator[Record | Rejected]:
         """The rows of a folder's table, and a rejection for each audio file that it does not name."""
-        rows = [] if _has_audio(table) else self._said(table)
+        rows = [] if corpora.has_audio(table) else self._said(table)
         yield from self._of_rows(rows, table) if rows else self._from_table(table, table.name)
         named = {row.path.resolve() for row in rows if row.path}
         for path in list_files(source):
@@ -200,7 +214,7 @@ class Speech:
         yield from self._from_files(source, others)
 
     def _from_table(self, table: Path, name: str) -> Iterator[Record | Rejected]:
-        if _has_audio(table):
+        if corpora.has_audio(table):
             yield from self._from_audio_column(table, name)
         else:
             yield from self._of_rows(self._said(table), table)
@@ -264,7 +278,7 @@ class Speech:
         return self._rows(stretches, path.name, notices, start_s, end_s, aligned)
 
     def _read_cell(self, table: Path, group: int, index: int, aligned: Intervals | None) -> Rows:
-        cell = _audio_column(table, group)[index].as_py()
+        cell = corpora.audio_column(table, group)[index].as_py()
         if not isinstance(cell, dict):
             raise ValueError("its audio is missing (null)")
         name = str(cell.get("path") or "")
@@ -317,19 +331,6 @@ class Speech:
         return Rows([row], notices=[*notices, *more])
 
 
-def _has_audio(table: Path) -> bool:
-    """Whether a table is a Parquet file that holds audio. ValueError where it cannot be read."""
-    if table.suffix.lower() != ".parquet":
-        return False
-    try:
-        schema = pq.read_schema(table)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"a Parquet file that cannot be read: damaged or cut short ({str(error)[:60]})"
-        ) from error
-    return "audio" in schema.names and pa.types.is_struct(schema.field("audio").type)
-
-
 def _split_by_name(table: Path) -> str:
     """The split in a name such as train-00000-of-00003.parquet; "" where there is none."""
     found = known_split(table.stem.partition("-")[0])
@@ -340,8 +341,3 @@ def _wav_bytes(pcm: np.ndarray, rate_hz: int) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, pcm, rate_hz, format="WAV", subtype="PCM_16")
     return buffer.getvalue()
-
-
-@lru_cache(maxsize=2)
-def _audio_column(table: Path, group: int) -> pa.ChunkedArray:
-    return pq.ParquetFile(table).read_row_group(group, columns=["audio"]).column("audio")

@@ -5,12 +5,14 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from modalities.reading.dialects import TableSettings
 from modalities.reading.groups import known_split
@@ -228,3 +230,22 @@ def _cell(row: Mapping[str, Any], names: Iterable[str]) -> tuple[str, Any]:
 def _is_missing(value: Any) -> bool:
     blank = isinstance(value, str) and not value.strip()
     return value is None or blank or (isinstance(value, float) and value != value)
+
+
+def has_audio(table: Path) -> bool:
+    """Whether a table is a Parquet file that holds audio. ValueError where it cannot be read."""
+    if table.suffix.lower() != ".parquet":
+        return False
+    try:
+        schema = pq.read_schema(table)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"a Parquet file that cannot be read: damaged or cut short ({str(error)[:60]})"
+        ) from error
+    return "audio" in schema.names and pa.types.is_struct(schema.field("audio").type)
+
+
+@lru_cache(maxsize=2)
+def audio_column(table: Path, group: int) -> pa.ChunkedArray:
+    """The sounds of a row group of a Parquet file; the last two that were read are kept."""
+    return pq.ParquetFile(table).read_row_group(group, columns=["audio"]).column("audio")

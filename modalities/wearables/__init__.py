@@ -96,6 +96,10 @@ class Wearables:
         found = (row for name, path in names.items() for row in self._found(path, name, grouping))
         return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
 
+    def beside(self, source: Path) -> list[Path]:
+        """The labels and subjects that lie beside an array; a folder holds its own."""
+        return arrays.files_beside(source) if source.is_file() else []
+
     @classmethod
     def suggest(cls, source: Path) -> Suggestion | None:
         """Recordings with three axes; of their gyroscope, if one has any, nothing is read."""

@@ -85,6 +85,12 @@ def read_item(path: Path, index: int, settings: FileSettings) -> Recording:
     return Recording.of(sensors, np.arange(len(values)) / settings.source_rate_hz)
 
 
+def files_beside(path: Path) -> list[Path]:
+    """The files that may say more of the recordings in X.npy."""
+    is_values = path.suffix.lower() == ".npy" and path.stem in VALUES
+    return [path.with_name(f"{name}.npy") for name in sorted(BESIDE)] if is_values else []
+
+
 def _members(path: Path) -> Mapping[str, Any]:
     """The arrays of a file by name: of an archive, of a pickled dict, or of the files beside an X.npy."""
     try:
@@ -102,12 +108,10 @@ def _members(path: Path) -> Mapping[str, Any]:
         if isinstance(value, dict):
             return {str(name): member for name, member in value.items()}
         beside = {}
-        if path.stem in VALUES:
-            for name in sorted(BESIDE):
-                other = path.with_name(f"{name}.npy")
-                if other.is_file():
-                    with other.open("rb") as file:
-                        beside[name] = _read_npy(file)
+        for other in files_beside(path):
+            if other.is_file():
+                with other.open("rb") as file:
+                    beside[other.stem] = _read_npy(file)
         return {"X": value, **beside}
     except MemoryError as error:
         raise ValueError("it does not fit into memory") from error

@@ -1,6 +1,6 @@
 """The interface of an adapter: everything that seqssl knows about a kind of data."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -169,6 +169,18 @@ class Suggests(Protocol):
 
     def suggest(self, source: Path) -> Suggestion | None:
         """How it would read a file or folder; None where it would not. A class method."""
+        ...
+
+
+@runtime_checkable
+class ReadsBeside(Protocol):
+    """What an adapter may offer beside `ModalityAdapter`: which files it reads outside of a source."""
+
+    def beside(self, source: Path) -> Iterable[Path]:
+        """Files whose change changes the rows of a source, such as those that a list names.
+
+        Some need not be there: that one appears is a change, too.
+        """
         ...
 
 

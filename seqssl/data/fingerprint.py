@@ -1,13 +1,14 @@
 """What a prepared corpus depends on: the adapter and its settings, its code, and the files of the source."""
 
 import json
+import os
 import sys
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 from seqssl.config.values import Value
-from seqssl.data.adapters import ModalityAdapter, SampleSpec
+from seqssl.data.adapters import ModalityAdapter, ReadsBeside, SampleSpec
 from seqssl.data.files import list_files, sha256_file, sha256_json
 
 YOUNGER = ("code_stride", "codebook_sizes")  # fields of a spec that were added within schema version 2
@@ -33,9 +34,11 @@ def code_of(adapter: type) -> str:
     return sha256_json([sha256_file(Path(path)) for path in files])
 
 
-def listing(source: Path) -> list[tuple[str, int, int]]:
-    """Name, size and change time of every file; a source with another listing is another corpus."""
+def listing(adapter: ModalityAdapter, source: Path) -> list[tuple[str, int, int]]:
+    """Name, size and change time of every file that is read; with another listing, it is another corpus."""
     stats = [(path.relative_to(source).as_posix(), path.stat()) for path in list_files(source)]
+    beside = sorted({*adapter.beside(source)}) if isinstance(adapter, ReadsBeside) else []
+    stats += [(os.path.relpath(path, source.parent), path.stat()) for path in beside if path.is_file()]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 

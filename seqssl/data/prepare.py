@@ -66,7 +66,7 @@ def prepare(
     _check_shares(split_by, valid_share)
     valid_groups = sorted(valid_groups)
     settings = [SCHEMA_VERSION, modality, describe(adapter), split_by, valid_share, valid_groups, seed]
-    files = listing(source)
+    files = listing(adapter, source)
     plan = sha256_json([settings, files])
     with _disk_errors(out), locked(out / ".lock"):
         refuse_linked_folders(out)
@@ -173,7 +173,7 @@ def open_or_prepare(
     _check_exists(source)
     held_out = [config.valid_share, sorted(valid_groups)]
     settings = [modality, describe(adapter), code_of(type(adapter)), split_by, held_out, SCHEMA_VERSION]
-    digest = sha256_json([str(source.resolve()), settings, listing(source)])[:12]
+    digest = sha256_json([str(source.resolve()), settings, listing(adapter, source)])[:12]
     out = cache_root() / "prepared" / f"{source.stem}-{digest}"
     if not (out / MANIFEST).is_file():
         progress(0, 0, f"preparing {source} into {out}")
