@@ -66,8 +66,7 @@ def prepare(
     _check_shares(split_by, valid_share)
     valid_groups = sorted(valid_groups)
     settings = [SCHEMA_VERSION, modality, describe(adapter), split_by, valid_share, valid_groups, seed]
-    files = listing(adapter, source)
-    plan = sha256_json([settings, files])
+    plan, shard_plan = _plans(adapter, source, settings)
     with _disk_errors(out), locked(out / ".lock"):
         refuse_linked_folders(out)
         if (out / MANIFEST).exists():
@@ -77,9 +76,6 @@ def prepare(
         assign = partial(
             assign_splits, split_by=split_by, valid_share=valid_share, valid_groups=valid_groups, seed=seed
         )
-        # Shards name their plan without the files' times: the same data gives the same bytes everywhere.
-        code = code_of(type(adapter))  # a shard that other code has written is made again
-        shard_plan = sha256_json([settings, code, [(name, size) for name, size, _ in files]])
         write = partial(write_shards, adapter, out, shard_plan, num_workers=num_workers, progress=progress)
         written = _write(out, write, assign, records, rejected)
         rejected += [Rejected(path, reason) for path, reason in written.rejected]
@@ -106,12 +102,19 @@ def prepare(
     return manifest
 
 
-def _forget_other(out: Path, plan: str) -> None:
-    """Remove shards of an interrupted preparation of another state of the source.
+def _plans(adapter: ModalityAdapter, source: Path, settings: list[object]) -> tuple[str, str]:
+    """What a prepared folder is made of, as a digest, and what its shards name of it.
 
-    Shards themselves name the sizes of its files, not their times: the same data gives the same bytes
-    everywhere.
+    Shards do not name the files' times: the same data gives the same bytes everywhere. But they name the code
+    that wrote them.
     """
+    files = listing(adapter, source)
+    shards = [settings, code_of(type(adapter)), [(name, size) for name, size, _ in files]]
+    return sha256_json([settings, files]), sha256_json(shards)
+
+
+def _forget_other(out: Path, plan: str) -> None:
+    """Remove shards of an interrupted preparation of another state of the source."""
     mark = out / PLANNED
     if not (mark.is_file() and mark.read_text(encoding="utf-8") == plan):
         for path in out.glob("shard-?????.*"):

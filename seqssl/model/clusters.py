@@ -23,6 +23,7 @@ from seqssl.model.description import InputDescription
 from seqssl.model.fixed import FixedCodes
 from seqssl.model.measures import effective_rank, pnmi
 from seqssl.model.norms import MIN_STD, MaskedBatchNorm, centered
+from seqssl.model.precision import in_float32
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import FeatureEncoder, Quantizer
 from seqssl.model.quantizers import GumbelProductQuantizer
@@ -75,7 +76,7 @@ class Clusters(FixedCodes):
         if not self.centroids.shape[1]:
             raise ValueError("these targets are clusters, and have not been fitted: call `fit` first")
         x = self._scaled(batch, num_frames)
-        with torch.autocast(x.device.type, enabled=False):  # rounded, centers that are near would be taken
+        with in_float32(x.device):
             codes, _ = kmeans.nearest(x.flatten(0, 1), self.centroids.to(x.dtype))
         return codes.view(*x.shape[:2], 1)
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from seqssl.model.alignment import present
 from seqssl.model.features import fold
+from seqssl.model.precision import in_float32
 from seqssl.model.protocols import DrawsInputs, FeatureEncoder
 from seqssl.model.types import Batch, length_mask
 
@@ -62,7 +63,7 @@ class InputDescription:
             reader = reader.to(batch.inputs.device)  # it is no part of the model, which has moved alone
         picture, columns = picture_of(reader, batch, self.columns_per_step)
         last = columns - 1
-        with torch.autocast(picture.device.type, enabled=False):
+        with in_float32(picture.device):
             described = with_differences(cepstra(picture), last)
         middles = (torch.arange(num_frames, device=picture.device) + 0.5) * self.stride
         places = torch.minimum((middles * self.columns_per_step).long()[None], last[:, None])
@@ -88,7 +89,7 @@ def picture_of(
     inputs = batch.inputs.float()
     spare = math.ceil(SPARE_COLUMNS / per_step)
     padded = F.pad(inputs, (0, 0) * (inputs.dim() - 2) + (0, spare))
-    with torch.autocast(inputs.device.type, enabled=False):  # targets must not depend on a run's precision
+    with in_float32(inputs.device):
         picture = reader.picture(padded, batch.lengths).float()
     return picture, (batch.lengths * per_step).ceil().long().clamp(1, picture.shape[1])
 

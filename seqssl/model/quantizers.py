@@ -14,6 +14,7 @@ from seqssl.model import kmeans
 from seqssl.model.bounds import NOT_NEGATIVE
 from seqssl.model.codebooks import draw_by_lot, finite, won
 from seqssl.model.norms import identity
+from seqssl.model.precision import in_float32
 from seqssl.model.types import Quantized
 
 COUNTS_DECAY = 0.99  # an update, of the running counts by which entries are found dead
@@ -218,7 +219,7 @@ class RandomProjectionQuantizer(nn.Module):
         self, x: Float[Tensor, "n d"], *, temperature: float | None, generator: Generator | None = None
     ) -> Quantized:
         """Quantize; equal input always gives equal codes."""
-        with torch.autocast(x.device.type, enabled=False):  # rounded, entries that are near would be taken
+        with in_float32(x.device):
             standardized = F.layer_norm(x.float(), x.shape[-1:])
             projected = F.normalize(torch.einsum("nd,gde->nge", standardized, self.projection), dim=-1)
             similarity = torch.einsum("nge,gve->ngv", projected, self.codebook)

@@ -85,7 +85,7 @@ class Quantized:
     codes: Int[Tensor, "n g"]  # g = 0 where there are vectors only
     usage: Float[Tensor, "l v"]  # of the learned codebooks: mean softmax of the clean logits
     identity_codes: Int[Tensor, "n i"] | None = None  # they tell a negative from the positive; None = codes
-    probs: Float[Tensor, "n g v"] | None = None  # from which learned codes were drawn, with their gradient
+    probs: Float[Tensor, "n l v"] | None = None  # from which learned codes were drawn, with their gradient
     costs: Float[Tensor, "n"] | None = (
         None  # how far frames are from their entries; the objective `commitment`
     )

@@ -19,6 +19,7 @@ class Rows:
 
     keys = np.array(["anna/words/yes.npy", "bert/no.npy", "loose.npy", "anna/x.npy"])
     labels = np.array(["", "", "", "given"])
+    groups = np.array(["anna", "bert", "", "anna"])
 
     def row(self, number: int) -> dict[str, Any]:
         return {"values": np.arange(6) + number, "label": "", "group": ""}

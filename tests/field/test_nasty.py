@@ -10,6 +10,7 @@ SMALL = (
     "data.batch_seconds=120",
     "encoder.num_layers=2",
     "encoder.dim=64",
+    "feature_encoder={target: patch, patch: 6}",  # as wide as at `tiny`
     "encoder.block.ffn_dim=128",
     "encoder.position.groups=4",
     "encoder.taps={contrastive: 1, output: 2}",
