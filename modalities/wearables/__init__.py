@@ -83,7 +83,7 @@ class Wearables:
         vars(self).update(vars(self._windowing) | vars(self._files))
         if not segments:  # older prepared folders know no such setting
             vars(self).pop("segments")
-        self._clip_g, self._rotate = clip_g, rotate
+        self.clip_g, self._rotate = clip_g, rotate
         self.spec = _spec(self._windowing, gyroscope=gyroscope)
 
     def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
@@ -118,7 +118,7 @@ class Wearables:
             values = _rotated(values, rng)
         values[:, 3:] /= np.float32(HALF_TURN)
         return Sample(
-            values.clip(-self._clip_g, self._clip_g),
+            values.clip(-self.clip_g, self.clip_g),
             label=row["label"],
             group=row["group"],
             observed=observed,

@@ -94,7 +94,7 @@ class TestSettings:
         parameters = inspect.signature(Wearables).parameters
         adapter = Wearables(window_s=45.0, units="m/s2", group_pattern="(.)", csv_columns=("x", "y", "z"))
         public = {name for name in vars(adapter) if not name.startswith("_")}
-        assert public == {*parameters, "spec"} - {"clip_g", "rotate", "segments"}
+        assert public == {*parameters, "spec"} - {"rotate", "segments"}
         assert vars(Wearables(segments=True))["segments"], "named only where it is on"
         assert (adapter.window_s, adapter.units, adapter.group_pattern) == (45.0, "m/s2", "(.)")
         assert adapter.spec.max_len == 1350
