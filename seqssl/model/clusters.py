@@ -23,7 +23,6 @@ from seqssl.model.description import InputDescription
 from seqssl.model.fixed import FixedCodes
 from seqssl.model.measures import effective_rank, pnmi
 from seqssl.model.norms import MIN_STD, MaskedBatchNorm, centered
-from seqssl.model.precision import in_float32
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import FeatureEncoder, Quantizer
 from seqssl.model.quantizers import GumbelProductQuantizer
@@ -76,8 +75,7 @@ class Clusters(FixedCodes):
         if not self.centroids.shape[1]:
             raise ValueError("these targets are clusters, and have not been fitted: call `fit` first")
         x = self._scaled(batch, num_frames)
-        with in_float32(x.device):
-            codes, _ = kmeans.nearest(x.flatten(0, 1), self.centroids.to(x.dtype))
+        codes, _ = kmeans.nearest(x.flatten(0, 1), self.centroids.to(x.dtype))
         return codes.view(*x.shape[:2], 1)
 
     def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:

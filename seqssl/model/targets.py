@@ -18,6 +18,7 @@ from seqssl.model.description import columns_per_step, picture_of
 from seqssl.model.features import fold
 from seqssl.model.fixed import FixedCodes
 from seqssl.model.norms import MIN_STD, MaskedBatchNorm, identity
+from seqssl.model.precision import in_float32
 from seqssl.model.protocols import DrawsInputs, FeatureEncoder, Fits, HasWords, Quantizer, Targets
 from seqssl.model.types import Batch, Features, MaskedFrames, Quantized, length_mask
 
@@ -173,7 +174,8 @@ def columns_of(
     And how many columns each row has, of which a picture has `per_step` for each input step.
     """
     if isinstance(feature_encoder, DrawsInputs):
-        return picture_of(feature_encoder, batch, per_step)
+        with in_float32(batch.inputs.device):
+            return picture_of(feature_encoder, batch, per_step)
     values = batch.inputs.float() * present(batch)
     return (values[..., None] if values.dim() == 2 else values), batch.lengths.clamp(min=1)
 
