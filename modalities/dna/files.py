@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from modalities.dna.fasta import scan_fasta
 from modalities.dna.storage import Bases, InMemory, InText, InTwoBit, is_gzip, two_bit
-from modalities.reading.groups import known_split, split_of
+from modalities.reading.groups import known_split, split_of, split_of_file
 from modalities.reading.tables import Table, shown
 from seqssl import UserError, list_files
 
@@ -76,8 +76,7 @@ def split_by_name(name: str) -> str:
 
     "" for none. The name of a text file stands for one sequence and says nothing.
     """
-    stem = PurePosixPath(name).name.partition(".")[0].partition("-")[0]
-    return split_of(name if kind_of(PurePosixPath(name)) == "text" else f"{stem}/{name}")
+    return split_of(name) if kind_of(PurePosixPath(name)) == "text" else split_of_file(name)
 
 
 def read_sequences(path: Path, name: str, columns: Columns) -> Iterator[Sequence]:

@@ -94,7 +94,7 @@ class Music:
         root = source.parent if source.is_file() else source
         folders: dict[tuple[str, str], list[Record]] = {}
         for path in list_files(source):
-            if path.suffix.lower() in KINDS and not path.name.startswith("."):
+            if path.suffix.lower() in KINDS:
                 name = PurePosixPath(path.relative_to(root).as_posix())
                 given, folder = split_of(str(name)), _top_folder(name)
                 found = (replace(piece, split=given) for piece in self._pieces_in(path, name, folder))

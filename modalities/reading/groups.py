@@ -93,6 +93,12 @@ def split_of(name: str) -> str:
     return ""
 
 
+def split_of_file(name: str) -> str:
+    """The split that a file's name or a folder above it says: test.csv, train-00000-of-00001.parquet."""
+    stem = PurePosixPath(name).name.partition(".")[0].partition("-")[0]
+    return split_of(f"{stem}/{name}")
+
+
 def known_split(name: str) -> str:
     """A split in our words, whatever case or word it has: Val, dev -> valid; another name stays as it is."""
     return SPLITS.get(name.strip().lower(), name.strip())

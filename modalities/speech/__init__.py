@@ -16,7 +16,7 @@ from jaxtyping import Float
 from scipy.fft import dct
 
 from modalities.reading.dialects import TableSettings
-from modalities.reading.groups import Grouping, check_pattern, known_split, split_of
+from modalities.reading.groups import Grouping, check_pattern, split_of, split_of_file
 from modalities.reading.looking import counted, matching
 from modalities.speech import alignments, corpora, transcripts
 from modalities.speech.alignments import Intervals
@@ -260,7 +260,7 @@ class Speech:
                     partial(self._read_cell, table, group, index, aligned),
                     group=said.get("group", ""),
                     label=said.get("label", ""),
-                    split=said["split"] or _split_by_name(table),
+                    split=said["split"] or split_of_file(name),
                 )
 
     def _read_file(
@@ -329,12 +329,6 @@ class Speech:
         if aligned is not None:
             row["segments"] = alignments.within(aligned, start_s or 0.0, len(pcm), total, self.rate_hz)
         return Rows([row], notices=[*notices, *more])
-
-
-def _split_by_name(table: Path) -> str:
-    """The split in a name such as train-00000-of-00003.parquet; "" where there is none."""
-    found = known_split(table.stem.partition("-")[0])
-    return found if found in ("train", "valid", "test") else split_of(table.as_posix())
 
 
 def _wav_bytes(pcm: np.ndarray, rate_hz: int) -> bytes:

@@ -40,8 +40,8 @@ class InputDescription:
         if isinstance(reader, DrawsInputs):
             self.draws = True
             # A window is longer than a column, so this is 0.4 % too small for 25 and 10 ms: a target lies the
-            # earlier, the later in its row its frame is. With exact places the encoder told fewer labels
-            # of frames (docs/clusters.md); why has not been found out yet.
+            # earlier, the later in its row its frame is. With exact places, and clusters assigned in
+            # float32, the encoder told fewer labels of frames (docs/clusters.md); why is not known yet.
             self.columns_per_step = num_columns(reader, MANY_STEPS, channels) / MANY_STEPS
             self.dim = 3 * NUM_CEPSTRA
         else:

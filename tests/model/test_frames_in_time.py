@@ -1,4 +1,4 @@
-"""Frames, columns and input steps stay together however long a row is, and targets depend on nothing else."""
+"""Strides of frames and columns, and what targets, masks and codebooks must not depend on."""
 
 import pytest
 import torch
@@ -67,7 +67,7 @@ def test_codes_of_the_input_do_not_depend_on_the_batch() -> None:
     assert torch.equal(alone, beside)
 
 
-def test_what_a_run_computes_in_changes_no_target() -> None:
+def test_what_a_run_computes_in_changes_no_code_of_a_random_projection() -> None:
     torch.manual_seed(0)
     quantizer = RandomProjectionQuantizer(80, codebook_size=8192)
     x = torch.randn(200, 80, generator=seeded(3))
