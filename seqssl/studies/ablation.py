@@ -28,7 +28,7 @@ from seqssl.studies.running import (
     told,
 )
 
-UPDATES, TUNING, SEEDS = 250, 90, 3
+UPDATES, TUNING, SEEDS = 230, 80, 3
 ALL_ROWS = ("scratch", "frozen", "pretrained")
 RATE = 1e-3
 

@@ -20,7 +20,7 @@ from seqssl.studies.ablation import measured
 from seqssl.studies.running import Claim, Plan, Say, claims_table, is_above, mean_and_error, run_all, told
 from seqssl.training.checkpoint import weights_of
 
-UPDATES, TUNING, SEEDS = 150, 70, 2
+UPDATES, TUNING, SEEDS = 140, 65, 2
 UNMOVED = ("optim.lr=1e-12",)  # of a run whose one update is to change nothing
 NOTHING = "nothing"  # in the place of a recipe: the encoder has learned nothing
 # One context encoder for all recipes, so that every weight of it can be taken over.
