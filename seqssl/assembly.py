@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from seqssl.config import stages
 from seqssl.config.components import Lazy, construct
@@ -19,11 +20,13 @@ from seqssl.data.shards import Corpus
 from seqssl.encoders import build_encoder, build_feature_encoder, build_feature_norm, build_input_norm
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled
+from seqssl.model.alignment import frames_lie_apart
 from seqssl.model.encoder import ContextEncoder
 from seqssl.model.joint import JointModel
 from seqssl.model.norms import ChannelNorm
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import (
+    FeatureEncoder,
     FrameWiring,
     Masking,
     Objective,
@@ -122,7 +125,10 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
     """The model of a stream; where `shared` is None it gets a context encoder of its own."""
     own, spec, dim = stream.config, stream.spec, config.encoder.dim
     mask_input = masks_input(own, spec)
-    feature_encoder = build_feature_encoder(own, stream.adapter, dim, partial(open_model, stream, config))
+    make_features = partial(
+        build_feature_encoder, own, stream.adapter, dim, partial(open_model, stream, config)
+    )
+    feature_encoder = make_features()
     make_targets = partial(
         build_targets, own, spec, feature_encoder, dim, partial(open_teacher, stream, config), list_taps,
         partial(stream.adapter.feature_encoder, dim),
@@ -149,7 +155,7 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
         name: construct(slot, "objective", vars(wiring), Objective) for name, slot in own.objectives.items()
     }
     if config.task["target"] == "pretrain":  # a task with labels does without objectives
-        check_objectives(objectives, own, encoder)
+        check_objectives(objectives, own, encoder, partial(_lie_apart, make_features, spec))
     try:
         model = PretrainingModel(
             feature_encoder, masking, targets, encoder, objectives, dim,
@@ -168,21 +174,44 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
 
 
 def check_objectives(
-    objectives: Mapping[str, Objective], config: StreamConfig, encoder: ContextEncoder
+    objectives: Mapping[str, Objective],
+    config: StreamConfig,
+    encoder: ContextEncoder,
+    lie_apart: Callable[[], bool],
 ) -> None:
-    """UserError for an objective that these data or this encoder make meaningless."""
+    """UserError for an objective that these data or these encoders make meaningless.
+
+    `lie_apart` says whether frames of the feature encoder read nothing but their own steps.
+    """
     # A part that does not say whether it is causal is trusted.
     reads_ahead = any(getattr(part, "causal", None) is False for part in encoder.modules())
     for name, objective in objectives.items():
+        foresees = getattr(objective, "foresees", False)
         if getattr(objective, "compares_views", False) and config.data.views < 2:
             raise UserError(f"objectives.{name} compares views of a row: set data.views=2 or more.")
-        if getattr(objective, "foresees", False) and reads_ahead:
+        if foresees and reads_ahead:
             raise UserError(
                 f"objectives.{name} foresees later frames, and in this encoder frames read them: take a "
                 "causal mixer (mixer.causal=true for attention and fft_convolution, or causal_gated_linear), "
                 "no block with a convolution that looks ahead (a conformer's conv_causal=true), and no "
                 "position by convolutions."
             )
+        # One with an offset says itself how far ahead its first frame is.
+        if foresees and not hasattr(objective, "offset") and not lie_apart():
+            raise UserError(
+                f"objectives.{name} foresees the next frame, and frames of this feature encoder read steps "
+                "of one another: take feature_encoder=patch, conv1d with kernels equal to its strides and "
+                "norm=layer, or token with kernel=1."
+            )
+
+
+def _lie_apart(make_features: Callable[[], FeatureEncoder], spec: SampleSpec) -> bool:
+    """Whether frames of a feature encoder read their own steps only; it is made anew, on the CPU."""
+    with seeded(0):
+        feature_encoder = make_features()
+        if isinstance(feature_encoder, nn.Module):
+            feature_encoder.eval()
+        return frames_lie_apart(feature_encoder, spec.channels, spec.vocab_size)
 
 
 def masks_input(config: StreamConfig, spec: SampleSpec) -> bool:

@@ -1,5 +1,6 @@
 """Intervals of a genome: lines of BED or of a table with named columns, and what a FASTA title says."""
 
+import csv
 import gzip
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from modalities.reading.groups import SPLITS, known_split
 from seqssl import Rejected, UserError
 
 COLUMNS = {
-    "chrom": ("chrom", "chromosome", "chr", "seqname", "contig"),
+    "chrom": ("chrom", "chromosome", "chr", "seqname", "seqnames", "contig", "region"),
     "start": ("start", "chromstart", "begin"),
     "stop": ("end", "chromend", "stop"),
     "label": ("label", "class", "name"),
@@ -22,8 +23,11 @@ COLUMNS = {
 }
 BED_COLUMNS = {"chrom": 0, "start": 1, "stop": 2, "label": 3, "strand": 5}
 NUM_SHOWN = 6  # names of sequences that a message lists
-# chr2L:100-300, chr2L:100-300(-), and NC_004354.4:c300-100, which is NCBI's way to name the other strand
-TITLE = re.compile(r"(?:^|\s|::)([^\s:]+):(c?)(-?\d{1,12})-(\d{1,12})(?=\([+-]\)|\s|$)")
+# chr2L:100-300, chr2L:100-300(-), UCSC's range=chr2L:101-300, and NC_004354.4:c300-100, which is NCBI's way
+# to name the other strand
+TITLE = re.compile(r"(?:^|\s|::)(?:\w+=)?([^\s:]+):(c?)(-?\d{1,12})-(\d{1,12})(?=\([+-]\)|\s|$)")
+# Ensembl's chromosome:GRCh38:14:105881034:105881053:-1; it spans introns, so a transcript is shorter
+ENSEMBL = re.compile(r"(?:^|\s)\w+:[^\s:]*:([^\s:]+):\d+:\d+:-?[01](?=\s|$)")
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,12 @@ def interval_of_title(title: str, num_bases: int) -> Interval | None:
 
 def chromosome_of_title(title: str) -> str:
     """The chromosome that a title names with an interval, whether the interval fits or not; else ""."""
-    found = TITLE.search(title)
+    found = TITLE.search(title) or ENSEMBL.search(title)
     return found[1] if found else ""
 
 
 def read_intervals(path: Path, *, one_based: bool) -> Iterator[Interval | Rejected]:
-    """Intervals of a BED file, or of a tab-separated table whose first line names its columns.
+    """Intervals of a BED file, or of a table of tabs or commas whose first line names its columns.
 
     BED counts from 0 and its end is not included; with `one_based` the first base is 1 and the end is
     included. Columns 4 and 6 of BED are label and strand; a fourth column of split names only is the split.
@@ -120,7 +124,7 @@ def _interval(values: Mapping[str, str], place: str, *, one_based: bool) -> Inte
     if start >= stop:
         raise ValueError(f"the end {stop} is before the start {start + one_based}")
     strand = values.get("strand", ".")
-    if strand not in ("+", "-", ".", ""):
+    if strand not in ("+", "-", ".", "*", ""):
         raise ValueError(f"the strand is {strand!r}, neither + nor -")
     label, group = values.get("label", ""), values.get("group", "")
     split = known_split(values.get("split", ""))
@@ -153,14 +157,20 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _fields(line: str) -> list[str]:
-    """Tab-separated fields, or fields between spaces where there are no tabs; none for a comment."""
+    """Fields between tabs, else commas where the first word has one, else spaces; none for a comment."""
     line = line.strip()
     words = line.lower().split()
     if not line or words[0] in ("track", "browser"):
         return []
-    if line.startswith("#") and not set(words) & set(COLUMNS["start"]):
+    commas = "\t" not in line and "," in words[0]
+    names = words[0].split(",") if commas else words
+    if line.startswith("#") and not {*names} & {*COLUMNS["start"]}:
         return []
-    return [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]
+    if commas:
+        fields = next(csv.reader([line], skipinitialspace=True))
+    else:
+        fields = line.split("\t") if "\t" in line else line.split()
+    return [field.strip().strip('"') for field in fields]
 
 
 def _is_whole(text: str) -> bool:

@@ -24,11 +24,14 @@ from modalities.music.views import (
     piano_roll,
 )
 from modalities.music.windows import PITCH, Grid, Window
-from modalities.reading.groups import split_of
+from modalities.reading.groups import Grouping, check_pattern, split_of
 from modalities.reading.looking import counted, matching, problem_of
 from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Suggestion, TokenEncoder, UserError, list_files
 
-MOVEMENT = re.compile(r"(?<=\d)\.\d[\w-]*$")  # bwv244.15: a movement of bwv244
+# bwv244.15: a movement of bwv244; Dancing Queen.1: another version of Dancing Queen
+MOVEMENT = re.compile(r"(?<=\d)\.\d[\w-]*$|(?<=[^/\d])\.\d{1,2}$")
+NO_COMPOSER = re.compile(r"\d+|[0-9a-f]")  # years, numbers of pieces, first letters of hashes
+YEAR = re.compile(r"(19|20)\d\d")
 # The work that a kern file is a part of; one with a catalogue number is a work by itself, of a collection.
 KERN_WORK = re.compile(r"^!!!OPR[^:\n]*:(.*)$", re.MULTILINE)
 KERN_CATALOGUE = re.compile(r"^!!!SC[AT]", re.MULTILINE)
@@ -61,11 +64,15 @@ class Music:
         frames_per_quarter: int = 1,
         transpose: bool = True,
         segments: Literal["none", "root", "key", "voice"] = "none",
+        group_pattern: str | None = None,
     ) -> None:
+        check_pattern(group_pattern, "modality.group_pattern")
         self.view, self.label = view, label
         self.positions_per_quarter, self.window_quarters = positions_per_quarter, window_quarters
         self.min_notes, self.lowest, self.highest = min_notes, lowest, highest
         self.pieces_per_folder = pieces_per_folder
+        if group_pattern is not None:  # older prepared folders know no such setting
+            self.group_pattern = group_pattern
         self._frames_per_quarter = frames_per_quarter  # private: these do not change what is stored
         self._transpose, self._segments = transpose, segments
         self._check()
@@ -97,8 +104,15 @@ class Music:
             if path.suffix.lower() in KINDS:
                 name = PurePosixPath(path.relative_to(root).as_posix())
                 given, folder = split_of(str(name)), _top_folder(name)
-                found = (replace(piece, split=given) for piece in self._pieces_in(path, name, folder))
-                folders.setdefault((given, folder), []).extend(found)
+                try:
+                    group = self._given_group(str(name))
+                except ValueError as error:
+                    if split == "all":
+                        yield Rejected.of(str(name), error)
+                    continue
+                for piece in self._pieces_in(path, name, folder):
+                    piece = replace(piece, split=given, group=group or piece.group)
+                    folders.setdefault((given, folder), []).append(piece)
         for pieces in folders.values():
             size = min(len(pieces), self.pieces_per_folder or len(pieces))
             chosen = [pieces[number * len(pieces) // size] for number in range(size)]
@@ -199,10 +213,15 @@ class Music:
         if min(self.min_notes, pieces) < 1:
             raise UserError("min_notes and pieces_per_folder must be at least 1.")
 
+    def _given_group(self, name: str) -> str:
+        """What `group_pattern` finds in a path, "" without it. ValueError where it finds nothing."""
+        pattern = getattr(self, "group_pattern", None)
+        return Grouping.of((), pattern).group(name) if pattern else ""
+
     def _pieces_in(self, path: Path, name: PurePosixPath, folder: str) -> Iterator[Record]:
         kind, found = KINDS[path.suffix.lower()], [""]
-        label = folder if self.label == "composer" else ""
-        group = MOVEMENT.sub("", str(name.with_suffix("")))
+        label = folder if self.label == "composer" and not NO_COMPOSER.fullmatch(folder) else ""
+        group = _piece_of(name)
         if kind in ("ABC", "kern"):
             text = read_text(path)
             found = tunes(text) if kind == "ABC" else found
@@ -254,6 +273,18 @@ class Music:
 def _top_folder(name: PurePosixPath) -> str:
     """The first folder of a path that names no split; "" where there is none."""
     return next((part for part in name.parts[:-1] if not split_of(f"{part}/{name.name}")), "")
+
+
+def _piece_of(name: PurePosixPath) -> str:
+    """The path without its ending and the number of a movement or version, or up to a piece's own folder.
+
+    That is one with the number that the file's name begins with: 001 of 001/versions/001-v1.mid. No year is.
+    """
+    for place, folder in enumerate(name.parts[:-1], start=1):
+        numbered = folder.isdecimal() and not YEAR.fullmatch(folder)
+        if numbered and re.match(rf"{folder}(?![^\W_])", name.stem):
+            return "/".join(name.parts[:place])
+    return MOVEMENT.sub("", str(name.with_suffix("")))
 
 
 def _pair_counts(values: Int[np.ndarray, "t"], size: int) -> Int[np.ndarray, "v"]:

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import pandas as pd
 
+from modalities.reading.formats import ISO, formats_like
 from modalities.reading.headers import kind_of
 from modalities.reading.parts import PARTS, plain
 from modalities.reading.times import OF_DAY, TimeSettings, is_compact, read_times
@@ -16,6 +18,7 @@ DATE_COLUMNS = ("date", "day", "datum", "fecha", "data", "dt", "yyyymmdd", "obse
 CLOCK_COLUMNS = (
     "time",
     "hour",
+    "hr",
     "hh",
     "hhmm",
     "uhrzeit",
@@ -26,6 +29,7 @@ CLOCK_COLUMNS = (
     "tod",
     "ora",
 )
+MIDNIGHT = r"[T ]00:00(:00)?(\.0+)?$"  # that may stand behind a day
 
 
 def time_columns(
@@ -35,19 +39,32 @@ def time_columns(
 
     `wanted` names one, or several as DATE+TIME. Else: the first with a usual name, with the column of the
     date where it holds times of the day; columns of years, months and so on, where they tell more times
-    apart; the only one that holds times.
+    apart; the only one that holds times. A column of days has that of the times of day beside it.
     """
     names = [str(column) for column in head.columns]
     if wanted:
-        return (wanted,) if wanted in names or "+" not in wanted else tuple(wanted.split("+"))
+        return named_columns(wanted, names)
     parts, usual = part_columns(head), _usual(head, usual_names)
     if parts and not (usual and _tells_more(head, usual, parts)):
         return parts
     if usual:
         return usual
     looks = [name for name in names if _holds_times(head[name])]
+    looks = [name for name in looks if not _is_clock(head[name])] or looks
     begins = [name for name in looks if re.search(r"start|begin|from", name, re.IGNORECASE)]
-    return tuple((begins or looks)[:1]) if len(looks) == 1 or begins else ()
+    return _with_clock(head, (begins or looks)[0]) if len(looks) == 1 or begins else ()
+
+
+def named_columns(wanted: str, names: Sequence[str]) -> tuple[str, ...]:
+    """The columns that a setting names: one, or several as A+B."""
+    return (wanted,) if wanted in names or "+" not in wanted else tuple(wanted.split("+"))
+
+
+def may_hold_clock(days: Any, column: Any) -> bool:
+    """Whether a column may hold the times of day that belong to one of days: 05:30, or whole hours to 24."""
+    known = column.dropna()
+    hours = pd.api.types.is_numeric_dtype(known) and known.nunique() > 2 and known.isin(range(25)).all()
+    return (bool(hours) or _is_clock(column)) and _are_days(days, surely=True)
 
 
 def part_columns(head: pd.DataFrame) -> tuple[str, ...]:
@@ -59,10 +76,11 @@ def part_columns(head: pd.DataFrame) -> tuple[str, ...]:
     month = found["day"] or not found["day of the year"]
     days = ("month", "day") if month else ("day of the year",)
     dates = [found[part] for part in ("year", *days) if found[part]]
-    clock = [found[part] for part in ("hour", "minute", "second") if found[part]]
+    # Without hours a column "min" holds no minutes: it is the least of the day.
+    clock = [*takewhile(bool, (found[part] for part in ("hour", "minute", "second")))]
     if not found["hour"] and head[dates].duplicated().any():
         clocks = [known[name] for name in CLOCK_COLUMNS if name in known]
-        clock = [name for name in clocks if _is_clock(head[name], numbers=True)][:1] or clock
+        clock = [name for name in clocks if _is_clock(head[name], numbers=True)][:1]
     return (*dates, *clock)
 
 
@@ -80,10 +98,30 @@ def _usual(head: pd.DataFrame, usual_names: Sequence[str]) -> tuple[str, ...]:
     dates = [known[name] for name in DATE_COLUMNS if name in known and known[name] != time]
     if _is_clock(head[time], numbers=bool(dates)):
         return (dates[0], time) if dates else (time,)
-    clocks = [known[name] for name in CLOCK_COLUMNS if name in known and known[name] != time]
-    if clocks and head[time].duplicated().any() and _is_clock(head[clocks[0]], numbers=True):
-        return time, clocks[0]
-    return (time,)
+    return _with_clock(head, time)
+
+
+def _with_clock(head: pd.DataFrame, time: str) -> tuple[str, ...]:
+    """A column of days with that of the times of day, where several rows are of one day.
+
+    Such a column has a usual name, or is the only one whose cells look like it and are the same on all days.
+    """
+    if not head[time].duplicated().any() or not _are_days(head[time]):
+        return (time,)
+    known = _by_plain_name(head)
+    named = [known[name] for name in CLOCK_COLUMNS if name in known and known[name] != time]
+    clocks = [name for name in named if _is_clock(head[name], numbers=True)]
+    if clocks or not _are_days(head[time], surely=True):
+        return (time, *clocks[:1])
+    looks = [str(name) for name in head.columns if name != time and _is_clock(head[name])]
+    every = [name for name in looks if _same_each_day(head, time, name)]
+    return (time, *every) if len(every) == 1 else (time,)
+
+
+def _same_each_day(head: pd.DataFrame, day: str, clock: str) -> bool:
+    """Whether a column's cells differ within a day and come again on the next, as sunrises do not."""
+    full = head[day].nunique() * head[clock].nunique()
+    return full <= 2 * len(head) and float(head.duplicated([day, clock]).mean()) <= 0.01
 
 
 def _tells_more(head: pd.DataFrame, usual: Sequence[str], parts: Sequence[str]) -> bool:
@@ -120,6 +158,21 @@ def _holds_times(column: Any) -> bool:
         return bool(named) and len(known) > 0 and is_compact(known.to_numpy(float))
     known = known.astype(str)
     return len(known) > 0 and bool((known.map(kind_of) == "time").mean() > 0.9)
+
+
+def _are_days(column: Any, *, surely: bool = False) -> bool:
+    """Whether no cell names a time of day but midnight; `surely`: all are days in a format that is known."""
+    texts = column.dropna().astype("string").str.strip().str.replace(MIDNIGHT, "", regex=True)
+    clocks = [_names_clock(str(text)) for text in texts.unique()[:30]]
+    return all(clock is False or (clock is None and not surely) for clock in clocks)
+
+
+def _names_clock(text: str) -> bool | None:
+    """Whether a time has a time of day, by the formats that fit it; None where none does."""
+    if text.isdecimal():
+        return len(text) > 8 if len(text) >= 8 else None
+    forms = [form for form in formats_like(text) if form != ISO]
+    return any("%H" in form or "%I" in form for form in forms) if forms else None
 
 
 def _is_clock(column: Any, *, numbers: bool = False) -> bool:

@@ -103,11 +103,9 @@ def sniff(path: Path, settings: TableSettings, example: Sequence[str] = ()) -> D
         separator = separator if _score(body, separator) > 0 else _blanks(body)
     quoted = _is_quoted(body, separator)
     rows = _rows(body, separator, quoted=quoted)
-    if len(rows) < 3:
-        comment = ""  # too little to tell a header in a comment from a remark
-    names, start, units = _header(
-        rows, comment and _cells(comment, separator), settings, said, first, example
-    )
+    # Too few rows do not tell a header in a comment from a remark
+    above = _rows([comment], separator, quoted=quoted) if len(rows) > 2 else []
+    names, start, units = _header(rows, above[0].cells if above else [], settings, said, first, example)
     decimal, thousands, grouped = _marks(_numbers(rows[start:], names), separator, settings)
     if separator != ",":
         said.append(f"cells are separated by {WORDS.get(separator, separator)}")
@@ -312,7 +310,9 @@ def _marks(
     if loose_commas and not loose_points and (separator != "," or not points):
         return ",", ".", bool(points)
     if loose_commas:  # of both kinds: the rarer one stands in columns of something else
-        return ("," if len(commas) > len(points) else "."), "", False
+        # Between commas a cell +0260,1 beside 12.5 is a value with a code, as in the tables of NOAA
+        more = len(commas) > len(points) and not (separator == "," and loose_points)
+        return ("," if more else "."), "", False
     if commas and not points and separator != ",":
         return ",", ".", False
     for name, column in columns.items():

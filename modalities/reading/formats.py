@@ -34,6 +34,7 @@ CLOCKS = (
 BETWEEN = (" ", "T", ", ", "_", "-", ":")
 ZONES = ("", "%z", " %z")
 NAMED_ZONE = re.compile(r"\s*(UTC|GMT|Z)$")
+NAMED_OFFSET = re.compile(r"(:\d\d(?:[.,]\d+)?\s*[+-]\d\d:?\d\d)\s+\(?[A-Z]{1,5}\)?$")  # +0000 UTC
 COMMA_FRACTION = re.compile(r"(:\d\d),(\d+)")
 COLON_FRACTION = re.compile(r"(?<![\d:])(\d{1,2}:\d\d:\d\d):(\d+)")
 HALF_OF_DAY = re.compile(r"\b([ap])\.?\s?m\b\.?", re.IGNORECASE)
@@ -90,6 +91,8 @@ def tidy(texts: Any) -> tuple[Any, Any]:
 
     if any_has(BRACKETED):
         texts = texts.str.replace(BRACKETED, "", regex=True)
+    if any_has(NAMED_OFFSET):
+        texts = texts.str.replace(NAMED_OFFSET, r"\1", regex=True)
     if any_has(NAMED_ZONE):
         texts = texts.str.replace(NAMED_ZONE, "+00:00", regex=True)
     if any_has(COMMA_FRACTION):

@@ -1,13 +1,14 @@
 """Whose a file is, by its place and name: the folder that varies, else the beginning of the name.
 
-Folders called train, test, valid, dev or val are splits and never groups. A folder that all files share
-(data, wav48, clips) says nothing. Folders that hold a corpus's regions or sessions (DR1 of TIMIT) are not the
-speakers; those are the folders below.
+A name that says that it is a person's (subject1, spk_02) counts first, wherever it stands. Folders called
+train, test, valid, dev or val are splits and never groups. A folder that all files share (data, wav48, clips)
+says nothing. Folders that hold a corpus's regions, sessions, years or activities (DR1 of TIMIT) are nobody;
+those are the folders below, or names of files that come again in several of them.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -20,20 +21,37 @@ PARTS_OF_SPLITS = re.compile(
 )
 NO_PERSON = re.compile(
     r"dr\d+|(wav|flac|mp3|audio|clips?|data|raw|recordings?|files?)s?(\d+)?|mic\d|ch\d|session[-_ ]?\d+|"
-    r"(19|20)\d\d([-_]?\d\d){0,2}",
+    r"(19|20)\d\d([-_]?\d\d){0,2}|acc|accel(erometer|eration)?|gyr(o|oscope)?|mag(netometer)?",
     re.IGNORECASE,
 )
-PREFIX = re.compile(r"([A-Za-z]*\d+[A-Za-z]*|[A-Za-z]+\d*)(?=[-_. ])")
+# A word of a name such as 0.Stand or climbing_stairs; the short ones are MotionSense's
+ACTIVITY = re.compile(
+    r"(walk|jog|run|stand|sit|jump|climb|cycl|bik|fall|sleep|ly|lay|lie)(n?ing|ging|ting|e|s)?|"
+    r"(up|down)?stairs?|dws|ups|wlk|std"
+)
+# Whole words in a name; before _nohash_ stands the code of a speaker of Speech Commands
+PERSON = re.compile(
+    r"(?<![^\W_])(?:sub|subj|subject|person|participant|proband|user|speaker|spk|actor)[-_ ]?\d+(?![^\W_])|"
+    r"^[0-9a-f]{8}(?=_nohash_)",
+    re.IGNORECASE,
+)
+SURE = 0.9  # of the files have to name their person
+PREFIX = re.compile(r"^([A-Za-z]*\d+[A-Za-z]*|[A-Za-z]+\d*)(?=[-_. ])")
+BEGINNING = re.compile(r"^[^_]+(?=_)")
+WHOLE = re.compile(r"^.+")
+WORDS = re.compile(r"[A-Za-z]{2,}")
+FILE = -1  # the level of the files' names; 0 is the topmost folder
 
 
 @dataclass(frozen=True)
 class Grouping:
     """How the files of a source are told apart."""
 
-    depth: int | None  # the folder that names the group; None: by the name
-    by_prefix: bool
+    level: int | None  # of the folder, or FILE, whose name has the group in it; None: none has
+    part: re.Pattern[str] | None  # what of that name is the group; None: all of it
     pattern: str | None
     own: bool  # a file without a group is one by itself
+    doubt: str = ""  # a sentence about a guess that is not sure
 
     @classmethod
     def of(cls, names: Iterable[str], pattern: str | None = None, *, own: bool = False) -> "Grouping":
@@ -43,21 +61,20 @@ class Grouping:
         device), not a row among others.
         """
         if pattern is not None:
-            return cls(None, False, pattern, own)
-        paths = [_without_splits(PurePosixPath(name).parts) for name in names]
-        folders = [parts[:-1] for parts in paths]
-        deepest = max(map(len, folders), default=0)
-        varying = [
-            depth for depth in range(deepest) if len({parts[depth : depth + 1] for parts in folders}) > 1
-        ]
-        persons = [depth for depth in varying if not _is_container(folders, depth)]
-        for depth in persons or varying[:1]:
-            return cls(depth, False, None, own)
-        prefixes = Counter(prefix_of(parts[-1]) for parts in paths if parts)
-        shared = sum(count for prefix, count in prefixes.items() if prefix and count > 1)
-        if len(prefixes) > 1 and "" not in prefixes and shared > 0.8 * len(paths):
-            return cls(None, True, None, own)
-        return cls(None, False, None, own)
+            return cls(None, None, pattern, own)
+        paths = [parts for name in names if (parts := _without_splits(PurePosixPath(name).parts))]
+        folders = range(max(map(len, paths), default=1) - 1)
+        for level in (*folders, FILE):
+            if _names_persons(paths, level):
+                return cls(level, PERSON, None, own)
+        varying = [level for level in folders if len({_name(parts, level) for parts in paths}) > 1]
+        persons = [level for level in varying if not _is_container(paths, level)]
+        for level in persons or varying[:1]:
+            if part := _recurring(paths, level):
+                return cls(FILE, part, None, own)
+            return cls(level, None, None, own, _doubt(paths, level))
+        beginning = _beginning([_name(parts, FILE) for parts in paths])
+        return cls(FILE if beginning else None, beginning, None, own)
 
     def group(self, name: str) -> str:
         """The group of a file; "" where nothing tells. ValueError where `pattern` finds none."""
@@ -67,10 +84,8 @@ class Grouping:
                 raise ValueError(f"modality.group_pattern={self.pattern!r} finds no group in the path")
             return match[1] or ""
         parts = _without_splits(PurePosixPath(name).parts)
-        if self.by_prefix:
-            return prefix_of(parts[-1]) if parts else ""
-        if self.depth is not None:
-            return parts[self.depth] if len(parts) > self.depth + 1 else ""
+        if self.level is not None:
+            return _found(self.part, _name(parts, self.level))
         folders = [] if self.own else parts[:-1]  # one that all share, and that may still be somebody's name
         return next((folder for folder in folders if not NO_PERSON.fullmatch(folder)), "")
 
@@ -104,12 +119,6 @@ def known_split(name: str) -> str:
     return SPLITS.get(name.strip().lower(), name.strip())
 
 
-def prefix_of(file_name: str) -> str:
-    """What a file's name begins with, up to the first mark: p225 of p225_001.wav; "" without a mark."""
-    found = PREFIX.match(file_name.partition(".")[0])
-    return found[1] if found else ""
-
-
 def _split_named(folder: str) -> str:
     plain = folder.lower()
     if plain in SPLITS:
@@ -123,8 +132,106 @@ def _without_splits(parts: Sequence[str]) -> tuple[str, ...]:
     return (*(part for part in parts[:-1] if not _split_named(part)), *parts[-1:])
 
 
-def _is_container(folders: Sequence[Sequence[str]], depth: int) -> bool:
-    """Whether the folders of a level are no persons by their names, and a level below them varies."""
-    names = {parts[depth] for parts in folders if len(parts) > depth}
-    below = {parts[depth + 1] for parts in folders if len(parts) > depth + 1}
-    return len(below) > 1 and all(NO_PERSON.fullmatch(name) for name in names)
+def _name(parts: Sequence[str], level: int) -> str:
+    """The folder of a level, "" where a path has none there; for FILE the file's name up to its first dot."""
+    if level == FILE:
+        return "".join(parts[-1:]).partition(".")[0]
+    return parts[level] if level < len(parts) - 1 else ""
+
+
+def _found(part: re.Pattern[str] | None, name: str) -> str:
+    """A part of a name, which may have one group for it; "" where it is not there."""
+    match = part.search(name) if part else None
+    return match[match.re.groups] if match else "" if part else name
+
+
+def _places(names: Iterable[str], folders: Iterable[str]) -> dict[str, set[str]]:
+    """In which folders each name is."""
+    places: dict[str, set[str]] = defaultdict(set)
+    for name, folder in zip(names, folders, strict=True):
+        places[name].add(folder)
+    return places
+
+
+def _names_persons(paths: Sequence[Sequence[str]], level: int) -> bool:
+    """Whether nearly all names of a level say which person they are, and not all the same one."""
+    found = [_found(PERSON, _name(parts, level)) for parts in paths]
+    return len({*found} - {""}) > 1 and sum(map(bool, found)) >= SURE * len(found)
+
+
+def _nobody(names: Collection[str]) -> bool:
+    """Whether names are those of containers, years or sensors, or most of them those of activities."""
+    return all(NO_PERSON.fullmatch(name) for name in names) or _are_activities(names)
+
+
+def _are_activities(names: Collection[str]) -> bool:
+    words = [re.findall("[a-z]+", name.lower()) for name in names]
+    return sum(any(map(ACTIVITY.fullmatch, each)) for each in words) > 0.5 * len(names)
+
+
+def _may_be_names(names: Collection[str], *, numbers: bool) -> bool:
+    """Whether names are several, and not all words for containers or, without `numbers`, a count."""
+    counted = all(name.isdecimal() for name in names) and not numbers
+    counted = counted and (min(map(int, names), default=0) <= 1 or max(map(len, names)) < 3)
+    return len(names) > 1 and not counted and not all(map(NO_PERSON.fullmatch, names))
+
+
+def _is_container(paths: Sequence[Sequence[str]], level: int) -> bool:
+    """Whether the folders of a level are nobody by their names, and a level of folders below them varies."""
+    names = {_name(parts, level) for parts in paths} - {""}
+    below = {_name(parts, level + 1) for parts in paths} - {""}
+    return len(below) > 1 and _nobody(names)
+
+
+def _recurring(paths: Sequence[Sequence[str]], level: int) -> re.Pattern[str] | None:
+    """What of the files' names comes again in several folders of a level that are nobody by their names.
+
+    That is the beginning or all of it; None where there is no such thing. Numbers from 0 or 1 on are only
+    somebody's where the folders are activities: in those of days or sessions they count files.
+    """
+    folders = [_name(parts, level) for parts in paths]
+    known = {*folders} - {""}
+    for part in (PREFIX, WHOLE) if _nobody(known) else ():
+        names = [_found(part, _name(parts, FILE)) for parts in paths]
+        places = _places(names, folders)
+        several = sum(len(places[name]) > 1 for name in names)
+        usual = "" not in places and several > 0.5 * len(names)
+        if usual and _may_be_names(places, numbers=_are_activities(known)):
+            return part
+    return None
+
+
+def _doubt(paths: Sequence[Sequence[str]], level: int) -> str:
+    """What to say where files of several folders begin alike, up to the first _; "" where they do not."""
+    names = [_found(BEGINNING, _name(parts, FILE)) for parts in paths]
+    places = _places(names, [_name(parts, level) for parts in paths])
+    several = {name for name, found in places.items() if name and len(found) > 1}
+    if sum(name in several for name in names) <= len(names) / 2 or not _may_be_names(several, numbers=False):
+        return ""
+    first = min(several)
+    some = ", ".join(sorted(places[first])[:2])
+    return (
+        "modality.group_pattern='([^/_]+)_[^/]*$' makes groups of the beginnings of names: now folders are "
+        f"groups, and {first}_ is in several of them ({some})"
+    )
+
+
+def _beginning(names: Sequence[str]) -> re.Pattern[str] | None:
+    """What of names without folders is the group: their beginning, where nearly all share theirs, or None."""
+    firsts = Counter(_found(PREFIX, name) for name in names)
+    shared = sum(count for first, count in firsts.items() if count > 1)
+    if len(firsts) < 2 or "" in firsts or shared <= 0.8 * len(names):
+        return None
+    digits = "0" in firsts and all(first.isdecimal() and len(first) == 1 for first in firsts)
+    return (_word(names) if digits else None) or PREFIX  # persons are counted from 1
+
+
+def _word(names: Sequence[str]) -> re.Pattern[str] | None:
+    """The first part of names such as 0_jackson_1 whose words all come with several beginnings."""
+    rows = [re.split("[-_ ]", name) for name in names]
+    for place in range(1, min(map(len, rows))):
+        words = _places([row[place] for row in rows], [row[0] for row in rows])
+        several = len(words) > 1 and all(len(firsts) > 1 for firsts in words.values())
+        if several and all(map(WORDS.fullmatch, words)) and not _nobody(words):
+            return re.compile(rf"^(?:[^-_ ]*[-_ ]){{{place}}}([^-_ ]+)")
+    return None

@@ -63,11 +63,15 @@ class Quantity:
     highest: float
 
 
-TEMPERATURE = Quantity("degC", -95.0, 60.0)
+TEMPERATURE = Quantity("degC", -95.0, 60.0)  # of the air
 HUMIDITY = Quantity("%", 0.0, 110.0)
+STATISTIC = r"(?:(?:max|min)(?:imum)?|mean|avg|average|high|low)"
+# A temperature of the air by a word, or of nothing in particular: what is named after a machine may be hot
+OF_AIR = r"^(?=.*te?mp|t(?:air|2m)?\b).*(?:air|ambient|outdoor|outside|\d[ _]?m(?![a-z]))"
+PLAIN = rf"(?:{STATISTIC}[\W_]*)*(?:te?mp(?:[eé]rat[a-zé]*)?|t)(?:[\W_]*(?:{STATISTIC}|as))*"
 NAMED = (  # what a name says, where it also says the unit
     (re.compile(r"dew|td\b", re.IGNORECASE), Quantity("degC", -100.0, 40.0)),
-    (re.compile(r"temp|^t(air|max|min|mean|avg|2m|as)?\b|tmp", re.IGNORECASE), TEMPERATURE),
+    (re.compile(rf"{OF_AIR}|^{PLAIN}[\W_]*(?:[\[(]|$)", re.IGNORECASE), TEMPERATURE),
     (re.compile(r"humid|^rh", re.IGNORECASE), HUMIDITY),
     (re.compile(r"press|^p(res|sfc|s)?\b|baro", re.IGNORECASE), Quantity("hPa", 300.0, 1100.0)),
     (re.compile(r"wind.*(speed|gust)|^ws|gust", re.IGNORECASE), Quantity("m/s", 0.0, 115.0)),
@@ -94,6 +98,8 @@ ROW_OF_DIGITS = re.compile(r"-?6?(9{2,}|8{3,}|7{3,})(\.(9+|0))?")
 FEW = 8  # distinct values, below which nothing stands out
 REPEATED = 5
 FAR = 5.0  # times the spread of the rest, for a value that does not look like a sentinel
+NEAR = 0.3  # of the spread, for a negative one below all others that looks like a sentinel and is repeated,
+WIDE = 3.0  # where it is also so many times the widest gap between the others
 
 
 def unit_of(text: str) -> str:
@@ -146,7 +152,8 @@ def sentinels_in(values: np.ndarray) -> list[tuple[float, int]]:
     """Values that stand for a missing one, and how often each occurs.
 
     Such a value is the lowest or the highest, lies far from the rest, and either looks like a sentinel (a row
-    of nines, an integer's limit) or is repeated.
+    of nines, an integer's limit) or is repeated. A negative one that does both may lie nearer, where the rest
+    has no such gap.
     """
     found: list[tuple[float, int]] = []
     distinct, counts = np.unique(values[np.isfinite(values)], return_counts=True)
@@ -183,5 +190,7 @@ def _stands_apart(distinct: np.ndarray, counts: np.ndarray, place: int) -> bool:
     spread = max(high - low, 1e-12)
     if value in USUAL_SENTINELS or ROW_OF_DIGITS.fullmatch(f"{value:.10g}"):
         below_all = value < 0 <= float(rest[0])  # a negative one where nothing else is negative
-        return bool(below_all or gap > spread)
+        # -99 degF in a cold place: less far off than winter from summer, but no frost leads to it
+        beside = place == 0 and value < 0 and count > 1 and gap > NEAR * spread
+        return bool(below_all or gap > spread or (beside and gap > WIDE * float(np.diff(rest).max())))
     return bool(count >= max(REPEATED, 0.002 * counts.sum()) and gap > FAR * spread)

@@ -6,7 +6,8 @@ import io
 import re
 import warnings
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from modalities.reading.dialects import BLANKS, Dialect, TableSettings, sniff
 
 CSV_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet")
+TEXT_SUFFIXES = (".txt", ".dat", ".log", ".data", ".txt.gz", ".dat.gz", ".log.gz", ".data.gz")
 HEAD = 200  # rows
 EMPTY = [
     "", "#N/A", "#NA", "-1.#IND", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL", "NaN",
@@ -96,7 +98,6 @@ class Table:
         options: dict[str, Any] = {
             "sep": dialect.separator,
             "decimal": dialect.decimal,
-            "encoding": dialect.encoding,
             "names": [*dialect.names, MORE],
             "dtype": {name: str for name in texts if name in columns},
             # In a column of texts NA is Namibia, or two bases; elsewhere it is nothing.
@@ -107,27 +108,20 @@ class Table:
         if dialect.separator != BLANKS:
             options |= {"quoting": csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE}
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), self._below_header(dialect) as lines:
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 table: pd.DataFrame = pd.read_csv(
-                    self._source(dialect),
+                    lines,
                     header=None,
-                    skiprows=dialect.first,
                     index_col=False,  # or a line that is longer than the first would shift all columns
                     skipinitialspace=True,
                     low_memory=False,
-                    encoding_errors="replace",
-                    compression="gzip"
-                    if self.path.suffix.lower() == ".gz" and not dialect.line_mark
-                    else None,
                     **options,
                 )
         except pd.errors.EmptyDataError:
             return pd.DataFrame({name: pd.Series(dtype=float) for name in columns})
         except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-            raise ValueError(
-                f"not readable as a table: {_in_our_words(error, len(dialect.names))}"
-            ) from error
+            raise ValueError(f"not readable as a table: {_in_our_words(error, dialect)}") from error
         except (*UNREADABLE, UnicodeError) as error:
             raise _unreadable(self.path, error) from error
         longer = np.flatnonzero(table[MORE].notna())
@@ -145,13 +139,21 @@ class Table:
                 found = found.assign(**{name: _with_points(found[name], dialect)})
         return found
 
-    def _source(self, dialect: Dialect) -> Any:
-        """What pandas reads: the file, or its text without the mark that ends every line."""
-        if not dialect.line_mark:
-            return self.path
+    @contextmanager
+    def _below_header(self, dialect: Dialect) -> Iterator[Any]:
+        """The text from the first line of data on, without a mark that ends every line.
+
+        A cell of the header may go on in the next line: pandas would take both for one line to be skipped.
+        """
         opener = gzip.open if self.path.suffix.lower() == ".gz" else open
-        with opener(self.path, "rt", encoding=dialect.encoding, errors="replace") as file:
-            return io.StringIO("".join(line.rstrip().removesuffix(dialect.line_mark) + "\n" for line in file))
+        with opener(self.path, "rt", encoding=dialect.encoding, errors="replace", newline="") as file:
+            for _ in range(dialect.first):
+                file.readline()
+            if dialect.line_mark:
+                lines = (line.rstrip().removesuffix(dialect.line_mark) for line in file)
+                yield io.StringIO("".join(f"{line}\n" for line in lines))
+            else:
+                yield file
 
 
 def _with_points(column: Any, dialect: Dialect) -> Any:
@@ -172,11 +174,13 @@ def _with_points(column: Any, dialect: Dialect) -> Any:
     return numbers if numbers.notna().sum() == column.notna().sum() else plain.astype(object)
 
 
-def _in_our_words(error: Exception, named: int) -> str:
+def _in_our_words(error: Exception, dialect: Dialect) -> str:
     """What pandas says of lines that do not fit together."""
     found = FIELDS.search(str(error))
     if found:
-        return f"line {found[2]} has {found[3]} cells where the header names {named}: correct that line"
+        line = dialect.first + int(found[2])
+        names = len(dialect.names)
+        return f"line {line} has {found[3]} cells where the header names {names}: correct that line"
     if "EOF inside string" in str(error):
         return "a quotation mark never closes"
     return "its lines do not have as many cells as its header: correct it, or set modality.separator"

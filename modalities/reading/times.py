@@ -249,7 +249,7 @@ def _parsed(texts: Any, form: str, settings: TimeSettings) -> Times:
         return Times(np.full(len(texts), np.nan), 0.0, True, form)
     first = tidy_text(str(readable.iloc[0]))
     aware = "%z" in form or (
-        form == ISO and re.search(r"[T:\d ].*\d(Z|[+-]\d\d(:?\d\d)?)$", first[8:]) is not None
+        form == ISO and re.search(r"[T ]\d.*\d\s*(Z|[+-]\d\d(:?\d\d)?)$", first[8:]) is not None
     )
     if not aware:
         return _local(moments.dt.tz_localize(None), settings, form)

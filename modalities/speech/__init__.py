@@ -18,6 +18,7 @@ from scipy.fft import dct
 from modalities.reading.dialects import TableSettings
 from modalities.reading.groups import Grouping, check_pattern, split_of, split_of_file
 from modalities.reading.looking import counted, matching
+from modalities.reading.notices import noted
 from modalities.speech import alignments, corpora, transcripts
 from modalities.speech.alignments import Intervals
 from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Stretch, decode, mono, sounds
@@ -91,8 +92,12 @@ class Speech:
         if getattr(self, "alignments", True):
             root = source if source.is_dir() else source.parent
             self._aligned = Alignments(root, list_files(root))
-        inside = [path for path in list_files(source) if path.name.lower() in corpora.TABLE_NAMES]
+        files, said = list_files(source), ""
+        inside = [path for path in files if path.name.lower() in corpora.TABLE_NAMES]
         tables = [path for path in inside if path.parent == source]
+        if source.is_dir() and not inside:
+            unasked, said = corpora.lists_in(source, files, self._table_settings)
+            tables = [unasked] if unasked else []
         if source.is_file() and source.suffix.lower() in corpora.TABLE_SUFFIXES:
             found = self._from_table(source, source.name)
         elif tables:
@@ -100,8 +105,9 @@ class Speech:
         elif inside:
             found = self._from_folders_with_tables(source, inside)
         else:
-            found = self._from_files(source.parent if source.is_file() else source, list_files(source))
-        return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
+            found = self._from_files(source.parent if source.is_file() else source, files)
+        chosen = (row for row in found if split == "all" or getattr(row, "split", None) == split)
+        return (noted(row, said) for row in chosen)
 
     def beside(self, source: Path) -> set[Path]:
         """The files that a list names, and what has their names below its folder: texts and alignments."""
@@ -172,9 +178,9 @@ class Speech:
         for name, path in named.items():
             try:
                 if path.suffix.lower() == ".parquet":
-                    yield from self._from_table(path, name)
+                    yield from self._from_table(path, name, root)
                 elif name in audio:
-                    yield self._of_file(path, PurePosixPath(name), grouping)
+                    yield noted(self._of_file(path, PurePosixPath(name), grouping), grouping.doubt)
             except Exception as error:  # whatever a library raises for a damaged file
                 yield Rejected.of(name, error)
 
@@ -193,8 +199,8 @@ class Speech:
 
     def _from_folder_with_table(self, source: Path, table: Path) -> Iterator[Record | Rejected]:
         """The rows of a folder's table, and a rejection for each audio file that it does not name."""
-        rows = [] if corpora.has_audio(table) else self._said(table)
-        yield from self._of_rows(rows, table) if rows else self._from_table(table, table.name)
+        rows = [] if corpora.has_audio(table) else self._said(table, source)
+        yield from self._of_rows(rows, table) if rows else self._from_table(table, table.name, source)
         named = {row.path.resolve() for row in rows if row.path}
         for path in list_files(source):
             if path.suffix.lower() in AUDIO_SUFFIXES and path.resolve() not in named:
@@ -213,16 +219,19 @@ class Speech:
         others = [path for path in list_files(source) if not {*path.parents} & {*folders}]
         yield from self._from_files(source, others)
 
-    def _from_table(self, table: Path, name: str) -> Iterator[Record | Rejected]:
+    def _from_table(self, table: Path, name: str, top: Path | None = None) -> Iterator[Record | Rejected]:
         if corpora.has_audio(table):
             yield from self._from_audio_column(table, name)
         else:
-            yield from self._of_rows(self._said(table), table)
+            yield from self._of_rows(self._said(table, top), table)
 
-    def _said(self, table: Path) -> list[corpora.Said]:
-        settings = TableSettings(self.skip_lines, self.csv_columns, self.separator, self.decimal)
+    @property
+    def _table_settings(self) -> TableSettings:
+        return TableSettings(self.skip_lines, self.csv_columns, self.separator, self.decimal)
+
+    def _said(self, table: Path, top: Path | None = None) -> list[corpora.Said]:
         try:
-            return [*corpora.rows_of(table, settings)]
+            return [*corpora.rows_of(table, self._table_settings, top)]
         except ValueError as error:
             raise UserError(f"{table}: {error}") from error
 
@@ -242,7 +251,8 @@ class Speech:
             read = partial(self._read_file, row.path, row.start_s, row.end_s, aligned)
             seconds = (row.end_s or 0.0) - (row.start_s or 0.0)
             amount = seconds if seconds > 0 else float(row.path.stat().st_size)
-            yield Record(row.key, read, group=group, label=label, split=split, amount=amount)
+            record = Record(row.key, read, group=group, label=label, split=split, amount=amount)
+            yield noted(record, "" if row.group else grouping.doubt)
 
     def _from_audio_column(self, table: Path, name: str) -> Iterator[Record]:
         file = pq.ParquetFile(table)

@@ -3,9 +3,10 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from modalities.reading.dialects import TableSettings
 from modalities.reading.groups import known_split
 from modalities.reading.tables import Table, shown
+from modalities.speech.audio import AUDIO_SUFFIXES
 from modalities.speech.lists import without_header
 from modalities.speech.texts import lines_of, text_of
 
@@ -38,6 +40,10 @@ END_COLUMNS = ("end", "stop", "end_time", "end_s", "offset_end")
 EITHER_COLUMN = "offset"  # a start in NeMo's manifests, the end where a column `onset` stands beside it
 DURATION_COLUMNS = ("duration", "dur", "length_s", "duration_s")
 FOLDERS = ("", "clips", "wavs", "wav", "audio", "data")  # where the files of a table may be
+OF_SOUNDS = re.compile(r".*[._-](clips|wavs?|audio)", re.IGNORECASE)  # as FSD50K.dev_audio
+MOST_TABLES = 30  # in a folder, beyond which they are no lists of it
+LOOKED_AT = 20  # rows of each
+MOST_NAMED = 0.9  # of the sounds have to be in a table that is read unasked
 SUFFIXES = ("", ".wav", ".flac", ".mp3", ".ogg")  # that an id may lack
 CLOCK = re.compile(r"(?:(?P<h>\d+):(?=[0-5]?\d:))?(?P<m>\d+):(?P<s>[0-5]?\d(?:[.,]\d+)?)")
 COUNTED = re.compile(r".+\t\d+")
@@ -57,27 +63,71 @@ class Said:
     problem: str = ""  # why the row cannot be used
 
 
-def rows_of(table: Path, settings: TableSettings) -> Iterator[Said]:
-    """The rows of a table or manifest. ValueError, with what was found, where it names no files."""
+def rows_of(table: Path, settings: TableSettings, top: Path | None = None) -> Iterator[Said]:
+    """The rows of a table or manifest. ValueError, with what was found, where it names no files.
+
+    Its files are looked for beside it and beside its folder, but not above `top`.
+    """
+    folders = _folders(table, top)
     if table.suffix.lower() in (".json", ".jsonl"):
-        yield from _described(_json_rows(table), table)
+        yield from _described(_json_rows(table), table, folders)
         return
     if table.suffix.lower() != ".parquet":
         fairseq = _fairseq(table)
         if fairseq is not None:
             root, names = fairseq
-            yield from (Said(name, _file(root, name)) for name in names)
+            yield from (Said(name, _file(_beside(root), name)) for name in names)
             return
-        bare = without_header(table, settings.csv_columns, partial(_file, table.parent))
+        bare = without_header(table, settings.csv_columns, partial(_file, folders))
         if bare is not None:
-            yield from _described(bare, table)
+            yield from _described(bare, table, folders)
             return
     opened = Table.open(table, settings)
     texts = [
         name for name in opened.names if name.lower() not in (*START_COLUMNS, *END_COLUMNS, *DURATION_COLUMNS)
     ]
     frame = opened.read(opened.names, texts=texts)
-    yield from _described(_records(frame), table, opened.names)
+    yield from _described(_records(frame), table, folders, opened.names)
+
+
+def lists_in(source: Path, files: Sequence[Path], settings: TableSettings) -> tuple[Path | None, str]:
+    """The table of a folder that is read unasked, if there is one, and what to say of tables that are not.
+
+    It is the only one (.csv, .tsv) that names sounds of the folder, and it names nearly all, each as a whole.
+    """
+    sounds = [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES]
+    tables = [path for path in files if path.suffix.lower() in (".csv", ".tsv")] if sounds else []
+    tables = tables if len(tables) <= MOST_TABLES else []
+    tables = [table for table in tables if _names_sounds(table, settings, source)]
+    if not tables or (len(tables) == 1 and _names_most(tables[0], settings, source, sounds)):
+        return (tables[0] if tables else None), ""
+    largest = max(tables, key=lambda table: table.stat().st_size)
+    names = shown([table.name for table in tables])
+    return None, f"source={largest} reads that table of recordings; now none of them was read: {names}"
+
+
+def _names_sounds(table: Path, settings: TableSettings, top: Path) -> bool:
+    """Whether most of the first rows of a table name sounds that are there."""
+    folders = _folders(table, top)
+    try:
+        rows = [*islice(_records(Table.open(table, settings).head()), LOOKED_AT)]
+        column = _path_column(rows[0], folders)
+        found = [_file(folders, str(row[column])) for row in rows]
+    except Exception:  # whatever a library raises for a table of another kind
+        return False
+    return sum(path is not None and path.suffix.lower() in AUDIO_SUFFIXES for path in found) > len(rows) / 2
+
+
+def _names_most(table: Path, settings: TableSettings, top: Path, sounds: Sequence[Path]) -> bool:
+    """Whether a table names nearly all of some sounds, once each and none of them in stretches."""
+    try:
+        rows = [*rows_of(table, settings, top)]
+    except ValueError:
+        return False
+    found = [row.path.resolve() for row in rows if row.path]
+    whole = not any(row.problem or row.start_s is not None for row in rows)
+    named = {*found} & {path.resolve() for path in sounds}
+    return whole and len({*found}) == len(found) and len(named) >= MOST_NAMED * len(sounds)
 
 
 def described(row: Mapping[str, Any]) -> dict[str, str]:
@@ -94,11 +144,13 @@ def described(row: Mapping[str, Any]) -> dict[str, str]:
     return {**found, "split": known_split(found.get("split", ""))}
 
 
-def _described(rows: Iterable[Mapping[str, Any]], table: Path, names: Iterable[str] = ()) -> Iterator[Said]:
+def _described(
+    rows: Iterable[Mapping[str, Any]], table: Path, folders: Sequence[Path], names: Iterable[str] = ()
+) -> Iterator[Said]:
     """Rows with a column of paths, known by its name or because its cells name files."""
     column, keys = "", set()
     for number, row in enumerate(rows):
-        column = column or _path_column(row, table)
+        column = column or _path_column(row, folders)
         if not column:
             found = shown([*names] or [*row])
             raise ValueError(
@@ -119,8 +171,10 @@ def _described(rows: Iterable[Mapping[str, Any]], table: Path, names: Iterable[s
         key = f"{name}/{start:g}-{'end' if end is None else format(end, 'g')}" if cut else name
         key = f"{key}/{number + 1}" if key in keys and cut else key
         keys.add(key)
-        known = described(row)
-        yield Said(key, _file(table.parent, name), **known, start_s=start, end_s=end, problem=problem)
+        path, known = _file(folders, name), described(row)
+        if path and path.is_relative_to(table.parent):  # then so are all
+            folders = _beside(table.parent)
+        yield Said(key, path, **known, start_s=start, end_s=end, problem=problem)
 
 
 def _stretch(row: Mapping[str, Any]) -> tuple[float | None, float | None]:
@@ -156,23 +210,38 @@ def _time(row: Mapping[str, Any], columns: Iterable[str]) -> float | None:
     return seconds
 
 
-def _path_column(row: Mapping[str, Any], table: Path) -> str:
+def _path_column(row: Mapping[str, Any], folders: Sequence[Path]) -> str:
     known = {str(name).strip().lower(): str(name) for name in reversed([*row])}
     for name in PATH_COLUMNS:
         if name in known:
             return known[name]
-    return next(
-        (name for name, cell in row.items() if isinstance(cell, str) and _file(table.parent, cell)), ""
-    )
+    return next((name for name, cell in row.items() if isinstance(cell, str) and _file(folders, cell)), "")
 
 
-def _file(root: Path, name: str) -> Path | None:
-    """The file that a table means: in a usual folder, with Windows' marks, or without a suffix."""
+def _beside(root: Path) -> list[Path]:
+    """The usual folders of sounds in a folder, and itself."""
+    return [root / name for name in FOLDERS]
+
+
+def _folders(table: Path, top: Path | None) -> list[Path]:
+    """Where the files of a table may be, the likeliest first; not above `top`, where that is given."""
+    folder, above = table.parent, table.absolute().parent.parent
+    if top is not None and folder == top:
+        return _beside(folder)
+    try:
+        more = sorted(path for path in above.iterdir() if OF_SOUNDS.fullmatch(path.name))
+    except OSError:  # one that may not be looked through
+        more = []
+    return [*_beside(folder), *_beside(above), *more]
+
+
+def _file(folders: Sequence[Path], name: str) -> Path | None:
+    """The file that a table means: in one of some folders, with Windows' marks, or without a suffix."""
     for given in dict.fromkeys([name, PureWindowsPath(name).as_posix()]):
-        for folder in FOLDERS:
+        for folder in folders:
             for suffix in SUFFIXES:
                 try:
-                    path = root / folder / f"{given}{suffix}"
+                    path = folder / f"{given}{suffix}"
                     if path.is_file():
                         return path
                 except (OSError, ValueError):  # a name too long, or with a zero byte

@@ -12,7 +12,9 @@ from jaxtyping import Float
 
 from modalities.reading.groups import Grouping, known_split, split_of
 from modalities.reading.looking import counted, matching, problem_of
-from modalities.reading.tables import is_table
+from modalities.reading.notices import noted
+from modalities.reading.tables import TEXT_SUFFIXES
+from modalities.reading.texts import reads_as_table
 from modalities.wearables import arrays, tables
 from modalities.wearables.recordings import AXES, SENSOR_AXES, FileSettings, is_device, read_device
 from modalities.wearables.windows import Windowing
@@ -91,7 +93,8 @@ class Wearables:
         tables.forget()
         arrays.forget()
         root = source.parent if source.is_file() else source
-        names = {path.relative_to(root).as_posix(): path for path in list_files(source) if _is_read(path)}
+        read = [path for path in list_files(source) if _is_read(path, named=source.is_file())]
+        names = {path.relative_to(root).as_posix(): path for path in read}
         grouping = Grouping.of(names, self._files.group_pattern, own=True)
         found = (row for name, path in names.items() for row in self._found(path, name, grouping))
         return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
@@ -158,18 +161,20 @@ class Wearables:
             place = _Place(
                 name, grouping.group(name) or path.name.partition(".")[0], float(path.stat().st_size)
             )
-            found = [*self._records_in(path, place)]
+            rows = [*self._records_in(path, place)]
+            doubtful = [getattr(row, "group", "") == place.group for row in rows]  # no column names it
+            found = [noted(row, grouping.doubt * own) for row, own in zip(rows, doubtful, strict=True)]
         except Exception as error:  # whatever a library raises for a damaged file
             found = [Rejected.of(name, error)]
         yield from found
 
     def _records_in(self, path: Path, place: "_Place") -> Iterator[Record | Rejected]:
-        if is_table(path):
-            yield from self._in_table(path, place)
-        elif path.name.lower().endswith(arrays.ARRAY_SUFFIXES):
+        if path.name.lower().endswith(arrays.ARRAY_SUFFIXES):
             yield from self._in_array(path, place)
-        else:
+        elif is_device(path):
             yield self._record(place, place.name, partial(self._read_device, path))
+        else:
+            yield from self._in_table(path, place)
 
     def _record(self, place: "_Place", key: str, read: Callable[[], Rows], **known: Any) -> Record:
         """A record of a file; `known` is what the file itself says."""
@@ -244,9 +249,13 @@ def _names_of(path: Path, place: _Place) -> tuple[str, ...]:
     return path.absolute().parts[-2 - place.name.count("/") :]
 
 
-def _is_read(path: Path) -> bool:
-    """Whether a file is of a kind that is read here, by its name."""
-    return is_table(path) or path.name.lower().endswith(arrays.ARRAY_SUFFIXES) or is_device(path)
+def _is_read(path: Path, *, named: bool = False) -> bool:
+    """Whether a file is of a kind that is read here, by its name; a text counts where its lines are data.
+
+    One that is `named` as the source counts whatever it holds.
+    """
+    suffixes = (*arrays.ARRAY_SUFFIXES, *(TEXT_SUFFIXES if named else ()))
+    return path.name.lower().endswith(suffixes) or is_device(path) or reads_as_table(path)
 
 
 def _spec(windowing: Windowing, *, gyroscope: bool) -> SampleSpec:

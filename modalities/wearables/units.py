@@ -22,6 +22,8 @@ MOST_RAD_S = 70.0  # gyroscopes end at 35 or 70 rad/s (2,000 or 4,000 deg/s)
 STRETCH = 500  # samples, 0.5 to 20 s: movement alternates meanwhile, gravity hardly turns
 LOOKED_AT = 200  # stretches of a recording
 LEAST_MIDDLE = 0.3  # of its norms: how long a stretch's vector of medians is where gravity is in it
+LEAST_OFFSET = 0.1  # of the median norm: where nearly all values of all axes are above it, zero is mid-scale
+OFFSET = "no value is near 0 or below it, as in counts whose zero is mid-scale: subtract the offset first"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Size:
 
     median: float  # of their norms
     gravity: bool  # whether gravity is in them: those of a stretch mostly point one way
+    offset: bool = False  # whether their zero is mid-scale
 
     @classmethod
     def of(cls, values: Float[np.ndarray, "t 3"]) -> "Size":
@@ -45,7 +48,9 @@ class Size:
         parts = known[: count * length].reshape(count, length, 3)[chosen]
         middles = np.linalg.norm(np.median(parts, axis=1), axis=1)
         sizes = np.median(norms[: count * length].reshape(count, length)[chosen], axis=1)
-        return cls(float(np.median(norms)), bool(middles.sum() >= LEAST_MIDDLE * sizes.sum()))
+        median = float(np.median(norms))
+        offset = bool(np.percentile(parts, 1) > LEAST_OFFSET * median)
+        return cls(median, bool(middles.sum() >= LEAST_MIDDLE * sizes.sum()), offset)
 
     def near(self, unit: str, least: float, most: float) -> bool:
         """Whether the median is that many g, taken as in a unit."""
@@ -53,20 +58,28 @@ class Size:
 
 
 def in_g(
-    values: Float[np.ndarray, "t 3"], units: str, scale: float | None = None, stated: str = ""
+    values: Float[np.ndarray, "t 3"],
+    units: str,
+    scale: float | None = None,
+    stated: str = "",
+    *,
+    fixed: bool = False,
 ) -> tuple[Float[np.ndarray, "t 3"], str]:
     """Accelerations in g, and their unit; ValueError where the samples say that it is another, or any.
 
     `units` is "auto" or a unit, `stated` the one that the file says, `scale` what one of the file's counts is
-    in g. A body at rest feels 1 g, so the median norm tells the unit where none is said.
+    in g, which is sure where the format has it `fixed`. A body at rest feels 1 g, so the median norm tells
+    the unit where none is said.
     """
     size = Size.of(values)
     if scale is not None:
+        if size.offset and not fixed:
+            raise ValueError(f"modality.scale={scale:g} fits counts from 0 on: {OFFSET}")
         if LEAST_G <= scale * size.median <= MOST_G:
             return (values * np.float32(scale)).astype(np.float32), f"{scale:g} g"
         raise ValueError(
             f"with {scale:g} g a count, the median acceleration is {scale * size.median:.3g} g, not near "
-            f"1 g: {_advice(size.median)}"
+            f"1 g: {_advice(size)}"
         )
     said = units if units != "auto" else stated
     if said:
@@ -121,14 +134,16 @@ def _unexplained(size: Size) -> str:
     """What to say of a median norm that no unit explains."""
     return (
         f"the median acceleration is {size.median:.3g}, near 1 g in no unit ({', '.join(G_OF)}): "
-        f"{_advice(size.median)}"
+        f"{_advice(size)}"
     )
 
 
-def _advice(median: float) -> str:
+def _advice(size: Size) -> str:
     """What to do about a median norm that no unit explains."""
-    counts = min(COUNTS, key=lambda count: abs(np.log(max(median, 1e-12) / count)))
-    if LEAST_G <= median / counts <= MOST_G:
+    if size.offset:
+        return OFFSET
+    counts = min(COUNTS, key=lambda count: abs(np.log(max(size.median, 1e-12) / count)))
+    if LEAST_G <= size.median / counts <= MOST_G:
         return f"where {counts} counts are 1 g, set modality.scale={1 / counts:.7g}"
     return "other columns, or gravity was removed; modality.scale says what one count is in g"
 

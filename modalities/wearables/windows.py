@@ -112,7 +112,8 @@ class Windowing:
             raise ValueError("the accelerometer is constant: a stuck sensor, or columns of something else")
         measured = np.where(stuck[:, None], np.float32(np.nan), recording.accelerometer)
         scale = self.scale if recording.scale is None else recording.scale
-        measured, unit = units.in_g(measured, self.units, scale, recording.units)
+        fixed = recording.scale is not None
+        measured, unit = units.in_g(measured, self.units, scale, recording.units, fixed=fixed)
         measured, counts = _cleaned(measured, self.max_g, "accelerometer", "g")
         counts["missing_samples"] -= int(stuck.sum())
         values, calibration = resampled(measured), {"applied": False, "reason": "modality.calibrate=false"}

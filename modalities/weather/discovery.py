@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from modalities.reading.groups import Grouping, split_of
+from modalities.reading.tables import TABLE_SUFFIXES, TEXT_SUFFIXES
+from modalities.reading.texts import reads_as_table
 from modalities.weather import archive, grids, tables, years
 from modalities.weather.series import Found
 from modalities.weather.tables import Layout
 from seqssl import Rejected, UserError, list_files
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 YEAR_SUFFIXES = {".epw": "epw", ".tm2": "tmy2"}
 GRID_SUFFIXES = (".nc", ".nc4", ".zarr")
 ARCHIVE_SUFFIX = ".ts"
@@ -24,7 +25,7 @@ def find(source: Path, layout: Layout, step_s: float, group_pattern: str | None)
     found: list[Found | Rejected] = []
     whole = [source] if alone else dict.fromkeys(_whole(path, source) for path in list_files(source))
     root = source.parent if alone else source
-    paths = {path.relative_to(root).as_posix(): path for path in whole if _suffix(path) in SUFFIXES}
+    paths = {path.relative_to(root).as_posix(): path for path in whole if _is_read(path, alone=alone)}
     grouping = Grouping.of(paths, group_pattern, own=True)
     for name, path in paths.items():
         try:
@@ -52,6 +53,12 @@ def _whole(path: Path, source: Path) -> Path:
     return source / stores[-1] if stores else path
 
 
+def _is_read(path: Path, *, alone: bool) -> bool:
+    """Whether a file is of a kind that is read here; a text among others counts where its lines are data."""
+    is_text = _suffix(path) in TEXT_SUFFIXES and (alone or reads_as_table(path))
+    return is_text or _suffix(path) in SUFFIXES
+
+
 def _find_in(path: Path, name: str, group: str, layout: Layout, step_s: float) -> Iterator[Found]:
     suffix = _suffix(path)
     if path.is_file() and path.stat().st_size == 0:
@@ -60,7 +67,7 @@ def _find_in(path: Path, name: str, group: str, layout: Layout, step_s: float) -
         yield years.find(path, name, YEAR_SUFFIXES[suffix], layout.columns)
     elif suffix == ".csv" and years.is_tmy3(path):
         yield years.find(path, name, "tmy3", layout.columns)
-    elif suffix in TABLE_SUFFIXES:
+    elif suffix in (*TABLE_SUFFIXES, *TEXT_SUFFIXES):
         yield from tables.find(path, name, group, layout)
     elif suffix in GRID_SUFFIXES:
         yield from grids.find(path, name, group, layout.columns, layout.time_column)

@@ -9,10 +9,11 @@ import pandas as pd
 
 from modalities.reading.columns import part_columns, time_columns
 from modalities.reading.looking import counted, matching
-from modalities.reading.tables import TABLE_SUFFIXES, Table
+from modalities.reading.tables import Table
+from modalities.reading.texts import reads_as_table
 from modalities.reading.times import TimeSettings, read_times
 from modalities.weather.discovery import YEAR_SUFFIXES
-from modalities.weather.identities import ID_COLUMNS, codes_of, series_column, steps_within
+from modalities.weather.identities import ID_COLUMNS, codes_of, ids_of, series_columns, steps_within
 from modalities.weather.years import is_tmy3
 
 SLOWEST_MOVEMENT = 1.0  # seconds: what is measured more often is read by adapters of movement or sound
@@ -25,7 +26,7 @@ def looks_like(source: Path) -> Iterator[tuple[dict[str, Any], str]]:
     years = matching(source, lambda path: path.suffix.lower() in YEAR_SUFFIXES or _is_year(path))
     if years:
         yield {}, counted("typical years of weather", years)
-    tables = matching(source, lambda path: path.name.lower().endswith(TABLE_SUFFIXES))
+    tables = matching(source, reads_as_table)
     for path in sorted(tables, key=lambda path: path.stat().st_size)[:LOOKED_AT]:
         try:
             columns, step = _of_table(path)
@@ -49,12 +50,13 @@ def _of_table(path: Path) -> tuple[list[str], float]:
     if not times:
         return [], 0.0
     seconds = read_times([head[name] for name in times], TimeSettings()).seconds
-    identity = series_column(table, times, TimeSettings())
-    ids = codes_of(head[identity]) if identity else np.zeros(len(head), int)
+    identity = series_columns(table, times, TimeSettings())
+    ids = codes_of(ids_of(head, identity)) if identity else np.zeros(len(head), int)
     steps = steps_within(seconds, ids)
     taken = {
         *times,
         *part_columns(head),
+        *identity,
         *(name for name in table.names if name.strip().lower() in ID_COLUMNS),
     }
     numbers = head.select_dtypes("number")

@@ -1,11 +1,15 @@
-"""Which column of a table tells its series apart, and what is said of times that occur several times."""
+"""Which columns of a table tell its series apart, and what is said of times that occur several times."""
 
 from collections.abc import Collection, Sequence
+from functools import reduce
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from modalities.reading.columns import may_hold_clock
+from modalities.reading.parts import plain
 from modalities.reading.tables import Table
 from modalities.reading.times import TimeSettings, read_times
 
@@ -15,29 +19,38 @@ ID_COLUMNS = (
     "series", "city", "wmo", "icao", "usaf", "node", "node_id", "plot", "gauge", "gauge_id", "item_id",
     "place",
 )  # fmt: skip
+COORDINATES = (("lat", "latitude"), ("lon", "long", "lng", "longitude"))  # that name a place together
 SOME, MANY = 0.01, 0.1  # shares of times that are repeated: noticed, refused where a column tells them apart
 SAME_STEP = 0.1  # a step that differs by less than this share of another is as long
+OFTEN, MOSTLY = 0.1, 0.5  # shares of all times at which a series has a row: of a place, by unusual names
+MOST_COLUMNS, LOOKED_AT = 12, 50  # that are judged together, at about so many times first
 
 
-def series_column(
+def series_columns(
     table: Table,
     times: Sequence[str],
     settings: TimeSettings,
     *,
     beside: Collection[str] = (),
     keys: Sequence[str] = (),
-) -> str:
-    """The column with a usual name that tells the series of a table apart; "" for none.
+) -> tuple[str, ...]:
+    """The column with a usual name that tells the series of a table apart, or those of a place; () for none.
 
     `beside` are columns of something else; `keys` those with which a time may occur several times, as the
     names of variables. ValueError where no column alone tells the series apart.
     """
     taken = {*times, *keys, *beside}
-    usual = [name for name in table.names if name.strip().lower() in ID_COLUMNS and name not in taken]
-    if not usual:
-        return ""
-    frame = table.read([*times, *keys, *usual], texts=[*usual, *keys])
-    return _tells_apart(frame, [*times, *keys], usual) or _at_once(frame, times, usual, settings)
+    free = [name for name in table.names if name not in taken]
+    usual = [name for name in free if name.strip().lower() in ID_COLUMNS]
+    place = _place(free)
+    if not usual and not place:
+        return ()
+    frame = table.read([*times, *keys, *usual, *place], texts=[*usual, *place, *keys])
+    column = _tells_apart(frame, [*times, *keys], usual)
+    if not column and place and _name_series(frame, [*times, *keys], place, OFTEN):
+        return place
+    column = column or _at_once(frame, times, usual, settings)
+    return (column,) if column else ()
 
 
 def repeated(
@@ -46,14 +59,15 @@ def repeated(
     times: Sequence[str],
     seconds: np.ndarray,
     *,
-    id_column: str,
+    id_columns: Sequence[str],
     asked: bool,
     keys: Sequence[str] = (),
     beside: Collection[str] = (),
 ) -> list[str]:
     """What to say of times that occur several times. ValueError where they are those of several series.
 
-    `frame` holds the rows of one series, by `id_column` if there is one, which the user may have `asked` for.
+    `frame` holds the rows of one series, by `id_columns` if there are some, which the user may have `asked`
+    for.
     """
     known = pd.DataFrame({"seconds": seconds, **{name: frame[name].to_numpy() for name in keys}})
     known = known[np.isfinite(seconds)]
@@ -61,19 +75,15 @@ def repeated(
     if share <= SOME:
         return []
     if share > MANY and not asked:
-        others = [name for name in table.names if name not in {*times, *keys, *beside, id_column}]
+        others = [name for name in table.names if name not in {*times, *keys, *beside, *id_columns}]
         whole = table.read([*times, *keys, *others], texts=keys).loc[frame.index]
         kinds = [name for name in others if not pd.api.types.is_float_dtype(whole[name])]
         column = _tells_apart(whole, [*times, *keys], kinds)
+        columns = (column,) if column else _together(whole, [*times, *keys], others)
         often = round(1 / (1 - share))
-        if column:
-            remedy = f"set modality.id_column={column}"
-            if id_column:
-                remedy = f"even of one {id_column!r}: name a column of both in modality.id_column"
-            raise ValueError(
-                f"each time occurs {often} times, and column {column!r} tells the rows apart: several "
-                f"series are in one table, {remedy}"
-            )
+        if columns:
+            advice = _advice(whole, times, id_columns, columns)
+            raise ValueError(f"each time occurs {often} times, and {advice}")
         if not keys and (known["seconds"].diff() < 0).any():
             raise ValueError(
                 f"each time occurs some {often} times, and they start again: several series are in one "
@@ -81,6 +91,22 @@ def repeated(
                 "each a file"
             )
     return [f"{share:.0%} of the times are repeated: their values are averaged"]
+
+
+def telling(columns: Sequence[str], what: str) -> str:
+    """That columns tell rows, or series, apart, in words."""
+    names = " and ".join(map(repr, columns))
+    return f"column {names} tells {what} apart" if len(columns) == 1 else f"columns {names} tell {what} apart"
+
+
+def ids_of(frame: pd.DataFrame, columns: Sequence[str]) -> Any:
+    """The id of each row as text, "" where a cell is missing; that of several columns is A=1,B=2."""
+    parts = [frame[column].astype(object).map(text) for column in columns]
+    if len(parts) == 1:
+        return parts[0]
+    named = [f"{column}=" + part for column, part in zip(columns, parts, strict=True)]
+    known = np.logical_and.reduce([part != "" for part in parts])
+    return reduce(lambda left, right: left + "," + right, named).where(known, "")
 
 
 def steps_within(seconds: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -103,6 +129,49 @@ def text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return "" if pd.isna(value) else str(value).strip()
+
+
+def _advice(
+    frame: pd.DataFrame, times: Sequence[str], id_columns: Sequence[str], columns: Sequence[str]
+) -> str:
+    """What columns say of rows of the same time, and the setting that follows."""
+    ids = f"modality.id_column={'+'.join([*id_columns, *columns])}"
+    said = f"{telling(columns, 'the rows')}: "
+    if len(times) == len(columns) == 1 and may_hold_clock(frame[times[0]], frame[columns[0]]):
+        return f"{said}set modality.time_column={times[0]}+{columns[0]} if it is a time of day, else {ids}"
+    even = f"even of one {' and '.join(map(repr, id_columns))}: " if id_columns else ""
+    return f"{said}several series are in one table, {even}set {ids}"
+
+
+def _place(names: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a latitude and a longitude; () where one of them is not there."""
+    known = {plain(name): name for name in reversed(names)}
+    found = [next((known[word] for word in words if word in known), "") for words in COORDINATES]
+    return tuple(found) if all(found) else ()
+
+
+def _together(frame: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """The fewest columns, up to three, that together name series with a row at most times; () for none."""
+    numbers = frame.groupby([*keys], sort=False, dropna=False).ngroup().to_numpy()
+    count = int(numbers.max()) + 1
+    few = [name for name in columns if 2 <= int(frame[name].nunique()) <= len(frame) / count / MOSTLY]
+    some = frame[numbers % max(1, count // LOOKED_AT) == 0]
+    for size in (1, 2, 3):
+        for chosen in combinations(few[:MOST_COLUMNS], size):
+            if all(_name_series(rows, keys, chosen, MOSTLY) for rows in (some, frame)):
+                return chosen
+    return ()
+
+
+def _name_series(frame: pd.DataFrame, keys: Sequence[str], columns: Sequence[str], least: float) -> bool:
+    """Whether columns tell repeated times apart, and what they name has a row at a share of all times.
+
+    What is measured has other values at other times, so that it names nothing.
+    """
+    times, names = (len(frame[[*some]].drop_duplicates()) for some in (keys, columns))
+    known = times < (1 - SOME) * len(frame) and 2 <= names <= len(frame) / 2
+    often = least * times * names <= len(frame)
+    return known and often and float(frame.duplicated([*keys, *columns]).mean()) <= SOME
 
 
 def _tells_apart(frame: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) -> str:
@@ -136,7 +205,7 @@ def _at_once(
         one, other = (name for name in columns if name in (found[0], divided[found[0]][0]))
         raise ValueError(
             f"columns {one!r} and {other!r} both tell series apart, and neither does alone: set "
-            "modality.id_column to one of them, or to a column that names both"
+            f"modality.id_column={one}+{other}, or one of them"
         )
     return whole[0] if whole else ""
 

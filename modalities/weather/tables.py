@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from modalities.reading.columns import time_columns
+from modalities.reading.columns import named_columns, time_columns
 from modalities.reading.dialects import TableSettings
 from modalities.reading.headers import kind_of
 from modalities.reading.quantities import unit_in, unit_of
 from modalities.reading.tables import Table, shown
 from modalities.reading.times import TimeSettings, read_times
-from modalities.weather.identities import repeated, series_column, text
+from modalities.weather.identities import ids_of, repeated, series_columns, telling
 from modalities.weather.series import Found, Series
 
 
@@ -25,7 +25,7 @@ class Layout:
 
     columns: tuple[str, ...]
     time_column: str  # or several, DATE+TIME
-    id_column: str
+    id_column: str  # or several, A+B
     variable_column: str
     value_column: str
     times: TimeSettings
@@ -48,7 +48,8 @@ def find(path: Path, name: str, group: str, layout: Layout) -> Iterator[Found]:
     table = Table.open(path, layout.table)
     head = table.head()
     times = time_columns(head, layout.time_column)
-    needed = {"time": times, "id": (layout.id_column,), "variable": (layout.variable_column,)}
+    asked = named_columns(layout.id_column, table.names) if layout.id_column else ()
+    needed = {"time": times, "id": asked, "variable": (layout.variable_column,)}
     if layout.variable_column:
         needed["value"] = (layout.value_column,)
     for kind, wanted in needed.items():
@@ -61,28 +62,28 @@ def find(path: Path, name: str, group: str, layout: Layout) -> Iterator[Found]:
                 )
     taken = {column for wanted in needed.values() for column in wanted}
     if layout.variable_column:
-        present = tuple(_distinct(table, layout.variable_column))
+        present = tuple(_distinct(table, (layout.variable_column,)))
     else:
         usable = {*head.select_dtypes("number").columns, *layout.columns} - taken
         present = tuple(column for column in table.names if column in usable)
-    identity = layout.id_column or series_column(
-        table, times, layout.times, beside=layout.measured, keys=layout.keys
-    )
+    identity = asked or series_columns(table, times, layout.times, beside=layout.measured, keys=layout.keys)
     read_it = partial(read, path, times, layout, identity)
     if not identity:
         yield Found(name, present, partial(read_it, ""), group)
         return
     identities = _distinct(table, identity)
     if not identities:
-        raise ValueError(f"column {identity!r} is empty: set modality.id_column")
+        raise ValueError(f"column {'+'.join(identity)!r} is empty: set modality.id_column")
     for one in identities:
         yield Found(f"{name}/{one}", present, partial(read_it, one), one)
 
 
-def read(path: Path, times: tuple[str, ...], layout: Layout, id_column: str, identity: str) -> Series:
+def read(
+    path: Path, times: tuple[str, ...], layout: Layout, id_columns: tuple[str, ...], identity: str
+) -> Series:
     """The series of one id, or of a whole table without ids."""
-    table, frame, places = read_table(path, times, layout, id_column)
-    if id_column:
+    table, frame, places = read_table(path, times, layout, id_columns)
+    if id_columns:
         frame = frame.iloc[places[identity]]
     if len(frame) == 0:
         raise ValueError("the table has no rows")
@@ -92,15 +93,15 @@ def read(path: Path, times: tuple[str, ...], layout: Layout, id_column: str, ide
         frame,
         times,
         found.seconds,
-        id_column=id_column,
+        id_columns=id_columns,
         asked=bool(layout.id_column),
         keys=layout.keys,
         beside=layout.measured if layout.variable_column else (),
     )
     values, quality = (_long if layout.variable_column else _wide)(frame, layout)
     readings = [*table.reading, f"times in {' and '.join(map(repr, times))}: {found.reading}"]
-    if id_column and not layout.id_column:
-        readings.append(f"column {id_column!r} tells series apart")
+    if id_columns and not layout.id_column:
+        readings.append(telling(id_columns, "series"))
     units = {column: unit_of(table.units.get(column, "")) or unit_in(column) for column in layout.columns}
     return Series(
         found.seconds,
@@ -115,18 +116,18 @@ def read(path: Path, times: tuple[str, ...], layout: Layout, id_column: str, ide
 
 @lru_cache(maxsize=1)
 def read_table(
-    path: Path, times: tuple[str, ...], layout: Layout, id_column: str
+    path: Path, times: tuple[str, ...], layout: Layout, id_columns: tuple[str, ...]
 ) -> tuple[Table, pd.DataFrame, dict[str, np.ndarray]]:
     """The columns that are needed, and the rows of each id; kept for the next id of the same file."""
     table = Table.open(path, layout.table)
     if layout.variable_column:
-        wanted = [*times, id_column, layout.variable_column, layout.value_column]
+        wanted = [*times, *id_columns, layout.variable_column, layout.value_column]
     else:
-        wanted = [*times, id_column, *layout.columns]
-    frame = table.read(wanted, texts=(id_column, layout.variable_column))
+        wanted = [*times, *id_columns, *layout.columns]
+    frame = table.read(wanted, texts=(*id_columns, layout.variable_column))
     places: dict[str, np.ndarray] = {}
-    if id_column:
-        codes, names = pd.factorize(frame[id_column].map(text))
+    if id_columns:
+        codes, names = pd.factorize(ids_of(frame, id_columns))
         order = np.argsort(codes, kind="stable")
         starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
         places = {str(name): order[starts[i] : starts[i + 1]] for i, name in enumerate(names)}
@@ -174,6 +175,6 @@ def _numbers(column: Any, name: str) -> tuple[np.ndarray, int]:
     return found, int(texts.sum())
 
 
-def _distinct(table: Table, column: str) -> list[str]:
-    """The values of a column of names, sorted."""
-    return sorted({text(value) for value in table.read([column], texts=[column])[column].dropna()} - {""})
+def _distinct(table: Table, columns: tuple[str, ...]) -> list[str]:
+    """The ids that columns of names hold, sorted."""
+    return sorted({*ids_of(table.read(columns, texts=columns), columns)} - {""})

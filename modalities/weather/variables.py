@@ -109,7 +109,8 @@ def clean(
         unit = _in_our_unit(column, name, said, asked=name in cleaning.units, account=account)
         known = Quantity(*VARIABLES[name]) if name in VARIABLES else quantity_of(name, unit)
         if known is not None and (cleaning.limits or known_units):
-            _limit(column, name, known, account, known_units=known_units)
+            stated = said if unit and name not in cleaning.units else ""
+            _limit(column, name, known, account, known_units=known_units, stated=stated)
     return values, account
 
 
@@ -149,8 +150,13 @@ def _in_our_unit(column: np.ndarray, name: str, said: str, *, asked: bool, accou
     return ours
 
 
-def _limit(column: np.ndarray, name: str, known: Quantity, account: Account, *, known_units: bool) -> None:
-    """Drop what cannot have been measured; ValueError where the column seems to have another unit."""
+def _limit(
+    column: np.ndarray, name: str, known: Quantity, account: Account, *, known_units: bool, stated: str
+) -> None:
+    """Drop what cannot have been measured; ValueError where the column seems to have another unit.
+
+    `stated` is the unit that the file says, "" for none.
+    """
     outside = (column < known.lowest) | (column > known.highest)  # NaN is neither
     present, count = int(np.isfinite(column).sum()), int(outside.sum())
     words = f"are outside [{known.lowest:g}, {known.highest:g}] {known.unit} and are taken for missing"
@@ -166,6 +172,8 @@ def _limit(column: np.ndarray, name: str, known: Quantity, account: Account, *, 
                 f"for example {column[outside][0]:g}: convert its unit, add the value to "
                 "modality.missing_values"
             )  # fmt: skip
+            if other and stated:
+                remedy = f"and the file says {stated}: if that is wrong, set modality.units.{name}={other}"
             raise ValueError(
                 f"{name} is outside [{known.lowest:g}, {known.highest:g}] {known.unit} in {count} of "
                 f"{present} values, "

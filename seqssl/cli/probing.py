@@ -85,7 +85,7 @@ def _scores(
             progress=progress,
         )
         return frames_table(per_frame, encoders[0].tap), frames.to_json(per_frame)
-    patterns = arguments["labels"].split(",")
+    patterns = [pattern.strip() for pattern in arguments["labels"].split(",")]
     if arguments["task"] == "forecast":
         protocol = forecast.Protocol(
             arguments["lookback"],

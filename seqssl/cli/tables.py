@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from seqssl.assembly import Stream
     from seqssl.model.pretraining import PretrainingModel
-    from seqssl.model.protocols import FeatureEncoder
 
 
 def plan_tables(plan: Budget) -> "RenderableType":
@@ -112,7 +111,7 @@ def contract_table(stream: "Stream", model: "PretrainingModel", subject: Path) -
     table.add_row("channels", "no channel axis" if width is None else str(width))
     table.add_row("rate", "none" if spec.rate_hz is None else rate_words(spec.rate_hz))
     table.add_row("longest row", "no limit" if spec.max_len is None else f"{spec.max_len} input steps")
-    table.add_row("one frame", f"{_steps_per_frame(model.feature_encoder):.4g} input steps")
+    table.add_row("one frame", f"{model.stride:.4g} input steps")
     side = "before" if masks_input(config, spec) else "after"
     table.add_row("targets", f"{targets_slot(config, spec)['target']}, masked {side} the feature encoder")
     table.add_row("scaling", _scaling(config.input_norm, statistics))
@@ -186,14 +185,6 @@ def _add_metrics(table: Table, metrics: Record, run: Path) -> None:
     for name, value in metrics.items():
         if name in names:
             table.add_row(name, f"{number_of(value):.4g}")
-
-
-def _steps_per_frame(feature_encoder: "FeatureEncoder") -> float:
-    """Input steps per frame, measured on one very long row."""
-    import torch
-
-    steps = 1_000_000
-    return steps / int(feature_encoder.output_lengths(torch.tensor([steps]))[0])
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -7,6 +7,7 @@ from.
 """
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from seqssl.errors import UserError
 
 MAX_EXTENDS = 2  # levels below a recipe; longer chains are hard for people to follow
 STRUCTURE = ("[", "{", "'", '"', "|", ">", "&", "*", "!")  # how a value of YAML begins that is no plain text
+COMMENT = re.compile(r"(^|\s)#")  # what YAML takes for one, and a person for a part of a name
 COMMAND_LINE = "command line"
 DEFAULT = "default"
 # Names of sizes, and the configuration at each -> the one to take, and a sentence for the user.
@@ -202,7 +204,15 @@ def sizes_of(path: Path) -> list[str]:
 
 
 def _stages(layers: Layers, name: str | Path, given: Value) -> dict[str, Tree]:
-    """The stages of a recipe before its own, removed from its values; `given`: what the command line says."""
+    """The stages of a recipe before its own, removed from its values; `given`: what the command line says.
+
+    UserError where that names a stage that the recipe has not.
+    """
+    known = layers.values.get("stages")
+    known = known if isinstance(known, dict) else {}
+    for stage in given if isinstance(given, dict) else ():
+        if stage not in known:
+            raise UserError(f"stages.{stage}: {name} has no such stage{did_you_mean(stage, known)}")
     layers.merge({"stages": given or {}}, COMMAND_LINE)
     stages = layers.values.pop("stages", None) or {}
     if not isinstance(stages, dict):
@@ -238,10 +248,12 @@ def parse_overrides(
         if not equals or not all(path):
             problems.append(Problem(override, None, "expected key=value", COMMAND_LINE))
             continue
-        try:
-            read = text.read(f"value: {written}")  # as if it stood in a recipe; `key=` is null
+        is_text = not written.lstrip().startswith(STRUCTURE)
+        typed: Value = {"value": written} if is_text else None
+        try:  # as if it stood in a recipe; `key=` is null
+            read = typed if is_text and COMMENT.search(written) else text.read(f"value: {written}")
         except yaml.YAMLError:  # a shell has taken the quotes of "%d.%m.%Y %H:%M": a text is what is typed
-            read = None if written.lstrip().startswith(STRUCTURE) else {"value": written}
+            read = typed
         if not isinstance(read, dict) or [*read] != ["value"]:
             problems.append(Problem(key, written, "not a YAML value; quote it", COMMAND_LINE))
             continue

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from seqssl.data.adapters import Augments, ModalityAdapter, Row, Sample
-from seqssl.data.epochs import Item, epoch_batches, padding_share
+from seqssl.data.epochs import Item, epoch_batches, padding_share, repeats
 from seqssl.data.joining import all_or_none, crop, join, where_given
 from seqssl.data.shards import Corpus
 from seqssl.data.wording import reason_of
@@ -22,7 +22,7 @@ from seqssl.errors import UserError
 from seqssl.model.types import Batch
 
 T = TypeVar("T")
-
+Drawn = list[tuple[int, int]]  # the rows of an item, each with how often it came before in the epoch
 
 JOINT = " + "  # between the keys of rows that were joined
 
@@ -32,11 +32,12 @@ class BatchLoader:
 
     Lengths are in input steps. `shuffle` means training: rows move between batches from epoch to epoch, crops
     are random and the adapter may augment; else crops are from the middle. Samples draw from (seed, epoch,
-    row), so the batches do not depend on `workers`. `groups` lists all groups of the run, numbered in this
-    order; None = those of the corpus. With several `views`, a row comes so many times in its batch, one after
-    the other, each with draws of its own; the first one stays as it is where nothing is shuffled. `augment`
-    names what the adapter changes; None means all of it with several views, else nothing. `share` ranks in a
-    row divide the rows of each training batch among them.
+    row), so the batches do not depend on `workers`; a row that comes again in an epoch, by its weight, draws
+    anew. `groups` lists all groups of the run, numbered in this order; None = those of the corpus. With
+    several `views`, a row comes so many times in its batch, one after the other, each with draws of its own;
+    the first one stays as it is where nothing is shuffled. `augment` names what the adapter changes; None
+    means all of it with several views, else nothing. `share` ranks in a row divide the rows of each training
+    batch among them.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class BatchLoader:
         self._join_length, self._workers = join_length, workers
         self._starts = [0]  # number of the first batch of each epoch, as far as known
         self.epoch = lru_cache(maxsize=2)(self._epoch)
+        self._repeats = lru_cache(maxsize=2)(lambda epoch: repeats(self.epoch(epoch)))
 
     def _epoch(self, epoch: int) -> list[list[Item]]:
         """The batches of an epoch; an item holds positions in `rows`."""
@@ -101,10 +103,11 @@ class BatchLoader:
 
     def batches(self, epoch: int = 0, limit: int | None = None) -> Iterator[Batch]:
         """One epoch, or `limit` of its batches, evenly spread over it."""
-        chosen = self.epoch(epoch)
-        if limit is not None and limit < len(chosen):
-            chosen = [chosen[(2 * index + 1) * len(chosen) // (2 * limit)] for index in range(limit)]
-        yield from self._load((epoch, self._items(batch)) for batch in chosen)
+        total = len(self.epoch(epoch))
+        places: Iterable[int] = range(total)
+        if limit is not None and limit < total:
+            places = [(2 * index + 1) * total // (2 * limit) for index in range(limit)]
+        yield from self._load((epoch, self._drawn(epoch, place)) for place in places)
 
     def endless(self, cursor: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Endless batches for one rank, from batch number `cursor` of the one sequence that all ranks share.
@@ -118,18 +121,25 @@ class BatchLoader:
         """The batches of these ascending numbers; of each, one part of those that `share` ranks take."""
         yield from self._load(self._planned(numbers, part))
 
-    def _planned(self, numbers: Iterable[int], part: int) -> Iterator[tuple[int, list[Item]]]:
-        """The epoch of each batch number, and the rows of the part."""
+    def _planned(self, numbers: Iterable[int], part: int) -> Iterator[tuple[int, list[Drawn]]]:
+        """The epoch of each batch number, and the items of the part."""
         for number in numbers:
             epoch, index = self.epoch_of(number)
             # Neighbors are of like length, so each part gets as much.
-            yield epoch, self._items(self.epoch(epoch)[index][part :: self.share])
+            yield epoch, self._drawn(epoch, index)[part :: self.share]
 
-    def _items(self, batch: Sequence[Item]) -> list[Item]:
-        """The row numbers in the corpus of a batch that holds positions within the split."""
-        return [tuple(self.rows[list(item)].tolist()) for item in batch]
+    def _drawn(self, epoch: int, index: int) -> list[Drawn]:
+        """The items of a batch of an epoch, by the numbers of their rows in the corpus."""
+        batch = self.epoch(epoch)[index]
+        before: list[Item] = [(0,) * len(item) for item in batch]
+        if self._weights is not None and self._builder.training:
+            before = self._repeats(epoch)[index]
+        return [
+            [*zip(self.rows[list(item)].tolist(), times, strict=True)]
+            for item, times in zip(batch, before, strict=True)
+        ]
 
-    def _load(self, work: Iterator[tuple[int, list[Item]]]) -> Iterator[Batch]:
+    def _load(self, work: Iterator[tuple[int, list[Drawn]]]) -> Iterator[Batch]:
         """Build batches, in worker processes if there are any; they come in the order of `work`."""
         if self._workers == 0:
             yield from map(self._builder.build, work)
@@ -179,22 +189,23 @@ class _BatchBuilder(Dataset[Batch | UserError]):
         self.views = views
         self.changes = changes
 
-    def __getitem__(self, work: tuple[int, list[Item]]) -> Batch | UserError:
+    def __getitem__(self, work: tuple[int, list[Drawn]]) -> Batch | UserError:
         """The batch, or the error to raise in the main process, which shows no worker's stack trace."""
         try:
             return self.build(work)
         except UserError as error:
             return error
 
-    def build(self, work: tuple[int, list[Item]]) -> Batch:
+    def build(self, work: tuple[int, list[Drawn]]) -> Batch:
         """The batch of an epoch's items."""
         epoch, items = work
         samples, keys = [], []
         for item in items:
-            rows = [self.corpus.row(number) for number in item]
+            rows = [self.corpus.row(number) for number, _ in item]
             for view in range(self.views):
                 parts = [
-                    self._sample(row, self._draws(epoch, n, view)) for row, n in zip(rows, item, strict=True)
+                    self._sample(row, self._draws(epoch, number, view, before))
+                    for row, (number, before) in zip(rows, item, strict=True)
                 ]
                 samples.append(join(parts, self.adapter.spec.code_stride))
                 keys.append(JOINT.join(row["key"] for row in rows))
@@ -203,10 +214,14 @@ class _BatchBuilder(Dataset[Batch | UserError]):
             return batch
         return replace(batch, clips=torch.arange(len(items)).repeat_interleave(self.views))
 
-    def _draws(self, epoch: int, number: int, view: int) -> np.random.Generator | None:
-        """What is random about a view of a row; None for the first one in evaluation: nothing."""
+    def _draws(self, epoch: int, number: int, view: int, before: int) -> np.random.Generator | None:
+        """What is random about a view of a row that came `before` so often; None for nothing.
+
+        In evaluation that is the first view.
+        """
         if self.training:
-            return np.random.default_rng([self.seed, epoch, number, *([view] if view else [])])
+            more = [view, before] if before else [view] if view else []
+            return np.random.default_rng([self.seed, epoch, number, *more])
         return np.random.default_rng([self.seed, number, view]) if view else None
 
     def _sample(self, row: Row, rng: np.random.Generator | None) -> Sample:

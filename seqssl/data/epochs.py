@@ -1,5 +1,6 @@
 """Which rows meet in which batch: a pure function of their lengths, the seed and the epoch."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -49,6 +50,21 @@ def epoch_batches(
     # An epoch must not go from short rows to long ones.
     turns = rng.permutation(len(batches)) if shuffle else np.arange(len(batches))
     return [[items[index] for index in batches[turn]] for turn in turns]
+
+
+def repeats(batches: Iterable[Sequence[Item]]) -> list[list[Item]]:
+    """For each row of each item, how often the row came before in these batches."""
+    seen: Counter[int] = Counter()
+    found: list[list[Item]] = []
+    for batch in batches:
+        found.append([])
+        for item in batch:
+            before = []
+            for row in item:
+                before.append(seen[row])
+                seen[row] += 1
+            found[-1].append(tuple(before))
+    return found
 
 
 def _drawn(num_rows: int, weights: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Lengths of a configuration, in seconds or input steps, as input steps."""
 
+import math
 from typing import TypedDict
 
 from seqssl.config.schema import DataConfig
@@ -16,7 +17,10 @@ class Lengths(TypedDict):
 
 
 def length_of(config: DataConfig, name: str, spec: SampleSpec) -> int | None:
-    """`data.<name>_seconds` or `data.<name>_frames` in input steps; None where neither is set."""
+    """`data.<name>_seconds` or `data.<name>_frames` in input steps; None where neither is set.
+
+    UserError for seconds without a rate, or for less than one step.
+    """
     seconds, frames = getattr(config, f"{name}_seconds"), getattr(config, f"{name}_frames")
     if seconds is None:
         return None if frames is None else int(frames)
@@ -24,7 +28,13 @@ def length_of(config: DataConfig, name: str, spec: SampleSpec) -> int | None:
         raise UserError(
             f"data.{name}_seconds: this modality has no rate; use data.{name}_frames (input steps)."
         )
-    return int(seconds * spec.rate_hz)
+    steps: int = math.floor(seconds * spec.rate_hz + 1e-6)  # 0.57 s at 100 Hz are 57, not 56.99999999999999
+    if steps < 1:
+        raise UserError(
+            f"data.{name}_seconds = {seconds:g}: is less than one input step, which takes "
+            f"{1 / spec.rate_hz:g} s; say more."
+        )
+    return steps
 
 
 def lengths_of(config: DataConfig, spec: SampleSpec) -> Lengths:

@@ -196,6 +196,15 @@ def open_or_prepare(
     return Corpus(out)
 
 
+def fixed_split(config: DataConfig) -> str:
+    """What of the data says itself what is held out, so that no setting of a share does; "" for nothing."""
+    if config.source:
+        is_prepared = (Path(config.source).expanduser() / MANIFEST).is_file()
+        return f"{config.source} is prepared already, with held-out rows of its own" if is_prepared else ""
+    groups = find_corpus(config.demo).valid_groups if config.demo and not config.valid_groups else ()
+    return f"the demo corpus {config.demo} itself holds out {', '.join(groups)}" if groups else ""
+
+
 def _scan(adapter: ModalityAdapter, source: Path, progress: Progress) -> tuple[list[Record], list[Rejected]]:
     """The records that an adapter finds, each key once, and what is rejected."""
     records: dict[str, Record] = {}

@@ -105,6 +105,8 @@ def _checked(adapter: ModalityAdapter, row: Columns, values: Columns, sums: Sums
         return shortened(reason_of(error))
     problem = problem_of(sample, adapter.spec, row["length"])
     weight = float(row.get(WEIGHT, 1.0))
+    if WEIGHT in row:
+        row[WEIGHT] = weight  # a column has one type, also where an adapter writes 1 for 1.0
     if not problem and not 0 <= weight < math.inf:
         problem = f"the weight is {weight}; it must be finite and not negative"
     if not problem:

@@ -4,7 +4,7 @@ What is held out of the encoder's training is held out here too: the head is fit
 split and scored on all windows of the others.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -20,6 +20,7 @@ from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.frozen import FEATURES, Array, Encoder
 from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED, some_of
+from seqssl.model.norms import MIN_STD
 
 ALPHAS = tuple(
     10.0**power for power in range(-2, 7)
@@ -82,7 +83,7 @@ def probe_forecast(
     statistics = corpus.manifest.statistics
     if statistics is None or encoder.spec.channels is None:
         raise UserError("task=forecast is for float series with channels")
-    chosen = _chosen(encoder, channels)
+    chosen = _chosen(encoder, channels, statistics)
     held_out = np.flatnonzero(corpus.splits != "train")
     train, test = (
         cut(corpus, adapter, some_of(rows, max_rows), protocol, chosen, statistics)
@@ -103,13 +104,21 @@ def probe_forecast(
     return scores
 
 
-def _chosen(encoder: Encoder, patterns: Sequence[str]) -> npt.NDArray[np.intp]:
-    """The channels with a name that matches a pattern, as numbers; UserError where none does."""
+def _chosen(
+    encoder: Encoder, patterns: Sequence[str], statistics: Mapping[str, Sequence[float]]
+) -> npt.NDArray[np.intp]:
+    """The channels with a name that matches a pattern, as numbers; UserError where none does.
+
+    Those that never change in the training rows are left out: they have no unit in which to measure errors.
+    """
     names = encoder.spec.channel_names or [str(c) for c in range(encoder.spec.channels or 1)]
     found = [c for c, name in enumerate(names) if any(fnmatchcase(name, pattern) for pattern in patterns)]
     if not found:
         raise UserError(f"no channel matches {', '.join(patterns)}; there is {', '.join(names)}")
-    return np.array(found)
+    changing = [c for c in found if statistics["std"][c] > MIN_STD]
+    if not changing:
+        raise UserError(f"channels {', '.join(names[c] for c in found)} never change in the training rows")
+    return np.array(changing)
 
 
 def cut(
@@ -122,7 +131,7 @@ def cut(
 ) -> Windows:
     """All windows of some rows; UserError where they are too many to hold."""
     mean = np.array(statistics["mean"])[channels]
-    std = np.maximum(np.array(statistics["std"])[channels], 1e-6)
+    std = np.array(statistics["std"])[channels]
     lengths = corpus.lengths[rows] - protocol.lookback - protocol.horizon
     number = int(np.maximum(lengths // protocol.every + 1, 0).sum())
     if number * (protocol.lookback + protocol.horizon) * len(channels) > MAX_VALUES:
@@ -136,8 +145,10 @@ def cut(
         if sample.observed is not None:
             values = np.where(sample.observed[:, channels], values, np.nan)
         for start, middle, end in _places(len(values), protocol):
+            if sample.observed is not None and not sample.observed[start:middle].any():
+                continue  # there is nothing to forecast from
             inputs.append(_part(sample, start, middle))
-            past.append(_filled(values[start:middle]))
+            past.append(filled(values[start:middle]))
             future.append(values[middle:end])
     if not inputs:
         return Windows([], np.empty(0), np.empty(0))
@@ -158,7 +169,7 @@ def _part(sample: Sample, start: int, end: int) -> Sample:
     return Sample(sample.values[start:end], observed=observed, times=times)
 
 
-def _filled(values: Array) -> Array:
+def filled(values: Array) -> Array:
     """Values with each missing one replaced by the last before it, or by the mean (0) where there is none."""
     places = np.where(np.isnan(values), -1, np.arange(len(values))[:, None])
     places = np.maximum.accumulate(places, axis=0)
@@ -181,9 +192,11 @@ def baselines(train: Windows, test: Windows, protocol: Protocol) -> dict[str, Ar
 
 def _dlinear(train: Windows, test: Windows) -> Array:
     """DLinear (Zeng et al., AAAI 2023): linear in trend and remainder, one map for all channels, by ridge."""
-    future = np.nan_to_num(train.future).transpose(0, 2, 1)  # n c horizon
-    future = future.reshape(-1, future.shape[-1])
-    series = _series(train.past)
+    future = _series(train.future)
+    measured = np.isfinite(future).any(axis=1)
+    series, future = _series(train.past)[measured], _bridged(future[measured])
+    if not len(series):
+        return np.zeros_like(test.future)
     if len(series) > MAX_FITTED:
         chosen = np.random.default_rng(0).choice(len(series), MAX_FITTED, replace=False)
         series, future = series[chosen], future[chosen]
@@ -198,6 +211,14 @@ def _series(past: Array) -> Array:
     return np.asarray(past.transpose(0, 2, 1).reshape(-1, past.shape[1]))
 
 
+def _bridged(series: Array) -> Array:
+    """Series of which each has a value, with gaps on a line between the values around them."""
+    filled, steps, known = series.copy(), np.arange(series.shape[1]), np.isfinite(series)
+    for number in np.flatnonzero(~known.all(axis=1)):
+        filled[number] = np.interp(steps, steps[known[number]], series[number, known[number]])
+    return filled
+
+
 def _decomposed(series: Array) -> Array:
     """Trend and remainder (m, 2 lookback)."""
     sides = TREND_STEPS // 2
@@ -210,9 +231,18 @@ def _decomposed(series: Array) -> Array:
 def head(x: Array, train: Windows, x_test: Array, test: Windows) -> Array:
     """Ridge from embeddings to the change from the last value (n, horizon, c)."""
     mean, std = x.mean(axis=0), x.std(axis=0) + 1e-6
-    change = np.nan_to_num(train.future - train.past[:, -1:])
-    model = _ridge((x - mean) / std, change.reshape(len(change), -1))
-    guess = model.predict((x_test - mean) / std).reshape(test.future.shape)
+    x, x_test = (x - mean) / std, (x_test - mean) / std
+    change, guess = train.future - train.past[:, -1:], np.zeros_like(test.future)
+    # What was not measured teaches nothing. Channels that were measured together are fitted together.
+    measured = np.isfinite(change).any(axis=1)  # n c
+    kinds, kind_of = np.unique(measured, axis=1, return_inverse=True)
+    for kind in range(kinds.shape[1]):
+        rows, channels = kinds[:, kind], np.flatnonzero(kind_of.ravel() == kind)
+        if rows.any():
+            known = _bridged(_series(change[rows][:, :, channels]))  # (n c) horizon
+            wanted = known.reshape(int(rows.sum()), -1)  # n (c horizon)
+            said = _ridge(x[rows], wanted).predict(x_test).reshape(len(x_test), len(channels), -1)
+            guess[:, :, channels] = said.transpose(0, 2, 1)
     return np.asarray(test.past[:, -1:] + guess)
 
 

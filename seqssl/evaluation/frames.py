@@ -109,6 +109,10 @@ def probe_frames(
         [labelled.wanted[n] for n in kept],
         labelled.names,
     )
+    if len(kept) < 2:
+        raise UserError(
+            f"{corpus.folder}: frames of {len(kept)} rows have a label, and two are needed: one is held out."
+        )
     judge = _Judge(labelled, progress)
     scores = [judge.score(NO_WEIGHTS, name, [x]) for name, x in inputs(encoder, samples).items()]
     pnmi, purity = {}, {}

@@ -1,7 +1,7 @@
 """Linear probes of frozen embeddings: fixed protocols, with baselines beside."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -16,21 +16,11 @@ from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.embedding import Rows, pooled_input, pooled_stages
 from seqssl.evaluation.frozen import Array, Encoder
+from seqssl.evaluation.protocols import HELD_OUT, PROTOCOLS, Fold, Names, Table
 from seqssl.finetuning.facts import name_in_group
 
-Names = npt.NDArray[np.str_]
 NUM_DRAWS = 1000
-NUM_FOLDS = 5  # of held-out takes
 TRAINED, RANDOM, NO_WEIGHTS = "trained", "random", "none"
-
-
-@dataclass(frozen=True)
-class Fold:
-    """What one probe is trained on and tested on: places in the probed rows, which never overlap."""
-
-    name: str  # what is held out
-    train: Rows
-    test: Rows
 
 
 @dataclass(frozen=True)
@@ -60,17 +50,6 @@ class Score:
         return sum(self.rows.values())
 
 
-@dataclass(frozen=True)
-class Table:
-    """Embedded rows, with what the protocols must know of them."""
-
-    stages: dict[tuple[str, str], Array]  # (weights, stage) -> (n, d)
-    labels: Names
-    groups: Names
-    unheard: npt.NDArray[np.bool_]  # rows of a corpus that the encoder was not trained on
-    held_out: npt.NDArray[np.bool_]  # rows of the encoder's own corpus outside its training split
-
-
 def probe_run(
     encoder: Encoder,
     random: Encoder,
@@ -86,12 +65,16 @@ def probe_run(
     """Probe every stage of an encoder beside the same encoder with random weights and no encoder at all.
 
     `labels` are shell patterns; each is a task of its own. `unheard` is a second corpus, of groups that the
-    encoder was not trained on; rows without a label take the name of their file below its group's folder.
+    encoder was not trained on. Where no row of a corpus has a label, labels are the names of files below
+    their group's folder.
     `pool`: what the frames of a row become, see `Encoder.embed`. Raises UserError when no protocol applies.
     """
     embed = partial(
         embed_table, encoder, random, adapter=adapter, patterns=labels, pool=pool, progress=progress
     )
+    if unheard is not None:
+        _refuse_shared_groups(corpus, unheard)
+    _refuse_idle_patterns(labels, [corpus] if unheard is None else [corpus, unheard])
     tables = [embed(corpus, unheard=False, max_rows=max_rows)]
     if unheard is not None:
         tables.append(embed(unheard, unheard=True, max_rows=max_rows))
@@ -107,6 +90,28 @@ def probe_run(
             " in two groups each, or twice within a group"
         )
     return scores
+
+
+def _refuse_shared_groups(corpus: Corpus, unheard: Corpus) -> None:
+    """UserError where a group of one corpus has the name of one of the other.
+
+    If it is the same one, it has been heard; if not, the two would be scaled and held out as one.
+    """
+    shared = sorted({*corpus.groups.tolist()} & {*unheard.groups.tolist()})
+    if shared:
+        raise UserError(
+            f"unheard = {unheard.folder}: groups {', '.join(shared[:5])} are in {corpus.folder}, too. Leave "
+            "out those that the encoder was trained on; rename the folders of others that share a name."
+        )
+
+
+def _refuse_idle_patterns(patterns: Sequence[str], corpora: Sequence[Corpus]) -> None:
+    """UserError where a pattern chooses no label: it may be mistyped, and would be missing in silence."""
+    labels = np.unique(np.concatenate([labels_of(corpus) for corpus in corpora]))
+    if idle := [pattern for pattern in patterns if not matching(labels, pattern).any()]:
+        examples = ", ".join(label for label in labels.tolist()[:6] if label) or "no label at all"
+        folders = " or ".join(str(corpus.folder) for corpus in corpora)
+        raise UserError(f"no label in {folders} matches {', '.join(idle)}; there is {examples}")
 
 
 def embed_table(
@@ -150,9 +155,11 @@ def some_of(rows: Rows, max_rows: int | None) -> Rows:
 
 
 def labels_of(corpus: Corpus) -> Names:
-    """The label of each row; where the data has none, the path below the folder of its group."""
-    rows = zip(corpus.labels, corpus.keys, corpus.groups, strict=True)
-    return np.array([label or name_in_group(key, group) for label, key, group in rows], dtype=np.str_)
+    """The label of each row; where no row has one, the path below the folder of its group."""
+    if corpus.labels.any():
+        return corpus.labels.astype(np.str_)
+    rows = zip(corpus.keys, corpus.groups, strict=True)
+    return np.array([name_in_group(key, group) for key, group in rows], dtype=np.str_)
 
 
 def matching(labels: Names, pattern: str) -> npt.NDArray[np.bool_]:
@@ -183,73 +190,6 @@ def select(table: Table, chosen: npt.NDArray[np.bool_]) -> Table:
         table.unheard[chosen],
         table.held_out[chosen],
     )
-
-
-def held_out_split(table: Table) -> Iterator[Fold]:
-    """Train on the rows that the encoder was trained on, test on those held out from it."""
-    own = ~table.unheard
-    yield from _fold(table, "valid", own & ~table.held_out, own & table.held_out)
-
-
-def leave_one_group_out(table: Table) -> Iterator[Fold]:
-    """Train on all groups of the encoder's own corpus but one, test on that one."""
-    for group in np.unique(table.groups[~table.unheard]):
-        out = table.groups == group
-        yield from _fold(table, str(group), ~table.unheard & ~out, ~table.unheard & out)
-
-
-def held_out_takes(table: Table) -> Iterator[Fold]:
-    """Within each group, labels with several rows: train on some rows, test on the others."""
-    from sklearn.model_selection import StratifiedKFold
-
-    for group in np.unique(table.groups):
-        rows = np.flatnonzero(table.groups == group)
-        names, counts = np.unique(table.labels[rows], return_counts=True)
-        rows = rows[np.isin(table.labels[rows], names[counts > 1])]
-        if len(names[counts > 1]) < 2:
-            continue
-        num_folds = min(NUM_FOLDS, int(counts[counts > 1].min()))
-        splitter = StratifiedKFold(num_folds, shuffle=True, random_state=0)
-        for number, (train, test) in enumerate(splitter.split(rows, table.labels[rows])):
-            yield Fold(f"{group}/{number}", rows[train], rows[test])
-
-
-def unheard_group(table: Table) -> Iterator[Fold]:
-    """Train on all groups of both corpora but one that the encoder was not trained on, test on that one."""
-    for group in np.unique(table.groups[table.unheard]):
-        out = table.groups == group
-        yield from _fold(table, str(group), ~out, out)
-
-
-def unheard_relative(table: Table) -> Iterator[Fold]:
-    """As `unheard_group`, within a family: groups fr_a and fr_b are trained on, and fr_c is tested.
-
-    A group's family is its name up to the first `_`.
-    """
-    families = np.array([group.partition("_")[0] for group in table.groups.tolist()], dtype=np.str_)
-    for group in np.unique(table.groups[table.unheard]):
-        out = table.groups == group
-        yield from _fold(table, str(group), ~out & (families == families[out][0]), out)
-
-
-HELD_OUT = "held-out split"
-PROTOCOLS: Mapping[str, Callable[[Table], Iterator[Fold]]] = {
-    HELD_OUT: held_out_split,
-    "leave one group out": leave_one_group_out,
-    "held-out takes": held_out_takes,
-    "unheard group": unheard_group,
-    "unheard, same family": unheard_relative,
-}
-
-
-def _fold(
-    table: Table, name: str, train: npt.NDArray[np.bool_], test: npt.NDArray[np.bool_]
-) -> Iterator[Fold]:
-    """One fold of the labels that both sides have; none where these are fewer than two."""
-    common = np.intersect1d(table.labels[train], table.labels[test])
-    if len(common) >= 2:
-        shared = np.isin(table.labels, common)
-        yield Fold(name, np.flatnonzero(train & shared), np.flatnonzero(test & shared))
 
 
 def score_all(table: Table, pattern: str, protocol: str, folds: Sequence[Fold]) -> list[Score]:

@@ -49,8 +49,10 @@ def compare_halves(encoder: Encoder, random: Encoder, corpus: Corpus, adapter: M
     rows = corpus.rows("valid") if "valid" in corpus.manifest.splits else np.empty(0, np.int64)
     held_out = len(rows) >= FEWEST_ROWS
     rows = rows if held_out else np.arange(len(corpus))
-    samples = [adapter.load(corpus.row(int(number)), None) for number in some_of(rows, MOST_ROWS)]
-    samples = [sample for sample in samples if len(sample.values) >= 2]
+    rows = some_of(rows, MOST_ROWS)
+    samples = [adapter.load(corpus.row(int(number)), None) for number in rows]
+    long_enough = [n for n, sample in enumerate(samples) if len(sample.values) >= 2]
+    rows, samples = rows[long_enough], [samples[n] for n in long_enough]
     if len(samples) < FEWEST_ROWS:
         raise UserError(f"{len(samples)} rows are too few to tell apart; {FEWEST_ROWS} are needed.")
     stride = adapter.spec.code_stride or 1
@@ -61,8 +63,7 @@ def compare_halves(encoder: Encoder, random: Encoder, corpus: Corpus, adapter: M
     usable = [n for n, pair in enumerate(zip(firsts, seconds, strict=True)) if all(map(_has_values, pair))]
     firsts, seconds = [firsts[n] for n in usable], [seconds[n] for n in usable]
     (ours, hits), (theirs, others) = (_measured(each, firsts, seconds) for each in (encoder, random))
-    groups = [str(sample.group) for sample in firsts]
-    low, high = _interval(hits.astype(float) - others, groups)
+    low, high = _interval(hits.astype(float) - others, [str(group) for group in corpus.groups[rows[usable]]])
     return Comparison(ours, theirs, len(usable), held_out, low, high)
 
 

@@ -19,6 +19,7 @@ from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys
 from seqssl.finetuning.tuned import cut
 from seqssl.model import alignment
 from seqssl.model.bounds import POSITIVE, Bound
+from seqssl.model.norms import MIN_STD
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.readouts import random_spans
 from seqssl.model.types import Batch, Draws, Features, Plan
@@ -57,7 +58,7 @@ class Series(Supervised):
         chosen = [c for c, name in enumerate(names) if matches(name, patterns)]
         if not chosen:
             raise UserError(f"task.channels = {patterns}: no channel matches; there is {', '.join(names)}.")
-        self.names, self.channels = [names[c] for c in chosen], chosen
+        self.names = [names[c] for c in chosen]
 
         def statistics(data: Labelled) -> dict[str, list[float]]:
             found = data.corpus.manifest.statistics
@@ -66,8 +67,13 @@ class Series(Supervised):
             return found
 
         known = facts.get("statistics", statistics)
-        self.mean = torch.tensor(known["mean"])[chosen]
-        self.std = torch.tensor(known["std"])[chosen].clamp(min=1e-6)
+        # A channel that never changes in the training rows has no unit in which to measure errors.
+        chosen = [c for c in chosen if known["std"][c] > MIN_STD]
+        if not chosen:
+            still = ", ".join(self.names)
+            raise UserError(f"task.channels = {patterns}: {still} never change in the training rows.")
+        self.names, self.channels = [names[c] for c in chosen], chosen
+        self.mean, self.std = (torch.tensor(known[key])[chosen] for key in ("mean", "std"))
 
     def scaled(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The chosen channels in standard deviations, and which values are there."""

@@ -10,9 +10,11 @@ from torch import Generator, Tensor, nn
 from seqssl.config.schema import FinetuneConfig
 from seqssl.errors import UserError
 from seqssl.model import alignment
+from seqssl.model.norms import MaskedBatchNorm
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.readouts import LayerMix, random_spans
 from seqssl.model.types import Batch, Features
+from seqssl.training.checkpoint import average_of
 from seqssl.training.optim import ParameterGroup
 
 
@@ -37,7 +39,8 @@ class Tuned(nn.Module):
         if tuning.average is not None:
             for name, parameter in list(self.named_parameters()):
                 if parameter.requires_grad:
-                    self.register_buffer(_average_of(name), parameter.detach().clone())
+                    self.register_buffer(average_of(name), parameter.detach().clone())
+        self.train()  # so that frozen parts are in evaluation mode from the first update on
 
     @property
     def dim(self) -> int:
@@ -49,7 +52,9 @@ class Tuned(nn.Module):
         encoder, own = self.pretrained, self.tuning
         still = [part for part in encoder.modules() if getattr(part, "stands_still", False)]
         frozen = {id(p) for part in still for p in part.parameters()}
-        unused = {id(p) for part in (encoder.targets, encoder.objectives) for p in _parameters(part)}
+        # Codes are a part of the encoder where it reads them.
+        idle = [encoder.objectives, *([] if encoder.context == "quantized" else [encoder.targets])]
+        unused = {id(p) for part in idle for p in _parameters(part)}
         kept = {id(p) for part in (encoder.feature_encoder, encoder.encoder) for p in _parameters(part)}
         for name, parameter in encoder.named_parameters():
             learns = id(parameter) not in (unused - kept) | frozen and own.freeze != "encoder"
@@ -66,6 +71,11 @@ class Tuned(nn.Module):
             self.pretrained.eval()
         elif self.tuning.freeze == "features":
             self.pretrained.feature_encoder.train(False)  # type: ignore[attr-defined]  # it is a module
+            self.pretrained.feature_norm.eval()
+        if self.tuning.lora_rank is not None:
+            for part in self.pretrained.modules():
+                if isinstance(part, MaskedBatchNorm):
+                    part.eval()
         return self
 
     def groups(self) -> list[ParameterGroup]:
@@ -88,8 +98,11 @@ class Tuned(nn.Module):
         """The mix of all layers; with a `generator`, some frames and channels are hidden."""
         freeze = self.tuning.freeze
         frozen = freeze == "encoder" or (isinstance(freeze, int) and update < freeze)
+        if frozen:
+            self.pretrained.eval()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             features, taps = self._taps(batch, generator)
+        self.train(self.training)
         layers = torch.stack([taps[name] for _, name in self.taps])
         return Features(self.mix(layers), features.lengths)
 
@@ -126,7 +139,7 @@ class Tuned(nn.Module):
         if decay is not None:
             for name, parameter in self.named_parameters():
                 if parameter.requires_grad:
-                    self.get_buffer(_average_of(name)).lerp_(parameter, 1 - decay)
+                    self.get_buffer(average_of(name)).lerp_(parameter, 1 - decay)
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -134,7 +147,7 @@ class Tuned(nn.Module):
         if self.tuning.average is not None:
             for name, parameter in self.named_parameters():
                 if parameter.requires_grad:
-                    parameter.copy_(self.get_buffer(_average_of(name)))
+                    parameter.copy_(self.get_buffer(average_of(name)))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -147,17 +160,12 @@ class Tuned(nn.Module):
         try:
             with torch.no_grad():
                 for name, parameter in learned.items():
-                    parameter.copy_(self.get_buffer(_average_of(name)))
+                    parameter.copy_(self.get_buffer(average_of(name)))
             yield
         finally:
             with torch.no_grad():
                 for name, parameter in learned.items():
                     parameter.copy_(now[name])
-
-
-def _average_of(name: str) -> str:
-    """The name of the buffer with a parameter's running mean; buffers have no dots in their names."""
-    return "average_" + name.replace(".", "-")
 
 
 def _parameters(part: object) -> Iterator[nn.Parameter]:

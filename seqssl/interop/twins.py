@@ -90,7 +90,7 @@ def _transformer(config: RunConfig, spec: SampleSpec) -> Twin:
         wants["encoder.block.norm=after"] = after
         wants["feature_encoder.norm=layer"] = front.get("norm", "layer") == "layer"
     refuse(wants)
-    clusters = str((config.targets or {}).get("target", "")).endswith("clusters")
+    clusters = (config.targets or {}).get("target") in ("clusters", "teacher_clusters")
     name = "Data2VecAudioModel" if stacked else "HubertModel" if clusters else "Wav2Vec2Model"
     return Twin(name, _values(config, stacked), tuple(_pairs(config, stacked)))
 

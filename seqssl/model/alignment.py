@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from seqssl.model.protocols import FeatureEncoder
@@ -15,6 +16,7 @@ from seqssl.model.types import Batch, Segment, length_mask
 
 FAR = 2**20  # input steps; enough to see what a feature encoder does far from the borders
 MANY_FRAMES = 10**5
+TRIAL_FRAMES = 64  # of a row by which is seen what frames read
 MIN_OBSERVED = 0.5  # a frame with a smaller share of its values is no target
 NONE = -1  # of a frame without a label
 MAX_WORDS = 1024  # up to so many possible words, the ids of a frame are one code
@@ -38,6 +40,30 @@ def tiles(feature_encoder: FeatureEncoder) -> int | None:
     lengths = torch.arange(1, 8 * stride + 2, device="cpu")
     made = feature_encoder.output_lengths(lengths)
     return stride if torch.equal(made, (lengths + stride - 1) // stride) else None
+
+
+@torch.no_grad()
+def frames_lie_apart(
+    feature_encoder: FeatureEncoder, channels: int | None, vocab_size: int | None = None
+) -> bool:
+    """Whether frame j reads nothing but the steps [j stride, (j + 1) stride), as a trial on the CPU shows.
+
+    One half of a row is changed, then the other: no frame of the half that stays may change with it. Inputs
+    are drawn, or ids below `vocab_size` where that is given.
+    """
+    stride, frames = steps_per_frame(feature_encoder), TRIAL_FRAMES // 2
+    middle, size = round(frames * stride), round(TRIAL_FRAMES * stride)
+    shape, generator = (1, size, *([] if channels is None else [channels])), Generator("cpu").manual_seed(0)
+    first = (torch.arange(size, device="cpu") < middle).reshape(1, size, *[1] * (len(shape) - 2))
+    if vocab_size is None:
+        one, other = (torch.randn(shape, generator=generator, device="cpu") for _ in range(2))
+    else:
+        one = torch.randint(vocab_size, shape, generator=generator, device="cpu")
+        other = (one + 1) % vocab_size
+    inputs = torch.cat([one, torch.where(first, one, other), torch.where(first, other, one)])
+    x, late, early = feature_encoder(inputs, torch.full((3,), size, device="cpu")).x
+    same = partial(torch.allclose, rtol=1e-4, atol=1e-4)
+    return same(x[:frames], late[:frames]) and same(x[frames:], early[frames:])
 
 
 def observed_share(

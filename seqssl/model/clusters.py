@@ -22,7 +22,7 @@ from seqssl.model.bounds import POSITIVE
 from seqssl.model.description import InputDescription
 from seqssl.model.fixed import FixedCodes
 from seqssl.model.measures import effective_rank, pnmi
-from seqssl.model.norms import MIN_STD, MaskedBatchNorm, centered
+from seqssl.model.norms import MaskedBatchNorm, scaled
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import FeatureEncoder, Quantizer
 from seqssl.model.quantizers import GumbelProductQuantizer
@@ -109,10 +109,7 @@ class Clusters(FixedCodes):
     @torch.no_grad()
     def _scaled(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
         x = self.described(batch, num_frames).float()
-        if not self.standardize:
-            return x
-        away, variance = centered(x, self._known(batch, num_frames))
-        return away / variance.sqrt().clamp(min=MIN_STD)
+        return scaled(x, self._known(batch, num_frames)) if self.standardize else x
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
         """Take centers of any width: how wide they are is known once they are fitted."""
@@ -179,6 +176,7 @@ class TeacherClusters(Clusters):
         self._opened: dict[str, Teacher] = {}
         if tap == AUTO:
             self.register_buffer("layer", torch.tensor(-1))  # the place of the one chosen among all taps
+        self._place = -1  # the same as a number, for which no step waits
 
     @cached_property
     def _taps(self) -> list[str]:
@@ -187,7 +185,7 @@ class TeacherClusters(Clusters):
 
     def described(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
         """The teacher's frames; ValueError where it has more or fewer."""
-        tap = self.tap if self.tap != AUTO else self._taps[int(self.layer)]
+        tap = self.tap if self.tap != AUTO else self._taps[self._place]
         if tap not in self._opened:
             self._opened = {tap: self._open(tap)}
         x = self._opened[tap](batch).x
@@ -211,13 +209,13 @@ class TeacherClusters(Clusters):
 
     def _choose(self, batches: list[Batch], generator: Generator) -> dict[str, int | float | str]:
         """Choose the layer; what it was judged by, and each layer's score."""
-        labels = frame_labels(batches, self._output_lengths, self._stride)
+        labels = frame_labels(batches, self._output_lengths, self._stride, self._known)
         if labels is not None and len(np.unique(labels[:CHOICE_FRAMES][labels[:CHOICE_FRAMES] >= 0])) < 2:
             labels = None  # these frames cannot tell
         scores = {}
         names = self._taps
         for place, name in enumerate(names):
-            self.layer.fill_(place)
+            self._place = place
             frames = torch.cat(list(self._frames_of(batches)))[:CHOICE_FRAMES]
             if labels is None:
                 scores[name] = effective_rank(frames)
@@ -229,10 +227,17 @@ class TeacherClusters(Clusters):
             np.add.at(table, (labels[: len(codes)][known], codes[known]), 1)
             scores[name] = pnmi(table)
         best = max(names, key=scores.__getitem__)
-        self.layer.fill_(names.index(best))
+        self._place = names.index(best)
+        self.layer.fill_(self._place)
         judge = "effective_rank" if labels is None else "pnmi"
         told = ", ".join(f"{name} {score:.3g}" for name, score in scores.items())
         return {"layer": best, judge: told}
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
+        """Take the layer over that was chosen, too."""
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        if self.tap == AUTO:
+            self._place = int(self.layer)
 
 
 class StartedCodes(LearnedCodes):
@@ -284,24 +289,31 @@ class StartedCodes(LearnedCodes):
     def pretend(self) -> None:
         """Nothing is missing before the fit: codes are random ones then."""
 
-    @torch.no_grad()
     def _frames_of(self, batches: Iterable[Batch]) -> Iterable[Float[Tensor, "_ f"]]:
         (model,) = self._model
         for batch in batches:
-            features = model.encode_features(batch)
+            with torch.no_grad():
+                features = model.encode_features(batch)
             yield features.x[known_frames(batch, features.valid, model.stride)].float().cpu()
 
 
 def frame_labels(
-    batches: Iterable[Batch], output_lengths: Callable[[Tensor], Tensor], stride: float
+    batches: Iterable[Batch],
+    output_lengths: Callable[[Tensor], Tensor],
+    stride: float,
+    known: Callable[[Batch, int], Tensor],
 ) -> Int[np.ndarray, "n"] | None:
-    """The number of the label of each valid frame, -1 without one; None unless there are two labels."""
+    """The number of the label of each known frame, -1 without one; None unless there are two labels.
+
+    `known` gives the mask (b, s) of a batch's frames, of which there are s.
+    """
     numbers: dict[str, int] = {}
     found = []
     for batch in batches:
         own = batch.segments or ((),) * len(batch.lengths)
-        for segments, size in zip(own, output_lengths(batch.lengths).tolist(), strict=True):
+        kept = known(batch, int(output_lengths(batch.lengths).max())).cpu().numpy()
+        for segments, row in zip(own, kept, strict=True):
             for segment in segments:
                 numbers.setdefault(str(segment.label), len(numbers))
-            found.append(labels_of_frames(segments, size, stride, numbers))
+            found.append(labels_of_frames(segments, len(row), stride, numbers)[row])
     return np.concatenate(found) if len(numbers) > 1 else None

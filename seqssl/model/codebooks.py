@@ -245,9 +245,11 @@ class FiniteScalarQuantizer(nn.Module):
     ) -> Quantized:
         """Quantize; equal input gives equal codes."""
         bounded = self.bounded(self.project(x).float())
-        rounded = bounded.detach().round() + (bounded - bounded.detach())
         half = self.levels // 2
-        codes = ((rounded.detach() + half).long() * self.basis).sum(-1, keepdim=True)
+        # With more than 1001 levels, the little more that `bounded` reaches would round to one too many.
+        whole = bounded.detach().round().clamp(-half, self.levels - 1 - half)
+        rounded = whole + (bounded - bounded.detach())
+        codes = ((whole + half).long() * self.basis).sum(-1, keepdim=True)
         return quantized(codes, rounded / half, self.codebook_size)
 
     def bounded(self, x: Float[Tensor, "n q"]) -> Float[Tensor, "n q"]:

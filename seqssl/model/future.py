@@ -117,7 +117,7 @@ class FuturePredictionLoss(nn.Module):
                 "the future_prediction objective compares vectors, and these targets are codes only"
             )
         self.tap, self.weight, self.num_negatives = tap, weight, num_negatives
-        self.steps = range(offset, offset + steps)
+        self.steps, self.offset = range(offset, offset + steps), offset
         self.heads = nn.Linear(context_dim, steps * target_dim)
 
     def counted(self, frames: MaskedFrames, lengths: Int[Tensor, "b"]) -> Int[Tensor, ""]:
@@ -217,8 +217,9 @@ class NextLatentLoss(nn.Module):
         away = total * 0
         if len(wanted):
             both = torch.cat([wanted, frames.take(found)])
-            rows = torch.cat([frames.rows, frames.rows + len(frames.mask)])
-            away = sketched_isotropy(both, self.directions, generator, rows=rows)
+            rows = torch.cat([frames.rows, frames.rows + len(there)])
+            # A row without a pair would only draw its lone frame to 0.
+            away = sketched_isotropy(both, self.directions, generator, rows=rows, kept=there.any(1).repeat(2))
         with torch.no_grad():
             spread = standard_deviation(wanted)
             stats = {
@@ -236,6 +237,7 @@ def sketched_isotropy(
     generator: Generator,
     *,
     rows: Int[Tensor, "n"] | None = None,
+    kept: Bool[Tensor, "b"] | None = None,
     knots: int = 17,
     reach: float = 3.0,
 ) -> Float[Tensor, ""]:
@@ -244,20 +246,24 @@ def sketched_isotropy(
     The mean over random directions of Epps and Pulley's statistic of the projections: the squared difference
     between their characteristic function and that of N(0, 1), weighted by exp(-u^2 / 2) and integrated from
     -`reach` to `reach` by the trapezoidal rule. It is not multiplied by the number of vectors. `rows`: the
-    number of the row that each vector is of; the statistic is then the mean of those of the rows.
+    number of the row that each vector is of, and `kept`: which rows count; the statistic is then the mean of
+    those of the rows kept, 0 where none is. Without them, all vectors are of one row.
     """
+    if rows is None or kept is None:
+        rows = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        kept = torch.ones(1, dtype=torch.bool, device=x.device)
     drawn = torch.randn(x.shape[1], directions, generator=generator, device=x.device)
     with torch.autocast(x.device.type, enabled=False):
         projected = x.float() @ F.normalize(drawn, dim=0)  # n r
     places = torch.linspace(0, reach, knots, device=x.device)
     normal = torch.exp(-places.square() / 2)
     angles = projected[..., None] * places
-    rows = torch.zeros(len(x), dtype=torch.long, device=x.device) if rows is None else rows
-    numbers, rows = rows.unique(return_inverse=True)
-    counts = torch.bincount(rows)[:, None, None]
+    nothing = angles.new_zeros(len(kept), *angles.shape[1:])
+    counts = angles.new_zeros(len(kept)).index_add(0, rows, torch.ones_like(angles[:, 0, 0]))
     cosines, sines = (
-        angles.new_zeros(len(numbers), *angles.shape[1:]).index_add(0, rows, part) / counts
+        nothing.index_add(0, rows, part) / counts.clamp(min=1)[:, None, None]
         for part in (angles.cos(), angles.sin())
     )
     differences = (cosines - normal).square() + sines.square()
-    return 2 * torch.trapezoid(differences * normal, places).mean()
+    found = 2 * torch.trapezoid(differences * normal, places)  # b r
+    return (found * kept[:, None]).sum() / (kept.sum() * directions).clamp(min=1)

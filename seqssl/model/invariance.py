@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE
+from seqssl.model.precision import in_float32
 from seqssl.model.types import Context, LossTerm, MaskedFrames, Quantized, Stat
 
 EPSILON = 1e-4  # added to a variance before its root, whose slope is infinite at 0
@@ -62,9 +63,9 @@ class InvarianceLoss(nn.Module):
         there = frames.mask.any(dim=1)
         x = self.projector(pooled(context.x, frames)[there]).float()
         count, same = there.sum(), clips[there][:, None] == clips[there]
-        value, distance, spread = vicreg(x, same, self.covariance)
-        with torch.no_grad():
-            right, chance = told_apart(x, same)
+        with in_float32(x.device):
+            value, distance, spread = vicreg(x, same, self.covariance)
+            right, chance = told_apart(x.detach(), same)
         stats = {
             "accuracy": right,
             "chance": chance,

@@ -15,13 +15,34 @@ def identity(x: Tensor) -> Tensor:
 
 
 def centered(
-    x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"], dims: tuple[int, ...] = (1,)
-) -> tuple[Float[Tensor, "b s d"], Float[Tensor, "b 1 _"]]:
-    """Valid frames less their mean over `dims` of a row (0 on padding), and their variance; in float32."""
-    inside = valid[..., None]
+    x: Float[Tensor, "b s *d"], valid: Bool[Tensor, "b s *v"], dims: tuple[int, ...] = (1,)
+) -> tuple[Float[Tensor, "b s *d"], Float[Tensor, "b 1 ..."]]:
+    """Valid frames less their mean over `dims` of a row (0 elsewhere), and their variance; in float32.
+
+    `valid` is of frames (b, s), or of each of their values, of the shape of `x`.
+    """
+    inside = _of_values(x, valid)
     count = inside.expand_as(x).sum(dims, keepdim=True).clamp(min=1)
     away = (x.float() - (x.float() * inside).sum(dims, keepdim=True) / count) * inside
     return away, away.square().sum(dims, keepdim=True) / count
+
+
+def scaled(x: Float[Tensor, "b s *d"], valid: Bool[Tensor, "b s *v"]) -> Float[Tensor, "b s *d"]:
+    """Each dimension of a row scaled to zero mean and unit variance over its valid frames; 0 elsewhere.
+
+    A dimension that does not change within the row becomes 0: its mean is rounded, and what is left over
+    would be scaled up. `valid` as for `centered`; the result is float32.
+    """
+    away, variance = centered(x, valid)
+    outside = ~_of_values(x, valid)
+    highest = x.detach().masked_fill(outside, -torch.inf).amax(1, keepdim=True)
+    lowest = x.detach().masked_fill(outside, torch.inf).amin(1, keepdim=True)
+    return away / variance.sqrt().clamp(min=MIN_STD) * (highest > lowest)
+
+
+def _of_values(x: Float[Tensor, "b s *d"], valid: Bool[Tensor, "b s *v"]) -> Bool[Tensor, "b s ..."]:
+    """A mask of frames or of values that can be multiplied with `x`."""
+    return valid if valid.dim() == x.dim() else valid[..., None]
 
 
 class ChannelNorm(nn.Module):
@@ -65,11 +86,7 @@ class InstanceNorm(nn.Module):
         self, inputs: Float[Tensor, "b t *c"], present: Bool[Tensor, "b t *c"]
     ) -> Float[Tensor, "b t *c"]:
         """The scaled inputs; a channel that does not change within the row becomes 0."""
-        count = present.sum(1, keepdim=True).clamp(min=1)
-        mean = (inputs * present).sum(1, keepdim=True) / count
-        centered = (inputs - mean) * present
-        std = (centered.square().sum(1, keepdim=True) / count).sqrt()
-        return centered / std.clamp(min=MIN_STD)
+        return scaled(inputs, present)
 
 
 class FrameNorm(nn.LayerNorm):
@@ -118,7 +135,8 @@ class MaskedBatchNorm(nn.Module):
 
     `seqssl.training.parallel.Replicated` replaces `all_reduce`. Under activation checkpointing the running
     statistics are updated at the recomputation too, which only makes them follow faster. A batch whose sums
-    are not finite leaves them as they are. Without `affine` nothing is learned.
+    are not finite leaves them as they are, and so does one of fewer than two frames, which is normalized by
+    them. Without `affine` nothing is learned.
     """
 
     running_mean: Tensor
@@ -143,11 +161,14 @@ class MaskedBatchNorm(nn.Module):
             sums = self.all_reduce(torch.cat([frames.sum((0, 1)), frames.square().sum((0, 1)), count]))
             mean, square = (sums[:-1] / sums[-1].clamp(min=1)).chunk(2)
             var = (square - mean.square()).clamp(min=0)
+            several = sums[-1] > 1  # one frame has no variance, and none has no mean
             with torch.no_grad():
                 unbiased = var * (sums[-1] / (sums[-1] - 1).clamp(min=1))
-                whole = sums.isfinite().all()
+                whole = sums.isfinite().all() & several
                 for running, now in ((self.running_mean, mean), (self.running_var, unbiased)):
                     running.copy_(torch.where(whole, running.lerp(now, self.momentum), running))
+            mean = torch.where(several, mean, self.running_mean)
+            var = torch.where(several, var, self.running_var)
         scale = torch.rsqrt(var + self.eps)
         if self.weight is None or self.bias is None:
             return (x * scale - mean * scale).to(x.dtype)

@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from seqssl.model.features import standard_deviation
+from seqssl.model.precision import in_float32
 from seqssl.model.types import Context, LossTerm, MaskedFrames, Quantized, Stat
 
 
@@ -160,8 +161,9 @@ class MaskedPredictionLoss(nn.Module):
         """Total cross-entropy in nats over frames; stats: accuracy, and both of each codebook."""
         logits = self.head(context.x).float()
         if self.embeddings is not None:
-            codes = F.normalize(self.embeddings.float(), dim=-1)
-            logits = F.normalize(logits, dim=-1) @ codes.T / self.temperature
+            with in_float32(logits.device):
+                codes = F.normalize(self.embeddings.float(), dim=-1)
+                logits = F.normalize(logits, dim=-1) @ codes.T / self.temperature
         logits = logits.view(-1, self.num_codebooks, self.codebook_size)
         if self.absent is not None:
             logits = logits.masked_fill(self.absent, -torch.inf)

@@ -8,12 +8,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from seqssl.model.alignment import MIN_OBSERVED, present
+from seqssl.model.alignment import MIN_OBSERVED, known_frames, present
 from seqssl.model.bounds import POSITIVE
 from seqssl.model.description import InputDescription
 from seqssl.model.features import fold
 from seqssl.model.fixed import FixedVectors
-from seqssl.model.norms import MIN_STD, InstanceNorm, centered
+from seqssl.model.norms import scaled
 from seqssl.model.types import Batch, Features
 
 FLOOR = 1e-3  # of power, as a share of a channel's variance; below it a logarithm would see only noise
@@ -41,7 +41,7 @@ class InputVectors(FixedVectors):
             raise ValueError("ids are no numbers to reconstruct: predict them, with targets=symbols")
         if log_spectrum and describe_input.draws:
             raise ValueError("log_spectrum is for inputs that are no spectrum already: leave it out")
-        self.describe, self.log_spectrum, self.scale = describe_input, log_spectrum, InstanceNorm()
+        self.describe, self.log_spectrum = describe_input, log_spectrum
         self.stride = math.ceil(describe_input.stride)
         self.window = window * self.stride
         bins = self.window // 2 + 1
@@ -51,16 +51,15 @@ class InputVectors(FixedVectors):
         """What is to be reconstructed at every frame."""
         num_frames = features.x.shape[1]
         if self.describe.draws:
-            x = self.describe(batch, num_frames)
-            away, variance = centered(x, features.valid)
-            return away / variance.sqrt().clamp(min=MIN_STD)
+            known = known_frames(batch, features.valid, self.describe.stride)
+            return scaled(self.describe(batch, num_frames), known)
         values = batch.inputs.float().reshape(*batch.inputs.shape[:2], -1)
         known = present(batch).reshape(values.shape)
-        scaled = self.scale(values, known)
+        values = scaled(values, known)
         if self.log_spectrum:
-            return self._spectra(scaled, known, num_frames)
-        spare = max(0, num_frames * self.stride - scaled.shape[1])
-        steps = F.pad(torch.where(known, scaled, torch.nan), (0, 0, 0, spare), value=torch.nan)
+            return self._spectra(values, known, num_frames)
+        spare = max(0, num_frames * self.stride - values.shape[1])
+        steps = F.pad(torch.where(known, values, torch.nan), (0, 0, 0, spare), value=torch.nan)
         return fold(steps[:, : num_frames * self.stride], self.stride)
 
     def _spectra(

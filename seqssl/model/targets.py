@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from seqssl.model.alignment import Alphabet, present
+from seqssl.model.alignment import Alphabet, known_frames, present
 from seqssl.model.description import columns_per_step, picture_of
 from seqssl.model.features import fold
 from seqssl.model.fixed import FixedCodes
-from seqssl.model.norms import MIN_STD, MaskedBatchNorm, identity
+from seqssl.model.norms import MaskedBatchNorm, identity, scaled
 from seqssl.model.precision import in_float32
 from seqssl.model.protocols import DrawsInputs, FeatureEncoder, Fits, HasWords, Quantizer, Targets
 from seqssl.model.types import Batch, Features, MaskedFrames, Quantized, length_mask
@@ -101,13 +101,19 @@ class GivenCodes(FixedCodes):
         super().__init__(tuple(codebook_sizes), input_dim, vector_dim)
 
     def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
-        """The batch's codes, cut or padded with -1 to so many frames; ValueError for codes out of range."""
-        given, sizes = batch.codes, torch.tensor(self.codebook_sizes)
+        """The batch's codes, cut or padded with -1 to so many frames; ValueError for codes out of range.
+
+        Their range is looked at on the CPU only, where `usable` gets them: elsewhere the step would wait.
+        """
+        given, sizes = batch.codes, self.codebook_sizes
         if given is None:
             raise ValueError(
                 "targets are given codes, and this batch has none: does the adapter give `codes`?"
             )
-        if given.shape[-1] != len(sizes) or (given.cpu() >= sizes).any():
+        fitting = given.shape[-1] == len(sizes)
+        if fitting and given.device.type == "cpu":
+            fitting = bool((given < torch.tensor(sizes, device="cpu")).all())
+        if not fitting:
             raise ValueError(
                 f"batch.codes has {given.shape[-1]} codes a frame, up to {int(given.max())}; the model was "
                 f"built for {len(sizes)}, below {' and '.join(map(str, dict.fromkeys(self.codebook_sizes)))}"
@@ -119,8 +125,8 @@ class InputCodes(FixedCodes):
     """A frozen quantizer's codes of the input itself (BEST-RQ, 2202.01855).
 
     The input is what the feature encoder shows as its `picture` (a spectrogram), else its values. Each row is
-    scaled to zero mean and unit variance per channel; then the columns of a frame, laid end to end, are
-    quantized.
+    scaled to zero mean and unit variance per channel, over what is known of it; then the columns of a frame,
+    laid end to end, are quantized.
     """
 
     quantizer: Quantizer
@@ -155,12 +161,7 @@ class InputCodes(FixedCodes):
     @torch.no_grad()
     def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
         """The code of every frame, padding included."""
-        columns, lengths = columns_of(batch, self._feature_encoder[0], self._per_step)
-        valid = length_mask(lengths, columns.shape[1])[..., None]
-        count = valid.sum(1, keepdim=True)
-        centered = (columns - (columns * valid).sum(1, keepdim=True) / count) * valid
-        scale = (centered.square().sum(1, keepdim=True) / count).sqrt().clamp(min=MIN_STD)
-        frames = fold(centered / scale, self.per_frame)
+        frames = fold(scaled(*columns_of(batch, self._feature_encoder[0], self._per_step)), self.per_frame)
         frames = F.pad(frames, (0, 0, 0, max(0, num_frames - frames.shape[1])))[:, :num_frames]
         codes = self.quantizer(frames.flatten(0, 1), temperature=None).codes
         return codes.view(*frames.shape[:2], -1)
@@ -168,16 +169,18 @@ class InputCodes(FixedCodes):
 
 def columns_of(
     batch: Batch, feature_encoder: FeatureEncoder, per_step: float = 1.0
-) -> tuple[Float[Tensor, "b p f"], Int[Tensor, "b"]]:
-    """The feature encoder's picture of the inputs, else their values, in float32; missing values are 0.
+) -> tuple[Float[Tensor, "b p f"], Bool[Tensor, "b p *v"]]:
+    """The feature encoder's picture of the inputs, else their values, in float32.
 
-    And how many columns each row has, of which a picture has `per_step` for each input step.
+    And what of it is known: a picture's columns that are not mostly missing, of which there are `per_step`
+    for each input step, or the values that are present.
     """
     if isinstance(feature_encoder, DrawsInputs):
         with in_float32(batch.inputs.device):
-            return picture_of(feature_encoder, batch, per_step)
-    values = batch.inputs.float() * present(batch)
-    return (values[..., None] if values.dim() == 2 else values), batch.lengths.clamp(min=1)
+            picture, lengths = picture_of(feature_encoder, batch, per_step)
+        return picture, known_frames(batch, length_mask(lengths, picture.shape[1]), 1 / per_step)
+    values, known = batch.inputs.float(), present(batch)
+    return (values[..., None], known[..., None]) if values.dim() == 2 else (values, known)
 
 
 class TeacherCodes(FixedCodes):
@@ -193,6 +196,7 @@ class TeacherCodes(FixedCodes):
 
     def __init__(
         self,
+        feature_encoder: FeatureEncoder,
         open_teacher: Callable[[str, str], Teacher],
         read_array: Callable[[str], Tensor],
         input_dim: int = 0,
@@ -208,6 +212,7 @@ class TeacherCodes(FixedCodes):
         super().__init__((len(centers),), input_dim, vector_dim)
         self.register_buffer("centroids", centers.float(), persistent=False)
         self._open, self._opened = partial(open_teacher, run, tap), list[Teacher]()
+        self._output_lengths = feature_encoder.output_lengths
 
     def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
         """Every frame has a code; so nothing needs to be computed."""
@@ -215,15 +220,17 @@ class TeacherCodes(FixedCodes):
 
     @torch.no_grad()
     def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
-        """The nearest centroid, of the frame nearest in time if the teacher has fewer or more frames."""
+        """The nearest centroid, of the frame nearest in time if the teacher has fewer or more for the row."""
         if not self._opened:
             self._opened.append(self._open())
-        x = self._opened[0](batch).x.float()
+        found = self._opened[0](batch)
         # Differences one by one: the product form rounds, and ties would fall to another centroid.
-        distances = torch.cdist(x, self.centroids, compute_mode="donot_use_mm_for_euclid_dist")
-        codes = distances.argmin(-1)
-        places = ((torch.arange(num_frames, device=x.device) + 0.5) * (x.shape[1] / num_frames)).long()
-        return codes[:, places, None]
+        distances = torch.cdist(found.x.float(), self.centroids, compute_mode="donot_use_mm_for_euclid_dist")
+        ratios = found.lengths / self._output_lengths(batch.lengths)
+        middles = torch.arange(num_frames, device=found.x.device) + 0.5
+        last = (found.lengths - 1).clamp(min=0)[:, None]
+        places = torch.minimum((middles * ratios[:, None]).long(), last)
+        return distances.argmin(-1).gather(1, places)[..., None]
 
 
 class Both(nn.Module):

@@ -1,7 +1,8 @@
 """Targets of a teacher that is a running mean of the model itself (data2vec, DinoSR)."""
 
 import copy
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -43,6 +44,7 @@ class EmaTeacher(FixedVectors):
         self.dim, self.layers = vector_dim, layers
         self.decay, self.end_decay, self.rise = decay, end_decay, rise
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self._updates = 0  # the same as a number, for which no update waits
 
     def follow(self, model: PretrainingModel) -> None:
         """Become the teacher of a model: take copies of its parts. ValueError for one with too few layers."""
@@ -59,7 +61,7 @@ class EmaTeacher(FixedVectors):
 
     def current_decay(self) -> float:
         """The decay of the update that comes next."""
-        share = min(1.0, int(self.updates) / self.rise)
+        share = min(1.0, self._updates / self.rise)
         return self.decay + share * (self.end_decay - self.decay)
 
     @torch.no_grad()
@@ -71,7 +73,13 @@ class EmaTeacher(FixedVectors):
             weight.lerp_(theirs[name].to(weight.dtype), 1.0 if name.startswith("position.") else rate)
         for buffer, value in zip(self.encoder.buffers(), model.encoder.buffers(), strict=True):
             buffer.copy_(value)
-        self.updates += 1
+        self._updates += 1
+        self.updates.fill_(self._updates)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
+        """Count on from what was saved."""
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+        self._updates = int(self.updates)
 
     def vectors_of(self, batch: Batch, features: Features) -> Float[Tensor, "b s q"]:
         """The mean of the scaled layers."""

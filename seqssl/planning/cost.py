@@ -179,7 +179,8 @@ class Shape:
 
         lengths, rate = lengths_of(stream.config.data, stream.spec), stream.spec.rate_hz
         batch = lengths["batch_length"]
-        row_steps = min(batch, lengths["max_length"] or batch)
+        longest = lengths["max_length"] or max(stream.spec.max_len or 0, lengths["join_length"] or 0)
+        row_steps = min(batch, longest or batch)
         return cls(
             rows=max(1, batch // row_steps),
             row_steps=row_steps,

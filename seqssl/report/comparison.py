@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from seqssl.config.tree import flatten
+from seqssl.config.tree import leaves
 from seqssl.data.files import write_atomic
 from seqssl.errors import UserError
 from seqssl.report import evaluated
@@ -16,7 +16,7 @@ from seqssl.training.catalogue import Figure, by_stream
 from seqssl.training.log import Record, read_records
 from seqssl.training.metrics import Metric
 
-SHOWN = (
+FIRST = (
     "recipe",
     "size",
     "task.target",
@@ -26,6 +26,7 @@ SHOWN = (
     "seed",
     "init",
 )
+APART = ("out", "provenance")  # differ for any two runs, and say nothing of what was trained
 
 
 def write_comparison(runs: Sequence[Path], out: Path) -> Path:
@@ -44,10 +45,13 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         "<p>Figures are held out, of the last evaluation. Rows on which all agree are left out.</p>",
         f'<div class="card"><table>{"".join(_differing(lines, columns, rows))}</table></div>',
     ]
-    found = {name: _evaluations(run) for name, run in zip(names, runs, strict=True)}
-    for task in sorted({task for own in found.values() for task in own}):
-        both = [(name, own[task]) for name, own in found.items() if task in own]
-        body.append(f"<h2>Evaluation: {escape(task)}</h2>")
+    found: dict[tuple[str, ...], list[tuple[str, evaluated.Evaluation]]] = {}
+    for name, run in zip(names, runs, strict=True):
+        for task, values in _evaluations(run).items():
+            found.setdefault((task, *_judged_by(values)), []).append((name, values))
+    for (task, *judge), both in sorted(found.items()):
+        heading = f"Evaluation: {task} ({', '.join(part for part in judge if part)})"
+        body.append(f"<h2>{escape(heading)}</h2>")
         body += [f"<p>{escape(name)}: {escape(values['worth']['sentence'])}</p>" for name, values in both]
         body.append(f'<div class="card">{evaluated.compared(both)}</div>')
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -56,25 +60,43 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """The last part of each path, with the one before where two are the same."""
-    last = [run.resolve().name for run in runs]
-    return [
-        name if last.count(name) == 1 else f"{run.resolve().parent.name}/{name}"
-        for name, run in zip(last, runs, strict=True)
-    ]
+    """As many of the last parts of each path as tell them apart."""
+    parts = [run.resolve().parts for run in runs]
+    for count in range(1, max(map(len, parts))):
+        names = ["/".join(each[-count:]) for each in parts]
+        if len({*names}) == len({*parts}):
+            break
+    return names
 
 
 def _column(run: Path) -> dict[str, str]:
-    """What is shown of a run: some of its settings, and its last held-out figures."""
+    """What is shown of a run: its settings and data, and its last held-out figures."""
     if not (run / "config.yaml").is_file() or not (run / "metrics.jsonl").is_file():
         raise UserError(f"{run} is no run, or has not begun: there is no config.yaml or metrics.jsonl in it.")
-    config = flatten(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")))
-    found = {name: str(config[name]) for name in SHOWN if config.get(name) is not None}
+    config = _settings(run / "config.yaml")
+    found = {name: config[name] for name in FIRST if name in config} | config
     records = [record for record in read_records(run / "metrics.jsonl") if record["kind"] == "valid"]
     if records:
         found["update"] = f"{records[-1]['step']:,}"
         found |= _figures(records[-1], run)
     return found
+
+
+def _settings(path: Path) -> dict[str, str]:
+    """Every setting that has a value, as text; UserError where the file is damaged."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        found = {name: str(value) for name, value in leaves(tree) if value is not None}
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}): restore it.") from error
+    found["data as prepared"] = found.get("provenance.data_hash", "")
+    return {name: value for name, value in found.items() if name.partition(".")[0] not in APART}
+
+
+def _judged_by(values: evaluated.Evaluation) -> tuple[str, str, str]:
+    """What two evaluations must share to be drawn over one another: metric, data, and labels."""
+    labels = str(values.get("labels", "*"))
+    return str(values["metric_words"]), str(values.get("data", "")), "" if labels == "*" else labels
 
 
 def _figures(record: Record, run: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from seqssl.data.files import write_atomic
@@ -48,7 +49,8 @@ def parts_of(values: Mapping[str, Any]) -> list[str]:
     """The page, from the answer down to the details."""
     sentence, is_good = verdict(values)
     spent = values["seconds"] / 60
-    weights = f"{Path(str(values['out'])).name}/{values.get('weights', 'run')}"
+    folder = f"{Path(str(values['out'])).name}/{values.get('weights', 'run')}"
+    weights = escape(quote(folder))  # as a shell and as a page want it
     parts = [
         f'<h1>Was the evening worth it?<span class="badge {WORDS[is_good]}">'
         f"{'yes' if is_good else 'not shown'}</span></h1>",

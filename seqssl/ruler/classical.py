@@ -15,7 +15,7 @@ from seqssl.data.adapters import HasDescriptors
 from seqssl.data.batching import BatchLoader
 from seqssl.evaluation.embedding import pooled_input
 from seqssl.evaluation.forecast import Protocol as Horizon
-from seqssl.evaluation.forecast import Windows, baselines
+from seqssl.evaluation.forecast import Windows, baselines, filled
 from seqssl.evaluation.frame_inputs import frame_inputs, with_context
 from seqssl.evaluation.frozen import Encoder
 from seqssl.evaluation.kernels import kernel_features
@@ -203,7 +203,8 @@ class Classical:
             series = np.concatenate([value.double().numpy() for value, _ in values])
             there = np.concatenate([known.numpy() for _, known in values])
             future = np.where(there, series, np.nan)[:, task.lookback :]
-            windows.append(Windows([], series[:, : task.lookback], future))
+            given = np.where(there, series, np.nan)[:, : task.lookback]
+            windows.append(Windows([], np.stack([filled(window) for window in given]), future))
             batches.append(found)
         season = min(
             (lag for lag in SEASONS if lag <= task.lookback),

@@ -306,6 +306,7 @@ class _Work:
             "run": str(find_run(init_of(str(self.config.init))[0])[1]),
             "init": str(self.config.init),
             "data": f"{corpus.folder.name} ({corpus.manifest.content_hash})",
+            "labels": str(self.config.task.get("labels", "*")),
             "notes": self.notes,
             "other_metrics": self._others(entries),
             "classical": sorted({str(d["method"]) for d in self._details.values() if "method" in d}),

@@ -150,7 +150,12 @@ def _onnx(run: str | Path, encoder: Encoder, folder: Path) -> Run:
 
 def _safetensors(run: str | Path, encoder: Encoder, folder: Path) -> Run:
     config, source = find_run(run)
-    kept = {name: x.contiguous() for name, x in weights_of(encoder.model).items() if not is_head(name)}
+    reads_codes = config.context == "quantized"  # the quantizer is then a part of the encoder
+    kept = {
+        name: x.contiguous()
+        for name, x in weights_of(encoder.model).items()
+        if not is_head(name) or (reads_codes and name.startswith("targets."))
+    }
     save_file(kept, folder / "encoder.safetensors")
     shutil.copyfile(source / "config.yaml", folder / "config.yaml")
     model = build_model(config)

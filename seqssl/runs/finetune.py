@@ -1,13 +1,13 @@
 """From a pre-trained run and a task to the configuration of a fine-tuned run."""
 
 import tempfile
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
 from seqssl.assembly import streams_of
 from seqssl.config.compose import to_yaml
-from seqssl.config.schema import RunConfig, StreamConfig
+from seqssl.config.schema import FinetuneConfig, RunConfig, StreamConfig
 from seqssl.errors import UserError
 from seqssl.planning.plan import resolve
 from seqssl.runs.folder import find_run, stream_of
@@ -20,12 +20,9 @@ BEST = {
     "transducer": "min:transducer/cer",
 }
 SQUARED = ("regress", "forecast", "impute")
-WHOLE = (
-    "tag",
-    "ctc",
-    "transducer",
-    "forecast",
-)  # a part of a row has not the row's label, or leaves frames out
+WHOLE = ("tag", "ctc", "transducer", "forecast")  # a part of a row has not its label, or leaves frames out
+PRETRAIN = "pretrain"
+ONE_LABEL = ("classify", "regress")  # rows that are joined may have several
 DEFAULTS = (
     "health=warn",
     "optim.name=adamw",
@@ -78,12 +75,28 @@ def configuration(
     )
     own += [f"init={start if init == 'pretrained' else 'null'}"]
     own += [f"out={out or folder.parent / f'{folder.name}-{task}-{init}'}"]
-    if not stream:
-        return resolve(str(folder), *own, *overrides).config
+    before = alone_of(config, stream) if stream else config
+    if before.task["target"] != PRETRAIN:  # how a run was tuned is no default of this tuning
+        before = replace(before, task={"target": PRETRAIN}, finetune=FinetuneConfig())
+    if before is config:
+        return _checked(resolve(str(folder), *own, *overrides).config)
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "config.yaml"
-        path.write_text(to_yaml(alone_of(config, stream)) + "provenance: {}\n", encoding="utf-8")
-        return resolve(place, *own, *overrides).config
+        path.write_text(to_yaml(before) + "provenance: {}\n", encoding="utf-8")
+        return _checked(resolve(place, *own, *overrides).config)
+
+
+def _checked(config: RunConfig) -> RunConfig:
+    """The same; UserError where rows would be cut or joined so that their labels do not fit any more."""
+    task, data = config.task["target"], config.data
+    refused = [
+        *(("max_seconds", "max_frames") if task in WHOLE else ()),
+        *(("join_seconds", "join_frames") if task in ONE_LABEL else ()),
+    ]
+    if given := [name for name in refused if getattr(data, name) is not None]:
+        done = "a part of a row" if given[0].startswith("max") else "rows that are joined"
+        raise UserError(f"data.{given[0]}: task={task} reads whole rows; {done} would not have the label.")
+    return config
 
 
 def alone_of(config: RunConfig, stream: str) -> RunConfig:

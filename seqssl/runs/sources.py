@@ -33,7 +33,9 @@ def is_demo(source: str) -> bool:
 
 
 def is_own(source: str | Path, data: DataConfig) -> bool:
-    """Whether a path is what a run was trained on, whose held-out groups then hold."""
+    """Whether a path or demo corpus is what a run was trained on, whose held-out groups then hold."""
+    if is_demo(str(source)):
+        return data.source is None and data.demo == source
     return data.source is not None and existing(source).resolve() == Path(data.source).expanduser().resolve()
 
 
@@ -52,10 +54,9 @@ def open_source(
     config, folder = find_run(run)
     part = stream_of(streams_of(config), stream).config
     data = part.data
-    if source is not None and is_demo(source):
-        data = replace(data, source=None, demo=source)
-    elif source is not None and not is_own(source, data):
-        data = replace(data, source=str(existing(source)), valid_groups=[])
+    if source is not None and not is_own(source, data):
+        given = None if is_demo(source) else str(existing(source))
+        data = replace(data, source=given, demo=source if given is None else data.demo, valid_groups=[])
     layers = Layers()
     layers.merge({"modality": copy.deepcopy(part.modality)}, "")
     layers.merge({"modality": dict(settings or {})}, "")

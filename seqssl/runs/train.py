@@ -21,8 +21,9 @@ from seqssl.assembly import (
 )
 from seqssl.config import stages
 from seqssl.config import tree as trees
-from seqssl.config.schema import RunConfig, TrainConfig
+from seqssl.config.schema import DataConfig, RunConfig, TrainConfig
 from seqssl.data.files import Progress, silent
+from seqssl.data.prepare import fixed_split
 from seqssl.doctor import Monitor, together
 from seqssl.doctor.beginning import few_codes
 from seqssl.errors import HealthHalt, UserError
@@ -49,6 +50,7 @@ from seqssl.runs.streams import (
     training_batches,
 )
 from seqssl.training import checkpoint
+from seqssl.training.best import Best
 from seqssl.training.catalogue import Catalogue, Catalogues, Explains
 from seqssl.training.loop import Settings, Trainer, Units
 from seqssl.training.parallel import Parallel
@@ -109,6 +111,8 @@ def train_part(
         model = assemble(config, kinds)  # before any work: it refuses impossible settings
         if config.train.shards > 1:
             check_shards(config, model)
+        for text in check_splits(config, kinds, out):
+            say(text)
         streams = [opened(stream, parallel, device, progress) for stream in kinds]
         check_same_run(config, out, streams)
         parallel.first(lambda: stack.enter_context(alone(out)), device)
@@ -116,8 +120,8 @@ def train_part(
             say(text)
         all_rows, streams = streams, [labelled(stream, config.finetune) for stream in streams]
         task = build_task(config, model, streams)
+        check_best(task, config.train.keep_best)
         if isinstance(task, Supervised):
-            check_best(task, config.train.keep_best)
             streams = [chosen_rows(task, streams[0])]
             for text in (describe_rows(streams[0]), *task.notes):
                 say(f"task: {text}")
@@ -177,15 +181,41 @@ def check_shards(config: RunConfig, model: Model) -> None:
         raise UserError(f"train.shards = {config.train.shards}: {problem}.")
 
 
-def check_best(task: Supervised, keep_best: str) -> None:
-    """UserError where weights are to be kept by a metric that the task has not; later would be late."""
-    direction, _, name = keep_best.partition(":")
-    known = ["loss", f"loss/{task.term}", *(f"{task.term}/{metric.name}" for metric in task.metrics)]
-    if direction not in ("min", "max") or name not in known:
-        raise UserError(
-            f"train.keep_best = {keep_best}: there is no such held-out metric; min: or max: and one of "
-            f"{', '.join(known)}."
-        )
+def check_splits(config: RunConfig, kinds: Sequence[Stream], out: Path) -> list[str]:
+    """Sentences about settings of splits without effect; UserError for `split_by` in a new run.
+
+    A task with labels takes over the settings of the run that it tunes, so there it is only told.
+    """
+    found = []
+    for stream in () if (out / "config.yaml").is_file() else kinds:
+        data, usual, why = stream.config.data, DataConfig(), fixed_split(stream.config.data)
+        for name in ("split_by", "valid_share") if why else ():
+            if getattr(data, name) == getattr(usual, name):
+                continue
+            key = trees.of_stream(stream.name, f"data.{name}")
+            text = f"{key} = {getattr(data, name)} has no effect: {why}."
+            if name == "split_by" and config.task["target"] == "pretrain":
+                raise UserError(f"{text} Leave it out ({key}=null), or prepare the raw data again with it.")
+            found.append(text)
+    return found
+
+
+def check_best(task: Task, keep_best: str) -> None:
+    """UserError where weights are to be kept by a metric that the task has not.
+
+    What the objectives and other parts measure shows at the first evaluation only.
+    """
+    name = Best.read(keep_best).name
+    if isinstance(task, Supervised):
+        known = ["loss", f"loss/{task.term}", *(f"{task.term}/{metric.name}" for metric in task.metrics)]
+        others = f"there is {', '.join(known)}"
+    elif isinstance(task, PretrainTask) and "probe/" in name:
+        known = task.probe_names()
+        others = f"task.probes gives {', '.join(known) or 'none'}"
+    else:
+        return
+    if name not in known:
+        raise UserError(f"train.keep_best = {keep_best}: there is no such held-out metric; {others}.")
 
 
 def trainer_of(

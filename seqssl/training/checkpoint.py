@@ -185,7 +185,8 @@ def renamed(saved: Checkpoint, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The saved weights under today's names, where an older format had others.
 
     A user's task may have saved the model as a part of its own. The prefix of that part is then removed, and
-    what does not belong to the part is left out.
+    what does not belong to the part is left out. If it saved running means of weights beside them, these are
+    taken, as they are by whoever opens the run. Low-rank additions (LoRA) are added to the maps they change.
     """
     given = dict(saved.model)
     if saved.format == 1:  # the quantizer was a part of the model, not of its targets
@@ -203,8 +204,33 @@ def renamed(saved: Checkpoint, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ]
     if marker in own and marker not in given and len(holders) == 1:
         inside = len(holders[0])
-        return {name[inside:]: value for name, value in given.items() if name.startswith(holders[0])}
+        outer = holders[0].rpartition(".")[0].rpartition(".")[0]
+        means = f"{outer}." if outer else ""
+        part = {
+            name[inside:]: given.get(means + average_of(name.removeprefix(means)), value)
+            for name, value in given.items()
+            if name.startswith(holders[0])
+        }
+        return part if any(".lora_" in name for name in own) else _added(part)
     return given
+
+
+def average_of(name: str) -> str:
+    """The name of the running mean of a weight, which is saved beside it: names of buffers have no dots."""
+    return f"average_{name.replace('.', '-')}"
+
+
+def _added(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with low-rank additions added, under the names that they have without; their scale is 1."""
+    found: dict[str, Tensor] = {}
+    for name, value in given.items():
+        if ".lora_" in name:
+            continue
+        stem = name.removesuffix("base_layer.weight")
+        down, up = (f"{stem}lora_{side}.default.weight" for side in "AB")
+        changed = stem != name and down in given
+        found[name.replace(".base_layer.", ".")] = value + given[up] @ given[down] if changed else value
+    return found
 
 
 def load_weights(model: nn.Module, saved: Checkpoint) -> None:

@@ -15,6 +15,7 @@ from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted, UserError
 from seqssl.model.protocols import FollowsUpdates, Summarizes, Task
 from seqssl.model.types import Batch, Draws, Plan
 from seqssl.training import checkpoint, optim
+from seqssl.training.best import Best
 from seqssl.training.catalogue import Catalogues, write
 from seqssl.training.log import MetricsLog, Value
 from seqssl.training.parallel import Alone, Parallel
@@ -84,6 +85,7 @@ class Trainer:
     def fit(self) -> dict[str, float]:
         """Train until `train.num_updates` are done, from what the run folder holds; the held-out metrics."""
         train = self.settings.train
+        self.chosen_by = Best.read(train.keep_best)
         # Wrapping comes first: where ranks share out the weights, an optimizer must know the shares.
         self.runner = self.parallel.wrap(StepModule(self.task))
         self.optimizer = optim.make_optimizer(self.settings.optim, optim.trained_parameters(self.task))
@@ -101,6 +103,7 @@ class Trainer:
         )
         for record in self.log.kept if self.log else []:
             self.observe(record)  # the health rules remember what came before
+            self.chosen_by.seen.update(record if record["kind"] == "valid" else ())
         for text in problems:
             self.event("resume", text)
         for text in self.notices if self.update == 0 else ():
@@ -123,7 +126,8 @@ class Trainer:
                         self.save()
                     # The first rank alone sees findings, and a signal may reach one alone: all stop together.
                     if self.settings.health == "halt" and self.parallel.any(bool(self.findings), self.device):
-                        self.halt()
+                        found = "\n".join(self.findings)
+                        self.halt(HealthHalt(f"halted at update {self.update} by health=halt:\n{found}"))
                     if self.parallel.any(interrupted(), self.device):
                         self.interrupt()
             self.event("done", f"{self.update} updates")
@@ -231,7 +235,7 @@ class Trainer:
         began = time.monotonic()
         metrics = self.evaluate_quietly()
         # The first rank decides alone, and tells all: gathering the weights takes every rank.
-        cost = self.cost_of(metrics) if self.parallel.is_first else math.inf
+        cost = self.chosen_by.cost(metrics) if self.parallel.is_first else math.inf
         if self.parallel.any(cost < self.best, self.device):
             weights, _ = self.parallel.gather_state(self.task.model)
             if self.parallel.is_first:
@@ -239,20 +243,13 @@ class Trainer:
                 checkpoint.save(self.checkpoints / "best", weights, None, self.state(Tally()))
         if self.parallel.is_first:
             self.record("valid", metrics)
+        is_unknown = self.parallel.is_first and self.chosen_by.is_unknown(metrics)
+        if self.parallel.any(is_unknown, self.device):
+            wrong = f"train.keep_best = {self.settings.train.keep_best}: there is no such held-out metric"
+            self.halt(UserError(f"{wrong}; there is {', '.join(sorted(metrics))}. The run so far is saved."))
         self.parallel.barrier()
         self.interval_started += time.monotonic() - began  # no part of the throughput
         return metrics
-
-    def cost_of(self, metrics: Mapping[str, float]) -> float:
-        """The figure by which weights are kept as best: the lower, the better."""
-        direction, _, name = self.settings.train.keep_best.partition(":")
-        if name not in metrics and name != "loss":
-            raise UserError(
-                f"train.keep_best = {direction}:{name}: there is no such held-out metric; there is "
-                f"{', '.join(sorted(metrics))}."
-            )
-        value = metrics.get(name, math.inf)
-        return -value if direction == "max" and name in metrics else value
 
     def evaluate_quietly(self) -> dict[str, float]:
         """Held-out metrics, without a record; {} on ranks that take no part."""
@@ -292,13 +289,10 @@ class Trainer:
             if name != "done":
                 self.reporter.say(f"{name}: {message}")
 
-    def halt(self) -> None:
-        """Save, and stop for what the health rules have found."""
+    def halt(self, error: Exception) -> None:
+        """Save, and stop all ranks; the first one, which knows why, with the error."""
         self.save()
-        if not self.parallel.is_first:
-            raise FirstRankFailed("the first rank found the run ill")
-        found = "\n".join(self.findings)
-        raise HealthHalt(f"halted at update {self.update} by health=halt:\n{found}")
+        raise error if self.parallel.is_first else FirstRankFailed("the first rank has stopped the run")
 
     def interrupt(self) -> None:
         """Save, say so, and raise Interrupted."""

@@ -21,7 +21,8 @@ from seqssl.model.types import Batch
 
 Probe = Literal["accuracy", "nearest", "rank", "pnmi", "purity", "abx_within", "abx_across"]
 WITH_LABELS = ("accuracy", "nearest", "pnmi", "purity", "abx_within", "abx_across")
-MAX_FRAMES = 12_000  # of each half
+OF_CODES = ("pnmi", "purity")
+MAX_FRAMES = 12_000  # of each half, spread evenly: held-out rows come sorted by length
 
 
 @dataclass
@@ -55,6 +56,13 @@ def probe(
         return _measured(seen, number, probes)
 
 
+def names_of(model: PretrainingModel, probes: Sequence[Probe]) -> list[str]:
+    """What `probe` calls the probes asked for of a model, if all of them can be measured."""
+    taps = [*model.encoder.taps]
+    codes = ["codes"] if model.targets.codebook_sizes else []
+    return [f"probe/{name}_{place}" for name in probes for place in (codes if name in OF_CODES else taps)]
+
+
 def _measured(seen: _Seen, number: dict[str, int], probes: Sequence[Probe]) -> dict[str, float]:
     """The probes of frames that were seen."""
     found: dict[str, float] = {}
@@ -62,10 +70,11 @@ def _measured(seen: _Seen, number: dict[str, int], probes: Sequence[Probe]) -> d
     has_labels = len(number) > 1 and bool((wanted != NONE).any())
     if "rank" in probes:
         for tap, rows in seen.taps.items():
-            found[f"probe/rank_{tap}"] = measures.effective_rank(torch.cat(rows)[:MAX_FRAMES])
+            x = torch.cat(rows)
+            found[f"probe/rank_{tap}"] = measures.effective_rank(x[_spread(np.arange(len(x)))])
     if not has_labels:
         return found
-    if {"pnmi", "purity"} & {*probes} and seen.codes:
+    if {*OF_CODES} & {*probes} and seen.codes:
         table = _table(np.concatenate(seen.codes), wanted, len(number))
         values = {"pnmi": measures.pnmi(table), "purity": measures.purity(table)}
         found |= {f"probe/{name}_codes": value for name, value in values.items() if name in probes}
@@ -124,12 +133,19 @@ def _halves(units: Sequence[str], sizes: Sequence[int]) -> np.ndarray:
     return np.repeat([order[name] % 2 == 1 for name in names], sizes)
 
 
+def _spread(places: np.ndarray) -> np.ndarray:
+    """At most MAX_FRAMES of the places, from the first to the last."""
+    chosen = np.linspace(0, len(places) - 1, min(len(places), MAX_FRAMES)).astype(int)
+    spread: np.ndarray = places[chosen]
+    return spread
+
+
 def _accuracy(name: str, x: Tensor, wanted: np.ndarray, halves: np.ndarray, size: int) -> float:
     """The share of frames that the other half tells right."""
     right = total = 0.0
     for half in (False, True):
-        train = np.flatnonzero((halves == half) & (wanted != NONE))[:MAX_FRAMES]
-        test = np.flatnonzero((halves != half) & (wanted != NONE))[:MAX_FRAMES]
+        train = _spread(np.flatnonzero((halves == half) & (wanted != NONE)))
+        test = _spread(np.flatnonzero((halves != half) & (wanted != NONE)))
         if not len(train) or not len(test):
             continue
         y, y_test = torch.from_numpy(wanted[train]), torch.from_numpy(wanted[test])

@@ -11,7 +11,7 @@ from seqssl.model.protocols import FollowsUpdates, HasWords, Summarizes, Task
 from seqssl.model.types import Batch, Draws, Output, Plan, Stat
 from seqssl.training.catalogue import stats_of
 from seqssl.training.codes import code_summary
-from seqssl.training.probing import Probe, probe
+from seqssl.training.probing import Probe, names_of, probe
 from seqssl.training.tally import Tally
 
 HELD_OUT = 2**31  # stands for the update in seeds of evaluation; no update has this number
@@ -56,6 +56,15 @@ class PretrainTask:
             found = probe(self.model.of(stream), own, self.probes, self.labels)
             metrics |= {f"{stream}/{name}" if stream else name: value for name, value in found.items()}
         return metrics
+
+    def probe_names(self) -> list[str]:
+        """The names of the probes among the held-out metrics, as far as all of them can be measured."""
+        streams = [*self.model.streams] if isinstance(self.model, JointModel) else [""]
+        return [
+            f"{stream}/{name}" if stream else name
+            for stream in streams
+            for name in names_of(self.model.of(stream), self.probes)
+        ]
 
     def after_update(self) -> None:
         """Parts that follow the weights, or move on without a gradient, do so now."""

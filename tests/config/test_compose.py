@@ -166,6 +166,15 @@ def test_data_is_short_for_its_source() -> None:
     assert load_recipe("mine", "size=big", "data=/some/where").data.source == "/some/where"
 
 
+@pytest.mark.parametrize("name", ["a #2", "#x", "a\t#2", "a#2", "C #sharp: new"])
+def test_a_number_sign_is_part_of_a_name(name: str) -> None:
+    """Before, YAML took the rest for a comment: another folder was read, or none."""
+    assert load_recipe("mine", "size=big", f"data={name}").data.source == name
+    assert load_recipe("mine", "size=big", f"out={name}").out == name
+    quoted = load_recipe("mine", "size=big", f"data.valid_groups=['{name}', b]").data
+    assert quoted.valid_groups == [name, "b"]
+
+
 def test_values_are_read_as_yaml() -> None:
     config = load_recipe(
         "mine",

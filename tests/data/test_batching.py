@@ -230,3 +230,39 @@ def test_augmentations_are_chosen_by_name(corpus):
     for adapter, known in ((Shifting(), "it has raise, double"), (Numbers(), "it has none")):
         with pytest.raises(UserError, match=rf"{type(adapter).__name__} has no 'turn'; {known}"):
             make_loader(corpus, adapter, augment=["turn"])
+
+
+@pytest.fixture
+def heavy(corpus, monkeypatch) -> str:
+    """The key of the longest row of the training split, which is drawn again and again."""
+    rows = corpus.rows("train")
+    row = rows[corpus.lengths[rows].argmax()]
+    weights = np.where(np.arange(len(corpus)) == row, 1, 0.01)
+    monkeypatch.setattr(Corpus, "weights", property(lambda self: weights))
+    return corpus.keys[row]
+
+
+def test_a_row_that_comes_again_in_an_epoch_is_cropped_anew(corpus, heavy):
+    def crops(loader):
+        found = (pair for batch in loader.batches(1) for pair in zip(batch.keys, batch.inputs, strict=True))
+        return [row.tolist() for key, row in found if key == heavy]
+
+    again, plain = make_loader(corpus, max_length=3), make_loader(corpus, max_length=3)
+    plain._weights = None
+    assert len(crops(again)) > 20
+    assert len({tuple(crop) for crop in crops(again)}) > 5, "before, all of them began at one place"
+    assert crops(plain)[0] in crops(again), "the first time is as without weights"
+
+
+def test_rows_that_come_again_are_the_same_wherever_one_begins(corpus, heavy):
+    options = {"max_length": 3, "batch_length": 12}
+    whole = list(itertools.islice(make_loader(corpus, **options).endless(), 30))
+    for cursor, rank, world_size, workers in [(0, 0, 1, 1), (7, 0, 1, 0), (3, 1, 2, 0), (4, 0, 2, 1)]:
+        found = make_loader(corpus, workers=workers, **options).endless(cursor, rank, world_size)
+        numbers = [number for number in range(cursor, 30) if number % world_size == rank]
+        for number, batch in zip(numbers, found, strict=False):
+            assert_equal(batch, whole[number])
+    parts = [make_loader(corpus, share=2, **options).endless(0, rank, 2) for rank in range(2)]
+    for batch, *halves in zip(make_loader(corpus, share=2, **options).batches(0), *parts, strict=False):
+        assert torch.equal(batch.inputs[0::2], halves[0].inputs)
+        assert torch.equal(batch.inputs[1::2], halves[1].inputs)

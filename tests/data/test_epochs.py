@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssl.data.epochs import MAX_PADDING, Item, epoch_batches, padding_share
+from seqssl.data.epochs import MAX_PADDING, Item, epoch_batches, padding_share, repeats
 
 lengths_lists = st.lists(st.integers(1, 400), min_size=1, max_size=60)
 
@@ -112,3 +112,7 @@ def test_what_is_divided_is_hardly_another_epoch(lengths, at_least):
     short = sum(len(batch) < at_least for batch in whole)
     assert largest <= limit if not short else largest <= 2 * limit
     assert len(whole) - short <= len(batches) <= len(whole)
+
+
+def test_repeats_are_counted_in_the_order_of_the_batches():
+    assert repeats([[(3, 1), (3,)], [(1, 3, 2)]]) == [[(0, 0), (1,)], [(1, 2, 0)]]

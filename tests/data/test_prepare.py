@@ -15,7 +15,7 @@ from seqssl import Record, UserError
 from seqssl.config.schema import DataConfig
 from seqssl.data import prepare as preparing
 from seqssl.data import writing
-from seqssl.data.prepare import open_or_prepare, prepare
+from seqssl.data.prepare import fixed_split, open_or_prepare, prepare
 from seqssl.data.shards import Corpus, ShardWriter
 from seqssl.data.splits import assign_splits
 
@@ -373,3 +373,14 @@ def test_a_demo_corpus_says_what_it_holds_out_and_your_data_does_not_hear_of_it(
     (tmp_path / "raw" / "group1").rename(tmp_path / "raw" / "group7")
     own = DataConfig(demo="toy", source=str(tmp_path / "raw"))
     assert len(open_or_prepare(Numbers(), own, modality="numbers").rows("valid")) > 0
+
+
+def test_prepared_folders_and_some_demos_say_themselves_what_is_held_out(tmp_path: Path) -> None:
+    raw, out = str(tmp_path / "raw"), str(tmp_path / "out")
+    write_numbers(Path(raw))
+    run(Path(raw), Path(out))
+    assert fixed_split(DataConfig(source=raw)) == ""
+    assert fixed_split(DataConfig(source=out)) == f"{out} is prepared already, with held-out rows of its own"
+    assert fixed_split(DataConfig(demo="dna")) == "the demo corpus dna itself holds out chr3R"
+    for other in (DataConfig(demo="dna", valid_groups=["chr2L"]), DataConfig(demo="speech"), DataConfig()):
+        assert fixed_split(other) == ""

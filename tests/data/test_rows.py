@@ -256,3 +256,20 @@ def test_missing_values_that_are_not_zero_are_rejected(
 def test_no_group_is_left_to_train_on(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing is left to train on"):
         prepared(tmp_path, valid_groups=["g0", "g1", "g2"])
+
+
+@pytest.mark.parametrize("limit", ["seqssl.data.shards.ROW_GROUP_BYTES", "seqssl.data.writing.SHARD_BYTES"])
+def test_a_whole_number_is_a_weight_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    """Before, the column was one of integers, in which no later weight of 0.5 fitted."""
+    read = read_windows
+
+    def weighed(seed: int) -> Rows:
+        return Rows([{**row, "weight": 0.5 if seed == 5 else 1} for row in read(seed).rows])
+
+    monkeypatch.setattr(f"{__name__}.read_windows", weighed)
+    monkeypatch.setattr(limit, 50)
+    corpus, _ = prepared(tmp_path)
+    assert corpus.weights is not None and corpus.weights.dtype == np.float64
+    heavy = [key for key, weight in zip(corpus.keys, corpus.weights, strict=True) if weight == 1]
+    assert heavy and not any(key.startswith("file5") for key in heavy)
+    assert set(corpus.weights.tolist()) == {1.0, 0.5}

@@ -120,6 +120,10 @@ FIXED = ("HuBERT", "DiscreteBERT", "BEST-RQ", "several codebooks", "masked patch
 NUMBERS = ("masked patches", "masked spectra")
 AHEAD = ("wav2vec", "next latent")  # which hide nothing, and see nothing that comes
 HIDING = ("masking", "encoder.position")
+APART = {  # feature encoders whose frames share no steps
+    "waves": "{target: patch, dim: 12, patch: 4}",
+    "letters": "{target: token, dim: 12, kernel: 1, stride: 2}",
+}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -148,6 +152,10 @@ def test_a_method_learns_from_any_data(
         assert cli.main(["train", *arguments]) == 2
         assert "ids are no numbers to reconstruct" in capsys.readouterr().err
         return
+    if method == "next latent":
+        assert cli.main(["train", *arguments]) == 2
+        assert "frames of this feature encoder read steps of one another" in capsys.readouterr().err
+        arguments.append(f"feature_encoder={APART[kind]}")
     assert cli.main(["train", *arguments]) == 0
     told = [r for r in read_records(tmp_path / "run" / "metrics.jsonl") if r.get("kind") == "train"]
     losses = [record[f"loss/{term}"] for record in told]

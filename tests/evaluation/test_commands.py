@@ -100,8 +100,11 @@ def test_probe_prints_a_table_and_writes_every_fold(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     others = write_waves(tmp_path / "others", num_rows=8)
-    (others / "group0").rename(others / "group1_b")
     command = ["probe", f"run={run}", "labels=*,[ab]", f"unheard={others}", "tap=contrastive"]
+    assert cli.main(command) == 2
+    assert "groups group0, group1 are in" in capsys.readouterr().err
+    for group in ("group0", "group1"):
+        (others / group).rename(others / f"{group}_b")
     assert cli.main(command) == 0
     shown = capsys.readouterr().out
     assert "contrastive" in shown

@@ -18,7 +18,7 @@ class Rows:
     """Stands for a corpus."""
 
     keys = np.array(["anna/words/yes.npy", "bert/no.npy", "loose.npy", "anna/x.npy"])
-    labels = np.array(["", "", "", "given"])
+    labels = np.array(["", "", "", ""])
     groups = np.array(["anna", "bert", "", "anna"])
 
     def row(self, number: int) -> dict[str, Any]:
@@ -36,7 +36,14 @@ def encoder(channels: int | None) -> Encoder:
 
 
 def test_rows_without_a_label_take_the_name_below_their_group() -> None:
-    assert labels_of(Rows()).tolist() == ["words/yes", "no", "", "given"]  # type: ignore[arg-type]
+    rows = Rows()
+    assert labels_of(rows).tolist() == ["words/yes", "no", "", "x"]  # type: ignore[arg-type]
+
+
+def test_names_of_files_are_no_labels_where_rows_have_some() -> None:
+    rows = Rows()
+    rows.labels = np.array(["", "", "", "given"])
+    assert labels_of(rows).tolist() == ["", "", "", "given"]  # type: ignore[arg-type]
 
 
 def test_the_input_is_read_by_channel() -> None:

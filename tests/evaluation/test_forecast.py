@@ -95,6 +95,31 @@ def test_a_head_finds_what_the_embedding_knows() -> None:
     assert float(np.mean(np.square(guess - test.future))) < 1e-3
 
 
+def test_what_was_not_measured_teaches_nothing() -> None:
+    train, test = windows(periodic(200)), windows(periodic(phase=7))
+    half = np.arange(len(train)) % 2 == 0
+    gaps = train.future.copy()
+    gaps[half, :, 0] = np.nan  # a sensor that half of the windows lack
+    partly = Windows(train.inputs, train.past, gaps)
+    rest = Windows([], train.past[~half, :, :1], train.future[~half, :, :1])
+    x = np.random.default_rng(0).normal(size=(len(train), 4))
+    y = np.random.default_rng(1).normal(size=(len(test), 4))
+    found = forecast.head(x, partly, y, test)
+    alone = forecast.head(x[~half], rest, y, Windows([], test.past[..., :1], test.future[..., :1]))
+    np.testing.assert_allclose(found[..., :1], alone, atol=0.05)
+    np.testing.assert_allclose(found[..., 1], forecast.head(x, train, y, test)[..., 1], atol=0.05)
+    series = np.array([[np.nan, 1.0, np.nan, 3.0], [5.0, np.nan, np.nan, np.nan]])
+    np.testing.assert_array_equal(forecast._bridged(series), [[1, 1, 2, 3], [5, 5, 5, 5]])
+
+
+def test_windows_without_any_value_before_are_left_out() -> None:
+    series = periodic()
+    series[20:60] = np.nan
+    cut = windows(series)
+    assert len(cut.inputs) == len(cut.past) == len(cut.future) == 15
+    assert all(window.observed.any() for window in cut.inputs)  # type: ignore[union-attr]
+
+
 def test_the_future_of_the_test_rows_changes_no_forecast() -> None:
     train, test = windows(periodic()), windows(periodic(phase=7))
     other = Windows(test.inputs, test.past, test.future * 0 + 9)

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from seqssl.evaluation import probe
-from seqssl.evaluation.probe import Fold, Table
+from seqssl.evaluation import probe, protocols
+from seqssl.evaluation.protocols import Fold, Table
 
 LABELS = "abcd"
 GROUPS = ("x_1", "x_2", "y_1")
@@ -29,7 +29,7 @@ def make_table(*, takes: int = 1, groups: tuple[str, ...] = GROUPS, unheard: tup
 
 
 def scores_of(table: Table, protocol: str) -> dict[str, probe.Score]:
-    folds = list(probe.PROTOCOLS[protocol](table))
+    folds = list(protocols.PROTOCOLS[protocol](table))
     scores = probe.score_all(table, "*", protocol, folds)
     return {f"{score.weights} {score.stage}": score for score in scores}
 
@@ -47,13 +47,13 @@ def assert_honest(table: Table, folds: list[Fold]) -> None:
 
 def leaky_leave_one_group_out(table: Table) -> Iterator[Fold]:
     """Broken: trains on the group that it tests on."""
-    for fold in probe.leave_one_group_out(table):
+    for fold in protocols.leave_one_group_out(table):
         yield replace(fold, train=np.concatenate([fold.train, fold.test]))
 
 
 def swapped_leave_one_group_out(table: Table) -> Iterator[Fold]:
     """Broken: one row of the held-out group is trained on, its neighbor tested."""
-    for fold in probe.leave_one_group_out(table):
+    for fold in protocols.leave_one_group_out(table):
         yield replace(fold, train=np.append(fold.train, fold.test[0]), test=fold.test[1:])
 
 
@@ -66,12 +66,12 @@ def test_separable_labels_are_found_in_an_unseen_group_and_noise_is_chance() -> 
     assert (found["trained signal"].num_rows, found["trained signal"].num_classes) == (96, 4)
 
 
-@pytest.mark.parametrize("protocol", probe.PROTOCOLS)
+@pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
 @pytest.mark.parametrize("takes", [1, 3, 7])
 def test_protocols_are_honest(protocol: str, takes: int) -> None:
     unheard = ("y_1",) if protocol == "held-out split" else ("x_2", "y_1")
     table = make_table(takes=takes, unheard=unheard)
-    folds = list(probe.PROTOCOLS[protocol](table))
+    folds = list(protocols.PROTOCOLS[protocol](table))
     if protocol == "held-out takes" and takes == 1:
         assert not folds
     elif protocol == "leave one group out":
@@ -83,7 +83,7 @@ def test_protocols_are_honest(protocol: str, takes: int) -> None:
 def test_the_held_out_split_is_scaled_by_its_training_rows_alone() -> None:
     """Rows of the test side may hold anything: what the probe learns does not change."""
     table = make_table(takes=4, groups=("x_1", "x_2"))
-    (fold,) = probe.held_out_split(table)
+    (fold,) = protocols.held_out_split(table)
     assert set(table.groups[fold.test]) == {"x_1"}
     assert set(table.groups[fold.train]) == {"x_2"}
     x = table.stages["trained", "signal"]
@@ -96,7 +96,7 @@ def test_the_held_out_split_is_scaled_by_its_training_rows_alone() -> None:
 
 def test_leave_one_group_out_never_sees_the_unheard() -> None:
     table = make_table(takes=2, unheard=("y_1",))
-    folds = list(probe.leave_one_group_out(table))
+    folds = list(protocols.leave_one_group_out(table))
     assert_honest(table, folds)
     assert {fold.name for fold in folds} == {"x_1", "x_2"}
     assert all("y_1" not in table.groups[np.append(fold.train, fold.test)] for fold in folds)
@@ -105,23 +105,23 @@ def test_leave_one_group_out_never_sees_the_unheard() -> None:
 @pytest.mark.parametrize("broken", [leaky_leave_one_group_out, swapped_leave_one_group_out])
 def test_a_leak_is_caught(broken: object) -> None:
     table = make_table(takes=2)
-    assert_honest(table, list(probe.leave_one_group_out(table)))
+    assert_honest(table, list(protocols.leave_one_group_out(table)))
     with pytest.raises(AssertionError):
         assert_honest(table, list(broken(table)))  # type: ignore[operator]
 
 
 def test_unheard_groups_are_tested_within_their_family_only() -> None:
     table = make_table(takes=2, groups=("x_1", "x_2", "y_1", "z_1"), unheard=("x_2", "z_1"))
-    anywhere = {fold.name: set(table.groups[fold.train]) for fold in probe.unheard_group(table)}
+    anywhere = {fold.name: set(table.groups[fold.train]) for fold in protocols.unheard_group(table)}
     assert anywhere == {"x_2": {"x_1", "y_1", "z_1"}, "z_1": {"x_1", "x_2", "y_1"}}
-    related = {fold.name: set(table.groups[fold.train]) for fold in probe.unheard_relative(table)}
+    related = {fold.name: set(table.groups[fold.train]) for fold in protocols.unheard_relative(table)}
     assert related == {"x_2": {"x_1"}}  # z_1 has no relative
 
 
 def test_labels_of_one_side_only_are_left_out() -> None:
     table = make_table()
     table.labels[table.groups == "y_1"] = ["a", "b", "e", "f"]
-    fold = next(fold for fold in probe.leave_one_group_out(table) if fold.name == "y_1")
+    fold = next(fold for fold in protocols.leave_one_group_out(table) if fold.name == "y_1")
     assert sorted(table.labels[fold.test]) == ["a", "b"]
     assert set(table.labels[fold.train]) == {"a", "b"}
 
@@ -129,12 +129,12 @@ def test_labels_of_one_side_only_are_left_out() -> None:
 def test_a_single_shared_label_makes_no_fold() -> None:
     table = make_table()
     table.labels[table.groups == "y_1"] = ["a", "e", "f", "g"]
-    assert {fold.name for fold in probe.leave_one_group_out(table)} == {"x_1", "x_2"}
+    assert {fold.name for fold in protocols.leave_one_group_out(table)} == {"x_1", "x_2"}
 
 
 def test_held_out_takes_test_every_row_once() -> None:
     table = make_table(takes=3)
-    folds = list(probe.held_out_takes(table))
+    folds = list(protocols.held_out_takes(table))
     assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(len(table.labels)))
     assert all(len(set(table.groups[np.append(fold.train, fold.test)])) == 1 for fold in folds)
     assert scores_of(table, "held-out takes")["trained signal"].accuracy == 1.0
@@ -166,7 +166,7 @@ def test_patterns_choose_labels(pattern: str, chosen: list[int]) -> None:
 
 def test_json_holds_every_fold() -> None:
     scores = probe.score_all(
-        make_table(takes=2), "*", "p", list(probe.leave_one_group_out(make_table(takes=2)))
+        make_table(takes=2), "*", "p", list(protocols.leave_one_group_out(make_table(takes=2)))
     )
     lines = probe.to_json(scores)
     assert {(line["weights"], line["stage"]) for line in lines} == {

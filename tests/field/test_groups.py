@@ -31,6 +31,21 @@ LAYOUTS = {
     "persons of a study": ([f"data/P{s:03}.csv" for s in range(4)], r"(P\d+)", True),
     "sessions of persons": ([f"P{s}/session{n}/acc.csv" for s in range(3) for n in range(2)], r"(P\d)", True),
     "days in a flat folder": ([f"P0{s}_day{n}.csv" for s in range(3) for n in range(2)], r"(P0\d)", True),
+    "activities of subjects": ([f"{a}_{n}/sub_{s}.csv" for n, a in enumerate(("dws", "jog", "wlk")) for s in range(1, 4)], r"(sub_\d)", True),
+    "subjects in two folders": ([f"{part}/subject10{s}.dat" for part in ("Protocol", "Optional") for s in range(1, 4)], r"(subject\d+)", True),
+    "a subject within a name": ([f"{a}_subject{s}_{n}.csv" for a in ("go", "rest") for s in range(1, 4) for n in range(2)], r"(subject\d)", True),
+    "activities of numbers": ([f"{n}.{a}/100{s}_{a[0]}_1.csv" for n, a in enumerate(("Stand", "Sit", "Stair-up")) for s in range(1, 4)], r"/(\d+)_", True),
+    "activities of names": ([f"{a}/{who}.csv" for a in ("walking", "sleeping") for who in ("anna", "ben")], r"/(\w+)\.", True),
+    "activities above persons": ([f"{a}/{who}/{n}.csv" for a in ("walk", "run") for who in ("anna", "ben") for n in range(2)], r"/(\w+)/", True),
+    "words of Speech Commands": ([f"{word}/{s}a7c2a8d_nohash_{n}.wav" for word in ("bed", "cat") for s in range(3) for n in range(2)], r"/(\w{8})_", False),
+    "digits of FSDD": ([f"recordings/{d}_{who}_{n}.wav" for d in range(4) for who in ("jackson", "theo") for n in range(2)], r"_([a-z]+)_", False),
+    "persons from 1 on": ([f"{s}_{word}_{n}.wav" for s in range(1, 4) for word in ("yes", "no") for n in range(2)], r"^(\d)", False),
+    "stations by year": ([f"{year}/0377209999{s}.csv" for year in (2019, 2020) for s in range(3)], r"/(\d{11})", True),
+    "sensors of persons": ([f"{sensor}/{who}.csv" for sensor in ("acc", "gyro") for who in ("anna", "ben")], r"/(\w+)\.", True),
+    "months of years": ([f"{year}/0{month}.csv" for year in (2019, 2020) for month in range(1, 4)], r"^(\d+)", True),
+    "counted files of persons": ([f"{who}/{n}.wav" for who in ("anna", "ben") for n in range(3)], r"^(\w+)", False),
+    "sentences of persons": ([f"{who}/{text}.wav" for who in ("anna", "ben") for text in ("hello", "thanks")], r"^(\w+)", False),
+    "files of persons' sensors": ([f"{who}/{sensor}.csv" for who in ("anna", "ben") for sensor in ("acc", "gyro")], r"^(\w+)", True),
 }  # fmt: skip
 
 
@@ -45,6 +60,19 @@ def test_layouts_of_corpora(name: str) -> None:
     assert groups == wanted
     told = Grouping.of(names, pattern)
     assert [told.group(path) for path in names] == wanted
+
+
+def test_files_of_several_folders_that_begin_alike_are_said(tmp_path: Path) -> None:
+    for word in ("bed", "cat"):
+        for number, who in enumerate(("anna", "ben", "cleo")):
+            write_sound(tmp_path / "in" / word / f"{who}_0.wav", 200 + 50 * number)
+    found = prepare("speech", tmp_path / "in")
+    setting = "modality.group_pattern='([^/_]+)_[^/]*$'"
+    assert f"notice: {setting}" in found.said and "anna_ is in several of them (bed, cat)" in found.said
+    told = prepare("speech", tmp_path / "in", setting)
+    assert {row["group"] for row in told.rows} == {"anna", "ben", "cleo"} and setting not in told.said
+    names, _, own = LAYOUTS["VCTK"]
+    assert not Grouping.of(names, own=own).doubt
 
 
 @given(

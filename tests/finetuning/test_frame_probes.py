@@ -81,3 +81,11 @@ def test_rank_needs_no_labels(tmp_path: Path) -> None:
     assert {name for name in last if str(name).startswith("probe/")} == {
         "probe/rank_contrastive", "probe/rank_output"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("accuracy_only", [False, True])
+def test_one_row_cannot_be_held_out(segmented: Path, accuracy_only: bool) -> None:
+    corpus, adapter = open_source(segmented, None)
+    encoder = load(segmented)
+    with pytest.raises(UserError, match="frames of 1 rows have a label, and two are needed"):
+        probe_frames(encoder, encoder, corpus, adapter, max_rows=1, accuracy_only=accuracy_only)

@@ -176,3 +176,72 @@ def test_columns_that_are_named_may_be_stretches(tmp_path: Path) -> None:
 def test_only_samples_of_timit_are_no_words(tmp_path: Path, text: str, label: str) -> None:
     (corpus(tmp_path, "a.wav") / "a.txt").write_text(text)
     assert labels_of(tmp_path) == {"a.wav": label}
+
+
+def test_sounds_beside_the_folder_of_a_table(tmp_path: Path) -> None:
+    corpus(tmp_path / "esc", "audio/1-100-A-0.wav", "audio/2-5-A-3.wav")
+    corpus(tmp_path / "fsd", "FSD50K.dev_audio/64760.wav", "FSD50K.dev_audio/16399.wav")
+    corpus(tmp_path / "fluent", "wavs/speakers/x/a.wav", "wavs/speakers/y/a.wav")
+    tables = {
+        "esc/meta/esc50.csv": "filename,label\n1-100-A-0.wav,dog\n2-5-A-3.wav,cat\n",
+        "fsd/FSD50K.ground_truth/dev.csv": "fname,label\n64760,dog\n16399,cat\n",
+        "fluent/data/train_data.csv": ",path,text\n0,wavs/speakers/x/a.wav,dog\n"
+        "1,wavs/speakers/y/a.wav,cat\n",
+    }
+    for name, text in tables.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+        assert [*labels_of(tmp_path / name).values()] == ["dog", "cat"]
+    assert [*labels_of(tmp_path / "esc").values()] == ["dog", "cat"], "the only table of a folder"
+
+
+def test_a_sound_of_another_folder_does_not_stand_in_for_one_that_is_missing(tmp_path: Path) -> None:
+    corpus(tmp_path, "b.wav", "in/a.wav")
+    (tmp_path / "in" / "list.csv").write_text("file,text\na.wav,yes\nb.wav,no\n")
+    found = found_in(tmp_path / "in" / "list.csv")
+    assert found[1] == Rejected("b.wav", "the file that list.csv names is missing")
+    (tmp_path / "in" / "list.csv").rename(tmp_path / "in" / "metadata.csv")
+    assert isinstance(found_in(tmp_path / "in")[1], Rejected)
+
+
+def notices(rows: list[Record | Rejected]) -> set[str]:
+    """What is noticed in each of some records, which are all alike in that."""
+    (said,) = {tuple(row.read().notices) for row in rows if isinstance(row, Record)}
+    return {*said}
+
+
+def test_the_only_table_that_names_nearly_all_sounds_is_read(tmp_path: Path) -> None:
+    names = [f"{number}.wav" for number in range(10)]
+    corpus(tmp_path, *(f"clips/{name}" for name in names))
+    (tmp_path / "other.csv").write_text("word,count\nhello,3\n")
+    rows = [f"{name},text {name},s{number % 3}" for number, name in enumerate(names[:9])]
+    (tmp_path / "all.csv").write_text("\n".join(["path,sentence,client_id", *rows]) + "\n")
+    found = found_in(tmp_path)
+    first = found[0]
+    assert isinstance(first, Record)
+    assert (first.key, first.label, first.group) == ("0.wav", "text 0.wav", "s0")
+    assert found[9:] == [Rejected("clips/9.wav", "all.csv does not name it")]
+    assert not notices(found)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"validated.tsv": 4, "train.tsv": 2},
+        {"few.csv": 1},
+        {"stretches.csv": 4},
+    ],
+)
+def test_tables_that_are_not_read_are_said(tmp_path: Path, tables: dict[str, int]) -> None:
+    names = [f"{number}.wav" for number in range(4)]
+    corpus(tmp_path, *(f"clips/{name}" for name in names))
+    for table, count in tables.items():
+        times = ["start", "end"] if "stretches" in table else []
+        rows = [[name, f"text {name}", *("12" if times else "")] for name in names[:count]]
+        mark = "\t" if table.endswith("tsv") else ","
+        lines = [mark.join(row) for row in [["path", "sentence", *times], *rows]]
+        (tmp_path / table).write_text("\n".join(lines) + "\n")
+    found = found_in(tmp_path)
+    assert {row.key for row in found if isinstance(row, Record)} == {f"clips/{name}" for name in names}
+    (said,) = notices(found)
+    assert f"source={tmp_path / next(iter(tables))}" in said and all(table in said for table in tables)

@@ -1,15 +1,18 @@
 """Strides of frames and columns, and what targets, masks and codebooks must not depend on."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from modalities.music.views import RollEncoder
 from modalities.speech.mel import LogMelEncoder
-from seqssl import Conv1dStack
+from seqssl import Conv1dStack, Conv2dSubsampling, PatchEncoder, TokenEncoder
 from seqssl.assembly import build_model
 from seqssl.errors import UserError
-from seqssl.model.alignment import steps_per_frame
+from seqssl.model.alignment import frames_lie_apart, steps_per_frame
 from seqssl.model.codebooks import Codebook
 from seqssl.model.description import InputDescription, columns_per_step
 from seqssl.model.masking import SpanMasking
@@ -53,18 +56,26 @@ def test_a_roll_is_described_by_its_own_columns() -> None:
     assert not torch.equal(before[:, 9], after[:, 9])
 
 
+def projections(dim: int) -> RandomProjectionQuantizer:
+    torch.manual_seed(0)
+    return RandomProjectionQuantizer(dim, codebook_size=4096)
+
+
 def test_codes_of_the_input_do_not_depend_on_the_batch() -> None:
-    reader = LogMelEncoder()
-
-    def quantizer(dim: int) -> RandomProjectionQuantizer:
-        torch.manual_seed(0)
-        return RandomProjectionQuantizer(dim, codebook_size=4096)
-
-    targets = InputCodes(reader, quantizer, 640.0, None)
+    targets = InputCodes(LogMelEncoder(), projections, 640.0, None)
     short = torch.cat([sound(5.0), 3 * sound(1.25, seed=1)], dim=1)  # what comes last is unlike the rest
     alone = targets.codes_of(batch_of(short), 155)[0]
     beside = targets.codes_of(batch_of(short, sound(12.0, seed=2)), 300)[0, :155]
     assert torch.equal(alone, beside)
+
+
+def test_silence_that_is_missing_has_no_part_in_codes_of_the_input() -> None:
+    targets = InputCodes(LogMelEncoder(), projections, 640.0, None)
+    row = sound(5.0)
+    longer = torch.cat([row, torch.zeros(1, 20 * 640)], dim=1)
+    observed = torch.arange(longer.shape[1])[None] < row.shape[1]
+    beside = targets.codes_of(replace(batch_of(longer), observed=observed), 145)
+    assert torch.equal(beside[:, :125], targets.codes_of(batch_of(row), 125))
 
 
 def test_what_a_run_computes_in_changes_no_code_of_a_random_projection() -> None:
@@ -110,3 +121,37 @@ def test_an_encoder_that_looks_ahead_foresees_nothing(setting: str) -> None:
     with pytest.raises(UserError, match="foresees later frames"):
         build_model(load_recipe("wearables_next_latent", "size=tiny", setting), "meta")
     build_model(load_recipe("wearables_next_latent", "size=tiny"), "meta")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "channels", "vocab_size", "apart"),
+    [
+        (PatchEncoder(3, dim=4, patch=5), 3, None, True),
+        (RollEncoder(8, dim=4, patch=3), 8, None, True),
+        (Conv1dStack(1, dim=4, kernels=(4, 2), strides=(4, 2)), None, None, True),
+        (TokenEncoder(5, dim=4, kernel=1, stride=3), None, 5, True),
+        (TokenEncoder(2, 2, dim=4, kernel=1), 2, 2, True),
+        (Conv1dStack(1, dim=4, kernels=(4, 3), strides=(4, 2)), None, None, False),
+        (Conv2dSubsampling(8, channels=2), 8, None, False),  # reads back only, and so what was seen already
+        (LogMelEncoder(), None, None, False),
+        (TokenEncoder(2, dim=4, kernel=3), None, 2, False),
+    ],
+)
+def test_frames_lie_apart_or_read_steps_of_one_another(
+    encoder: Any, channels: int | None, vocab_size: int | None, apart: bool
+) -> None:
+    assert frames_lie_apart(encoder, channels, vocab_size) == apart
+
+
+def test_frames_that_share_steps_foresee_nothing_of_the_next_one() -> None:
+    toy = ["base/next_latent", "size=tiny", "data=.", "data.batch_frames=160", "modality=toy:Toy"]
+    state = torch.get_rng_state()
+    for device in ("cpu", "meta"):
+        with pytest.raises(UserError, match=r"foresees the next frame, .* feature_encoder=patch"):
+            build_model(load_recipe(*toy), device)
+        build_model(load_recipe(*toy, "feature_encoder={target: patch, patch: 4}"), device)
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(UserError, match="foresees the next frame"):
+        build_model(load_recipe(*toy[:4], "modality=speech"), "meta")
+    for recipe in ("wearables_next_latent", "weather_next_latent", "speech_wav2vec"):
+        build_model(load_recipe(recipe, "size=tiny"), "meta")

@@ -1,5 +1,7 @@
 """Clusters as targets: against scikit-learn, and what is fitted, saved and read again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -239,3 +241,24 @@ def test_the_layer_is_chosen_by_labels_or_else_by_rank(labelled: bool, expected:
     again.load_state_dict(made.state_dict())
     assert torch.equal(again.codes_of(rows[0], 60), made.codes_of(rows[0], 60))
     assert again.layer == ["layer1", "middle", "output"].index(expected)
+
+
+def test_frames_that_are_missing_leave_labels_and_codes_side_by_side() -> None:
+    """Before, all labels behind them were compared with the codes of other frames."""
+    made, (first, *rest) = layered(True)
+    steps = torch.arange(60 * STRIDE)
+    observed = ((steps < 5 * STRIDE) | (steps >= 16 * STRIDE))[None, :, None].expand_as(first.inputs)
+    facts = made.fit(iter([replace(first, observed=observed), *rest]), seeded(1))
+    told = dict(text.rsplit(" ", 1) for text in str(facts["pnmi"]).split(", "))
+    assert facts["layer"] == "output" and float(told["output"]) > 0.95, told
+    assert facts["frames"] == 180 - 11
+
+
+def test_the_chosen_layer_is_loaded_as_a_number() -> None:
+    """What lies on a GPU would have to be waited for in every step; "meta" refuses to be read."""
+    made, rows = layered(True)
+    made.fit(iter(rows), seeded(1))
+    again, _ = layered(True)
+    again.load_state_dict(made.state_dict())
+    again.layer = again.layer.to("meta")
+    assert torch.equal(again.codes_of(rows[0], 60), made.codes_of(rows[0], 60))

@@ -88,11 +88,14 @@ def test_they_keep_the_contract_of_targets(settings: dict[str, bool]) -> None:
     check_targets(lambda: targets(4, **settings), batch, features)
 
 
-def test_a_picture_is_described_and_scaled() -> None:
-    class Drawing(Conv2dSubsampling):
-        def picture(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-            return inputs[:, : inputs.shape[1] // 4 * 4].reshape(len(inputs), -1, 4).cumsum(-1)
+class Drawing(Conv2dSubsampling):
+    """Four bins of four steps."""
 
+    def picture(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        return inputs[:, : inputs.shape[1] // 4 * 4].reshape(len(inputs), -1, 4).cumsum(-1)
+
+
+def test_a_picture_is_described_and_scaled() -> None:
     encoder = Drawing(4, channels=2)
     described = InputDescription(encoder, 4.0)
     made = InputVectors(described)
@@ -106,6 +109,21 @@ def test_a_picture_is_described_and_scaled() -> None:
         torch.testing.assert_close(own.std(0, correction=0), torch.ones(4), atol=1e-3, rtol=0)
     with pytest.raises(ValueError, match="no spectrum already"):
         InputVectors(described, log_spectrum=True)
+
+
+def test_what_is_missing_has_no_part_in_the_scale_of_a_description() -> None:
+    made = InputVectors(InputDescription(Drawing(4, channels=2), 4.0))
+    inputs = torch.randn(1, 64, generator=seeded(1)) + 2
+    alone = made.vectors_of(Batch(inputs, torch.tensor([64])), features_of(16))
+    observed = torch.arange(80)[None] < 64
+    longer = Batch(torch.cat([inputs, torch.zeros(1, 16)], 1), torch.tensor([80]), observed=observed)
+    found = made.vectors_of(longer, features_of(20))
+    # Differences, which come behind the 13 cepstra, end with the row.
+    torch.testing.assert_close(found[:, :16, :13], alone[..., :13])
+
+
+def features_of(frames: int) -> Features:
+    return Features(torch.zeros(1, frames, 4), torch.tensor([frames]))
 
 
 def test_ids_are_refused() -> None:

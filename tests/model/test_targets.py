@@ -194,6 +194,14 @@ def test_codes_from_outside_that_the_heads_have_no_room_for() -> None:
             made.draw_mask(replace(batch, codes=wrong), seeded())
 
 
+def test_given_codes_are_looked_at_on_the_cpu_only() -> None:
+    """A step on a GPU would wait for them; a tensor on "meta" cannot be read at all."""
+    made, batch = given_codes(25, stride=2), ids_batch(torch.tensor([12]), 0, gaps=0.0)
+    elsewhere = replace(batch, codes=torch.full((1, 6, 1), 24, device="meta"))
+    assert isinstance(made.targets, GivenCodes)
+    assert made.targets.codes_of(elsewhere, 8).shape == (1, 8, 1)
+
+
 @given(sizes, seeds)
 def test_a_frame_without_a_given_code_is_no_target(row_lengths: Tensor, seed: int) -> None:
     """Codes may be fewer or more than frames, and -1 where somebody did not know."""

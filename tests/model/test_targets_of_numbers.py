@@ -117,6 +117,16 @@ def test_codes_of_the_input_ignore_padding_and_batch_mates(row_lengths: Tensor, 
         assert (together[row, own.shape[1] :] == -1).all()
 
 
+def test_what_is_missing_has_no_part_in_codes_of_the_input() -> None:
+    """Neither in a row's mean nor in its deviation: what is missing is read as 0."""
+    targets, batch = best_rq(), waves(torch.tensor([40]))
+    known = Batch(batch.inputs + 5, batch.lengths)
+    inputs = torch.cat([known.inputs, torch.zeros(1, 30, 2)], dim=1)
+    observed = (torch.arange(70) < 40)[None, :, None].expand_as(inputs)
+    longer = Batch(inputs, torch.tensor([70]), observed=observed)
+    assert torch.equal(targets.codes_of(longer, 35)[:, :20], targets.codes_of(known, 20))
+
+
 def test_codes_of_the_input_do_not_move_while_the_model_learns() -> None:
     made, batch = waves_model(best_rq()), waves(torch.tensor([60, 41]))
     before, frames = made.codes(batch), made.draw_mask(batch, seeded())
@@ -137,7 +147,9 @@ def test_codes_of_a_teacher_are_its_nearest_centroids() -> None:
         opened.append((run, tap))
         return lambda batch: PATCHES(batch.inputs, batch.lengths)
 
-    targets = TeacherCodes(open_teacher, lambda path: centers, FEATURES, 7, run="r", tap="t", centroids="c")
+    targets = TeacherCodes(
+        PATCHES, open_teacher, lambda path: centers, FEATURES, 7, run="r", tap="t", centroids="c"
+    )
     assert not opened  # not before it is needed
     features = PATCHES(batch.inputs, batch.lengths)
     codes = targets.everywhere(batch, features)
@@ -148,6 +160,27 @@ def test_codes_of_a_teacher_are_its_nearest_centroids() -> None:
             assert int(codes[row, frame]) == distances.index(min(distances))
     assert opened == [("r", "t")]
     assert not [name for name in targets.state_dict() if "centroids" in name]
+
+
+def test_codes_of_a_teacher_with_fewer_frames_do_not_depend_on_the_batch() -> None:
+    """Before, the ratio was that of the padded batch, and a real frame could get the code of padding."""
+
+    def teach(batch: Batch) -> Features:
+        made = ((batch.lengths + 9) // 10 - 1).clamp(min=1)
+        return Features(batch.inputs[:, 4::10][:, : int(made.max())], made)
+
+    centers = torch.randn(30, 2, generator=seeded(7))
+    targets = TeacherCodes(PATCHES, lambda run, tap: teach, lambda path: centers, run="r", centroids="c")
+    row_lengths = torch.tensor([33, 91, 60])
+    batch = waves(row_lengths, 5)
+    together = targets.everywhere(batch, PATCHES(batch.inputs, batch.lengths))
+    for row, length in enumerate(row_lengths.tolist()):
+        alone = Batch(batch.inputs[row : row + 1, :length], batch.lengths[row : row + 1])
+        own = targets.everywhere(alone, PATCHES(alone.inputs, alone.lengths))
+        assert torch.equal(together[row, : own.shape[1]], own[0])
+        steps = torch.tensor([4, 10 * ((length + 9) // 10) - 16])  # of the teacher's first and last frame
+        expected = torch.cdist(batch.inputs[row, steps], centers).argmin(-1)
+        assert torch.equal(own[0, [0, -1], 0], expected)
 
 
 @given(sizes, seeds)

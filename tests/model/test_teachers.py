@@ -228,3 +228,14 @@ def test_centers_start_as_spread_out_as_scaled_frames() -> None:
     for codebook in EmaClusters(64, layers=2, num_clusters=50).codebooks:
         assert codebook.entries.std().item() == pytest.approx(1.0, abs=0.05)
         assert torch.equal(codebook.sums, codebook.entries)
+
+
+def test_the_decay_goes_on_after_loading_and_waits_for_no_gpu() -> None:
+    model, other = model_of(decay=0.5, end_decay=0.9, rise=4), model_of(decay=0.5, end_decay=0.9, rise=4)
+    for _ in range(3):
+        model.targets.after_update()  # type: ignore[operator]
+    other.load_state_dict(model.state_dict())
+    teacher = other.targets
+    assert isinstance(teacher, EmaTeacher)
+    teacher.updates = teacher.updates.to("meta")  # from which nothing can be read
+    assert teacher.current_decay() == pytest.approx(0.8)

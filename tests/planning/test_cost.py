@@ -104,6 +104,16 @@ def test_flops_of_a_convolution_with_groups_are_counted_by_hand() -> None:
     assert counter.get_total_flops() == 3 * forward
 
 
+def test_rows_are_as_long_as_the_data_say_where_no_setting_does() -> None:
+    """Before, the whole batch was planned as one row."""
+    costs = cost.cost_of(load_recipe("music_w2vbert", "size=tiny"))
+    assert (costs.rows, costs.row_frames) == (16, 256)
+    joined = cost.cost_of(tiny("data.batch_seconds=8", "data.max_seconds=null", "data.join_seconds=2"))
+    assert (joined.rows, joined.row_input) == (4, 2.0)
+    plain = cost.cost_of(tiny("data.batch_seconds=8", "data.max_seconds=null", "data.join_seconds=null"))
+    assert (plain.rows, plain.row_input) == (1, 8.0)
+
+
 def test_a_joint_run_costs_its_mean_micro_batch() -> None:
     joint = load_recipe("joint_w2vbert", "size=tiny")
     costs = cost.cost_of(joint)

@@ -9,6 +9,8 @@ from toy import toy_config, write_waves
 
 import seqssl
 from seqssl import cli
+from seqssl.errors import UserError
+from seqssl.report.comparison import write_comparison
 
 RESULTS = [
     {
@@ -51,3 +53,53 @@ def test_what_differs_and_evaluations_over_one_another(
     assert cli.main(["report", str(tmp_path / "run0"), str(tmp_path / "run1"), f"out={out}"]) == 2
     assert "is no run, or has not begun" in capsys.readouterr().err
     assert cli.main(["report", str(tmp_path / "run0"), "out=x.txt"]) == 2
+
+
+def write_run(folder: Path, *settings: str, **values: object) -> Path:
+    """A run's folder as far as a comparison reads it, with an evaluation if there are values for one."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("\n".join(("seed: 0", f"out: {folder}", *settings)))
+    (folder / "metrics.jsonl").write_text("")
+    if values:
+        (folder / "evaluation-classify").mkdir()
+        evaluation = {"task": "classify", "metric_words": "accuracy", "results": RESULTS,
+                      "worth": {"sentence": f"That of {folder}."}, "groups_held_out": [], "hardware": "CPU",
+                      "date": "2026-11-29", "seconds": 1.0} | values  # fmt: skip
+        (folder / "evaluation-classify" / "evaluation.json").write_text(json.dumps(evaluation))
+    return folder
+
+
+def test_every_setting_that_differs_is_shown(tmp_path: Path) -> None:
+    one = write_run(tmp_path / "one", "optim:", "  lr: 0.1", "  eps: 1", "provenance:", "  data_hash: ab")
+    two = write_run(tmp_path / "two", "optim:", "  lr: 0.2", "  eps: 1", "provenance:", "  data_hash: cd")
+    page = write_comparison([one, two], tmp_path / "page.html").read_text()
+    assert "<td>optim.lr</td><td>0.1</td><td>0.2</td>" in page
+    assert "<td>data as prepared</td><td>ab</td><td>cd</td>" in page
+    assert "optim.eps" not in page and "<td>out</td>" not in page
+
+
+@pytest.mark.parametrize(
+    ("other", "pictures"),
+    [({}, 1), ({"metric_words": "macro F1"}, 2), ({"data": "b (1)"}, 2), ({"labels": "x/*"}, 2)],
+)
+def test_only_like_is_drawn_over_like(tmp_path: Path, other: dict[str, str], pictures: int) -> None:
+    one = write_run(tmp_path / "one", data="a (1)")
+    two = write_run(tmp_path / "two", **({"data": "a (1)"} | other))
+    page = write_comparison([one, two], tmp_path / "page.html").read_text()
+    assert page.count("<svg") == pictures
+    assert page.count("That of") == 2
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / first / "evening" / "run", data="a (1)") for first in ("x", "y")]
+    page = write_comparison(runs, tmp_path / "page.html").read_text()
+    assert "<strong>x/evening/run</strong><" in page and "<strong>y/evening/run</strong><" in page
+    assert page.count("That of") == 2
+
+
+@pytest.mark.parametrize("text", ["{", "[1, 2]", ""])
+def test_damaged_settings_are_named(tmp_path: Path, text: str) -> None:
+    run = write_run(tmp_path / "one")
+    (run / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml is damaged"):
+        write_comparison([run, run], tmp_path / "page.html")

@@ -4,11 +4,12 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
-from toy import toy_arguments, toy_config
+from toy import Toy, toy_arguments, toy_config
 
 import seqssl
 from seqssl import cli
 from seqssl.config.stages import run_folder
+from seqssl.data.prepare import prepare
 from seqssl.errors import UserError
 from seqssl.runs import train as run
 
@@ -90,3 +91,32 @@ def test_an_older_checkpoint_is_not_taken_silently(waves: Path, tmp_path: Path) 
     (newest / "state.json").write_text('{"format": 1}')
     with pytest.warns(UserWarning, match="damaged"):
         seqssl.load(tmp_path / "run")
+
+
+def test_settings_of_splits_without_effect_are_told(waves: Path, tmp_path: Path) -> None:
+    prepared, out = tmp_path / "prepared", tmp_path / "run"
+    prepare(Toy(), waves, prepared, modality="toy:Toy", split_by="record", num_workers=1)
+    with pytest.raises(UserError, match=r"data.split_by = record has no effect: .* is prepared already"):
+        seqssl.train(toy_config(prepared, out, "train.num_updates=1"), say=None)
+    assert not out.exists()
+    said = list[str]()
+    seqssl.train(toy_config(prepared, out, "train.num_updates=1", "data.split_by=null"), say=said.append)
+    assert any(line.startswith("data.valid_share = 0.2 has no effect: ") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("maximum:loss", "maximum:loss: expected min:NAME or max:NAME"),
+        ("loss", "loss: expected min:NAME or max:NAME"),
+        ("max:probe/rank_outptu", ".* task.probes gives probe/rank_contrastive, probe/rank_output"),
+        ("max:probe/accuracy_output", ".*accuracy_output: there is no such .* metric; task.probes gives"),
+    ],
+)
+def test_what_is_best_is_checked_before_the_first_update(
+    setting: str, words: str, waves: Path, tmp_path: Path
+) -> None:
+    config = toy_config(waves, tmp_path / "run", f"train.keep_best={setting}", "task.probes=[rank]")
+    with pytest.raises(UserError, match=f"train.keep_best = {words}"):
+        seqssl.train(config, say=None)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -103,6 +103,10 @@ def test_stages_are_checked(tmp_path: Path) -> None:
         load_recipe("base/hubert", "size=tiny", "modality=toy:Toy", "stage=second")
     with pytest.raises(UserError, match=r"stage = first: base/wav2vec2 has no stages"):
         load_recipe("base/wav2vec2", "size=tiny", "modality=toy:Toy", "stage=first")
+    with pytest.raises(UserError, match=r"stages.frist: base/hubert has no such stage; did you mean .first."):
+        load_recipe("base/hubert", "size=tiny", "modality=toy:Toy", "stages.frist.train.num_updates=6")
+    with pytest.raises(UserError, match=r"stages.first: base/wav2vec2 has no such stage; there is none"):
+        load_recipe("base/wav2vec2", "size=tiny", "modality=toy:Toy", "stages.first.train.num_updates=6")
 
 
 def test_a_stage_that_was_not_run_is_said(arguments: list[str], tmp_path: Path) -> None:

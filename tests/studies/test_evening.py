@@ -2,18 +2,22 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from toy import TOY, write_waves
+from toy import TOY, Toy, toy_config, write_waves
 from tuned_toys import write_labelled
 
-from seqssl import cli
+from seqssl import Sample, build_model, cli
+from seqssl.data.prepare import open_or_prepare
 from seqssl.errors import Interrupted, UserError
-from seqssl.evaluation.retrieval import found_again
+from seqssl.evaluation.frozen import Encoder
+from seqssl.evaluation.retrieval import compare_halves, found_again
 from seqssl.planning import plan
-from seqssl.report.evening import verdict
+from seqssl.report.evening import parts_of, verdict
 from seqssl.studies import evening as evenings
 from seqssl.studies import pace
 from seqssl.studies.evening import evening, untellable
@@ -121,6 +125,26 @@ def test_without_labels_halves_are_found_again(tmp_path: Path) -> None:
     assert sentence in (tmp_path / "out/evening.html").read_text()
     sentence, is_good = verdict({**found, "halves": {**found["halves"], "held_out": True, "low": 0.01}})
     assert " rows that training did without, " in sentence and is_good
+    page = "\n".join(parts_of({**found, "out": "evenings/a <b>"}))
+    assert "run='a &lt;b&gt;/run'" in page.replace("&#x27;", "'")
+
+
+def test_the_interval_is_over_the_groups_of_the_corpus(tmp_path: Path) -> None:
+    corpus = open_or_prepare(
+        Toy(), toy_config(write_waves(tmp_path / "waves"), tmp_path).data, modality="toy:Toy"
+    )
+    ours, theirs = (
+        Encoder(build_model(toy_config(tmp_path, tmp_path, f"seed={seed}")), Toy().spec, batch_inputs=2000)
+        for seed in (0, 1)
+    )
+
+    class Silent(Toy):
+        """Gives values alone; the corpus knows the groups."""
+
+        def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
+            return Sample(super().load(row, rng).values)
+
+    assert compare_halves(ours, theirs, corpus, Silent()) == compare_halves(ours, theirs, corpus, Toy())
 
 
 def test_the_judge_fits_the_time() -> None:

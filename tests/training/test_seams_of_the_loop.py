@@ -238,3 +238,56 @@ def test_clusters_of_the_run_before_are_kept(waves: Path, tmp_path: Path) -> Non
     assert not any("targets fitted" in line for line in said)
     saved = [load_file(run.out / "checkpoints/step-00000012/model.safetensors") for run in (first, second)]
     assert torch.equal(*(each["targets.centroids"] for each in saved))
+
+
+class Measured(TermsTask):
+    """Gives the held-out metrics of a list, one after the other, and then the last again and again."""
+
+    def __init__(self, *found: dict[str, float]) -> None:
+        super().__init__()
+        self.found = list(found)
+
+    def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
+        return self.found.pop(0) if len(self.found) > 1 else self.found[0]
+
+
+def judged(task: TermsTask, run: Path, keep_best: str) -> Trainer:
+    run.mkdir(exist_ok=True)
+    settings = Settings(
+        train=TrainConfig(num_updates=6, log_every=1, eval_every=2, keep_best=keep_best, trackers=[]),
+        optim=OptimConfig(lr=0.1, warmup_updates=1),
+        temperature=TemperatureConfig(),
+    )
+    return Trainer(settings, task, Rows(6), lambda: [], run, torch.device("cpu"), quiet=True)
+
+
+def best_of(run: Path) -> float:
+    return float(json.loads((run / "checkpoints/best/state.json").read_text())["best"])
+
+
+def test_a_metric_that_is_missing_now_and_then_ends_no_run(tmp_path: Path) -> None:
+    """A probe that is not finite, say."""
+    task = Measured({"loss": 1.0, "good": 2.0}, {"loss": 1.0}, {"loss": 1.0, "good": 3.0})
+    judged(task, tmp_path / "run", "max:good").fit()
+    assert best_of(tmp_path / "run") == -3
+    task = Measured({"loss": 1.0, "good": 2.0}, {"loss": 1.0})
+    judged(task, tmp_path / "other", "min:good").fit()
+    assert best_of(tmp_path / "other") == 2
+
+
+def test_a_metric_that_never_comes_ends_the_run_when_it_is_saved(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"min:goood: there is no such held-out metric; there is good, loss"):
+        judged(Measured({"loss": 1.0, "good": 2.0}), tmp_path / "run", "min:goood").fit()
+    assert (tmp_path / "run/checkpoints/step-00000002/model.safetensors").exists()
+    with pytest.raises(UserError, match="maximum:loss: expected min:NAME or max:NAME"):
+        judged(TermsTask(), tmp_path / "other", "maximum:loss").fit()
+
+
+def test_a_metric_that_came_before_a_resume_is_known_after_it(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        die_at(3, patch)
+        with pytest.raises(Killed):
+            trainer = judged(Measured({"loss": 1.0, "good": float("nan")}), tmp_path / "run", "max:good")
+            trainer.settings.train.save_every = 3
+            trainer.fit()
+    judged(Measured({"loss": 1.0}), tmp_path / "run", "max:good").fit()

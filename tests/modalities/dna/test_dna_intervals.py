@@ -58,6 +58,22 @@ class TestTitles:
         rows, _, _ = read(path)
         assert {key: row["group"] for key, row in rows.items()} == {"p1": "chr1", "p2": "p2"}
 
+    def test_transcripts_of_ensembl_and_ucsc_are_of_their_chromosome(self, tmp_path):
+        titles = [
+            "ENST1.1 cdna chromosome:GRCh38:14:105881034:105881053:-1 gene:ENSG1.1",
+            "ENST2.1 cds primary_assembly:GRCz11:KN149696.2:100:9000:1 gene:ENSG2.1",
+            "hg38_knownGene_A range=chr1:101-200 5'pad=0 3'pad=0 strand=+ repeatMasking=none",
+            "hg38_knownGene_B range=chr1:500-9000 5'pad=0 3'pad=0 strand=- repeatMasking=none",
+        ]
+        path = write(tmp_path / "a.fa", as_fasta({t: bases(100, n) for n, t in enumerate(titles)}))
+        rows, _, _ = read(path)
+        assert {key: row["group"] for key, row in rows.items()} == {
+            "ENST1.1": "14",
+            "ENST2.1": "KN149696.2",
+            "chr1:100-200": "chr1",
+            "hg38_knownGene_B": "chr1",
+        }
+
 
 GENOME = {"chr1": bases(300, 1, "ACGTacgtN"), "chr2": bases(200, 2)}
 
@@ -141,6 +157,31 @@ class TestIntervals:
             ("chr1:0-50(-)", "enhancer", "valid", reverse_complement(GENOME["chr1"][:50])),
             ("chr2:100-150", "none", "train", GENOME["chr2"][100:150]),
         ]
+
+    @pytest.mark.parametrize(
+        "table",
+        [
+            "id,region,start,end,strand\n0,chr1,1,50,-\n1,chr2,101,150,+\n",
+            "#region,start,end,strand\nchr1,1,50,-\nchr2,101,150,+\n",
+            "id, region, start, end, strand\n0, chr1, 1, 50, -\n1, chr2, 101, 150, +\n",
+            '"","seqnames","start","end","width","strand","name"\n"1","chr1",1,50,50,"-","of a, b"\n'
+            '"2","chr2",101,150,50,"*","c"\n',
+            'chrom\tstart\tend\tstrand\tname\n"chr1"\t1\t50\t-\ta,b\n"chr2"\t101\t150\t+\tc\n',
+        ],
+        ids=["genomic_benchmarks", "a header with #", "blanks behind commas", "R", "quotes between tabs"],
+    )
+    def test_tables_of_commas_and_of_r(self, tmp_path, table):
+        folder = self.source(tmp_path, table, name="set.csv")
+        rows, reasons, _ = read(folder, intervals="set.csv", one_based=True)
+        assert not reasons
+        assert [(key, row["sequence"]) for key, row in rows.items()] == [
+            ("chr1:0-50(-)", reverse_complement(GENOME["chr1"][:50])),
+            ("chr2:100-150", GENOME["chr2"][100:150]),
+        ]
+
+    def test_commas_in_bed_between_blanks_are_no_separators(self, tmp_path):
+        folder = self.source(tmp_path, "chr1 10 60 a 0 + 10 60 0 2 10,20, 0,30,\n")
+        assert [*read(folder, intervals="regions.bed")[0]] == ["chr1:10-60"]
 
     def test_words_for_splits_in_any_case(self, tmp_path):
         bed = "chr1\t0\t50\tTrain\nchr2\t0\t50\tTEST\nchr2\t50\t90\teval\n"

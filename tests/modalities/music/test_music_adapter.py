@@ -2,7 +2,7 @@ import pytest
 from music_files import ABC, XML, kern, midi, prepared, scale, write
 
 from modalities.music import Music
-from seqssl import UserError
+from seqssl import Rejected, UserError
 from seqssl.data.prepare import prepare
 from seqssl.data.shards import Corpus
 from seqssl.testing import adapter_checks
@@ -33,6 +33,33 @@ class TestRecords:
         write(tmp_path / "bach" / "bwv281.krn", kern("4c", head=head))
         write(tmp_path / "bach" / "bwv281.musicxml", XML)
         assert {record.group for record in Music().records(tmp_path, "all")} == {"bach/bwv281"}
+
+    def test_versions_of_a_piece_are_one_group(self, tmp_path):
+        """Lakh's clean MIDI, POP909, MAESTRO, and Lakh by hashes."""
+        wanted = {
+            "ABBA/Dancing Queen.mid": ("ABBA/Dancing Queen", "ABBA"),
+            "ABBA/Dancing Queen.1.mid": ("ABBA/Dancing Queen", "ABBA"),
+            "ABBA/Mr. Blue.mid": ("ABBA/Mr. Blue", "ABBA"),
+            "001/001.mid": ("001", ""),
+            "001/versions/001-v1.mid": ("001", ""),
+            "2004/2004_R1.midi": ("2004/2004_R1", ""),
+            "0/0a1b.mid": ("0/0a1b", ""),
+            "a/a12.mid": ("a/a12", ""),
+        }
+        for name in wanted:
+            write(tmp_path / name, midi(scale()))
+        records = [*Music().records(tmp_path, "all")]
+        assert {record.key: (record.group, record.label) for record in records} == wanted
+
+    def test_a_pattern_finds_the_group_in_the_path(self, tmp_path):
+        for name in ("x/anna_1.mid", "x/anna_2.mid", "x/ben_1.mid", "x/other.mid"):
+            write(tmp_path / name, midi(scale()))
+        records = [*Music(group_pattern=r"([a-z]+)_").records(tmp_path, "all")]
+        assert [record.path for record in records if isinstance(record, Rejected)] == ["x/other.mid"]
+        assert [record.group for record in records[1:]] == ["anna", "anna", "ben"]
+        assert not hasattr(Music(), "group_pattern")
+        with pytest.raises(ValueError, match="group_pattern"):
+            Music(group_pattern="anna")
 
     def test_composer_metre_or_mode(self, folder, tmp_path):
         write(folder / "alone.abc", ABC + "CDEFGA|" * 3)

@@ -4,13 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modalities.reading.columns import time_columns
+from modalities.reading.columns import part_columns, time_columns
 from modalities.reading.times import TimeSettings, read_times
 from modalities.weather import Weather
 
 HOURS = pd.date_range("2020-01-01", periods=60 * 24, freq="1h")
 CALENDAR = {"year": HOURS.year, "month": HOURS.month, "day": HOURS.day}
 TEXTS = HOURS.strftime("%Y-%m-%d %H:%M")
+BEFORE = HOURS - pd.Timedelta(hours=1)
 
 
 def read(columns: dict, names: tuple[str, ...]) -> np.ndarray:
@@ -56,3 +57,53 @@ class TestPartsWithAClock:
         names = time_columns(pd.DataFrame(columns), "")
         assert names == tuple(columns)
         assert (np.diff(read(columns, names)) == 3600).all()
+
+
+class TestPartsOfATimeOfDay:
+    DAYS = HOURS[::24]
+
+    def test_the_least_of_a_day_is_no_minute(self):
+        calendar = {"year": self.DAYS.year, "month": self.DAYS.month, "day": self.DAYS.day}
+        head = pd.DataFrame({**calendar, "min": np.arange(60), "max": np.arange(60) + 5})
+        assert part_columns(head) == ("year", "month", "day")
+        assert part_columns(pd.concat([head, head])) == ("year", "month", "day")
+        hourly = head.assign(hour=7, sec=3).drop(columns="min")
+        assert part_columns(hourly) == ("year", "month", "day", "hour")
+
+    def test_with_hours_it_is_one(self):
+        head = pd.DataFrame({**CALENDAR, "hour": HOURS.hour, "min": 30, "sec": 15})
+        assert part_columns(head) == ("year", "month", "day", "hour", "min", "sec")
+
+
+class TestDaysWithAClockBesideThem:
+    @pytest.mark.parametrize(
+        "columns",
+        [
+            {"DATE (MM/DD/YYYY)": HOURS.strftime("%m/%d/%Y"), "MST": HOURS.strftime("%H:%M")},
+            {"dteday": HOURS.strftime("%Y-%m-%d"), "hr": HOURS.hour},
+            {"dteday": HOURS.strftime("%Y-%m-%d 00:00:00"), "HH": HOURS.hour},
+            {"YYYYMMDD": BEFORE.strftime("%Y%m%d").astype(int), "HH": BEFORE.hour + 1},
+            {"tag": HOURS.strftime("%d.%m.%Y"), "uhr": HOURS.strftime("%H:%M:%S")},
+        ],
+        ids=["NREL", "bikes", "midnights", "KNMI", "unusual names"],
+    )  # fmt: skip
+    def test_are_one_time(self, columns):
+        table = {**columns, "temp": np.arange(len(HOURS)) % 70 / 10}
+        names = time_columns(pd.DataFrame(table)[:200], "")
+        assert names == tuple(columns)
+        np.testing.assert_array_equal(read(columns, names), HOURS.as_unit("s").astype("int64"))
+
+    def test_a_sunrise_is_no_clock_of_the_rows(self):
+        days = pd.date_range("2020-01-01", periods=60, freq="1D").repeat(3)
+        rises = days + pd.to_timedelta(np.random.default_rng(0).integers(300, 500, 180), unit="min")
+        sets = rises + pd.Timedelta(hours=9)
+        columns = {"date": days.strftime("%Y-%m-%d"), "sunrise": rises.strftime("%H:%M")}
+        assert time_columns(pd.DataFrame(columns), "") == ("date",)
+        columns["sunset"] = sets.strftime("%H:%M")
+        assert time_columns(pd.DataFrame(columns), "") == ("date",)
+        assert time_columns(pd.DataFrame(columns).rename(columns={"date": "dteday"}), "") == ("dteday",)
+
+    def test_whole_times_want_no_hour(self):
+        times = HOURS[:90].repeat(2)  # of two stations
+        head = pd.DataFrame({"date": times.strftime("%Y-%m-%d %H:%M"), "hour": times.hour})
+        assert time_columns(head, "") == ("date",)

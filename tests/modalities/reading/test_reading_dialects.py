@@ -1,5 +1,7 @@
 """Marks in numbers and headers of numbers."""
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,64 @@ class TestHeadersOfNumbers:
         path.write_text("\n".join(["unknown,1,1,3", *(f"{hour},1,2,3" for hour in HOURS)]) + "\n")
         with pytest.raises(ValueError, match="no header line"):  # names would all differ
             Table.open(path)
+
+
+class TestHeadersOfSeveralLines:
+    """A cell in quotation marks may go on in the next line."""
+
+    HEADER = 'time,"temp\n(C)",rh'
+
+    @pytest.mark.parametrize("before", ["", "# a remark\n\n", '# 5" of rain\n'])
+    @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+    def test_no_row_is_lost(self, tmp_path, before, end, encoding):
+        lines = [self.HEADER, *(f"{hour},{n}.5,{n}" for n, hour in enumerate(HOURS[:10]))]
+        content = (before + "\n".join(lines) + "\n").replace("\n", end).encode(encoding)
+        (tmp_path / "x.csv").write_bytes(content)
+        (tmp_path / "x.csv.gz").write_bytes(gzip.compress(content))
+        for name in ("x.csv", "x.csv.gz"):
+            found = Table.open(tmp_path / name)
+            assert found.read(["rh"])["rh"].tolist() == [*range(10)]
+            assert len(found.head()) == 10
+
+    def test_nor_where_a_mark_ends_every_line(self, tmp_path):
+        lines = ["time,temp,rh;", *(f"{hour},{n}.5,{n};" for n, hour in enumerate(HOURS[:10]))]
+        (tmp_path / "x.csv").write_text("\n".join(lines) + "\n")
+        assert Table.open(tmp_path / "x.csv").read(["rh"])["rh"].tolist() == [*range(10)]
+
+    def test_a_line_that_does_not_fit_is_named_by_its_number_in_the_file(self, tmp_path):
+        lines = [self.HEADER, *(f"{hour},{n}.5,{n}" for n, hour in enumerate(HOURS[:10]))]
+        lines[5] += ",1,2"
+        (tmp_path / "x.csv").write_text("\n".join(lines) + "\n")
+        with pytest.raises(ValueError, match="line 7 has 5 cells where the header names 3"):
+            Table.open(tmp_path / "x.csv").read(["rh"])
+
+
+class TestCodesBehindNumbers:
+    def test_a_code_behind_a_comma_is_no_decimal(self, tmp_path):
+        path = tmp_path / "noaa.csv"
+        rows = [
+            f'"{hour}","40.77944","-73.88027","+{n:04d},1","{-n:+05d},5","{10_000 + n},9"'
+            for n, hour in enumerate(HOURS)
+        ]
+        path.write_text("\n".join(['"DATE","LATITUDE","LONGITUDE","TMP","DEW","SLP"', *rows]) + "\n")
+        found = Table.open(path)
+        assert "decimal commas" not in found.reading
+        assert found.read(["TMP"])["TMP"][3] == "+0003,1"
+        assert found.read(["LATITUDE"])["LATITUDE"][0] == 40.77944
+
+    def test_decimal_commas_in_quotes_stay_such(self, tmp_path):
+        found = table(tmp_path / "x.csv", ["-0,5", "12,5", "1,219", "7"] * 9)
+        assert loads(found)[:4] == [-0.5, 12.5, 1.219, 7] and "decimal commas" in found.reading
+        found = table(tmp_path / "x.csv", ["12,5", "1.219", "3,25"] * 9)  # a point between thousands
+        assert loads(found)[0] == 12.5
+
+
+def test_a_quoted_comma_in_a_header_that_is_a_comment(tmp_path):
+    path = tmp_path / "turbine.csv"
+    rows = [f"{hour},{n}.5,0.{n}" for n, hour in enumerate(HOURS)]
+    names = '# Date and time,Wind speed (m/s),"Wind speed, Standard deviation (m/s)"'
+    path.write_text("\n".join(["# This file was exported", names, *rows]) + "\n")
+    found = Table.open(path)
+    assert found.names == ("Date and time", "Wind speed (m/s)", "Wind speed, Standard deviation (m/s)")
+    assert found.read(["Wind speed (m/s)"])["Wind speed (m/s)"][2] == 2.5

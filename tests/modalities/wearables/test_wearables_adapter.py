@@ -7,7 +7,20 @@ import types
 import numpy as np
 import pandas as pd
 import pytest
-from wearables_files import beside, clock, found, frame, prepared, refused, steps, truth, turning, write
+from wearables_files import (
+    assert_true,
+    beside,
+    clock,
+    found,
+    frame,
+    prepared,
+    refused,
+    steps,
+    truth,
+    turning,
+    values,
+    write,
+)
 
 from modalities.wearables import Wearables
 from seqssl import Rejected, UserError
@@ -179,6 +192,24 @@ class TestBadInput:
         assert found(tmp_path) == []
         with pytest.raises(UserError, match="Nothing in"):
             prepared(tmp_path, beside(tmp_path))
+
+    def test_texts_of_numbers_are_recordings_and_others_are_left_alone(self, tmp_path):
+        """PAMAP2 and mHealth: no header, blanks or tabs between numbers, texts beside them."""
+        for number, name in enumerate(("Protocol/subject101.dat", "Optional/subject101.dat", "subject2.log")):
+            table = frame(values=truth(clock(), number)).assign(activity=7)
+            write(tmp_path / name, table, sep=" \t"[number % 2], header=False)
+        (tmp_path / "README.txt").write_text("What this is, in 20 lines.\n" * 20)
+        (tmp_path / "activity_labels.txt").write_text("".join(f"{n} WALKING_{n}\n" for n in range(20)))
+        (tmp_path / "subject_train.txt").write_text("1\n" * 400)
+        rejected = found(tmp_path)
+        assert {row.reason.partition(":")[0] for row in rejected} == {"no header line"} and len(rejected) == 3
+        records = found(tmp_path, csv_columns=("time", "x", "y", "z", "activity"))
+        assert [record.group for record in records] == ["subject101", "subject101", "subject2"]
+        assert_true(values(records[1].read()))
+
+    def test_a_text_that_is_the_source_says_why_it_is_no_table(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("a recording\nof nothing\n")
+        assert "no accelerometer columns" in refused(tmp_path / "notes.txt")
 
     def test_what_programs_keep_for_themselves_is_no_recording(self, tmp_path):
         source = tmp_path / ".cache" / "corpus"  # the source itself may lie in a hidden folder

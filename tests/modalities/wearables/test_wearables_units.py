@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from wearables_files import GRAVITY, clock, frame, read, refused, steps, truth, turning, values, write
 
-from modalities.wearables.units import Size
+from modalities.wearables.units import Size, in_g
 
 G = 9.80665
 
@@ -87,3 +87,22 @@ class TestUnitsThatNobodySays:
         samples = truth(clock())
         samples[::50] = 1e30
         assert Size.of(samples).gravity
+
+
+class TestCountsWithAnOffset:
+    @pytest.mark.parametrize("settings", [{}, {"scale": 1 / 4096}, {"scale": 1.0}])
+    def test_are_refused_whatever_the_scale(self, tmp_path, settings):
+        path = write(tmp_path / "p1.csv", frame(values=np.round(2048 + 100 * truth(clock()))))
+        assert "subtract the offset first" in refused(path, **settings)
+
+    def test_a_sensor_that_stays_upright_is_none_of_them(self):
+        counts = np.array([4.0, 61.0, 13.0]) + np.random.default_rng(0).normal(size=(3000, 3))
+        assert counts.min() > 0
+        scaled, _ = in_g(counts, "auto", 1 / 64)
+        np.testing.assert_allclose(scaled, counts / 64, rtol=1e-6)
+        with pytest.raises(ValueError, match=r"set modality.scale=0.015625"):
+            in_g(counts, "auto")
+
+    def test_a_scale_of_the_format_is_believed(self):
+        counts = 40 + np.random.default_rng(0).normal(size=(3000, 3))
+        assert in_g(counts, "auto", 1 / 64, fixed=True)[0].min() > 0.5

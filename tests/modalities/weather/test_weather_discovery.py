@@ -1,10 +1,14 @@
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
+import soundfile
 from weather_files import Rest, frame, sensor, write
 
 from modalities.weather import Weather
 from seqssl import UserError
+from seqssl.runs.choosing import choose_recipe
 
 
 class TestGoodInput:
@@ -13,6 +17,61 @@ class TestGoodInput:
             write(tmp_path / name, frame())
         rest = Rest(sensor(), tmp_path)
         assert [row["group"] for row in rest.rows.values()] == ["oslo", "oslo", "rome"]
+
+    def test_stations_of_several_years_are_groups(self, tmp_path):
+        for name in ("2019/03772.csv", "2020/03772.csv", "2020/06610.csv", "2019/06610.csv"):
+            write(tmp_path / name, frame())
+        rest = Rest(sensor(), tmp_path)
+        assert {row["group"] for row in rest.rows.values()} == {"03772", "06610"}
+
+
+class TestTexts:
+    """Tables in files that are called .txt and the like, and what else may be called so."""
+
+    def test_of_numbers_are_tables_and_others_are_left_alone(self, tmp_path):
+        write(tmp_path / "s1.txt", frame(), sep=";")
+        write(tmp_path / "s2.DAT", frame(), sep="\t")
+        write(tmp_path / "s3.log.gz", frame(), compression="gzip")
+        write(tmp_path / "s4.data", frame().assign(flag="eor"))
+        lines = {
+            "README.txt": [f"{n}. Of the year 20{n}, 3 sensors." for n in range(10, 40)],
+            "classes.txt": [f"{n} CLASS{n}" for n in range(30)],
+            "y.txt": [f"{n % 3}" for n in range(30)],
+            "seven.dat": [f"2020-01-{n:02d} 1 2" for n in range(1, 8)],
+        }
+        for name, text in lines.items():
+            (tmp_path / name).write_text("\n".join(text) + "\n")
+        (tmp_path / "binary.dat").write_bytes(np.random.default_rng(0).bytes(5000))
+        rest = Rest(sensor(), tmp_path)
+        assert not rest.reasons
+        assert {key.partition("#")[0] for key in rest.rows} == {"s1.txt", "s2.DAT", "s3.log.gz", "s4.data"}
+
+    def test_one_that_is_the_source_says_why_it_is_no_table(self, tmp_path):
+        (tmp_path / "notes.txt").write_text("time\nnot a time\n")
+        with pytest.raises(UserError, match="has no column a, b; its numeric columns"):
+            Rest(sensor(), tmp_path / "notes.txt")
+
+    def test_are_found_by_a_recipe_that_looks(self, tmp_path):
+        """The household's power of UCI, with ? for what is missing."""
+        times = pd.date_range("2006-12-16 17:24", periods=600, freq="1min")
+        power = 4.0 + np.arange(600) % 7 / 8
+        table = pd.DataFrame({"Date": times.strftime("%d/%m/%Y"), "Time": times.strftime("%H:%M:%S")})
+        table = table.assign(Global_active_power=power, Voltage=230 + power).astype(str)
+        table.iloc[50:60, 2:] = "?"
+        write(tmp_path / "household_power_consumption.txt", table, sep=";")
+        (tmp_path / "README.txt").write_text("Power, every minute.\n" * 20)
+        recipe, settings, _ = choose_recipe(tmp_path)
+        assert recipe == "weather_w2vbert"
+        assert settings == ['modality.columns=["Global_active_power", "Voltage"]', 'modality.freq="1min"']
+
+    def test_beside_sounds_are_no_weather(self, tmp_path):
+        for number in range(3):
+            soundfile.write(tmp_path / f"{number}.wav", 0.1 * np.sin(np.arange(16_000)), 16_000)
+            (tmp_path / f"{number}.txt").write_text("one two three\n")
+        track = [f"{n}.0\t{n}.5\tword{n}" for n in range(40)]
+        (tmp_path / "0.txt").write_text("\n".join(track) + "\n")
+        assert Weather.suggest(tmp_path) is None
+        assert choose_recipe(tmp_path)[0].startswith("speech")
 
 
 class TestBadCells:

@@ -118,3 +118,61 @@ class TestOneSeries:
         table = frame(100).assign(id=np.arange(100), station=[None, *["a"] * 99])
         path = write(tmp_path / "x.csv", table)
         assert groups(Rest(sensor(), path)).keys() == {"x"}
+
+
+def grid(by: str) -> pd.DataFrame:
+    """An hourly grid of two latitudes and three longitudes as xarray writes it into a table."""
+    parts = []
+    for number in range(6):
+        place = {"latitude": 50.5 - 0.25 * (number // 3), "longitude": 0.25 * (number % 3), "number": 0}
+        table = frame(60, seed=number).rename(columns={"time": "valid_time"})
+        parts.append(table.assign(**place, a=100.0 * number + np.arange(60)))
+    return pd.concat(parts).sort_values(by, kind="stable")
+
+
+class TestPlaces:
+    @pytest.mark.parametrize("by", ["valid_time", "longitude"])
+    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    def test_a_latitude_and_a_longitude_name_a_series(self, tmp_path, by, suffix):
+        path = write(tmp_path / f"x.{suffix}", grid(by=by))
+        found = groups(Rest(sensor(), path))
+        assert len(found) == 6
+        assert found["latitude=50.25,longitude=0.5"] == pytest.approx(500 + 29.5)
+        assert "columns 'latitude' and 'longitude' tell series apart" in readings(path)
+        suggested = Weather.suggest(path)
+        assert suggested is not None and not suggested.problem
+        assert suggested.settings == {"columns": ("a", "b"), "freq": "1h"}
+
+    def test_a_moving_sensor_with_a_coarse_clock_is_one(self, tmp_path):
+        table = frame(3000, freq="20s").assign(lat=50.0, lon=np.arange(3000) / 1000)
+        path = write(tmp_path / "x.csv", table.assign(time=table["time"].dt.floor("min")))
+        assert groups(Rest(sensor(freq="1min"), path)).keys() == {"x"}
+
+    @pytest.mark.parametrize("keep", [1, 2])
+    def test_other_columns_that_tell_the_rows_apart_together_are_named(self, tmp_path, keep):
+        names = {"latitude": "north", "longitude": "east"}
+        table = grid(by="valid_time").rename(columns=names)
+        path = write(tmp_path / "x.csv", table if keep == 2 else table[table["north"] == 50.5])
+        settings = "north+east" if keep == 2 else "east"
+        (reason,) = {*Rest(sensor(), path).reasons.values()}
+        assert reason.endswith(f"several series are in one table, set modality.id_column={settings}")
+        told = Rest(sensor(id_column=settings), path)
+        assert len(groups(told)) == 3 * keep and not told.reasons
+
+    def test_columns_that_are_asked_for_together(self, tmp_path):
+        parts = [moved(0, 1000 * n).assign(site=f"s{n // 2}", depth=n % 2 + 1) for n in range(4)]
+        path = write(tmp_path / "x.csv", pd.concat(parts))
+        found = groups(Rest(sensor(id_column="site+depth"), path))
+        assert found.keys() == {f"site=s{n // 2},depth={n % 2 + 1}" for n in range(4)}
+        reasons = Rest(sensor(id_column="site+level"), path).reasons
+        assert reasons["x.csv"].startswith("there is no id column 'level' among time, a, b, site, depth")
+
+
+def test_an_hour_with_an_unusual_name_may_be_the_time_of_day(tmp_path):
+    table = frame(400)
+    days = table.assign(time=table["time"].dt.strftime("%Y-%m-%d"), step=table["time"].dt.hour)
+    path = write(tmp_path / "x.csv", days)
+    (reason,) = {*Rest(sensor(), path).reasons.values()}
+    assert "set modality.time_column=time+step if it is a time of day" in reason
+    told = Rest(sensor(time_column="time+step"), path)
+    assert groups(told).keys() == {"x"} and sum(row["length"] for row in told.rows.values()) == 400

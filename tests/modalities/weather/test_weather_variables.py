@@ -47,3 +47,20 @@ def test_units_are_named_where_they_are_known():
     assert Weather(columns=("a", "b")).spec.units == "as in the source"
     units = Weather(columns=("temp_air", "a", "ghi")).spec.units
     assert units == "temp_air in degC, ghi in W/m2, others as in the source"
+
+
+def test_what_a_machine_has_may_be_hotter_than_the_air(tmp_path):
+    name = "Stator temperature 1 (°C)"
+    table = frame(100).assign(a=np.linspace(60, 90, 100)).rename(columns={"a": name})
+    rest = read_alone(write(tmp_path / "x.csv", table), columns=(name, "b"))
+    assert not rest.reasons and rest.sample.observed.all()
+
+
+def test_a_unit_that_the_file_says_is_believed_or_doubted_aloud(tmp_path):
+    name = "Outdoor temp (°C)"
+    table = frame(100).assign(a=np.linspace(55, 90, 100)).rename(columns={"a": name})
+    path = write(tmp_path / "x.csv", table)
+    (reason,) = read_alone(path, columns=(name, "b")).reasons.values()
+    assert f"the file says degC: if that is wrong, set modality.units.{name}=degF, or set" in reason
+    assert reason.endswith("modality.limits=false") and "looks like" not in reason
+    assert read_alone(path, columns=(name, "b"), limits=False).sample.observed.all()
