@@ -23,6 +23,7 @@ from seqssl.model.description import InputDescription
 from seqssl.model.fixed import FixedCodes
 from seqssl.model.measures import effective_rank, pnmi
 from seqssl.model.norms import MaskedBatchNorm, scaled
+from seqssl.model.precision import in_float32
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import FeatureEncoder, Quantizer
 from seqssl.model.quantizers import GumbelProductQuantizer
@@ -40,6 +41,7 @@ class Clusters(FixedCodes):
 
     `standardize`: each row is first scaled to zero mean and unit variance in every dimension, which takes out
     what it has all along (whose it is, what recorded it). `max_frames`: how many to fit to, drawn evenly.
+    With several `parts`, a frame is described in so many parts, and each has a code: they share the centers.
     """
 
     centroids: Tensor
@@ -51,17 +53,19 @@ class Clusters(FixedCodes):
         num_clusters: int,
         standardize: bool,
         max_frames: int,
+        parts: int = 1,
     ) -> None:
-        super().__init__((num_clusters,), 0, 0)  # codes only
+        super().__init__((num_clusters,) * parts, 0, 0)  # codes only
+        self.parts = parts
         self.num_clusters, self.standardize, self.max_frames = num_clusters, standardize, max_frames
         self.register_buffer("centroids", torch.zeros(num_clusters, 0))  # no width: nothing is fitted
         self._output_lengths = feature_encoder.output_lengths
-        self._stride = steps_per_frame(feature_encoder)
+        self._stride = steps_per_frame(feature_encoder) / parts  # of what is described
         self._pretends = False
 
     @abstractmethod
     def described(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
-        """What is clustered, for every frame."""
+        """What is clustered, for every frame, or for every part of one: then `num_frames` counts parts."""
 
     def usable(self, batch: Batch, valid: Bool[Tensor, "b s"]) -> Bool[Tensor, "b s"]:
         """Every frame has a code; so nothing needs to be computed."""
@@ -71,12 +75,14 @@ class Clusters(FixedCodes):
     def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
         """The nearest center of every frame; ValueError before `fit`."""
         if self._pretends:
-            return torch.zeros(len(batch.inputs), num_frames, 1, dtype=torch.long, device=batch.inputs.device)
+            shape = (len(batch.inputs), num_frames, self.parts)
+            return torch.zeros(shape, dtype=torch.long, device=batch.inputs.device)
         if not self.centroids.shape[1]:
             raise ValueError("these targets are clusters, and have not been fitted: call `fit` first")
-        x = self._scaled(batch, num_frames)
-        codes, _ = kmeans.nearest(x.flatten(0, 1), self.centroids.to(x.dtype))
-        return codes.view(*x.shape[:2], 1)
+        x = self._scaled(batch, num_frames * self.parts)
+        with in_float32(x.device):  # so that codes do not depend on a run's precision
+            codes, _ = kmeans.nearest(x.flatten(0, 1), self.centroids)
+        return codes.view(len(x), num_frames, self.parts)
 
     def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
         """Fit the centers to the frames of some batches; facts about them. ValueError for too few frames."""
@@ -98,12 +104,12 @@ class Clusters(FixedCodes):
 
     def _frames_of(self, batches: Iterable[Batch]) -> Iterable[Float[Tensor, "_ f"]]:
         for batch in batches:
-            size = int(self._output_lengths(batch.lengths).max())
+            size = int(self._output_lengths(batch.lengths).max()) * self.parts
             yield self._scaled(batch, size)[self._known(batch, size)].cpu()
 
     def _known(self, batch: Batch, num_frames: int) -> Bool[Tensor, "b s"]:
         """The frames that clusters are about: silence or gaps would take clusters from what is there."""
-        valid = length_mask(self._output_lengths(batch.lengths), num_frames)
+        valid = length_mask(self._output_lengths(batch.lengths) * self.parts, num_frames)
         return known_frames(batch, valid, self._stride)
 
     @torch.no_grad()
@@ -122,7 +128,8 @@ class Clusters(FixedCodes):
 class InputClusters(Clusters):
     """Clusters of the input itself: of its cepstra where it has a spectrum, else of a frame's own steps.
 
-    HuBERT's first iteration has 100 of them.
+    HuBERT's first iteration has 100 of them. `codes_per_frame`: a frame is divided into so many equal parts,
+    each with a code to predict; a spectrum may have several columns in the time of a frame.
     """
 
     def __init__(
@@ -133,15 +140,21 @@ class InputClusters(Clusters):
         num_clusters: int = 100,
         standardize: bool = False,
         max_frames: int = MAX_FRAMES,
+        codes_per_frame: Annotated[int, POSITIVE] = 1,
     ) -> None:
         super().__init__(
-            feature_encoder, num_clusters=num_clusters, standardize=standardize, max_frames=max_frames
+            feature_encoder,
+            num_clusters=num_clusters,
+            standardize=standardize,
+            max_frames=max_frames,
+            parts=codes_per_frame,
         )
-        self.describe = describe_input
+        self.describe = describe_input.in_parts(codes_per_frame)
 
     def described(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
         """The input at each frame."""
-        return self.describe(batch, num_frames)
+        with in_float32(batch.inputs.device):
+            return self.describe(batch, num_frames)
 
 
 class TeacherClusters(Clusters):

@@ -1,6 +1,7 @@
 """What the input is like at each frame, by a formula: nothing of it is learned."""
 
 import math
+from copy import copy
 
 import torch
 from jaxtyping import Float, Int
@@ -39,13 +40,20 @@ class InputDescription:
         self.channels, self.draws, self.columns_per_step = channels or 1, False, 0.0
         if isinstance(reader, DrawsInputs):
             self.draws = True
-            # A window is longer than a column, so this is 0.4 % too small for 25 and 10 ms: a target lies the
-            # earlier, the later in its row its frame is. With exact places, and clusters assigned in
-            # float32, the encoder told fewer labels of frames (docs/clusters.md); why is not known yet.
-            self.columns_per_step = num_columns(reader, MANY_STEPS, channels) / MANY_STEPS
+            self.columns_per_step = columns_per_step(reader, channels)
             self.dim = 3 * NUM_CEPSTRA
         else:
             self.dim = math.ceil(stride) * self.channels * (vocab_size or 1)
+
+    def in_parts(self, number: int) -> "InputDescription":
+        """A description of so many equal parts of each frame; ValueError where steps cannot be shared so."""
+        part = copy(self)
+        part.stride = self.stride / number
+        if not self.draws:
+            if not part.stride.is_integer():
+                raise ValueError(f"a frame of {self.stride:g} steps has no {number} equal parts")
+            part.dim = self.dim // number
+        return part
 
     @torch.no_grad()
     def __call__(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:

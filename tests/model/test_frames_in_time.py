@@ -13,6 +13,7 @@ from seqssl import Conv1dStack, Conv2dSubsampling, PatchEncoder, TokenEncoder
 from seqssl.assembly import build_model
 from seqssl.errors import UserError
 from seqssl.model.alignment import frames_lie_apart, steps_per_frame
+from seqssl.model.clusters import InputClusters
 from seqssl.model.codebooks import Codebook
 from seqssl.model.description import InputDescription, columns_per_step
 from seqssl.model.masking import SpanMasking
@@ -54,6 +55,48 @@ def test_a_roll_is_described_by_its_own_columns() -> None:
     before, after = describe(Batch(rolls, lengths), 10), describe(Batch(changed, lengths), 10)
     assert torch.equal(before[:, :7], after[:, :7])  # differences look two columns ahead
     assert not torch.equal(before[:, 9], after[:, 9])
+
+
+@pytest.mark.parametrize("frame", [3, 130, 290])
+def test_a_frame_is_described_where_it_lies(frame: int) -> None:
+    reader = LogMelEncoder()
+    row = 1e-4 * sound(12)
+    row[0, frame * 640 + 520] = 1.0  # a click in the middle of the window that begins at the frame's middle
+    batch, describe = batch_of(row), InputDescription(reader, steps_per_frame(reader))
+    loud = describe(batch, 300)[0, :, 0]
+    assert int(loud.argmax()) == frame
+    parts = describe.in_parts(4)(batch, 1200)[0, :, 0]
+    assert int(parts.argmax()) == 4 * frame + 2
+
+
+def test_parts_of_a_frame_have_codes_of_their_own() -> None:
+    reader = LogMelEncoder()
+    batch = batch_of(sound(3), sound(2, seed=1))
+    describe = InputDescription(reader, steps_per_frame(reader))
+    made = InputClusters(reader, describe, num_clusters=5, standardize=True, codes_per_frame=4)
+    made.fit([batch], seeded())
+    assert made.codebook_sizes == (5,) * 4
+    codes, features = made.codes_of(batch, 75), reader(batch.inputs, batch.lengths)
+    assert codes.shape == (2, 75, 4) and (codes[:, :, 0] != codes[:, :, 3]).any()
+    (part,) = [InputClusters(reader, describe, num_clusters=5, standardize=True)]
+    part.describe, part._stride, part._output_lengths = describe.in_parts(4), 160.0, lambda n: n // 160
+    part.centroids = made.centroids
+    assert torch.equal(codes[0].flatten(), part.codes_of(batch, 300)[0, :, 0])
+    everywhere = made.everywhere(batch, features)
+    assert (everywhere[1, 50:] == -1).all() and (everywhere[1, :50] >= 0).all()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(made.codes_of(batch, 75), codes)
+
+
+def test_steps_are_shared_by_whole_parts_only() -> None:
+    reader = PatchEncoder(2, dim=4, patch=8)
+    describe = InputDescription(reader, 8.0, channels=2)
+    x = torch.randn(1, 24, 2, generator=seeded())
+    halves = describe.in_parts(2)(Batch(x, torch.tensor([24])), 6)
+    assert describe.in_parts(2).dim == 8
+    assert torch.equal(halves.reshape(1, 3, 16), describe(Batch(x, torch.tensor([24])), 3))
+    with pytest.raises(ValueError, match="a frame of 8 steps has no 3 equal parts"):
+        InputClusters(reader, describe, codes_per_frame=3)
 
 
 def projections(dim: int) -> RandomProjectionQuantizer:
