@@ -92,7 +92,7 @@ def probe_forecast(
     if not len(train) or not len(test):
         raise UserError(
             f"no row of {corpus.folder} is {protocol.lookback} + {protocol.horizon} steps long in both "
-            "splits: lower lookback or horizon"
+            "splits, with a value in the look-back: lower lookback or horizon"
         )
     guesses = baselines(train, test, protocol)
     scores = [_score(NO_WEIGHTS, name, guess, test) for name, guess in guesses.items()]

@@ -97,7 +97,7 @@ def _refuse_shared_groups(corpus: Corpus, unheard: Corpus) -> None:
 
     If it is the same one, it has been heard; if not, the two would be scaled and held out as one.
     """
-    shared = sorted({*corpus.groups.tolist()} & {*unheard.groups.tolist()})
+    shared = sorted({*corpus.groups.tolist()} & {*unheard.groups.tolist()} - {""})
     if shared:
         raise UserError(
             f"unheard = {unheard.folder}: groups {', '.join(shared[:5])} are in {corpus.folder}, too. Leave "

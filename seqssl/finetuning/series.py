@@ -68,6 +68,7 @@ class Series(Supervised):
 
         known = facts.get("statistics", statistics)
         # A channel that never changes in the training rows has no unit in which to measure errors.
+        self.still = [names[c] for c in chosen if known["std"][c] <= MIN_STD]
         chosen = [c for c in chosen if known["std"][c] > MIN_STD]
         if not chosen:
             still = ", ".join(self.names)
@@ -84,6 +85,9 @@ class Series(Supervised):
 
     def choose(self, data: Labelled) -> Chosen:
         """All rows: the series is its own label."""
+        text = f"{', '.join(self.still)} never change in the training rows, and are left out"
+        if self.still and text not in self.notes:
+            self.notes.append(text)
         return np.ones(len(data.corpus), bool)
 
     def _score(self, batch: Batch, said: Said, values: Tensor, counted: Tensor) -> list[Scored]:

@@ -58,7 +58,10 @@ class Tuned(nn.Module):
         kept = {id(p) for part in (encoder.feature_encoder, encoder.encoder) for p in _parameters(part)}
         for name, parameter in encoder.named_parameters():
             learns = id(parameter) not in (unused - kept) | frozen and own.freeze != "encoder"
-            if own.freeze == "features" and name.startswith(("feature_encoder.", "feature_norm.")):
+            # Codes that the encoder reads lie on the features.
+            if own.freeze == "features" and name.startswith(
+                ("feature_encoder.", "feature_norm.", "targets.")
+            ):
                 learns = False
             if own.lora_rank is not None:
                 learns = "lora_" in name and own.freeze != "encoder"

@@ -42,6 +42,7 @@ class Clusters(FixedCodes):
     `standardize`: each row is first scaled to zero mean and unit variance in every dimension, which takes out
     what it has all along (whose it is, what recorded it). `max_frames`: how many to fit to, drawn evenly.
     With several `parts`, a frame is described in so many parts, and each has a code: they share the centers.
+    The code of the part that begins in the middle comes first: it stands for the frame where one is wanted.
     """
 
     centroids: Tensor
@@ -82,7 +83,9 @@ class Clusters(FixedCodes):
         x = self._scaled(batch, num_frames * self.parts)
         with in_float32(x.device):  # so that codes do not depend on a run's precision
             codes, _ = kmeans.nearest(x.flatten(0, 1), self.centroids)
-        return codes.view(len(x), num_frames, self.parts)
+        middle = self.parts // 2
+        order = [middle, *(part for part in range(self.parts) if part != middle)]
+        return codes.view(len(x), num_frames, self.parts)[..., order]
 
     def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
         """Fit the centers to the frames of some batches; facts about them. ValueError for too few frames."""

@@ -207,7 +207,8 @@ class Objective(Protocol):
     for the seen frames; that sum has `seen_weight` times its weight, and is divided by the number of masked
     frames, too. Frames that are not masked come with the targets that they have without noise. One with
     `compares_views` needs several views of each row (`Features.clips`); one with `compares_rows` is a
-    function of all rows of a micro-batch together, and a part of them would not do.
+    function of all rows of a micro-batch together, and a part of them would not do. One that `foresees` later
+    frames is refused where frames read them; with an `offset` it says itself how far ahead its first one is.
     """
 
     tap: str  # the output of the context encoder that it reads; "" = the highest

@@ -179,7 +179,9 @@ class Shape:
 
         lengths, rate = lengths_of(stream.config.data, stream.spec), stream.spec.rate_hz
         batch = lengths["batch_length"]
-        longest = lengths["max_length"] or max(stream.spec.max_len or 0, lengths["join_length"] or 0)
+        longest = lengths["max_length"]
+        if longest is None and stream.spec.max_len:
+            longest = max(stream.spec.max_len, lengths["join_length"] or 0)
         row_steps = min(batch, longest or batch)
         return cls(
             rows=max(1, batch // row_steps),

@@ -89,8 +89,13 @@ def _settings(path: Path) -> dict[str, str]:
         found = {name: str(value) for name, value in leaves(tree) if value is not None}
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it.") from error
-    found["data as prepared"] = found.get("provenance.data_hash", "")
-    return {name: value for name, value in found.items() if name.partition(".")[0] not in APART}
+    hashes = {
+        name.removeprefix("provenance.").removeprefix("streams.").removesuffix("data_hash").rstrip("."): value
+        for name, value in found.items()
+        if name.startswith("provenance.") and name.endswith("data_hash")
+    }
+    data = {f"data as prepared {stream}".rstrip(): value for stream, value in hashes.items()}
+    return {name: value for name, value in found.items() if name.partition(".")[0] not in APART} | data
 
 
 def _judged_by(values: evaluated.Evaluation) -> tuple[str, str, str]:

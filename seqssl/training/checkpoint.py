@@ -258,12 +258,17 @@ def state_of(optimizer: Optimizer) -> OptimizerState:
 
 
 def load_optimizer(optimizer: Optimizer, saved: OptimizerState) -> None:
-    """Restore the state that `state_of` gave."""
+    """Restore the state that `state_of` gave; UserError where it is that of other parameters."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in saved["tensors"].items():
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": saved["groups"]})
+    except ValueError as error:  # another release may let other parts of a model learn
+        raise UserError(
+            f"the saved optimizer is one of other parameters ({error}): begin anew with another out=."
+        ) from error
 
 
 def _cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

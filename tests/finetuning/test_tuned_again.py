@@ -8,9 +8,9 @@ import torch
 from test_tuning import moved
 from torch import nn
 from toy import toy_config
-from tuned_toys import pretrain, tune, write_labelled
+from tuned_toys import FAST, pretrain, tune, write_labelled
 
-from seqssl import build_model
+from seqssl import build_model, train
 from seqssl.config.schema import FinetuneConfig
 from seqssl.errors import UserError
 from seqssl.finetuning.tuned import Tuned
@@ -81,9 +81,11 @@ def test_a_channel_that_never_changes_in_training_is_no_measure(tmp_path: Path) 
     split = ("data.split_by=group", "data.valid_groups=[group1]", "train.num_updates=2")
     run = pretrain(source, tmp_path / "run", *split)
     window = ("task.lookback=16", "task.horizon=4")
-    tuned = tune(run, "forecast", tmp_path / "tuned", *window)
+    told: list[str] = []
+    tuned = train(configuration(run, "forecast", *FAST, *window, out=str(tmp_path / "t")), say=told.append)
     records = [r for r in read_records(tuned.out / "metrics.jsonl") if r["kind"] == "valid"]
     assert all(float(str(record["forecast/mse"])) < 100 for record in records)
+    assert "task: 1 never change in the training rows, and are left out" in told
     with pytest.raises(UserError, match=r"task.channels = 1: 1 never change in the training rows"):
         tune(run, "forecast", tmp_path / "none", *window, "task.channels='1'")
     assert torch.isfinite(torch.tensor([float(str(record["loss"])) for record in records])).all()
