@@ -27,7 +27,7 @@ NUM_SHOWN = 6  # names of sequences that a message lists
 # to name the other strand
 TITLE = re.compile(r"(?:^|\s|::)(?:\w+=)?([^\s:]+):(c?)(-?\d{1,12})-(\d{1,12})(?=\([+-]\)|\s|$)")
 # Ensembl's chromosome:GRCh38:14:105881034:105881053:-1; it spans introns, so a transcript is shorter
-ENSEMBL = re.compile(r"(?:^|\s)\w+:[^\s:]*:([^\s:]+):\d+:\d+:-?[01](?=\s|$)")
+ENSEMBL = re.compile(r"(?:^|\s)\w+:([^\s:]*):([^\s:]+):\d+:\d+:-?[01](?=\s|$)")
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,15 @@ def interval_of_title(title: str, num_bases: int) -> Interval | None:
 
 
 def chromosome_of_title(title: str) -> str:
-    """The chromosome that a title names with an interval, whether the interval fits or not; else ""."""
-    found = TITLE.search(title) or ENSEMBL.search(title)
-    return found[1] if found else ""
+    """The chromosome that a title names with an interval, whether the interval fits or not; else "".
+
+    One that is only called Chromosome, as Ensembl calls those of bacteria, comes with its assembly before it.
+    """
+    if found := TITLE.search(title):
+        return found[1]
+    if found := ENSEMBL.search(title):
+        return f"{found[1]}:{found[2]}" if found[2].lower() == "chromosome" else found[2]
+    return ""
 
 
 def read_intervals(path: Path, *, one_based: bool) -> Iterator[Interval | Rejected]:

@@ -1,7 +1,7 @@
 """Written music: MIDI, MusicXML, kern and ABC as piano rolls or as compound note tokens."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -28,8 +28,8 @@ from modalities.reading.groups import Grouping, check_pattern, split_of
 from modalities.reading.looking import counted, matching, problem_of
 from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Suggestion, TokenEncoder, UserError, list_files
 
-# bwv244.15: a movement of bwv244; Dancing Queen.1: another version of Dancing Queen
-MOVEMENT = re.compile(r"(?<=\d)\.\d[\w-]*$|(?<=[^/\d])\.\d{1,2}$")
+MOVEMENT = re.compile(r"(?<=\d)\.\d[\w-]*$")  # bwv244.15, of bwv244
+VERSION = re.compile(r"(?<=[^/\d])\.\d{1,2}$")  # Dancing Queen.1, beside Dancing Queen
 NO_COMPOSER = re.compile(r"\d+|[0-9a-f]")  # years, numbers of pieces, first letters of hashes
 YEAR = re.compile(r"(19|20)\d\d")
 # The work that a kern file is a part of; one with a catalogue number is a work by itself, of a collection.
@@ -100,9 +100,10 @@ class Music:
             raise UserError(f"{source} is no score file: its name must end in one of {', '.join(KINDS)}.")
         root = source.parent if source.is_file() else source
         folders: dict[tuple[str, str], list[Record]] = {}
-        for path in list_files(source):
+        files = [(path, PurePosixPath(path.relative_to(root).as_posix())) for path in list_files(source)]
+        plain = {str(name.with_suffix("")) for path, name in files if path.suffix.lower() in KINDS}
+        for path, name in files:
             if path.suffix.lower() in KINDS:
-                name = PurePosixPath(path.relative_to(root).as_posix())
                 given, folder = split_of(str(name)), _top_folder(name)
                 try:
                     group = self._given_group(str(name))
@@ -110,7 +111,7 @@ class Music:
                     if split == "all":
                         yield Rejected.of(str(name), error)
                     continue
-                for piece in self._pieces_in(path, name, folder):
+                for piece in self._pieces_in(path, name, folder, plain):
                     piece = replace(piece, split=given, group=group or piece.group)
                     folders.setdefault((given, folder), []).append(piece)
         for pieces in folders.values():
@@ -218,10 +219,12 @@ class Music:
         pattern = getattr(self, "group_pattern", None)
         return Grouping.of((), pattern).group(name) if pattern else ""
 
-    def _pieces_in(self, path: Path, name: PurePosixPath, folder: str) -> Iterator[Record]:
+    def _pieces_in(
+        self, path: Path, name: PurePosixPath, folder: str, plain: Collection[str]
+    ) -> Iterator[Record]:
         kind, found = KINDS[path.suffix.lower()], [""]
         label = folder if self.label == "composer" and not NO_COMPOSER.fullmatch(folder) else ""
-        group = _piece_of(name)
+        group = _piece_of(name, plain)
         if kind in ("ABC", "kern"):
             text = read_text(path)
             found = tunes(text) if kind == "ABC" else found
@@ -275,16 +278,20 @@ def _top_folder(name: PurePosixPath) -> str:
     return next((part for part in name.parts[:-1] if not split_of(f"{part}/{name.name}")), "")
 
 
-def _piece_of(name: PurePosixPath) -> str:
+def _piece_of(name: PurePosixPath, plain: Collection[str]) -> str:
     """The path without its ending and the number of a movement or version, or up to a piece's own folder.
 
-    That is one with the number that the file's name begins with: 001 of 001/versions/001-v1.mid. No year is.
+    A number is a version's where the path without it is there, too (in `plain`, without endings). A piece's
+    own folder is one with the number that the file's name begins with: 001 of 001/versions/001-v1.mid. No
+    year is.
     """
     for place, folder in enumerate(name.parts[:-1], start=1):
         numbered = folder.isdecimal() and not YEAR.fullmatch(folder)
         if numbered and re.match(rf"{folder}(?![^\W_])", name.stem):
             return "/".join(name.parts[:place])
-    return MOVEMENT.sub("", str(name.with_suffix("")))
+    path = str(name.with_suffix(""))
+    whole = VERSION.sub("", path)
+    return whole if whole != path and whole in plain else MOVEMENT.sub("", path)
 
 
 def _pair_counts(values: Int[np.ndarray, "t"], size: int) -> Int[np.ndarray, "v"]:

@@ -18,7 +18,6 @@ DATE_COLUMNS = ("date", "day", "datum", "fecha", "data", "dt", "yyyymmdd", "obse
 CLOCK_COLUMNS = (
     "time",
     "hour",
-    "hr",
     "hh",
     "hhmm",
     "uhrzeit",
@@ -28,6 +27,7 @@ CLOCK_COLUMNS = (
     "time_of_day",
     "tod",
     "ora",
+    "hr",  # where it may be an hour: it is a humidity or a heart rate, too
 )
 MIDNIGHT = r"[T ]00:00(:00)?(\.0+)?$"  # that may stand behind a day
 
@@ -79,13 +79,31 @@ def part_columns(head: pd.DataFrame) -> tuple[str, ...]:
     # Without hours a column "min" holds no minutes: it is the least of the day.
     clock = [*takewhile(bool, (found[part] for part in ("hour", "minute", "second")))]
     if not found["hour"] and head[dates].duplicated().any():
-        clocks = [known[name] for name in CLOCK_COLUMNS if name in known]
-        clock = [name for name in clocks if _is_clock(head[name], numbers=True)][:1]
+        clock = _usual_clocks(head)[:1]
     return (*dates, *clock)
 
 
 def _by_plain_name(head: pd.DataFrame) -> dict[str, str]:
-    return {plain(str(name)): str(name) for name in reversed(head.columns)}
+    """The columns by their plain names, without an "hr" whose cells are no hours."""
+    known = {plain(str(name)): str(name) for name in reversed(head.columns)}
+    if "hr" in known and not _may_be_hours(head[known["hr"]]):
+        del known["hr"]
+    return known
+
+
+def _may_be_hours(column: Any) -> bool:
+    """Whether the cells of a column are whole numbers from 0 to 24, or times of the day."""
+    known = column.dropna()
+    return len(known) > 0 and (bool(known.isin(range(25)).all()) or _is_clock(known))
+
+
+def _usual_clocks(head: pd.DataFrame, other: str = "") -> list[str]:
+    """The columns with usual names that hold times of the day, the surest first; none of them is `other`."""
+    known = _by_plain_name(head)
+    named = [known[name] for name in CLOCK_COLUMNS if name in known and known[name] != other]
+    # A heart rate that nobody took is 0 in all rows: as an hour it would say nothing
+    telling = [name for name in named if plain(name) != "hr" or head[name].any()]
+    return [name for name in telling if _is_clock(head[name], numbers=True)]
 
 
 def _usual(head: pd.DataFrame, usual_names: Sequence[str]) -> tuple[str, ...]:
@@ -108,9 +126,7 @@ def _with_clock(head: pd.DataFrame, time: str) -> tuple[str, ...]:
     """
     if not head[time].duplicated().any() or not _are_days(head[time]):
         return (time,)
-    known = _by_plain_name(head)
-    named = [known[name] for name in CLOCK_COLUMNS if name in known and known[name] != time]
-    clocks = [name for name in named if _is_clock(head[name], numbers=True)]
+    clocks = _usual_clocks(head, time)
     if clocks or not _are_days(head[time], surely=True):
         return (time, *clocks[:1])
     looks = [str(name) for name in head.columns if name != time and _is_clock(head[name])]

@@ -39,6 +39,7 @@ POINT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
 CLOCK = re.compile(r"\d{1,2}\.\d\d")  # 12.30, half past twelve
 OTHER = {",": ".", ".": ","}
 COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+CODED = re.compile(r"[+-]\d{4},\d|\d{5},\d")  # a value and a code behind it, as in the tables of NOAA
 
 csv.field_size_limit(2**22)  # the module's own limit is a wrong reason to reject a file
 
@@ -121,11 +122,11 @@ def sniff(path: Path, settings: TableSettings, example: Sequence[str] = ()) -> D
     )
 
 
-def head_of(path: Path) -> bytes:
-    """The first bytes of a file, unpacked where it is a .gz; ValueError where it cannot be unpacked."""
+def head_of(path: Path, size: int = HEAD_BYTES) -> bytes:
+    """The first `size` bytes of a file, unpacked where it is a .gz; ValueError where that is not possible."""
     try:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            return file.read(HEAD_BYTES)
+            return file.read(size)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"not readable as a table: its gzip data are damaged ({error})") from error
 
@@ -310,8 +311,8 @@ def _marks(
     if loose_commas and not loose_points and (separator != "," or not points):
         return ",", ".", bool(points)
     if loose_commas:  # of both kinds: the rarer one stands in columns of something else
-        # Between commas a cell +0260,1 beside 12.5 is a value with a code, as in the tables of NOAA
-        more = len(commas) > len(points) and not (separator == "," and loose_points)
+        coded = separator == "," and loose_points and all(map(CODED.fullmatch, commas))
+        more = len(commas) > len(points) and not coded
         return ("," if more else "."), "", False
     if commas and not points and separator != ",":
         return ",", ".", False

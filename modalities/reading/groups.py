@@ -3,12 +3,14 @@
 A name that says that it is a person's (subject1, spk_02) counts first, wherever it stands. Folders called
 train, test, valid, dev or val are splits and never groups. A folder that all files share (data, wav48, clips)
 says nothing. Folders that hold a corpus's regions, sessions, years or activities (DR1 of TIMIT) are nobody;
-those are the folders below, or names of files that come again in several of them.
+those are the folders below, or names of files that come again in several of them. Names that count files, or
+say where a sensor was or when (utt001, wrist, jan), are nobody's. Folders that each count their own few
+people (conv01/speaker1, conv02/speaker1) are groups; their numbers are not.
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -24,10 +26,23 @@ NO_PERSON = re.compile(
     r"(19|20)\d\d([-_]?\d\d){0,2}|acc|accel(erometer|eration)?|gyr(o|oscope)?|mag(netometer)?",
     re.IGNORECASE,
 )
+# A word of a file's name that counts files, or says where a sensor was or when
+THING = re.compile(
+    r"((wrist|hip|ankle|chest|thigh|shin|waist|belt|arm|forearm|leg|foot|hand|head|back|knee|pocket|left|right|"
+    r"upper|lower|front|top|bottom|rec|recording|record|take|clip|utt|utterance|sent|sentence|track|file|img|"
+    r"zoom|part|seg|segment|chunk|run|trial|test|task|condition|phase|exp|experiment|visit|round|scene|gesture|"
+    r"activity|emotion|word|digit|class|label|session|day|week|month|year|quarter|hour|jan|feb|mar|apr|may|jun|"
+    r"jul|aug|sept?|oct|nov|dec|january|february|march|april|june|july|august|september|october|november|"
+    r"december)s?)+"
+)
 # A word of a name such as 0.Stand or climbing_stairs; the short ones are MotionSense's
 ACTIVITY = re.compile(
     r"(walk|jog|run|stand|sit|jump|climb|cycl|bik|fall|sleep|ly|lay|lie)(n?ing|ging|ting|e|s)?|"
     r"(up|down)?stairs?|dws|ups|wlk|std"
+)
+HOW = re.compile(  # words that an activity may have beside it
+    r"up|down|to|on|off|in|out|and|the|fast|slow(ly)?|quick(ly)?|normal(ly)?|back|forward|backwards?|"
+    r"left|right|side|indoors?|outdoors?|treadmill|bed|chair|floor|elevator"
 )
 # Whole words in a name; before _nohash_ stands the code of a speaker of Speech Commands
 PERSON = re.compile(
@@ -35,6 +50,8 @@ PERSON = re.compile(
     r"^[0-9a-f]{8}(?=_nohash_)",
     re.IGNORECASE,
 )
+ANEW = re.compile(r"(speaker|spk|person|participant|user)[-_ ]?\d+", re.IGNORECASE)
+FEW = 4  # people that a folder may count for itself
 SURE = 0.9  # of the files have to name their person
 PREFIX = re.compile(r"^([A-Za-z]*\d+[A-Za-z]*|[A-Za-z]+\d*)(?=[-_. ])")
 BEGINNING = re.compile(r"^[^_]+(?=_)")
@@ -64,12 +81,14 @@ class Grouping:
             return cls(None, None, pattern, own)
         paths = [parts for name in names if (parts := _without_splits(PurePosixPath(name).parts))]
         folders = range(max(map(len, paths), default=1) - 1)
-        for level in (*folders, FILE):
-            if _names_persons(paths, level):
-                return cls(level, PERSON, None, own)
         varying = [level for level in folders if len({_name(parts, level) for parts in paths}) > 1]
         persons = [level for level in varying if not _is_container(paths, level)]
-        for level in persons or varying[:1]:
+        likely = (persons or varying)[:1]
+        for level in (*folders, FILE):
+            anew = level == FILE and any(_counts_anew(paths, folder) for folder in likely)
+            if _names_persons(paths, level) and not anew:
+                return cls(level, PERSON, None, own)
+        for level in likely:
             if part := _recurring(paths, level):
                 return cls(FILE, part, None, own)
             return cls(level, None, None, own, _doubt(paths, level))
@@ -159,21 +178,52 @@ def _names_persons(paths: Sequence[Sequence[str]], level: int) -> bool:
     return len({*found} - {""}) > 1 and sum(map(bool, found)) >= SURE * len(found)
 
 
+def _counts_anew(paths: Sequence[Sequence[str]], level: int) -> bool:
+    """Whether files name a few persons, counted anew in each folder of a level (conv01, house3)."""
+    names = [_found(PERSON, _name(parts, FILE)) for parts in paths]
+    folders = [_name(parts, level) for parts in paths]
+    counted = [re.fullmatch(r"[^\W\d].*\d[^\W\d]?", _rest(folder)) for folder in {*folders}]
+    if not all(counted) or _nobody({*folders}) or not all(map(ANEW.fullmatch, {*names})):
+        return False
+    few = all(int(re.sub(r"\D", "", name)) <= FEW for name in {*names})
+    return few and _mostly_again(names, _places(names, folders))
+
+
+def _mostly_again(names: Sequence[str], places: Mapping[str, Collection[str]]) -> bool:
+    """Whether most files have a name that is in several folders."""
+    return sum(len(places[name]) > 1 for name in names) > 0.5 * len(names)
+
+
 def _nobody(names: Collection[str]) -> bool:
     """Whether names are those of containers, years or sensors, or most of them those of activities."""
     return all(NO_PERSON.fullmatch(name) for name in names) or _are_activities(names)
 
 
 def _are_activities(names: Collection[str]) -> bool:
-    words = [re.findall("[a-z]+", name.lower()) for name in names]
-    return sum(any(map(ACTIVITY.fullmatch, each)) for each in words) > 0.5 * len(names)
+    return sum(map(_is_activity, names)) > 0.5 * len(names)
+
+
+def _is_activity(name: str) -> bool:
+    """Whether all words of a name say what is done and how: neither P01_walk nor anna_walk is one."""
+    words = re.findall(r"[^\W\d_]+", name.lower())
+    known = [word for word in words if ACTIVITY.fullmatch(word)]
+    return bool(known) and all(word in known or HOW.fullmatch(word) for word in words)
+
+
+def _rest(name: str) -> str:
+    """A name without words for things, and without marks around what is left: 001 of utt_001."""
+    if NO_PERSON.fullmatch(name):
+        return ""
+    words = re.findall(r"[^\W\d_]+|[\W\d_]+", name)
+    return "".join(word for word in words if not THING.fullmatch(word.lower())).strip("-_. ()")
 
 
 def _may_be_names(names: Collection[str], *, numbers: bool) -> bool:
-    """Whether names are several, and not all words for containers or, without `numbers`, a count."""
-    counted = all(name.isdecimal() for name in names) and not numbers
-    counted = counted and (min(map(int, names), default=0) <= 1 or max(map(len, names)) < 3)
-    return len(names) > 1 and not counted and not all(map(NO_PERSON.fullmatch, names))
+    """Whether names are several, and neither all words for things nor, without `numbers`, a count."""
+    rest = [each for each in map(_rest, names) if each]
+    counted = all(each.isdecimal() for each in rest) and not numbers
+    counted = counted and (min(map(int, rest), default=0) <= 1 or max(map(len, rest)) < 3)
+    return len(names) > 1 and bool(rest) and not counted
 
 
 def _is_container(paths: Sequence[Sequence[str]], level: int) -> bool:
@@ -194,8 +244,7 @@ def _recurring(paths: Sequence[Sequence[str]], level: int) -> re.Pattern[str] | 
     for part in (PREFIX, WHOLE) if _nobody(known) else ():
         names = [_found(part, _name(parts, FILE)) for parts in paths]
         places = _places(names, folders)
-        several = sum(len(places[name]) > 1 for name in names)
-        usual = "" not in places and several > 0.5 * len(names)
+        usual = "" not in places and _mostly_again(names, places)
         if usual and _may_be_names(places, numbers=_are_activities(known)):
             return part
     return None

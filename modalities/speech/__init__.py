@@ -101,7 +101,7 @@ class Speech:
         if source.is_file() and source.suffix.lower() in corpora.TABLE_SUFFIXES:
             found = self._from_table(source, source.name)
         elif tables:
-            found = self._from_folder_with_table(source, tables[0])
+            found = self._from_folder_with_table(source, tables[0], unasked=not inside)
         elif inside:
             found = self._from_folders_with_tables(source, inside)
         else:
@@ -197,12 +197,15 @@ class Speech:
         read = partial(self._read_file, path, None, None, self._aligned.of(path))
         return Record(str(name), read, group=group, label=label, split=split_of(str(name)), amount=size)
 
-    def _from_folder_with_table(self, source: Path, table: Path) -> Iterator[Record | Rejected]:
+    def _from_folder_with_table(
+        self, source: Path, table: Path, *, unasked: bool = False
+    ) -> Iterator[Record | Rejected]:
         """The rows of a folder's table, and a rejection for each audio file that it does not name."""
-        rows = [] if corpora.has_audio(table) else self._said(table, source)
+        rows, files = [] if corpora.has_audio(table) else self._said(table, source), list_files(source)
+        rows = corpora.as_found(rows, source, files) if unasked else rows
         yield from self._of_rows(rows, table) if rows else self._from_table(table, table.name, source)
         named = {row.path.resolve() for row in rows if row.path}
-        for path in list_files(source):
+        for path in files:
             if path.suffix.lower() in AUDIO_SUFFIXES and path.resolve() not in named:
                 yield Rejected(path.relative_to(source).as_posix(), f"{table.name} does not name it")
 

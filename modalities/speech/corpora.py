@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path, PureWindowsPath
@@ -21,6 +21,7 @@ from modalities.reading.tables import Table, shown
 from modalities.speech.audio import AUDIO_SUFFIXES
 from modalities.speech.lists import without_header
 from modalities.speech.texts import lines_of, text_of
+from modalities.speech.transcripts import transcript
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".parquet", ".json", ".jsonl"}
 TABLE_NAMES = ("metadata.csv", "metadata.tsv", "metadata.parquet", "metadata.jsonl", "manifest.jsonl")
@@ -106,6 +107,23 @@ def lists_in(source: Path, files: Sequence[Path], settings: TableSettings) -> tu
     return None, f"source={largest} reads that table of recordings; now none of them was read: {names}"
 
 
+def as_found(rows: Iterable[Said], root: Path, files: Iterable[Path]) -> list[Said]:
+    """Rows of a table that is read unasked, which adds to what paths and texts say and replaces neither.
+
+    Keys are the files' paths below `root`, which tell groups and splits; a text of a sound is its label.
+    """
+    names = {path.resolve(): path.relative_to(root).as_posix() for path in files}
+    return [_as_found(row, row.path, names) if row.path else row for row in rows]
+
+
+def _as_found(row: Said, path: Path, names: Mapping[Path, str]) -> Said:
+    key = names.get(path.resolve(), row.key)
+    try:
+        return replace(row, key=key, label=transcript(path) or row.label)
+    except OSError as error:  # a text that cannot be read
+        return replace(row, key=key, problem=str(error))
+
+
 def _names_sounds(table: Path, settings: TableSettings, top: Path) -> bool:
     """Whether most of the first rows of a table name sounds that are there."""
     folders = _folders(table, top)
@@ -122,7 +140,7 @@ def _names_most(table: Path, settings: TableSettings, top: Path, sounds: Sequenc
     """Whether a table names nearly all of some sounds, once each and none of them in stretches."""
     try:
         rows = [*rows_of(table, settings, top)]
-    except ValueError:
+    except Exception:  # whatever a library raises for a damaged one
         return False
     found = [row.path.resolve() for row in rows if row.path]
     whole = not any(row.problem or row.start_s is not None for row in rows)
@@ -167,11 +185,13 @@ def _described(
             start, end = _stretch(row)
         except ValueError as error:
             problem = f"row {number + 1} of {table.name}: {error}"
+        path, known = _file(folders, name), described(row)
+        if path and "\\" in name and "\\" not in path.name:  # a list that was made on Windows
+            name = PureWindowsPath(name).as_posix()
         cut = start is not None
         key = f"{name}/{start:g}-{'end' if end is None else format(end, 'g')}" if cut else name
         key = f"{key}/{number + 1}" if key in keys and cut else key
         keys.add(key)
-        path, known = _file(folders, name), described(row)
         if path and path.is_relative_to(table.parent):  # then so are all
             folders = _beside(table.parent)
         yield Said(key, path, **known, start_s=start, end_s=end, problem=problem)

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float
 
 from modalities.reading.groups import Grouping, known_split, split_of
-from modalities.reading.looking import counted, matching, problem_of
+from modalities.reading.looking import counted, problem_of
 from modalities.reading.notices import noted
-from modalities.reading.tables import TEXT_SUFFIXES
-from modalities.reading.texts import reads_as_table
+from modalities.reading.tables import is_table
+from modalities.reading.texts import left_alone, readable
 from modalities.wearables import arrays, tables
 from modalities.wearables.recordings import AXES, SENSOR_AXES, FileSettings, is_device, read_device
 from modalities.wearables.windows import Windowing
@@ -93,11 +93,12 @@ class Wearables:
         tables.forget()
         arrays.forget()
         root = source.parent if source.is_file() else source
-        read = [path for path in list_files(source) if _is_read(path, named=source.is_file())]
+        read, left = readable(list_files(source), _is_named, asked=source.is_file())
         names = {path.relative_to(root).as_posix(): path for path in read}
         grouping = Grouping.of(names, self._files.group_pattern, own=True)
         found = (row for name, path in names.items() for row in self._found(path, name, grouping))
-        return (row for row in found if split == "all" or (isinstance(row, Record) and row.split == split))
+        said = _with_left_alone(found, left.relative_to(root).as_posix(), left_alone(left)) if left else found
+        return (row for row in said if split == "all" or (isinstance(row, Record) and row.split == split))
 
     def beside(self, source: Path) -> list[Path]:
         """The labels and subjects that lie beside an array; a folder holds its own."""
@@ -106,7 +107,7 @@ class Wearables:
     @classmethod
     def suggest(cls, source: Path) -> Suggestion | None:
         """Recordings with three axes; of their gyroscope, if one has any, nothing is read."""
-        found = matching(source, _is_read)
+        found, _ = readable(list_files(source), _is_named)
         if not found:
             return None
         problem = problem_of(cls().records(source, "all"))
@@ -249,13 +250,21 @@ def _names_of(path: Path, place: _Place) -> tuple[str, ...]:
     return path.absolute().parts[-2 - place.name.count("/") :]
 
 
-def _is_read(path: Path, *, named: bool = False) -> bool:
-    """Whether a file is of a kind that is read here, by its name; a text counts where its lines are data.
+def _with_left_alone(
+    rows: Iterator[Record | Rejected], name: str, notice: str
+) -> Iterator[Record | Rejected]:
+    """Records that say which texts were left alone; where there is no record, a rejection says it."""
+    useful = False
+    for row in rows:
+        useful = useful or isinstance(row, Record)
+        yield noted(row, notice)
+    if not useful:
+        yield Rejected(name, notice)
 
-    One that is `named` as the source counts whatever it holds.
-    """
-    suffixes = (*arrays.ARRAY_SUFFIXES, *(TEXT_SUFFIXES if named else ()))
-    return path.name.lower().endswith(suffixes) or is_device(path) or reads_as_table(path)
+
+def _is_named(path: Path) -> bool:
+    """Whether a file is of a kind that is read here, by its name."""
+    return path.name.lower().endswith(arrays.ARRAY_SUFFIXES) or is_device(path) or is_table(path)
 
 
 def _spec(windowing: Windowing, *, gyroscope: bool) -> SampleSpec:

@@ -19,6 +19,7 @@ MOVED_G = 0.1
 # factor of 9.8 apart, are never taken for each other. Fast exercise reaches 2 g.
 LEAST_G, MOST_G = 1 / 3, 3.0
 MOST_RAD_S = 70.0  # gyroscopes end at 35 or 70 rad/s (2,000 or 4,000 deg/s)
+SURELY_G = 0.05  # from 1 g: a scale is right where the median is so near, even if no value is near 0
 STRETCH = 500  # samples, 0.5 to 20 s: movement alternates meanwhile, gravity hardly turns
 LOOKED_AT = 200  # stretches of a recording
 LEAST_MIDDLE = 0.3  # of its norms: how long a stretch's vector of medians is where gravity is in it
@@ -73,7 +74,7 @@ def in_g(
     """
     size = Size.of(values)
     if scale is not None:
-        if size.offset and not fixed:
+        if size.offset and not fixed and abs(scale * size.median - 1) > SURELY_G:
             raise ValueError(f"modality.scale={scale:g} fits counts from 0 on: {OFFSET}")
         if LEAST_G <= scale * size.median <= MOST_G:
             return (values * np.float32(scale)).astype(np.float32), f"{scale:g} g"

@@ -10,6 +10,7 @@ import numpy as np
 from modalities.reading.dialects import TableSettings
 from modalities.reading.groups import check_pattern
 from modalities.reading.looking import problem_of
+from modalities.reading.notices import noted
 from modalities.reading.times import TimeSettings, check_timezone, has_date
 from modalities.weather.clock import CALENDAR, Cut, calendar, season, stamp, step_seconds
 from modalities.weather.discovery import find
@@ -112,7 +113,8 @@ class Weather:
                 key = f"{item.key}/{part}" if part == HELD_OUT else item.key
                 if split in ("all", part):
                     read = partial(self.read, item, part)
-                    yield Record(key, read, group=item.group, split=part, amount=item.amount)
+                    record = Record(key, read, group=item.group, split=part, amount=item.amount)
+                    yield noted(record, item.notice)
 
     def read(self, found: Found, part: str) -> Rows:
         """The rows of a series or of its part "train" or "valid", with a report on its quality.

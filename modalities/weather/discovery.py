@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from modalities.reading.groups import Grouping, split_of
 from modalities.reading.tables import TABLE_SUFFIXES, TEXT_SUFFIXES
-from modalities.reading.texts import reads_as_table
+from modalities.reading.texts import left_alone, readable
 from modalities.weather import archive, grids, tables, years
 from modalities.weather.series import Found
 from modalities.weather.tables import Layout
@@ -21,11 +21,12 @@ NUM_LISTED = 30
 
 def find(source: Path, layout: Layout, step_s: float, group_pattern: str | None) -> list[Found | Rejected]:
     """All series, and the files that cannot be used. Raises UserError for a column that none of them has."""
-    alone = source.is_file() or source.suffix.lower() == ".zarr"
+    alone = _is_alone(source)
     found: list[Found | Rejected] = []
-    whole = [source] if alone else dict.fromkeys(_whole(path, source) for path in list_files(source))
+    read, left = files(source, asked=alone)
+    notice = left_alone(left)
     root = source.parent if alone else source
-    paths = {path.relative_to(root).as_posix(): path for path in whole if _is_read(path, alone=alone)}
+    paths = {path.relative_to(root).as_posix(): path for path in read}
     grouping = Grouping.of(paths, group_pattern, own=True)
     for name, path in paths.items():
         try:
@@ -34,11 +35,25 @@ def find(source: Path, layout: Layout, step_s: float, group_pattern: str | None)
             if group_pattern is not None:
                 series = [replace(one, group=group) for one in series]
             amount = path.stat().st_size / max(1, len(series))
-            found += [replace(one, split=one.split or split_of(name), amount=amount) for one in series]
+            told = [replace(one, split=one.split or split_of(name), amount=amount) for one in series]
+            found += [replace(one, notice=notice) for one in told]
         except Exception as error:  # whatever a library raises for a damaged file
             found.append(Rejected.of(name, error))
-    _check_columns(source, [item for item in found if isinstance(item, Found)], layout.columns)
+    _check_columns(source, [item for item in found if isinstance(item, Found)], layout.columns, notice)
+    if left and not any(isinstance(item, Found) for item in found):
+        found.append(Rejected(left.relative_to(root).as_posix(), notice))
     return [_with_some_column(item, layout.columns) for item in found]
+
+
+def files(source: Path, *, asked: bool = False) -> tuple[list[Path], Path | None]:
+    """The files and stores of a source that are read, and the first text left alone, as in `readable`."""
+    alone = _is_alone(source)
+    whole = [source] if alone else [*dict.fromkeys(_whole(path, source) for path in list_files(source))]
+    return readable(whole, lambda path: _suffix(path) in SUFFIXES, asked=asked)
+
+
+def _is_alone(source: Path) -> bool:
+    return source.is_file() or source.suffix.lower() == ".zarr"
 
 
 def _place(name: PurePosixPath, suffix: str) -> str:
@@ -51,12 +66,6 @@ def _whole(path: Path, source: Path) -> Path:
     """The topmost Zarr store below the source that a file is a part of, else the file."""
     stores = [parent for parent in path.relative_to(source).parents if _suffix(parent) == ".zarr"]
     return source / stores[-1] if stores else path
-
-
-def _is_read(path: Path, *, alone: bool) -> bool:
-    """Whether a file is of a kind that is read here; a text among others counts where its lines are data."""
-    is_text = _suffix(path) in TEXT_SUFFIXES and (alone or reads_as_table(path))
-    return is_text or _suffix(path) in SUFFIXES
 
 
 def _find_in(path: Path, name: str, group: str, layout: Layout, step_s: float) -> Iterator[Found]:
@@ -79,8 +88,11 @@ def _suffix(path: Path) -> str:
     return "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else path.suffixes[-1:]).lower()
 
 
-def _check_columns(source: Path, series: list[Found], columns: tuple[str, ...]) -> None:
-    """A column that some files lack is missing there; one that all lack is a mistake."""
+def _check_columns(source: Path, series: list[Found], columns: tuple[str, ...], notice: str) -> None:
+    """A column that some files lack is missing there; one that all lack is a mistake.
+
+    `notice` tells of texts that were left alone: the column may be there.
+    """
     names = list(dict.fromkeys(name for found in series for name in found.names))
     missing = [name for name in columns if name not in names]
     if series and missing:
@@ -92,6 +104,7 @@ def _check_columns(source: Path, series: list[Found], columns: tuple[str, ...]) 
                 if names
                 else "see modality.separator and skip_lines."
             )
+            + (f" Mind that {notice}." if notice else "")
         )
 
 

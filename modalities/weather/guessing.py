@@ -12,7 +12,7 @@ from modalities.reading.looking import counted, matching
 from modalities.reading.tables import Table
 from modalities.reading.texts import reads_as_table
 from modalities.reading.times import TimeSettings, read_times
-from modalities.weather.discovery import YEAR_SUFFIXES
+from modalities.weather.discovery import YEAR_SUFFIXES, files
 from modalities.weather.identities import ID_COLUMNS, codes_of, ids_of, series_columns, steps_within
 from modalities.weather.years import is_tmy3
 
@@ -26,7 +26,7 @@ def looks_like(source: Path) -> Iterator[tuple[dict[str, Any], str]]:
     years = matching(source, lambda path: path.suffix.lower() in YEAR_SUFFIXES or _is_year(path))
     if years:
         yield {}, counted("typical years of weather", years)
-    tables = matching(source, reads_as_table)
+    tables = [path for path in files(source)[0] if reads_as_table(path)]  # or stores, archives
     for path in sorted(tables, key=lambda path: path.stat().st_size)[:LOOKED_AT]:
         try:
             columns, step = _of_table(path)

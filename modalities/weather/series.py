@@ -38,6 +38,7 @@ class Found:
     group: str = ""
     split: str = ""
     amount: float = 0.0  # bytes, about
+    notice: str = ""  # about the source
 
 
 @dataclass(frozen=True, eq=False)

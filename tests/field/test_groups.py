@@ -46,6 +46,20 @@ LAYOUTS = {
     "counted files of persons": ([f"{who}/{n}.wav" for who in ("anna", "ben") for n in range(3)], r"^(\w+)", False),
     "sentences of persons": ([f"{who}/{text}.wav" for who in ("anna", "ben") for text in ("hello", "thanks")], r"^(\w+)", False),
     "files of persons' sensors": ([f"{who}/{sensor}.csv" for who in ("anna", "ben") for sensor in ("acc", "gyro")], r"^(\w+)", True),
+    "utterances of sessions": ([f"session{s}/utt00{n}.wav" for s in range(1, 4) for n in range(1, 3)], r"^(\w+)", False),
+    "recordings of days": ([f"2023-05-0{s}/rec_{n}.wav" for s in range(1, 4) for n in range(1, 3)], r"^([\d-]+)", True),
+    "sensors' places by day": ([f"2023-05-0{s}/{place}.csv" for s in (1, 2) for place in ("wrist", "left_hip")], r"^([\d-]+)", True),
+    "names of months by year": ([f"{year}/{month}.csv" for year in (2019, 2020) for month in ("jan", "feb")], r"^(\d+)", True),
+    "persons of sessions": ([f"session{s}/P0{n}.csv" for s in (1, 2) for n in range(1, 4)], r"/(\w+)\.", True),
+    "walks of coded persons": ([f"P0{s}_walk/{side}.csv" for s in range(1, 4) for side in ("left", "right")], r"^(\w+)", True),
+    "walks of names": ([f"{who}_walk/{n}/acc.csv" for who in ("anna", "ben") for n in (1, 2)], r"^(\w+)", True),
+    "activities with their manner": ([f"{act}/{who}.csv" for act in ("walk_fast", "sit_down") for who in ("anna", "ben")], r"/(\w+)\.", True),
+    "speakers of a conversation": (["conv01/speaker1.wav", "conv01/speaker2.wav", "conv02/speaker1.wav"], r"^(\w+)", False),
+    "persons of a house": ([f"house{h}/day{d}/person{p}.csv" for h in (3, 4) for d in (1, 2) for p in (1, 2)], r"^(\w+)", True),
+    "speakers of sessions": ([f"session{s}/speaker{n}.wav" for s in (1, 2, 3) for n in (1, 2)], r"/(\w+)\.", False),
+    "speakers of tasks": ([f"{task}/speaker{n}.wav" for task in ("task1", "task2") for n in (1, 2)], r"/(\w+)\.", False),
+    "speakers of emotions": ([f"{mood}/speaker{n}.wav" for mood in ("angry", "calm") for n in (1, 2)], r"/(\w+)\.", False),
+    "speakers of meetings": ([f"meeting{m}/speaker1{n}.wav" for m in (1, 2) for n in (1, 2)], r"/(\w+)\.", False),
 }  # fmt: skip
 
 

@@ -219,9 +219,47 @@ def test_the_only_table_that_names_nearly_all_sounds_is_read(tmp_path: Path) -> 
     found = found_in(tmp_path)
     first = found[0]
     assert isinstance(first, Record)
-    assert (first.key, first.label, first.group) == ("0.wav", "text 0.wav", "s0")
+    assert (first.key, first.label, first.group) == ("clips/0.wav", "text 0.wav", "s0")
     assert found[9:] == [Rejected("clips/9.wav", "all.csv does not name it")]
     assert not notices(found)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_list_made_on_windows_has_groups_and_splits(tmp_path: Path, asked: bool) -> None:
+    names = [f"{split}/{who}/{n}.wav" for split, who in (("train", "anna"), ("test", "ben")) for n in (1, 2)]
+    corpus(tmp_path, *names)
+    lines = ["file,text", *("{},hello".format(name.replace("/", "\\")) for name in names)]
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    found = found_in(tmp_path / "list.csv" if asked else tmp_path)
+    told = [(row.key, row.split, row.group) for row in found if isinstance(row, Record)]
+    assert told == [(name, *name.split("/")[:2]) for name in names]
+
+
+def test_a_table_in_a_folder_of_a_split_that_is_read_unasked_leaves_the_split(tmp_path: Path) -> None:
+    corpus(tmp_path, "test/anna/1.wav", "test/ben/2.wav")
+    (tmp_path / "test" / "list.csv").write_text("file,text\nanna/1.wav,yes\nben/2.wav,no\n")
+    told = [(row.key, row.split, row.group) for row in found_in(tmp_path) if isinstance(row, Record)]
+    assert told == [("test/anna/1.wav", "test", "anna"), ("test/ben/2.wav", "test", "ben")]
+
+
+def test_a_table_that_is_read_unasked_replaces_no_transcript(tmp_path: Path) -> None:
+    corpus(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "a.txt").write_text("good morning")
+    (tmp_path / "labels.csv").write_text("file,label\na.wav,happy\nb.wav,sad\n")
+    assert labels_of(tmp_path) == {"a.wav": "good morning", "b.wav": "sad"}
+    assert labels_of(tmp_path / "labels.csv") == {"a.wav": "happy", "b.wav": "sad"}
+
+
+def test_a_damaged_table_is_none_that_is_read_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OverflowError
+
+    corpus(tmp_path, "a.wav")
+    (tmp_path / "list.csv").write_text("file,text\na.wav,yes\n")
+    monkeypatch.setattr("modalities.speech.corpora.rows_of", fail)
+    assert labels_of(tmp_path) == {"a.wav": ""}
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ class TestTitles:
         titles = [
             "ENST1.1 cdna chromosome:GRCh38:14:105881034:105881053:-1 gene:ENSG1.1",
             "ENST2.1 cds primary_assembly:GRCz11:KN149696.2:100:9000:1 gene:ENSG2.1",
+            "AAC1 cds chromosome:ASM584v2:Chromosome:190:255:1 gene:b1",
+            "AAC2 cds chromosome:ASM2v1:Chromosome:190:255:1 gene:b1",
             "hg38_knownGene_A range=chr1:101-200 5'pad=0 3'pad=0 strand=+ repeatMasking=none",
             "hg38_knownGene_B range=chr1:500-9000 5'pad=0 3'pad=0 strand=- repeatMasking=none",
         ]
@@ -70,6 +72,8 @@ class TestTitles:
         assert {key: row["group"] for key, row in rows.items()} == {
             "ENST1.1": "14",
             "ENST2.1": "KN149696.2",
+            "AAC1": "ASM584v2:Chromosome",
+            "AAC2": "ASM2v1:Chromosome",
             "chr1:100-200": "chr1",
             "hg38_knownGene_B": "chr1",
         }

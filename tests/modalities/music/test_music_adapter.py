@@ -40,6 +40,8 @@ class TestRecords:
             "ABBA/Dancing Queen.mid": ("ABBA/Dancing Queen", "ABBA"),
             "ABBA/Dancing Queen.1.mid": ("ABBA/Dancing Queen", "ABBA"),
             "ABBA/Mr. Blue.mid": ("ABBA/Mr. Blue", "ABBA"),
+            "Chopin/Prelude No.1.mid": ("Chopin/Prelude No.1", "Chopin"),
+            "Chopin/Prelude No.24.mid": ("Chopin/Prelude No.24", "Chopin"),
             "001/001.mid": ("001", ""),
             "001/versions/001-v1.mid": ("001", ""),
             "2004/2004_R1.midi": ("2004/2004_R1", ""),

@@ -93,6 +93,20 @@ class TestDaysWithAClockBesideThem:
         assert names == tuple(columns)
         np.testing.assert_array_equal(read(columns, names), HOURS.as_unit("s").astype("int64"))
 
+    @pytest.mark.parametrize("name", ["HR", "hr"])
+    def test_a_humidity_or_a_heart_rate_is_no_hour(self, name):
+        table = {"date": HOURS.strftime("%d/%m/%Y"), "heure": HOURS.strftime("%H:%M"), "T": 3.1}
+        assert time_columns(pd.DataFrame({**table, name: 81}), "") == ("date", "heure")
+        assert time_columns(pd.DataFrame({**table, name: 14}), "") == ("date", "heure")
+        days = pd.DataFrame({"date": table["date"], "station": HOURS.hour, "T": 3.1})
+        for values in (60 + HOURS.hour, 7.5, np.nan):
+            assert time_columns(days.assign(**{name: values}), "") == ("date",)
+        parts = pd.DataFrame({**CALENDAR, "time": table["heure"], name: 60 + HOURS.hour})
+        assert time_columns(parts, "") == ("year", "month", "day", "time")
+        moving = pd.DataFrame({"time": np.arange(90) // 30, "x": 0.1, "y": 0.2, "z": 0.9})
+        for values in (80, 0):
+            assert time_columns(moving.assign(**{name: values}), "") == ("time",)
+
     def test_a_sunrise_is_no_clock_of_the_rows(self):
         days = pd.date_range("2020-01-01", periods=60, freq="1D").repeat(3)
         rises = days + pd.to_timedelta(np.random.default_rng(0).integers(300, 500, 180), unit="min")

@@ -155,6 +155,16 @@ class TestCodesBehindNumbers:
         found = table(tmp_path / "x.csv", ["12,5", "1.219", "3,25"] * 9)  # a point between thousands
         assert loads(found)[0] == 12.5
 
+    @pytest.mark.parametrize("cells", [("12,5", "3,4", "1013,2"), ("1013,2", "1001,5")])
+    def test_decimal_commas_beside_a_column_with_points_stay_such(self, tmp_path, cells):
+        names = ["time", "latitude", "load", "low", "pressure"][: 2 + len(cells)]
+        quoted = ",".join(f'"{cell}"' for cell in cells)
+        rows = [f"{hour},41.3,{quoted}" for hour in HOURS]
+        (tmp_path / "x.csv").write_text("\n".join([",".join(names), *rows]) + "\n")
+        found = Table.open(tmp_path / "x.csv")
+        assert "decimal commas" in found.reading
+        assert loads(found)[0] == float(cells[0].replace(",", "."))
+
 
 def test_a_quoted_comma_in_a_header_that_is_a_comment(tmp_path):
     path = tmp_path / "turbine.csv"

@@ -207,6 +207,19 @@ class TestBadInput:
         assert [record.group for record in records] == ["subject101", "subject101", "subject2"]
         assert_true(values(records[1].read()))
 
+    def test_texts_beside_tables_are_left_alone(self, tmp_path):
+        for name in ("P000_walk", "P000_run", "P001_walk", "P001_run"):
+            write(tmp_path / "data" / f"{name}.csv")
+        lines = [f"{number} 7{number} 1.8" for number in range(20)]
+        (tmp_path / "subjects.txt").write_text("\n".join(lines) + "\n")
+        records = found(tmp_path)
+        assert [record.group for record in records] == ["P000", "P000", "P001", "P001"]
+        assert "texts of numbers such as subjects.txt are left alone" in " ".join(records[0].read().notices)
+        assert Wearables.suggest(tmp_path).words == "acceleration in 4 files (.csv)"
+        for path in (tmp_path / "data").iterdir():
+            path.write_text("name,age\nx,1\n")
+        assert [row.path for row in found(tmp_path)][4:] == ["subjects.txt"]
+
     def test_a_text_that_is_the_source_says_why_it_is_no_table(self, tmp_path):
         (tmp_path / "notes.txt").write_text("a recording\nof nothing\n")
         assert "no accelerometer columns" in refused(tmp_path / "notes.txt")

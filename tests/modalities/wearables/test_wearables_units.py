@@ -103,6 +103,12 @@ class TestCountsWithAnOffset:
         with pytest.raises(ValueError, match=r"set modality.scale=0.015625"):
             in_g(counts, "auto")
 
+    def test_a_sensor_that_keeps_one_tilt_is_none_of_them_where_the_scale_is_right(self):
+        counts = np.array([32.0, 35.0, 42.0]) + np.random.default_rng(0).normal(size=(3000, 3))
+        np.testing.assert_allclose(in_g(counts, "auto", 1 / 64)[0], counts / 64, rtol=1e-6)
+        with pytest.raises(ValueError, match="subtract the offset first"):
+            in_g(counts, "auto", 1 / 80)
+
     def test_a_scale_of_the_format_is_believed(self):
         counts = 40 + np.random.default_rng(0).normal(size=(3000, 3))
         assert in_g(counts, "auto", 1 / 64, fixed=True)[0].min() > 0.5

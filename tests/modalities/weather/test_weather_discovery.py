@@ -64,6 +64,26 @@ class TestTexts:
         assert recipe == "weather_w2vbert"
         assert settings == ['modality.columns=["Global_active_power", "Voltage"]', 'modality.freq="1min"']
 
+    def test_beside_tables_are_left_alone(self, tmp_path):
+        write(tmp_path / "jena.csv", frame())
+        write(tmp_path / "jena.txt", frame(), sep=";")
+        (tmp_path / "README.txt").write_text("The same, twice.\n" * 20)
+        write(tmp_path / "small.txt", frame(30).rename(columns={"a": "c"}))
+        (record, held_out) = sensor().records(tmp_path, "all")
+        assert (record.key, held_out.key) == ("jena.csv", "jena.csv/valid")
+        (notice,) = record.read().notices
+        assert notice.startswith("texts of numbers such as jena.txt are left alone")
+        assert choose_recipe(tmp_path)[1] == ['modality.columns=["a", "b"]', 'modality.freq="1h"']
+
+    def test_beside_tables_of_something_else_are_told(self, tmp_path):
+        write(tmp_path / "jena.txt", frame())
+        (tmp_path / "stations.csv").write_text("station,height\nx,1\ny,2\n")
+        reasons = Rest(sensor(), tmp_path).reasons
+        assert reasons.keys() == {"stations.csv", "jena.txt"} and "left alone" in reasons["jena.txt"]
+        write(tmp_path / "stations.csv", frame().rename(columns={"a": "c", "b": "d"}))
+        with pytest.raises(UserError, match=r"has no column a, b; .* texts of numbers such as jena.txt"):
+            Rest(sensor(), tmp_path)
+
     def test_beside_sounds_are_no_weather(self, tmp_path):
         for number in range(3):
             soundfile.write(tmp_path / f"{number}.wav", 0.1 * np.sin(np.arange(16_000)), 16_000)
