@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 
 from seqssl.model import kmeans
 from seqssl.model.alignment import known_frames, labels_of_frames, steps_per_frame
-from seqssl.model.bounds import POSITIVE
+from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE
 from seqssl.model.description import InputDescription
 from seqssl.model.fixed import FixedCodes
 from seqssl.model.measures import effective_rank, pnmi
@@ -42,7 +42,9 @@ class Clusters(FixedCodes):
     `standardize`: each row is first scaled to zero mean and unit variance in every dimension, which takes out
     what it has all along (whose it is, what recorded it). `max_frames`: how many to fit to, drawn evenly.
     With several `parts`, a frame is described in so many parts, and each has a code: they share the centers.
-    The code of the part that begins in the middle comes first: it stands for the frame where one is wanted.
+    With `neighbors`, a frame has the codes of so many frames before and after it, too; at the borders of a
+    row its first or last code stands in. The code of the part that begins in the middle of the frame comes
+    first: it stands for the frame where one is wanted.
     """
 
     centroids: Tensor
@@ -55,8 +57,12 @@ class Clusters(FixedCodes):
         standardize: bool,
         max_frames: int,
         parts: int = 1,
+        neighbors: int = 0,
     ) -> None:
-        super().__init__((num_clusters,) * parts, 0, 0)  # codes only
+        own, around = parts // 2, range(-neighbors * parts, (neighbors + 1) * parts)
+        places = [own, *(place for place in around if place != own)]
+        super().__init__((num_clusters,) * len(places), 0, 0)  # codes only
+        self._places = places  # of a frame's codes, from its first part
         self.parts = parts
         self.num_clusters, self.standardize, self.max_frames = num_clusters, standardize, max_frames
         self.register_buffer("centroids", torch.zeros(num_clusters, 0))  # no width: nothing is fitted
@@ -76,16 +82,19 @@ class Clusters(FixedCodes):
     def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
         """The nearest center of every frame; ValueError before `fit`."""
         if self._pretends:
-            shape = (len(batch.inputs), num_frames, self.parts)
+            shape = (len(batch.inputs), num_frames, len(self._places))
             return torch.zeros(shape, dtype=torch.long, device=batch.inputs.device)
         if not self.centroids.shape[1]:
             raise ValueError("these targets are clusters, and have not been fitted: call `fit` first")
         x = self._scaled(batch, num_frames * self.parts)
         with in_float32(x.device):  # so that codes do not depend on a run's precision
             codes, _ = kmeans.nearest(x.flatten(0, 1), self.centroids)
-        middle = self.parts // 2
-        order = [middle, *(part for part in range(self.parts) if part != middle)]
-        return codes.view(len(x), num_frames, self.parts)[..., order]
+        starts = torch.arange(num_frames, device=codes.device) * self.parts
+        places = starts[:, None] + torch.tensor(self._places, device=codes.device)  # s g
+        last = (self._output_lengths(batch.lengths) * self.parts - 1).clamp(min=0)
+        places = torch.minimum(places.clamp(min=0), last[:, None, None])  # b s g
+        found = codes.view(len(x), -1).gather(1, places.flatten(1))
+        return found.view(places.shape)
 
     def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
         """Fit the centers to the frames of some batches; facts about them. ValueError for too few frames."""
@@ -132,7 +141,8 @@ class InputClusters(Clusters):
     """Clusters of the input itself: of its cepstra where it has a spectrum, else of a frame's own steps.
 
     HuBERT's first iteration has 100 of them. `codes_per_frame`: a frame is divided into so many equal parts,
-    each with a code to predict; a spectrum may have several columns in the time of a frame.
+    each with a code to predict; a spectrum may have several columns in the time of a frame. `neighbors`: a
+    frame predicts the codes of so many frames on each side, too.
     """
 
     def __init__(
@@ -144,6 +154,7 @@ class InputClusters(Clusters):
         standardize: bool = False,
         max_frames: int = MAX_FRAMES,
         codes_per_frame: Annotated[int, POSITIVE] = 1,
+        neighbors: Annotated[int, NOT_NEGATIVE] = 0,
     ) -> None:
         super().__init__(
             feature_encoder,
@@ -151,6 +162,7 @@ class InputClusters(Clusters):
             standardize=standardize,
             max_frames=max_frames,
             parts=codes_per_frame,
+            neighbors=neighbors,
         )
         self.describe = describe_input.in_parts(codes_per_frame)
 

@@ -89,6 +89,25 @@ def test_parts_of_a_frame_have_codes_of_their_own() -> None:
         assert torch.equal(made.codes_of(batch, 75), codes)
 
 
+def test_neighbors_codes_are_those_that_they_have_themselves() -> None:
+    reader = PatchEncoder(2, dim=4, patch=8)
+    describe = InputDescription(reader, 8.0, channels=2)
+    batch = Batch(torch.randn(2, 80, 2, generator=seeded()), torch.tensor([80, 41]))
+    lone = InputClusters(reader, describe, num_clusters=7, codes_per_frame=2)
+    lone.fit([batch], seeded())
+    wide = InputClusters(reader, describe, num_clusters=7, codes_per_frame=2, neighbors=1)
+    wide.centroids = lone.centroids
+    own, codes = lone.codes_of(batch, 10)[..., [1, 0]], wide.codes_of(batch, 10)  # in the order of time
+    assert wide.codebook_sizes == (7,) * 6 and codes.shape == (2, 10, 6)
+    assert torch.equal(codes[..., [3, 0]], own)
+    for row, last in ((0, 9), (1, 5)):
+        assert torch.equal(codes[row, 1 : last + 1, 1:3], own[row, :last])
+        assert torch.equal(codes[row, :last, 4:], own[row, 1 : last + 1])
+        assert (codes[row, 0, 1:3] == own[row, 0, 0]).all() and (
+            codes[row, last, 4:] == own[row, last, 1]
+        ).all()
+
+
 def test_steps_are_shared_by_whole_parts_only() -> None:
     reader = PatchEncoder(2, dim=4, patch=8)
     describe = InputDescription(reader, 8.0, channels=2)
