@@ -12,19 +12,21 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from modalities.dna import alphabet, shuffling
+from modalities.dna import alphabet, files, shuffling
 from modalities.dna.counting import gapped_pairs
-from modalities.dna.files import Columns, Sequence, find_files, kind_of, read_sequences, split_by_name
+from modalities.dna.files import Columns, Sequence, find_files, likely_files, read_sequences, split_by_name
 from modalities.dna.frames import TURNED, open_frames, stretches_within
 from modalities.dna.intervals import (
     Interval,
     chromosome_of_title,
+    gene_of_title,
     interval_of_title,
     problem_on,
     read_intervals,
 )
 from modalities.dna.storage import DAMAGE, Bases, OtherStrand
-from modalities.reading.looking import counted, matching, problem_of
+from modalities.reading.dialects import TableSettings
+from modalities.reading.looking import MOST, counted, problem_of
 from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Segment, Suggestion, TokenEncoder, UserError
 
 BLOCK_BASES = 2**18  # a longer sequence becomes several records
@@ -49,6 +51,8 @@ class DNA:
     A sequence (or interval) of at most `length` bases is one row, a longer one gives a row every `step`.
     """
 
+    endings = tuple(files.KINDS)
+
     def __init__(
         self,
         *,
@@ -62,6 +66,9 @@ class DNA:
         sequence_column: str | None = None,
         label_column: str | None = None,
         group_column: str | None = None,
+        skip_lines: int | None = None,
+        csv_columns: tuple[str, ...] | None = None,
+        separator: str | None = None,
         every: int = 1,
         shuffled: bool = False,
         rc: bool = True,
@@ -75,6 +82,9 @@ class DNA:
         self.intervals, self.one_based = intervals, one_based
         self.sequence_column, self.label_column = sequence_column, label_column
         self.group_column, self.shuffled = group_column, shuffled
+        self._table = TableSettings(skip_lines, csv_columns, separator)
+        # Public where it is given: older prepared folders know no such settings
+        vars(self).update({name: given for name, given in vars(self._table).items() if given is not None})
         self._rc, self._stride = rc, stride
         if segments not in ("none", "orf", "cds") or min_orf < 3:
             raise ValueError(
@@ -112,11 +122,10 @@ class DNA:
     @classmethod
     def suggest(cls, source: Path) -> Suggestion | None:
         """Files of sequences by their names; tables and texts, which may be anything, if one can be read."""
-        found = matching(source, kind_of)
+        found, kinds = likely_files(source, MOST)
         if not found:
             return None
-        kinds = {kind_of(path) for path in found}
-        problem = "" if kinds & {*GENOME_KINDS, "fastq"} else problem_of(cls().records(source, "all"))
+        problem = "" if kinds & {*GENOME_KINDS, "fastq"} else problem_of(cls()._from_files(source, MOST))
         return Suggestion(counted("nucleotide sequences", found), problem=problem)
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
@@ -145,25 +154,25 @@ class DNA:
         """Embedded bases, a convolution over 9 of them, `stride` bases per frame."""
         return TokenEncoder(len(alphabet.SYMBOLS), dim=dim, kernel=9, stride=self._stride)
 
-    def _from_files(self, source: Path) -> Iterator[Record | Rejected]:
-        files = find_files(source)
-        several = sum(kind_of(path) not in ("text", "bed") for path, _ in files) > 1
-        for path, name in files:
-            found = self._sequences(source, path, name)
+    def _from_files(self, source: Path, most: int | None = None) -> Iterator[Record | Rejected]:
+        listed = find_files(source, most=most)
+        several = sum(kind not in ("text", "bed") for _, _, kind in listed) > 1
+        for path, name, kind in listed:
+            found = self._sequences(source, path, name, kind)
             if isinstance(found, Rejected):
                 yield found
                 continue
-            prefix = f"{name}/" if several and kind_of(path) != "text" else ""
+            prefix = f"{name}/" if several and kind != "text" else ""
             intervals = (interval_of_title(sequence.title, len(sequence.bases)) for sequence in found)
-            given = split_by_name(name)
+            given = split_by_name(name, kind)
             for row in self._of_sequences(name, prefix, zip(found, intervals, strict=True)):
                 yield replace(row, split=row.split or given) if isinstance(row, Record) else row
 
     def _from_intervals(self, source: Path) -> Iterator[Record | Rejected]:
         table = self._interval_file(source if source.is_dir() else source.parent)
         genome: dict[str, Sequence] = {}
-        for path, name in find_files(source):
-            found = self._sequences(source, path, name) if kind_of(path) in GENOME_KINDS else []
+        for path, name, kind in find_files(source):
+            found = self._sequences(source, path, name, kind) if kind in GENOME_KINDS else []
             if isinstance(found, Rejected):
                 yield found
                 continue
@@ -195,13 +204,13 @@ class DNA:
             raise UserError(f"modality.intervals: there is no file {self.intervals}, nor is it in {folder}.")
         return path
 
-    def _sequences(self, source: Path, path: Path, name: str) -> list[Sequence] | Rejected:
+    def _sequences(self, source: Path, path: Path, name: str, kind: str) -> list[Sequence] | Rejected:
         """All sequences of a file, or why there are none: one that is cut short is left out whole."""
-        if kind_of(path) == "bed":
+        if kind == "bed":
             return Rejected(name, "intervals, but no genome: name this file in modality.intervals")
-        columns = Columns(self.sequence_column, self.label_column, self.group_column)
+        columns = Columns(self.sequence_column, self.label_column, self.group_column, self._table)
         try:
-            return list(read_sequences(path, name, columns))
+            return list(read_sequences(path, name, kind, columns))
         except DAMAGE as error:
             return Rejected(name, f"damaged or cut short, bring it again ({error})")
         except Exception as error:  # a library may raise anything for a damaged file
@@ -242,7 +251,7 @@ class DNA:
         chromosome = interval.chrom if interval else chromosome_of_title(sequence.title)
         describe = partial(
             Record,
-            group=sequence.group or chromosome or sequence.name,
+            group=sequence.group or chromosome or gene_of_title(sequence.title) or sequence.name,
             label=sequence.label,
             split=sequence.split,
             amount=float(len(bases)),

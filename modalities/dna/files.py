@@ -1,26 +1,31 @@
 """Files that hold sequences: which there are in a folder, and how each kind is read."""
 
 import gzip
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path, PurePath, PurePosixPath
+from functools import lru_cache
+from itertools import islice, pairwise
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from modalities.dna.fasta import scan_fasta
 from modalities.dna.storage import Bases, InMemory, InText, InTwoBit, is_gzip, two_bit
+from modalities.reading.dialects import TableSettings, encoding_of, head_of
 from modalities.reading.groups import known_split, split_of, split_of_file
-from modalities.reading.tables import Table, shown
+from modalities.reading.headers import has_bases, unquoted
+from modalities.reading.tables import USUAL, Table, shown
 from seqssl import UserError, list_files
 
 COMPRESSED = (".gz", ".bgz", ".bgzf")
-NEVER_COMPRESSED = (".2bit", ".parquet", ".txt")
+NEVER_COMPRESSED = (".2bit", ".parquet", ".txt", ".data")
 TABLE_ROWS = 4096  # read at a time
 MAX_TEXT_BYTES = 2**20  # a longer text file is read during the scan
 MAX_BASES_IN_MEMORY = 2 * 10**9
+LOOKED_AT = 2**14  # bytes of a text, which may be a table
 SEQUENCE_COLUMNS = ("sequence", "seq", "dna")
 LABEL_COLUMNS = ("label", "class", "target")
 GROUP_COLUMNS = ("group", "chromosome", "chrom", "chr")
@@ -47,47 +52,77 @@ class Columns:
     sequence: str | None = None
     label: str | None = None
     group: str | None = None
+    table: TableSettings = USUAL  # how it is written
 
 
 def kind_of(path: PurePath) -> str:
-    """fasta, fastq, genbank, 2bit, table, text, bed, or "" for anything else, by the name's end."""
+    """fasta, fastq, genbank, 2bit, table, text, data, bed, or "" for anything else, by the name's end."""
     name = path.name.lower()
     stem = next((name.removesuffix(end) for end in COMPRESSED if name.endswith(end)), name)
     suffix = Path(stem).suffix
     return "" if stem != name and suffix in NEVER_COMPRESSED else KINDS.get(suffix, "")
 
 
-def find_files(source: Path) -> list[tuple[Path, str]]:
-    """The files of a folder, or the one file, each with its name in the source, in order."""
+def kind_at(path: Path) -> str:
+    """As `kind_of` says, by its content for a text that is a table of sequences; other `data` is nothing."""
+    kind = kind_of(path)
+    if kind not in ("text", "data"):
+        return kind
+    now = path.stat()
+    if _is_table(path, now.st_mtime_ns, now.st_size):
+        return "table"
+    return "text" if kind == "text" else ""
+
+
+def find_files(source: Path, *, most: int | None = None) -> list[tuple[Path, str, str]]:
+    """The files of a folder, or the one file, each with its name in the source and its kind, in order.
+
+    Of texts, which have to be looked into, about `most`, if that is given.
+    """
     if source.is_file():
-        if not kind_of(source):
+        kind = kind_at(source)
+        if not kind:
             raise UserError(
                 f"{source} is no kind of file that holds DNA here: {' '.join(KINDS)}, or with .gz."
             )
-        return [(source, source.name)]
-    files = [(path, path.relative_to(source).as_posix()) for path in list_files(source)]
-    # Text is data only in the folder of a class: others hold licenses and notes
-    found = [(path, name) for path, name in files if kind_of(path) != "text" or "/" in name]
-    return sorted(((path, name) for path, name in found if kind_of(path)), key=lambda entry: entry[1])
+        return [(source, source.name, kind)]
+    named = [path for path in list_files(source) if kind_of(path)]
+    texts = [path for path in named if kind_of(path) in ("text", "data")]
+    left = {*texts} - {*texts[:: max(1, len(texts) // (most or len(texts) or 1))]}
+    files = [(path, path.relative_to(source).as_posix(), kind_at(path)) for path in named if path not in left]
+    # Text is one sequence only in the folder of a class: others hold licenses and notes
+    found = [file for file in files if file[2] and (file[2] != "text" or "/" in file[1])]
+    return sorted(found, key=lambda file: file[1])
 
 
-def split_by_name(name: str) -> str:
+def likely_files(source: Path, most: int) -> tuple[list[Path], set[str]]:
+    """The files that may be read, by their names, and all kinds; only about `most` texts are looked into."""
+    if source.is_file():
+        kind = kind_at(source)
+        return [source][: bool(kind)], {kind}
+    found = find_files(source, most=most)
+    tables = {path for path, _, kind in found if kind == "table"}
+    names = [path for path in list_files(source) if kind_of(path)]
+    return [path for path in names if kind_of(path) != "data" or path in tables], {kind for *_, kind in found}
+
+
+def split_by_name(name: str, kind: str) -> str:
     """The split that a file's name or a folder above it says: test.csv, train-00000-of-00001.parquet.
 
-    "" for none. The name of a text file stands for one sequence and says nothing.
+    "" for none. The name of a text stands for one sequence and says nothing.
     """
-    return split_of(name) if kind_of(PurePosixPath(name)) == "text" else split_of_file(name)
+    return split_of(name) if kind == "text" else split_of_file(name)
 
 
-def read_sequences(path: Path, name: str, columns: Columns) -> Iterator[Sequence]:
-    """The sequences of a file that `find_files` calls `name`.
+def read_sequences(path: Path, name: str, kind: str, columns: Columns) -> Iterator[Sequence]:
+    """The sequences of a file, by the name and kind that `find_files` gives.
 
     `ValueError`, or one of `DAMAGE`, where it cannot be read to its end, or would not fit into memory.
     """
     if path.stat().st_size == 0:
         raise ValueError("the file is empty")
     num_found = num_bases = 0
-    for sequence in _all_sequences(path, name, columns):
+    for sequence in _all_sequences(path, name, kind, columns):
         num_found += 1
         num_bases += len(sequence.bases) if isinstance(sequence.bases, InMemory) else 0
         if num_bases > MAX_BASES_IN_MEMORY:
@@ -100,8 +135,7 @@ def read_sequences(path: Path, name: str, columns: Columns) -> Iterator[Sequence
         raise ValueError("there is no sequence in it")
 
 
-def _all_sequences(path: Path, name: str, columns: Columns) -> Iterator[Sequence]:
-    kind = kind_of(path)
+def _all_sequences(path: Path, name: str, kind: str, columns: Columns) -> Iterator[Sequence]:
     if kind == "text":
         return iter([_text(path, name)])
     return _table(path, columns) if kind == "table" else READERS[kind](path)
@@ -164,6 +198,7 @@ KINDS = {
     ".2bit": "2bit",
     **dict.fromkeys((".csv", ".tsv", ".parquet"), "table"),
     ".txt": "text",
+    ".data": "data",
     ".bed": "bed",
 }
 
@@ -182,7 +217,7 @@ def _text(path: Path, name: str) -> Sequence:
 
 
 def _table(path: Path, columns: Columns) -> Iterator[Sequence]:
-    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path)
+    rows = _parquet_rows(path) if path.suffix.lower() == ".parquet" else _csv_rows(path, columns.table)
     names = next(rows)
     places = {
         "sequence": _column(path, "sequence", columns.sequence, SEQUENCE_COLUMNS, names),
@@ -208,6 +243,26 @@ def _table(path: Path, columns: Columns) -> Iterator[Sequence]:
         )
 
 
+@lru_cache(maxsize=2**16)  # asked again for each split
+def _is_table(path: Path, _changed_ns: int, _size: int) -> bool:
+    """Whether one of the first two lines has a sequence and something else, or the first names sequences."""
+    try:
+        head = head_of(path, LOOKED_AT)
+    except (OSError, ValueError):
+        return False
+    lines = head.decode(encoding_of(head), "replace").splitlines()
+    rows = [*islice((_cells_of(line) for line in lines if line.strip()), 2)]
+    sequences = [[has_bases(["".join(cell.split())]) for cell in row] for row in rows]
+    names = {cell.lower() for cell in rows[0]} & {*SEQUENCE_COLUMNS} if len(rows) > 1 else {}
+    return any(any(row) and not all(row) for row in sequences) or bool(names and any(sequences[1]))
+
+
+def _cells_of(line: str) -> list[str]:
+    """The cells of a line between tabs or other marks, else between blanks."""
+    cells = [unquoted(cell) for cell in re.split(r"[,;|\t]", line)]
+    return [cell for cell in cells if cell] if len(cells) > 1 else line.split()
+
+
 def _letters(cell: str) -> str:
     """The letters of a cell without blanks; overlapping k-mers (DNABERT) give one letter each."""
     words = cell.split()
@@ -227,9 +282,9 @@ def _column(path: Path, role: str, given: str | None, usual: Iterable[str], name
     return next((name for candidate in usual for name in names if name.lower() == candidate), "")
 
 
-def _csv_rows(path: Path) -> Iterator[Any]:
+def _csv_rows(path: Path, settings: TableSettings) -> Iterator[Any]:
     """The names of the columns, then each row by name; every value is text."""
-    table = Table.open(path)
+    table = Table.open(path, settings)
     yield [*table.names]
     frame = table.read(table.names, texts=table.names)
     for cells in frame.itertuples(index=False, name=None):

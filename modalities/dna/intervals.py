@@ -28,6 +28,11 @@ NUM_SHOWN = 6  # names of sequences that a message lists
 TITLE = re.compile(r"(?:^|\s|::)(?:\w+=)?([^\s:]+):(c?)(-?\d{1,12})-(\d{1,12})(?=\([+-]\)|\s|$)")
 # Ensembl's chromosome:GRCh38:14:105881034:105881053:-1; it spans introns, so a transcript is shorter
 ENSEMBL = re.compile(r"(?:^|\s)\w+:([^\s:]*):([^\s:]+):\d+:\d+:-?[01](?=\s|$)")
+# gene:ENSG00000139618.1 or [gene=thrL], |ENSG00000139618.1| of GENCODE, (A2M), transcript variant 2 of RefSeq
+GENE = re.compile(
+    r"(?<![^\W_])gene[:=]([^\s\];,|]+)|\|(ENS[A-Z]*G\d+(?:\.\d+)?(?:_PAR_Y)?)(?=\|)|"
+    r"\(([^()\s]+)\), transcript variant"
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,12 @@ def chromosome_of_title(title: str) -> str:
     if found := ENSEMBL.search(title):
         return f"{found[1]}:{found[2]}" if found[2].lower() == "chromosome" else found[2]
     return ""
+
+
+def gene_of_title(title: str) -> str:
+    """The gene whose transcript a title names; "" where it names none."""
+    found = GENE.search(title)
+    return next(filter(None, found.groups())) if found else ""
 
 
 def read_intervals(path: Path, *, one_based: bool) -> Iterator[Interval | Rejected]:

@@ -1,7 +1,7 @@
 """Written music: MIDI, MusicXML, kern and ABC as piano rolls or as compound note tokens."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from modalities.music.catalogues import Known, known_of
+from modalities.music.folders import Folders, composer_of, top_folder
 from modalities.music.labels import KINDS as KINDS_OF_SEGMENTS
 from modalities.music.labels import segments_of
 from modalities.music.notation import read_text, tunes
@@ -26,12 +28,9 @@ from modalities.music.views import (
 from modalities.music.windows import PITCH, Grid, Window
 from modalities.reading.groups import Grouping, check_pattern, split_of
 from modalities.reading.looking import counted, matching, problem_of
+from modalities.reading.notices import noted
 from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Suggestion, TokenEncoder, UserError, list_files
 
-MOVEMENT = re.compile(r"(?<=\d)\.\d[\w-]*$")  # bwv244.15, of bwv244
-VERSION = re.compile(r"(?<=[^/\d])\.\d{1,2}$")  # Dancing Queen.1, beside Dancing Queen
-NO_COMPOSER = re.compile(r"\d+|[0-9a-f]")  # years, numbers of pieces, first letters of hashes
-YEAR = re.compile(r"(19|20)\d\d")
 # The work that a kern file is a part of; one with a catalogue number is a work by itself, of a collection.
 KERN_WORK = re.compile(r"^!!!OPR[^:\n]*:(.*)$", re.MULTILINE)
 KERN_CATALOGUE = re.compile(r"^!!!SC[AT]", re.MULTILINE)
@@ -49,6 +48,8 @@ class Music:
     (n, 5) ids. `pieces_per_folder` takes so many of each top folder, evenly spread over its sorted files, and
     as many of each split that a folder names.
     """
+
+    endings = tuple(KINDS)
 
     def __init__(
         self,
@@ -99,25 +100,28 @@ class Music:
         if source.is_file() and source.suffix.lower() not in KINDS:
             raise UserError(f"{source} is no score file: its name must end in one of {', '.join(KINDS)}.")
         root = source.parent if source.is_file() else source
+        files = {PurePosixPath(path.relative_to(root).as_posix()): path for path in list_files(source)}
+        scores = {name: path for name, path in files.items() if path.suffix.lower() in KINDS}
+        places, (known, said) = Folders.of(scores), known_of(files, scores)
+        doubt = "" if getattr(self, "group_pattern", None) else places.doubt
         folders: dict[tuple[str, str], list[Record]] = {}
-        files = [(path, PurePosixPath(path.relative_to(root).as_posix())) for path in list_files(source)]
-        plain = {str(name.with_suffix("")) for path, name in files if path.suffix.lower() in KINDS}
-        for path, name in files:
-            if path.suffix.lower() in KINDS:
-                given, folder = split_of(str(name)), _top_folder(name)
-                try:
-                    group = self._given_group(str(name))
-                except ValueError as error:
-                    if split == "all":
-                        yield Rejected.of(str(name), error)
-                    continue
-                for piece in self._pieces_in(path, name, folder, plain):
-                    piece = replace(piece, split=given, group=group or piece.group)
-                    folders.setdefault((given, folder), []).append(piece)
+        for name, path in scores.items():
+            told = known.get(name, Known())
+            given, folder = told.split or split_of(str(name)), top_folder(name)
+            try:
+                group = self._given_group(str(name))
+            except ValueError as error:
+                if split == "all":
+                    yield Rejected.of(str(name), error)
+                continue
+            for piece in self._pieces_in(path, name, places, told):
+                piece = replace(piece, split=given, group=group or piece.group)
+                folders.setdefault((given, folder), []).append(piece)
         for pieces in folders.values():
             size = min(len(pieces), self.pieces_per_folder or len(pieces))
             chosen = [pieces[number * len(pieces) // size] for number in range(size)]
-            yield from (record for record in chosen if split in ("all", record.split))
+            kept = (record for record in chosen if split in ("all", record.split))
+            yield from (noted(noted(record, said), doubt) for record in kept)
 
     @classmethod
     def suggest(cls, source: Path) -> Suggestion | None:
@@ -219,31 +223,27 @@ class Music:
         pattern = getattr(self, "group_pattern", None)
         return Grouping.of((), pattern).group(name) if pattern else ""
 
-    def _pieces_in(
-        self, path: Path, name: PurePosixPath, folder: str, plain: Collection[str]
-    ) -> Iterator[Record]:
+    def _pieces_in(self, path: Path, name: PurePosixPath, places: Folders, told: Known) -> Iterator[Record]:
         kind, found = KINDS[path.suffix.lower()], [""]
-        label = folder if self.label == "composer" and not NO_COMPOSER.fullmatch(folder) else ""
-        group = _piece_of(name, plain)
+        label = (told.composer or places.composer(name)) if self.label == "composer" else ""
+        group = told.piece or places.piece(name)
         if kind in ("ABC", "kern"):
             text = read_text(path)
             found = tunes(text) if kind == "ABC" else found
-            work = KERN_WORK.search(text) if kind == "kern" else None
-            group = (
-                f"{folder}/{work[1].strip()}"
-                if work and work[1].strip() and not KERN_CATALOGUE.search(text)
-                else group
-            )
-        if len(found) == 1:
-            read = partial(self._read, path, found[0], label)
-            yield Record(str(name), read, group=group, label=label, amount=float(path.stat().st_size))
-            return
+            work = KERN_WORK.search(text) if kind == "kern" and not told.piece else None
+            if work and work[1].strip() and not KERN_CATALOGUE.search(text):
+                group = f"{top_folder(name)}/{work[1].strip()}"
         for number, tune in enumerate(found, start=1):
-            read, place = partial(self._read, path, tune, label), f"{name}/{number}"
-            yield Record(place, read, group=place, label=label, amount=float(len(tune)))
+            alone = len(found) == 1
+            read = partial(self._read, path, tune, label, told=bool(told.composer))
+            key = str(name) if alone else f"{name}/{number}"
+            amount = float(path.stat().st_size if alone else len(tune))
+            yield Record(key, read, group=group if alone else key, label=label, amount=amount)
 
-    def _read(self, path: Path, tune: str, label: str) -> Rows:
+    def _read(self, path: Path, tune: str, label: str, *, told: bool) -> Rows:
+        """The windows of a piece; `told`: the label is known, whatever the file states."""
         piece = read_piece(path, tune)
+        label = label if told else composer_of(piece.composer, label)
         grid = Grid.of(piece, positions=self.positions_per_quarter, lowest=self.lowest, highest=self.highest)
         windows = list(grid.windows(self.window_quarters * self.positions_per_quarter))
         kept = [window for window in windows if window.num_onsets >= self.min_notes]
@@ -263,7 +263,7 @@ class Music:
         return Rows([self._row(window, piece, label) for window in kept], quality)
 
     def _row(self, window: Window, piece: Piece, label: str) -> dict[str, Any]:
-        own = {"composer": label or piece.composer, "metre": window.metre, "mode": piece.mode}
+        own = {"composer": label, "metre": window.metre, "mode": piece.mode}
         length = window.stop - window.start if self.view == "roll" else window.num_onsets
         return {
             "part": f"{window.start / self.positions_per_quarter:g}",
@@ -271,27 +271,6 @@ class Music:
             "length": length,
             "notes": window.notes.astype(np.int32),
         }
-
-
-def _top_folder(name: PurePosixPath) -> str:
-    """The first folder of a path that names no split; "" where there is none."""
-    return next((part for part in name.parts[:-1] if not split_of(f"{part}/{name.name}")), "")
-
-
-def _piece_of(name: PurePosixPath, plain: Collection[str]) -> str:
-    """The path without its ending and the number of a movement or version, or up to a piece's own folder.
-
-    A number is a version's where the path without it is there, too (in `plain`, without endings). A piece's
-    own folder is one with the number that the file's name begins with: 001 of 001/versions/001-v1.mid. No
-    year is.
-    """
-    for place, folder in enumerate(name.parts[:-1], start=1):
-        numbered = folder.isdecimal() and not YEAR.fullmatch(folder)
-        if numbered and re.match(rf"{folder}(?![^\W_])", name.stem):
-            return "/".join(name.parts[:place])
-    path = str(name.with_suffix(""))
-    whole = VERSION.sub("", path)
-    return whole if whole != path and whole in plain else MOVEMENT.sub("", path)
 
 
 def _pair_counts(values: Int[np.ndarray, "t"], size: int) -> Int[np.ndarray, "v"]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from modalities.reading.formats import ISO, formats_like
 from modalities.reading.headers import kind_of
-from modalities.reading.parts import PARTS, plain
+from modalities.reading.parts import are_minutes, parts_of, plain
 from modalities.reading.times import OF_DAY, TimeSettings, is_compact, read_times
 
 WHOLE_TIMES = ("time", "timestamp", "datetime", "date_time")
@@ -67,18 +67,26 @@ def may_hold_clock(days: Any, column: Any) -> bool:
     return (bool(hours) or _is_clock(column)) and _are_days(days, surely=True)
 
 
+def may_hold_minutes(times: Sequence[str], column: Any) -> bool:
+    """Whether a column may hold the minutes of times whose parts are years, months and so on to hours."""
+    parts = parts_of(times)
+    return "hour" in parts and "minute" not in parts and column.nunique() > 1 and are_minutes(column)
+
+
 def part_columns(head: pd.DataFrame) -> tuple[str, ...]:
     """The columns of years, months and so on, with one of times of the day where there are no hours."""
-    known = _by_plain_name(head)
-    found = {part: next((known[name] for name in PARTS[part] if name in known), "") for part in PARTS}
-    if not found["year"] or not (found["month"] or found["day of the year"]):
+    names = [str(name) for name in head.columns]
+    found = parts_of([name for name in names if plain(name) != "hr" or _may_be_hours(head[name])])
+    if "year" not in found or not {"month", "day of the year"} & {*found}:
         return ()
-    month = found["day"] or not found["day of the year"]
+    if "minute" in found and not are_minutes(head[found["minute"]]):
+        del found["minute"]
+    month = "day" in found or "day of the year" not in found
     days = ("month", "day") if month else ("day of the year",)
-    dates = [found[part] for part in ("year", *days) if found[part]]
+    dates = [found[part] for part in ("year", *days) if part in found]
     # Without hours a column "min" holds no minutes: it is the least of the day.
-    clock = [*takewhile(bool, (found[part] for part in ("hour", "minute", "second")))]
-    if not found["hour"] and head[dates].duplicated().any():
+    clock = [found[part] for part in takewhile(found.__contains__, ("hour", "minute", "second"))]
+    if "hour" not in found and head[dates].duplicated().any():
         clock = _usual_clocks(head)[:1]
     return (*dates, *clock)
 

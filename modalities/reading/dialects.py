@@ -14,7 +14,7 @@ from modalities.reading.headers import (
     GROUPED,
     Line,
     after_header,
-    are_units,
+    below_all,
     example_names,
     first_data,
     kind_of,
@@ -90,9 +90,9 @@ def sniff(path: Path, settings: TableSettings, example: Sequence[str] = ()) -> D
     if declared:
         first, separator = first + 1, separator or declared[1]
         said.append(f'its first line says "sep={declared[1]}"')
-    comment = ""
+    comments = []
     while settings.skip_lines is None and first < len(lines) and _is_comment(lines[first]):
-        comment = lines[first].lstrip("#%!/ ") or comment
+        comments.append(lines[first].lstrip("#%!/ "))
         first += 1
     body = lines[first:]
     if not any(line.strip() for line in body):
@@ -105,8 +105,9 @@ def sniff(path: Path, settings: TableSettings, example: Sequence[str] = ()) -> D
     quoted = _is_quoted(body, separator)
     rows = _rows(body, separator, quoted=quoted)
     # Too few rows do not tell a header in a comment from a remark
-    above = _rows([comment], separator, quoted=quoted) if len(rows) > 2 else []
-    names, start, units = _header(rows, above[0].cells if above else [], settings, said, first, example)
+    told = [*filter(None, comments)][-1:-3:-1] if len(rows) > 2 else []
+    above = [row.cells for text in told for row in _rows([text], separator, quoted=quoted)]
+    names, start, units = _header(rows, above, settings, said, first, example)
     decimal, thousands, grouped = _marks(_numbers(rows[start:], names), separator, settings)
     if separator != ",":
         said.append(f"cells are separated by {WORDS.get(separator, separator)}")
@@ -240,33 +241,38 @@ def _is_quoted(lines: Sequence[str], separator: str) -> bool:
 
 def _header(
     rows: Sequence[Line],
-    comment: Sequence[str],
+    comments: Sequence[Sequence[str]],
     settings: TableSettings,
     said: list[str],
     skipped: int,
     example: Sequence[str],
 ) -> tuple[list[str], int, tuple[str, ...]]:
-    """Names, the place of the first row of data in `rows`, and units; ValueError where there is no header."""
+    """Names, the place of the first row of data in `rows`, and units; ValueError where there is no header.
+
+    `comments`: the cells of the last ones before the table, the last one first.
+    """
     start, count = first_data(rows) if settings.skip_lines is None else after_header(rows)
-    above = start - 1
-    units: tuple[str, ...] = ()
-    while above > 0 and are_units(rows[above].cells, rows[above - 1].cells):
-        units = tuple(cell.strip() for cell in rows[above].cells)
-        said.append(f"line {skipped + rows[above].number + 1} holds units")
-        above -= 1
+    units, below = below_all([row.cells for row in reversed(rows[:start])])
+    above = start - 1 - len(below)
+    lines = (skipped + row.number + 1 for row in reversed(rows[:start]))
+    said += [f"line {line} holds {what}" for line, what in zip(lines, below, strict=False)]
     if above >= 0 and abs(len(rows[above].cells) - count) <= 1 and len(rows[above].cells) > 0:
         before = skipped + rows[above].number
         if before > any("sep=" in text for text in said):
             said.append(f"line {before + 1} is the header")
         body = [row.cells for row in rows[start:]]
         return named([unquoted(cell) for cell in rows[above].cells], body, count, said), start, units
-    if comment and len(comment) == count:
-        said.append("the header stands in a comment")
-        return named([unquoted(cell) for cell in comment], [], count, said), start, units
     if settings.csv_columns is not None:
         if len(settings.csv_columns) != count:
             raise ValueError(f"{count} columns where modality.csv_columns names {len(settings.csv_columns)}")
         return [*settings.csv_columns], start, units
+    told, below = below_all(comments)
+    comment = comments[len(below)] if comments else ()
+    if comment and len(comment) == count:
+        said.append(
+            "the header stands in a comment" + "".join(f", above one that holds {what}" for what in below)
+        )
+        return named([unquoted(cell) for cell in comment], [], count, said), start, units or told
     shown = ",".join(cell.strip() for cell in rows[start].cells) if start < len(rows) else ""
     names = example_names(rows[start:], example)
     line = skipped + rows[start].number + 1

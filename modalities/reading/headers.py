@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from modalities.reading.axes import likely_axes
+from modalities.reading.parts import EITHER, PARTS, WORDS
 from modalities.reading.quantities import unit_of
 
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)*|[.,]\d+)([eE][+-]?\d+)?")
@@ -22,6 +24,12 @@ UNIT = re.compile(
 SURE = re.compile(
     r"[\[(].*[\])]|[ymdhs]{1,4}([-/:. t]+[ymdhs]{1,4})+(z| ?utc)?|avg|smp|tot|std|iso ?8601", re.IGNORECASE
 )
+TYPE = re.compile(r"\d+[sdn]")  # of a column of USGS: 5s, 14n
+MOMENTS = {*PARTS["year"], "time", "date", "datetime", "timestamp"}  # no units, as min and mm are
+TIMES = {*WORDS, *MOMENTS}  # names in a header
+BASES = re.compile(r"[acgtunrywskmbdhv]{20,}", re.IGNORECASE)  # in no name
+MOST_CHANNELS = 60  # columns of numbers; of more without a time, each row may be a series
+MOST_NAMED = 12  # in an example: what is longer is cut where it is shown
 
 
 class Line(NamedTuple):
@@ -62,8 +70,8 @@ def first_data(rows: Sequence[Line]) -> tuple[int, int]:
         full = any(kind_of(row.cells[place]) for place in telling)
         return same > 0.5 * len(telling) and full
 
-    if not telling:  # nothing but text: the first line is the header
-        return next((place for place, row in enumerate(rows) if len(row.cells) == count), 0) + 1, count
+    if not telling:  # nothing but text: the first line is the header, unless it holds a sequence
+        return top + (not has_bases(rows[top].cells)), count
     found = [place for place, row in enumerate(rows) if like(row) and not (header and place == top)]
     # A row that is like the data by chance, above lines that are not, belongs to what comes before the table
     first = next(
@@ -112,11 +120,55 @@ def after_header(rows: Sequence[Line]) -> tuple[int, int]:
     """As `first_data`, where the user has said where the table begins: at its header, or its first row."""
     cells = rows[0].cells
     numbers = sum(kind_of(cell) in ("number", "time") for cell in cells)
-    start = 0 if numbers > 0.5 * len(cells) and not _names_times(cells, _below(rows)[1]) else 1
+    data = has_bases(cells) or numbers > 0.5 * len(cells)
+    start = 0 if data and not _names_times(cells, _below(rows)[1]) else 1
     count = len(rows[min(start, len(rows) - 1)].cells)
-    if len(rows) > start + 1 and start and are_units(rows[1].cells, cells):
+    if len(rows) > start + 1 and start and below_names(rows[1].cells, cells) in ("units", "types"):
         start, count = 2, len(rows[2].cells)
     return start, count
+
+
+def below_all(lines: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], list[str]]:
+    """The units in lines below that of the names, and what each of these lines holds, from the data up."""
+    units: tuple[str, ...] = ()
+    found: list[str] = []
+    for cells, above in pairwise(lines):
+        what = below_names(cells, above)
+        if not what:
+            break
+        units = tuple(cell.strip() for cell in cells) if what == "units" else units
+        found.append(what)
+    return units, found
+
+
+def has_bases(cells: Sequence[str]) -> bool:
+    """Whether a cell of a line is a sequence of nucleotides, so that the line is no header."""
+    return any(BASES.fullmatch(unquoted(cell)) for cell in cells)
+
+
+def below_names(cells: Sequence[str], above: Sequence[str]) -> str:
+    """What a line below that of the names holds; "" where it may be the line of the names itself.
+
+    That is units or types; or cells some of which are the same, below texts of which none are.
+    """
+    low = {unquoted(cell).lower() for cell in cells}
+    times, theirs = low & TIMES, {unquoted(cell).lower() for cell in above} & TIMES
+    if len(times) > 1 and times & MOMENTS and not theirs:  # it is the one that names times
+        return ""
+    if are_units(cells, above):
+        return "units"
+    full, names = ([*map(unquoted, line)] for line in (cells, above))
+    if len(full) != len(names) or not _differ(names) or {*map(kind_of, names)} != {"text"}:
+        return ""
+    if all(map(TYPE.fullmatch, full)):
+        return "types"
+    return "" if times or _differ(full) else "no names, as some are the same"
+
+
+def _differ(names: Sequence[str]) -> bool:
+    """Whether names all differ; months and minutes may both be MM."""
+    known = [name.strip() for name in names if name.strip().lower() != EITHER]
+    return len({*known}) == len(known)
 
 
 def are_units(cells: Sequence[str], above: Sequence[str]) -> bool:
@@ -124,12 +176,9 @@ def are_units(cells: Sequence[str], above: Sequence[str]) -> bool:
     full = [cell.strip().strip('"') for cell in cells if cell.strip().strip('"')]
     if len(cells) != len(above) or not full or any(kind_of(cell) == "number" for cell in full):
         return False
-    names = {cell.strip().lower() for cell in above}
     sure = any(SURE.fullmatch(cell) or (unit_of(cell) and len(cell) > 1) or cell in "%°" for cell in full)
     looks = all(UNIT.fullmatch(cell) or SURE.fullmatch(cell) or unit_of(cell) for cell in full)
-    return (
-        sure and looks and len(names) == len(above) and all(kind_of(cell) in ("text", "") for cell in above)
-    )
+    return sure and looks and _differ(above) and all(kind_of(cell) in ("text", "") for cell in above)
 
 
 def named(names: list[str], body: Sequence[Sequence[str]], count: int, said: list[str]) -> list[str]:
@@ -157,22 +206,37 @@ def named(names: list[str], body: Sequence[Sequence[str]], count: int, said: lis
 
 
 def example_names(rows: Sequence[Line], last: Sequence[str]) -> list[str]:
-    """Names that would do for rows without a header: the time, the last ones as given, a text, a number."""
-    count = len(rows[0].cells) if rows else 1
-    names = [f"c{place + 1}" for place in range(count)]
-    kinds = [kind_of(cell) for cell in rows[0].cells] if rows else [""]
+    """Names that would do for rows without a header: the time, `last` for the sensor's axes, others by place.
+
+    ValueError, with what to do, where so many names would hide which columns are meant, or each row is no
+    moment.
+    """
+    cells = rows[0].cells if rows else [""]
+    count, kinds = len(cells), [kind_of(cell) for cell in cells]
+    names = ["sequence" if has_bases([cell]) else f"c{place}" for place, cell in enumerate(cells, start=1)]
     numeric = [place for place, kind in enumerate(kinds) if kind == "number"]
     times = [place for place, kind in enumerate(kinds) if kind == "time"]
     times = times or [place for place in numeric[: len(numeric) - len(last)] if _increases(rows, place)]
+    if not times and len(numeric) > MOST_CHANNELS:
+        raise ValueError(
+            f"no header line: {len(numeric)} columns of numbers and no time: each row seems to be a series "
+            "or a window: transpose, or make an array X.npy (n, t, c); else name all in modality.csv_columns"
+        )
     if times:
         names[times[0]] = "time"
-        numeric = [place for place in numeric if place > times[0]]
-        numeric = numeric[: len(last)]  # the sensor's columns follow the time
-    for place, name in zip(
-        numeric[len(numeric) - len(last) :] if len(numeric) >= len(last) else [], last, strict=False
-    ):
+        numeric = [place for place in numeric if place > times[0]]  # the sensor's columns follow the time
+    axes = numeric if len(numeric) == len(last) else []
+    if last and len(numeric) > len(last):
+        axes = likely_axes([row.cells for row in rows], numeric)
+        if not axes or count > MOST_NAMED:
+            likely = f" (columns {axes[0] + 1} to {axes[-1] + 1} look like it)" if axes else ""
+            raise ValueError(
+                f"no header line: {count} columns. Name all of them in modality.csv_columns, the "
+                f"accelerometer's {', '.join(last)}{likely}"
+            )
+    for place, name in zip(axes, last, strict=False):
         names[place] = name
-    return names
+    return names if count <= MOST_NAMED or axes else [*names[: MOST_NAMED // 2], "...", names[-1]]
 
 
 def _increases(rows: Sequence[Line], place: int) -> bool:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from modalities.reading.dialects import BLANKS, Dialect, TableSettings, sniff
 
-CSV_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+CSV_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".psv", ".psv.gz")
 TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet")
 TEXT_SUFFIXES = (".txt", ".dat", ".log", ".data", ".txt.gz", ".dat.gz", ".log.gz", ".data.gz")
 HEAD = 200  # rows

@@ -95,10 +95,12 @@ def check_timezone(name: str) -> None:
 
 
 def has_date(time_format: str) -> bool:
-    """Whether a format of strptime names a whole date."""
+    """Whether a format of strptime names a whole date; a year alone is its first day."""
     named = set(re.findall(r"%([a-zA-Z])", time_format))
     return time_format in (ISO, *UNITS) or bool(
-        named & set("cxs") or (named & set("yYG") and (named & set("mbBj") or named & set("UVW")))
+        named & set("cxs")
+        or (named and named <= set("yY"))
+        or (named & set("yYG") and (named & set("mbBj") or named & set("UVW")))
     )
 
 
@@ -128,7 +130,7 @@ def _of_found_numbers(column: Any, numbers: np.ndarray, name: str, settings: Tim
     """Numbers as dates without marks, as a count since 1970, as Excel's days, or as seconds from a start."""
     known = numbers[np.isfinite(numbers)]
     largest = float(np.abs(known).max())
-    if form := _compact_form(known):
+    if form := _compact_form(known) or ("%Y" if settings.dated and _are_years(known) else ""):
         texts = pd.Series(numbers).astype("Int64").astype("string")
         return _parsed(texts, form, settings)
     for unit, seconds in UNITS.items():
@@ -145,6 +147,11 @@ def _of_found_numbers(column: Any, numbers: np.ndarray, name: str, settings: Tim
         "nor seconds "
         "since 1970: set modality.time_column, or modality.time_format=s"
     )
+
+
+def _are_years(known: np.ndarray) -> bool:
+    """Whether numbers are years, which stand for their first day."""
+    return bool((known == np.round(known)).all() and YEARS[0] <= known.min() and known.max() <= YEARS[1])
 
 
 def _are_excel_days(known: np.ndarray, settings: TimeSettings) -> bool:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
-import soundfile
 import torch
 from jaxtyping import Float
 from scipy.fft import dct
@@ -21,7 +20,7 @@ from modalities.reading.looking import counted, matching
 from modalities.reading.notices import noted
 from modalities.speech import alignments, corpora, transcripts
 from modalities.speech.alignments import Intervals
-from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Stretch, decode, mono, sounds
+from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Stretch, decode, mono, sounds, wav_bytes
 from modalities.speech.finding import Alignments
 from modalities.speech.mel import LogMelEncoder as LogMelEncoder
 from modalities.speech.mel import StackedMelEncoder as StackedMelEncoder
@@ -43,13 +42,12 @@ from seqssl import (
 
 WAV_HEADER_BYTES = 44
 NUM_CEPSTRA = 13
-# Telephone prompts (.g722) that hold no speech; neither do those in the folder `silence`.
-TONES = {"beep", "beeperr", "ascending-2tone", "descending-2tone", "confbridge-join", "confbridge-leave"}
-NO_SPEECH = {*TONES, "tt-monkeys"}
 
 
 class Speech:
     """Mono speech at one rate, stored as 16-bit WAV bytes (the audio layout of HF `datasets`)."""
+
+    endings = (*sorted(AUDIO_SUFFIXES), *sorted(corpora.TABLE_SUFFIXES))
 
     def __init__(
         self,
@@ -78,12 +76,13 @@ class Speech:
             self.alignments = False
         if tier is not None:
             self.tier = tier
-        self._aligned = Alignments()
+        self._aligned, self._texts = Alignments(), transcripts.Texts()
         self.spec = SampleSpec(dtype="float32", units="amplitude in [-1, 1]", rate_hz=float(rate_hz))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the alignments of the source: each record carries its own."""
-        return {name: x for name, x in vars(self).items() if name != "_mel"} | {"_aligned": Alignments()}
+        """Everything but the alignments and texts of the source: each record carries its own."""
+        kept = {name: x for name, x in vars(self).items() if name != "_mel"}
+        return kept | {"_aligned": Alignments(), "_texts": transcripts.Texts()}
 
     def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
         """Audio files of a folder (or one file), or the rows of a metadata table or HF Parquet file."""
@@ -93,6 +92,7 @@ class Speech:
             root = source if source.is_dir() else source.parent
             self._aligned = Alignments(root, list_files(root))
         files, said = list_files(source), ""
+        self._texts = transcripts.Texts(files)
         inside = [path for path in files if path.name.lower() in corpora.TABLE_NAMES]
         tables = [path for path in inside if path.parent == source]
         if source.is_dir() and not inside:
@@ -107,7 +107,7 @@ class Speech:
         else:
             found = self._from_files(source.parent if source.is_file() else source, files)
         chosen = (row for row in found if split == "all" or getattr(row, "split", None) == split)
-        return (noted(row, said) for row in chosen)
+        return (noted(noted(row, said), self._texts.doubt) for row in chosen)
 
     def beside(self, source: Path) -> set[Path]:
         """The files that a list names, and what has their names below its folder: texts and alignments."""
@@ -180,18 +180,19 @@ class Speech:
                 if path.suffix.lower() == ".parquet":
                     yield from self._from_table(path, name, root)
                 elif name in audio:
-                    yield noted(self._of_file(path, PurePosixPath(name), grouping), grouping.doubt)
+                    record = noted(self._of_file(path, PurePosixPath(name), grouping), grouping.doubt)
+                    yield noted(record, self._texts.problem(path))
             except Exception as error:  # whatever a library raises for a damaged file
                 yield Rejected.of(name, error)
 
     def _of_file(self, path: Path, name: PurePosixPath, grouping: Grouping) -> Record | Rejected:
-        group, label = grouping.group(str(name)), transcripts.transcript(path)
+        group, label = grouping.group(str(name)), self._texts.of(path)
         if self.group_pattern is None and path.stem in transcripts.transcripts(path.parent):
             group = path.stem.partition("-")[0]  # LibriSpeech: speaker-chapter-number
         if path.suffix.lower() == RAW_SUFFIX:
             prompt = PurePosixPath(*name.parts[1:]).with_suffix("").as_posix()
             label = label or prompt
-            if prompt in NO_SPEECH or prompt.startswith("silence/"):
+            if not transcripts.holds_speech(prompt):
                 return Rejected(str(name), "a prompt without speech, by its name")
         size = float(path.stat().st_size)
         read = partial(self._read_file, path, None, None, self._aligned.of(path))
@@ -202,7 +203,7 @@ class Speech:
     ) -> Iterator[Record | Rejected]:
         """The rows of a folder's table, and a rejection for each audio file that it does not name."""
         rows, files = [] if corpora.has_audio(table) else self._said(table, source), list_files(source)
-        rows = corpora.as_found(rows, source, files) if unasked else rows
+        rows = corpora.as_found(rows, source, files, self._texts.of) if unasked else rows
         yield from self._of_rows(rows, table) if rows else self._from_table(table, table.name, source)
         named = {row.path.resolve() for row in rows if row.path}
         for path in files:
@@ -249,13 +250,14 @@ class Speech:
             except ValueError as error:
                 yield Rejected(row.key, str(error))
                 continue
-            label = row.label or transcripts.transcript(row.path)
+            label = row.label or self._texts.of(row.path)
             split = row.split or split_of(row.key)
             read = partial(self._read_file, row.path, row.start_s, row.end_s, aligned)
             seconds = (row.end_s or 0.0) - (row.start_s or 0.0)
             amount = seconds if seconds > 0 else float(row.path.stat().st_size)
             record = Record(row.key, read, group=group, label=label, split=split, amount=amount)
-            yield noted(record, "" if row.group else grouping.doubt)
+            problem = "" if row.label else self._texts.problem(row.path)
+            yield noted(noted(record, "" if row.group else grouping.doubt), problem)
 
     def _from_audio_column(self, table: Path, name: str) -> Iterator[Record]:
         file = pq.ParquetFile(table)
@@ -337,14 +339,8 @@ class Speech:
         row = {
             "part": "",
             "length": len(pcm),
-            "audio": {"bytes": _wav_bytes(pcm, self.rate_hz), "path": name},
+            "audio": {"bytes": wav_bytes(pcm, self.rate_hz), "path": name},
         }
         if aligned is not None:
             row["segments"] = alignments.within(aligned, start_s or 0.0, len(pcm), total, self.rate_hz)
         return Rows([row], notices=[*notices, *more])
-
-
-def _wav_bytes(pcm: np.ndarray, rate_hz: int) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, pcm, rate_hz, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()

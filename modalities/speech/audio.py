@@ -211,3 +211,10 @@ def _plain(error: Exception) -> str:
     told = {"File does not exist or is not a regular file": "its content is of another kind"}
     known = next((plain for start, plain in told.items() if str(words).startswith(start)), "")
     return known or f"damaged, or not what its name says ({str(words).rstrip('.')[:60]})"
+
+
+def wav_bytes(pcm: np.ndarray, rate_hz: int) -> bytes:
+    """Samples of 16 bits as a WAV file."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, pcm, rate_hz, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()

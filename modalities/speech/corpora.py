@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -21,7 +21,6 @@ from modalities.reading.tables import Table, shown
 from modalities.speech.audio import AUDIO_SUFFIXES
 from modalities.speech.lists import without_header
 from modalities.speech.texts import lines_of, text_of
-from modalities.speech.transcripts import transcript
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".parquet", ".json", ".jsonl"}
 TABLE_NAMES = ("metadata.csv", "metadata.tsv", "metadata.parquet", "metadata.jsonl", "manifest.jsonl")
@@ -79,7 +78,7 @@ def rows_of(table: Path, settings: TableSettings, top: Path | None = None) -> It
             root, names = fairseq
             yield from (Said(name, _file(_beside(root), name)) for name in names)
             return
-        bare = without_header(table, settings.csv_columns, partial(_file, folders))
+        bare = without_header(table, settings.csv_columns, partial(_sound, folders))
         if bare is not None:
             yield from _described(bare, table, folders)
             return
@@ -107,19 +106,22 @@ def lists_in(source: Path, files: Sequence[Path], settings: TableSettings) -> tu
     return None, f"source={largest} reads that table of recordings; now none of them was read: {names}"
 
 
-def as_found(rows: Iterable[Said], root: Path, files: Iterable[Path]) -> list[Said]:
+def as_found(
+    rows: Iterable[Said], root: Path, files: Iterable[Path], words_of: Callable[[Path], str]
+) -> list[Said]:
     """Rows of a table that is read unasked, which adds to what paths and texts say and replaces neither.
 
-    Keys are the files' paths below `root`, which tell groups and splits; a text of a sound is its label.
+    Keys are the files' paths below `root`, which tell groups and splits; what `words_of` a sound says is its
+    label.
     """
     names = {path.resolve(): path.relative_to(root).as_posix() for path in files}
-    return [_as_found(row, row.path, names) if row.path else row for row in rows]
+    return [_as_found(row, row.path, names, words_of) if row.path else row for row in rows]
 
 
-def _as_found(row: Said, path: Path, names: Mapping[Path, str]) -> Said:
+def _as_found(row: Said, path: Path, names: Mapping[Path, str], words_of: Callable[[Path], str]) -> Said:
     key = names.get(path.resolve(), row.key)
     try:
-        return replace(row, key=key, label=transcript(path) or row.label)
+        return replace(row, key=key, label=words_of(path) or row.label)
     except OSError as error:  # a text that cannot be read
         return replace(row, key=key, problem=str(error))
 
@@ -267,6 +269,12 @@ def _file(folders: Sequence[Path], name: str) -> Path | None:
                 except (OSError, ValueError):  # a name too long, or with a zero byte
                     return None
     return None
+
+
+def _sound(folders: Sequence[Path], name: str) -> Path | None:
+    """The file that a name means, if it is a recording: `text` may be a list of Kaldi's, and a column."""
+    path = _file(folders, name)
+    return path if path and path.suffix.lower() in AUDIO_SUFFIXES else None
 
 
 def _fairseq(table: Path) -> tuple[Path, list[str]] | None:

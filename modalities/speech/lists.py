@@ -1,17 +1,25 @@
-"""Lists of audio files without a header, as LJSpeech's `id|text|text` and VITS's `path|speaker|text`."""
+"""Lists without a header: of files and texts, as LJSpeech's `id|text|text`, and of transcripts, `id text`."""
 
 import csv
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
-from modalities.reading.dialects import WORDS, encoding_of, head_of
+from modalities.reading.dialects import HEAD_BYTES, WORDS, encoding_of, head_of
+from modalities.speech.audio import AUDIO_SUFFIXES
 from modalities.speech.texts import lines_of, text_of
 
 SEPARATORS = ("|", "\t", ";", ",")  # in the order in which they are tried
 IN_SENTENCES = (";", ",")  # marks that a text has, too: there a cell may stand in quotation marks
 RIVAL = 0.5  # of the letters of the fullest column: one with as many might be the text, too
 SAME = 0.5  # of the words of one column in another, which then says the same
+MICROPHONE = re.compile(r"_mic\d$")  # of VCTK
+LIST_LINE = re.compile(r"\s*([^\s:]+)(?:\s*:\s*|\s+)(\S.*?)\s*")
+PATH = re.compile(r".*(\S[/\\]\S|\.\w{2,4}$).*")
+MOST_LISTS = 100  # texts without a recording of their name
+NEARLY = 0.9  # of the lines of a list name recordings, or of the recordings are in it
+MOSTLY = 0.5
+LEAST = 3  # different texts: fewer are names of classes
 
 
 def without_header(
@@ -111,3 +119,64 @@ def _same(cells: Sequence[str], others: Sequence[str]) -> bool:
         for cell, other in zip(cells, others, strict=True)
     ]
     return sum(len(words & said) for words, said in pairs) >= SAME * sum(len(words) for words, _ in pairs)
+
+
+def texts_in(files: Sequence[Path]) -> tuple[dict[Path, str], str]:
+    """What lists of transcripts say of recordings: texts whose lines nearly all begin with their names.
+
+    So are those of AISHELL, MLS, VIVOS and JSUT, and Kaldi's `text`. Where two say different words of one
+    recording neither is read, which comes second.
+    """
+    sounds: dict[str, list[Path]] = {}
+    for path in files:
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            sounds.setdefault(path.stem, []).append(path)
+    alone = {name: paths[0] for name, paths in sounds.items() if len(paths) == 1}
+    taken = {*sounds, *(MICROPHONE.sub("", name) for name in sounds)}
+    texts = [path for path in files if _may_list(path) and path.stem not in taken] if alone else []
+    said: dict[Path, str] = {}
+    source: dict[Path, str] = {}
+    rivals: set[str] = set()
+    for path in texts if len(texts) <= MOST_LISTS else ():
+        for sound, words in _listed(path, alone, sum(map(len, sounds.values()))).items():
+            if said.setdefault(sound, words) != words:
+                rivals |= {source[sound], path.name}
+            source.setdefault(sound, path.name)
+    kept = {sound: words for sound, words in said.items() if source[sound] not in rivals}
+    names = " and ".join(sorted(rivals))
+    doubt = f"{names} say different words of the same recordings and are not read: keep one" if rivals else ""
+    return kept, doubt
+
+
+def _may_list(path: Path) -> bool:
+    name = path.name.lower()
+    return name == "text" or (name.endswith(".txt") and not name.endswith(".trans.txt"))
+
+
+def _listed(path: Path, sounds: Mapping[str, Path], count: int) -> dict[Path, str]:
+    """The words of each of `count` recordings that a text lists; nothing where it lists something else."""
+    try:
+        if not any(_line_of(line, sounds) for line in lines_of(text_of(path, HEAD_BYTES))):
+            return {}
+        lines = lines_of(text_of(path))
+    except OSError:
+        return {}
+    named = [*filter(None, (_line_of(line, sounds) for line in lines))]
+    found = dict(named)
+    if len(found) < len(named) or len(found) < NEARLY * min(len(lines), count):
+        return {}
+    words = [text for text in found.values() if _letters(text) and not PATH.fullmatch(text)]
+    own = sum(
+        text.lower() in "/".join(sound.parts[-3:]).lower() for sound, text in found.items()
+    )  # a speaker
+    few = len({*found.values()}) < min(LEAST, len(found))
+    return {} if few or own > MOSTLY * len(found) or len(words) <= MOSTLY * len(found) else found
+
+
+def _line_of(line: str, sounds: Mapping[str, Path]) -> tuple[Path, str] | None:
+    """The recording whose name a line begins with, and what follows; None where it begins with none."""
+    found = LIST_LINE.fullmatch(line)
+    name = PurePosixPath(found[1].replace("\\", "/")).name if found else ""
+    stem, dot, suffix = name.rpartition(".")
+    sound = sounds.get(stem if f"{dot}{suffix}".lower() in AUDIO_SUFFIXES else name)
+    return (sound, found[2]) if found and sound else None

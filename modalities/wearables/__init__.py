@@ -13,10 +13,18 @@ from jaxtyping import Float
 from modalities.reading.groups import Grouping, known_split, split_of
 from modalities.reading.looking import counted, problem_of
 from modalities.reading.notices import noted
-from modalities.reading.tables import is_table
+from modalities.reading.tables import TABLE_SUFFIXES, TEXT_SUFFIXES, is_table
 from modalities.reading.texts import left_alone, readable
 from modalities.wearables import arrays, tables
-from modalities.wearables.recordings import AXES, SENSOR_AXES, FileSettings, is_device, read_device
+from modalities.wearables.parts import Part
+from modalities.wearables.recordings import (
+    AXES,
+    DEVICE_SUFFIXES,
+    SENSOR_AXES,
+    FileSettings,
+    is_device,
+    read_device,
+)
 from modalities.wearables.windows import Windowing
 from seqssl import (
     PatchEncoder,
@@ -41,6 +49,8 @@ HALF_TURN = np.pi  # rad/s: the unit of the gyroscope's channels, so that values
 
 class Wearables:
     """Windows of acceleration in g (and rotation), float32 (t, c), NaN where nothing was measured."""
+
+    endings = (*arrays.ARRAY_SUFFIXES, *DEVICE_SUFFIXES, *TABLE_SUFFIXES, *TEXT_SUFFIXES)
 
     def __init__(
         self,
@@ -186,16 +196,16 @@ class Wearables:
         )
 
     def _in_table(self, path: Path, place: "_Place") -> Iterator[Record | Rejected]:
-        subjects = tables.subjects(path, self._files, _names_of(path, place))
-        if subjects is None:
-            yield self._record(place, place.name, partial(self._read_table, path, None))
-        for subject in subjects or ():
-            if not subject:
-                yield Rejected(f"{place.name}/", "rows without a subject id")
+        parts = tables.parts(path, self._files, _names_of(path, place))
+        for part in parts:
+            key = "/".join([place.name, *([] if part.subject is None else [part.subject])])
+            if part.subject == "" or "" in part.names:
+                yield Rejected(key, f"rows without a {' and '.join(part.columns) or 'subject id'}")
                 continue
-            part = replace(place, size=place.size / len(subjects or ()))
-            read = partial(self._read_table, path, subject)
-            yield self._record(part, f"{place.name}/{subject}", read, group=subject)
+            key = "/".join([key, *filter(None, [",".join(part.names)])])
+            known = {} if part.subject is None else {"group": part.subject}
+            rest = replace(place, size=place.size / len(parts))
+            yield self._record(rest, key, partial(self._read_table, path, part), **known)
 
     def _in_array(self, path: Path, place: "_Place") -> Iterator[Record | Rejected]:
         if path.stem in arrays.BESIDE and any(path.with_name(f"{x}.npy").is_file() for x in arrays.VALUES):
@@ -221,8 +231,8 @@ class Wearables:
                 part, key, partial(self._read_array, path, index), group=subject, split=split, **known
             )
 
-    def _read_table(self, path: Path, subject: str | None) -> Rows:
-        return self._windowing.rows(tables.read_table(path, self._files, subject))
+    def _read_table(self, path: Path, part: Part) -> Rows:
+        return self._windowing.rows(tables.read_table(path, self._files, part))
 
     def _read_array(self, path: Path, index: int) -> Rows:
         return self._windowing.rows(arrays.read_item(path, index, self._files))

@@ -174,6 +174,12 @@ def usual_name(names: Sequence[str], setting: str | None, usual: Sequence[str], 
     raise ValueError(f"no column {setting} among {shown(names)}: modality.{key} asks for it")
 
 
+def usual_names(names: Sequence[str], usual: Sequence[str]) -> list[str]:
+    """The columns with usual names, in the order of these."""
+    known = {_plain(name): name for name in reversed(names)}
+    return [known[name] for name in usual if name in known]
+
+
 def text(value: Any) -> str:
     """An id or label as text, the same for 7, 7.0, "7" and "7.0"; "" where it is missing."""
     if isinstance(value, bytes):

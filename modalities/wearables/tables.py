@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from modalities.reading.dialects import TableSettings, encoding_of, head_of
 from modalities.reading.quantities import unit_in, unit_of
 from modalities.reading.tables import TABLE_SUFFIXES, Table, shown
 from modalities.wearables.clocks import TIME_NAMES, read_clock
-from modalities.wearables.recordings import AXES, FileSettings, Recording, text, usual_name
+from modalities.wearables.parts import DEVICE_NAMES, PART_NAMES, Part, named, rows_of, telling
+from modalities.wearables.recordings import AXES, FileSettings, Recording, text, usual_name, usual_names
 
-__all__ = ["TABLE_SUFFIXES", "forget", "layout", "read_table", "subjects"]
+__all__ = ["TABLE_SUFFIXES", "forget", "layout", "parts", "read_table"]
 
 LABEL_NAMES = ("label", "activity", "annotation", "class")
 GROUP_NAMES = ("subject", "subject_id", "pid", "participant", "participant_id", "person", "user", "group")
+LIKELY = re.compile(r"time|stamp", re.IGNORECASE)  # in the name of a column of times
 MAX_SUBJECTS = 1000  # in one table; a column with more is a measurement
 ACTIGRAPH_LINES = 10  # of header, in ActiGraph's own CSV
 EMPATICA_SCALE = 1 / 64
@@ -59,21 +61,46 @@ def layout(path: Path, settings: FileSettings) -> Layout:
     return Layout(Table.open(path, settings.table, example=AXES))
 
 
-def subjects(path: Path, settings: FileSettings, place: Sequence[str] = ()) -> list[str] | None:
-    """The subjects of a table that has a column of them, by name; "" where rows have none.
+def parts(path: Path, settings: FileSettings, place: Sequence[str] = ()) -> list[Part]:
+    """The recordings of a table: each subject's, by name, or each device's of a subject, if it has several.
 
-    `place` are the names of the folders and of the file, which may say that it is of another sensor.
+    A subject "" is rows without one. `place` are the names of the folders and of the file, which may say that
+    it is of another sensor.
     """
     found = layout(path, settings)
-    settings.sensors(found.names)  # a table of something else is told before anything is read
+    sensors = settings.sensors(found.names)  # a table of something else is told before anything is read
     settings.check_place(place, found.names)
-    name = usual_name(found.names, settings.group_column, GROUP_NAMES, "group_column")
-    if name is None:
-        return None
-    different = sorted({*_names(_frame(path, settings, (name,), (name,))[name])})
+    group = usual_name(found.names, settings.group_column, GROUP_NAMES, "group_column")
+    label = usual_name(found.names, settings.label_column, LABEL_NAMES, "label_column")
+    columns = [name for name in usual_names(found.names, PART_NAMES) if name not in {*sensors, group, label}]
+    times = _time_columns(found, settings) if columns else ()
+    # Without times nothing shows that rows go on: but those of two devices never do
+    known = columns if times else usual_names(found.names, DEVICE_NAMES)
+    columns = [name for name in columns if name in known and name not in times]
+    texts = (*filter(None, [group]), *columns)
+    if not texts:
+        return [Part()]
+    frame = _frame(path, settings, (*texts, *(times if columns else ())), texts)
+    subjects = _names(frame[group]) if group else np.full(len(frame), "", dtype=object)
+    different: Sequence[str | None] = _subjects(subjects, group) if group else [None]
+    if not columns:
+        return [Part(subject) for subject in different]
+    codes, names = pd.factorize(subjects)
+    rows = dict(zip(names, rows_of(codes), strict=False))
+    apart: list[Part] = []
+    for subject in different:
+        own = frame.take(rows.get(subject or "", []))
+        apart += _parts_of(own, subject, times, columns if subject != "" else (), settings)
+    read = tuple(dict.fromkeys(column for part in apart for column in part.columns))
+    return [replace(part, read=read) for part in apart]
+
+
+def _subjects(names: Shaped[np.ndarray, "t"], column: str) -> list[str]:
+    """The different subjects of a table; ValueError where a column holds something else, or nothing."""
+    different = sorted({*names})
     if len(different) > MAX_SUBJECTS:
         raise ValueError(
-            f"column {name} has {len(different):,} different values, more than {MAX_SUBJECTS:,} subjects: "
+            f"column {column} has {len(different):,} different values, more than {MAX_SUBJECTS:,} subjects: "
             "name that of the subject in modality.group_column, or set it to null"
         )
     if not different:
@@ -81,19 +108,43 @@ def subjects(path: Path, settings: FileSettings, place: Sequence[str] = ()) -> l
     return different
 
 
-def read_table(path: Path, settings: FileSettings, subject: str | None) -> Recording:
-    """A table as a recording: all of it, or the rows of one subject."""
+def _parts_of(
+    frame: pd.DataFrame,
+    subject: str | None,
+    times: Sequence[str],
+    columns: Sequence[str],
+    settings: FileSettings,
+) -> list[Part]:
+    """The recordings of one subject."""
+    names = {column: _names(frame[column]) for column in columns}
+    codes = {column: pd.factorize(found)[0] for column, found in names.items() if len({*found}) > 1}
+    try:
+        clocked = bool(codes) and bool(times)
+        seconds = read_clock([frame[name] for name in times], settings)[0] if clocked else None
+        told = named(codes) if seconds is None else telling(seconds, codes)
+    except ValueError:  # times that cannot be read are told when the samples are
+        told = ()
+    if not told:
+        return [Part(subject)]
+    different = sorted({*zip(*(names[column] for column in told), strict=True)})
+    return [Part(subject, told, one) for one in different]
+
+
+def read_table(path: Path, settings: FileSettings, part: Part) -> Recording:
+    """A table as a recording: all of it, or some of its rows."""
     found = layout(path, settings)
     names = found.names
     sensors = settings.sensors(names)
     times = _time_columns(found, settings)
     label = usual_name(names, settings.label_column, LABEL_NAMES, "label_column")
-    group = usual_name(names, settings.group_column, GROUP_NAMES, "group_column") if subject else None
-    texts = tuple(filter(None, (label, group)))
+    group = usual_name(names, settings.group_column, GROUP_NAMES, "group_column") if part.subject else None
+    texts = tuple(filter(None, (label, group, *part.read)))
     columns = tuple(dict.fromkeys([*sensors, *times, *texts]))
     frame = _frame(path, settings, columns, texts)
-    if group:
-        frame = frame.iloc[_places(path, settings, columns, texts, group).get(subject or "", [])]
+    by = (*filter(None, [group]), *part.columns)
+    if by:
+        which = (*filter(None, [part.subject]), *part.names)
+        frame = frame.iloc[_places(path, settings, columns, texts, by).get(which, [])]
     if not len(frame):
         raise ValueError("it has a header and no samples")
     readings = [*found.table.reading, *filter(None, [found.said])]
@@ -173,11 +224,14 @@ def _frame(
 
 @lru_cache(maxsize=1)
 def _places(
-    path: Path, settings: FileSettings, names: tuple[str, ...], texts: tuple[str, ...], group: str
-) -> dict[str, Any]:
-    """The rows of each subject of a table, in order."""
-    subjects_of_rows = pd.Series(_names(_frame(path, settings, names, texts)[group]))
-    return {str(name): rows for name, rows in subjects_of_rows.groupby(subjects_of_rows).indices.items()}
+    path: Path, settings: FileSettings, names: tuple[str, ...], texts: tuple[str, ...], by: tuple[str, ...]
+) -> dict[tuple[str, ...], Any]:
+    """The rows of each recording of a table, in order, by what some columns hold."""
+    frame = _frame(path, settings, names, texts)
+    names_of = [_names(frame[name]) for name in by]
+    codes, different = pd.factorize(names_of[0] if len(by) == 1 else pd.MultiIndex.from_arrays(names_of))
+    keys = [(key,) for key in different] if len(by) == 1 else different
+    return {tuple(map(str, key)): rows for key, rows in zip(keys, rows_of(codes), strict=False)}
 
 
 def forget() -> None:
@@ -218,6 +272,12 @@ def _regular(count: int, found: Layout, settings: FileSettings) -> Float[np.ndar
     """Times of a table without them, by the rate in its header or the settings."""
     rate_hz = found.rate_hz or settings.source_rate_hz
     if rate_hz is None:
+        likely = [name for name in found.names if LIKELY.search(name)]
+        if likely and settings.time_column is not None:
+            raise ValueError(
+                f"no time column ({shown(TIME_NAMES[:4])} and so on), but {shown(likely[:4])}: set "
+                f"modality.time_column={likely[0]} if that holds the time of each sample"
+            )
         raise ValueError(
             f"no time column ({shown(TIME_NAMES)}) among {shown(found.names)}: set modality.time_column "
             "or, where samples are regular, modality.source_rate_hz"

@@ -145,7 +145,7 @@ def _advice(size: Size) -> str:
         return OFFSET
     counts = min(COUNTS, key=lambda count: abs(np.log(max(size.median, 1e-12) / count)))
     if LEAST_G <= size.median / counts <= MOST_G:
-        return f"where {counts} counts are 1 g, set modality.scale={1 / counts:.7g}"
+        return f"where {counts} counts are 1 g, set modality.scale={1 / counts:.7g}; else name other columns"
     return "other columns, or gravity was removed; modality.scale says what one count is in g"
 
 

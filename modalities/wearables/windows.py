@@ -234,10 +234,16 @@ def _in_order(recording: Recording) -> tuple[Recording, int]:
     later = signals.increasing(recording.times)
     num_late = int((~later).sum())
     if num_late > MOST_LATE * len(later):
+        known = recording.times[np.isfinite(recording.times)]
+        back = int((known < np.maximum.accumulate(known)).sum())
+        advice = (
+            "sort them, or call the column that tells several devices apart 'device'"
+            if back > NOTICED * len(later)
+            else "where samples are regular, say so: modality.time_column=null modality.source_rate_hz=50"
+        )
         raise ValueError(
             f"{num_late} of {len(later)} times are missing, repeated or earlier than one before: the clock "
-            "is too coarse, or the rows are out of order; where samples are regular, say so: "
-            "modality.time_column=null modality.source_rate_hz=50"
+            f"is too coarse, or the rows are out of order; {advice}"
         )
     times = recording.times[later]
     if len(times) < 2:

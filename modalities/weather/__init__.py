@@ -1,7 +1,7 @@
 """Weather, and sensor series in general: tables, typical years, grids and archives at regular steps."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,9 +11,10 @@ from modalities.reading.dialects import TableSettings
 from modalities.reading.groups import check_pattern
 from modalities.reading.looking import problem_of
 from modalities.reading.notices import noted
+from modalities.reading.tables import TEXT_SUFFIXES
 from modalities.reading.times import TimeSettings, check_timezone, has_date
-from modalities.weather.clock import CALENDAR, Cut, calendar, season, stamp, step_seconds
-from modalities.weather.discovery import find
+from modalities.weather.clock import CALENDAR, Cut, calendar, freq_of, season, stamp, step_seconds
+from modalities.weather.discovery import SUFFIXES, find
 from modalities.weather.guessing import looks_like
 from modalities.weather.series import (
     Found,
@@ -39,6 +40,8 @@ class Weather:
     A row is a stretch of one series without a long gap. `docs/weather.md` explains the settings.
     """
 
+    endings = (*SUFFIXES, *TEXT_SUFFIXES)
+
     def __init__(
         self,
         *,
@@ -52,7 +55,7 @@ class Weather:
             "total_sky_cover",
         ),
         freq: str = "1h",
-        time_column: str = "",
+        time_column: str | None = "",
         time_format: str = "",
         timezone: str = "UTC",
         id_column: str = "",
@@ -113,8 +116,10 @@ class Weather:
                 key = f"{item.key}/{part}" if part == HELD_OUT else item.key
                 if split in ("all", part):
                     read = partial(self.read, item, part)
-                    record = Record(key, read, group=item.group, split=part, amount=item.amount)
-                    yield noted(record, item.notice)
+                    record: Record | Rejected = Record(
+                        key, read, group=item.group, split=part, amount=item.amount
+                    )
+                    yield reduce(noted, item.notices, record)
 
     def read(self, found: Found, part: str) -> Rows:
         """The rows of a series or of its part "train" or "valid", with a report on its quality.
@@ -127,7 +132,7 @@ class Weather:
         )
         grid = to_grid(series.times_s, values, self._step_s, series.utc_offset_s)
         constant = np.zeros(len(self.columns), bool)
-        if not series.undated:
+        if not series.judged:
             grid, constant = without_constants(grid)
         kept, account = self._pieces(self._part(grid, part))
         quality = {
@@ -151,12 +156,12 @@ class Weather:
             if count > NOTICED * len(series.times_s):
                 notices.append(f"{name}: {count} of {len(series.times_s)} cells hold text and are missing")
         shown = {name: value for name, value in quality.items() if value not in (0, [])}
-        rate = [] if series.undated else [f"one value every {grid.source_step_s:g} s, by the times"]
+        rate = [] if series.undated else [f"one value every {freq_of(grid.source_step_s)}, by the times"]
         return Rows(rows, shown, [*series.readings, *dropped.readings, *rate], notices)
 
     @classmethod
     def suggest(cls, source: Path) -> Suggestion | None:
-        """Typical years as they are; of tables with times, the columns of numbers at their usual step."""
+        """Settings for typical years, for tables with times at their usual step, for grids and archives."""
         found = None
         for settings, words in looks_like(source):
             found = Suggestion(words, settings, problem_of(cls(**settings).records(source, "all")))
@@ -195,6 +200,10 @@ class Weather:
                 f"modality.time_format={self.time_format!r} has no date: the same hours of all days "
                 "would be averaged. "
                 "Name the column of the date, too, as in modality.time_column=DATE+TIME"
+            )
+        if self.time_column is None and self.variable_column:
+            raise ValueError(
+                "modality.time_column=null counts rows, of which modality.variable_column has several a time"
             )
         if not self.columns or len(set(self.columns)) < len(self.columns):
             raise ValueError(f"columns must be different names, at least one, not {[*self.columns]}")

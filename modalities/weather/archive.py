@@ -46,6 +46,7 @@ def read(path: Path, columns: tuple[str, ...], step_s: float, number: int) -> Se
         values,
         label=archive.labels[number],
         undated=True,
+        judged=True,
         quality={name: found for name, found in quality.items() if found},
     )
 

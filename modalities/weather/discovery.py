@@ -9,6 +9,7 @@ from modalities.reading.tables import TABLE_SUFFIXES, TEXT_SUFFIXES
 from modalities.reading.texts import left_alone, readable
 from modalities.weather import archive, grids, tables, years
 from modalities.weather.series import Found
+from modalities.weather.stations import by_station, check_quantities
 from modalities.weather.tables import Layout
 from seqssl import Rejected, UserError, list_files
 
@@ -22,7 +23,9 @@ NUM_LISTED = 30
 def find(source: Path, layout: Layout, step_s: float, group_pattern: str | None) -> list[Found | Rejected]:
     """All series, and the files that cannot be used. Raises UserError for a column that none of them has."""
     alone = _is_alone(source)
-    found: list[Found | Rejected] = []
+    rejected: list[Rejected] = []
+    kept: dict[str, list[Found]] = {}
+    groups: dict[str, str] = {}
     read, left = files(source, asked=alone)
     notice = left_alone(left)
     root = source.parent if alone else source
@@ -30,19 +33,28 @@ def find(source: Path, layout: Layout, step_s: float, group_pattern: str | None)
     grouping = Grouping.of(paths, group_pattern, own=True)
     for name, path in paths.items():
         try:
-            group = grouping.group(name) or _place(PurePosixPath(name), _suffix(path))
+            group = groups[name] = grouping.group(name) or _place(PurePosixPath(name), _suffix(path))
             series = list(_find_in(path, name, group, layout, step_s))
             if group_pattern is not None:
                 series = [replace(one, group=group) for one in series]
             amount = path.stat().st_size / max(1, len(series))
-            told = [replace(one, split=one.split or split_of(name), amount=amount) for one in series]
-            found += [replace(one, notice=notice) for one in told]
+            kept[name] = [replace(one, split=one.split or split_of(name), amount=amount) for one in series]
         except Exception as error:  # whatever a library raises for a damaged file
-            found.append(Rejected.of(name, error))
-    _check_columns(source, [item for item in found if isinstance(item, Found)], layout.columns, notice)
-    if left and not any(isinstance(item, Found) for item in found):
-        found.append(Rejected(left.relative_to(root).as_posix(), notice))
-    return [_with_some_column(item, layout.columns) for item in found]
+            rejected.append(Rejected.of(name, error))
+    _check_columns(source, [one for series in kept.values() for one in series], layout.columns, notice)
+    if left and not any(kept.values()):
+        rejected.append(Rejected(left.relative_to(root).as_posix(), notice))
+    doubt = check_quantities(kept) if group_pattern is None else ""
+    said = tuple(filter(None, (notice, doubt)))
+    kept = kept if group_pattern is not None else by_station(kept)
+    found = [
+        replace(
+            one, notices=(*said, *filter(None, [grouping.doubt * (one.group == groups[name])]), *one.notices)
+        )
+        for name, series in kept.items()
+        for one in series
+    ]
+    return [*(_with_some_column(item, layout.columns) for item in found), *rejected]
 
 
 def files(source: Path, *, asked: bool = False) -> tuple[list[Path], Path | None]:
@@ -77,7 +89,7 @@ def _find_in(path: Path, name: str, group: str, layout: Layout, step_s: float) -
     elif suffix == ".csv" and years.is_tmy3(path):
         yield years.find(path, name, "tmy3", layout.columns)
     elif suffix in (*TABLE_SUFFIXES, *TEXT_SUFFIXES):
-        yield from tables.find(path, name, group, layout)
+        yield from tables.find(path, name, group, layout, step_s)
     elif suffix in GRID_SUFFIXES:
         yield from grids.find(path, name, group, layout.columns, layout.time_column)
     else:
@@ -108,8 +120,8 @@ def _check_columns(source: Path, series: list[Found], columns: tuple[str, ...], 
         )
 
 
-def _with_some_column(item: Found | Rejected, columns: tuple[str, ...]) -> Found | Rejected:
-    if isinstance(item, Found) and not set(item.names) & set(columns):
+def _with_some_column(item: Found, columns: tuple[str, ...]) -> Found | Rejected:
+    if not set(item.names) & set(columns):
         return Rejected(item.key, f"it has none of the chosen columns; it has {_listed(item.names)}")
     return item
 

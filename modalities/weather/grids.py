@@ -23,7 +23,9 @@ MOST_PACKED = 1000  # bytes of values for one of the file
 LOADED_BYTES = 2**30  # a file up to this size is read once for all its places, a larger one once for each
 
 
-def find(path: Path, name: str, group: str, columns: tuple[str, ...], time_column: str) -> Iterator[Found]:
+def find(
+    path: Path, name: str, group: str, columns: tuple[str, ...], time_column: str | None
+) -> Iterator[Found]:
     """One series for each combination of the other dimensions of the chosen variables."""
     _loaded.cache_clear()
     with _open(path) as dataset:

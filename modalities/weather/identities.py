@@ -1,6 +1,8 @@
 """Which columns of a table tell its series apart, and what is said of times that occur several times."""
 
+import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from itertools import combinations
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from modalities.reading.columns import may_hold_clock
+from modalities.reading.columns import may_hold_clock, may_hold_minutes
 from modalities.reading.parts import plain
 from modalities.reading.tables import Table
 from modalities.reading.times import TimeSettings, read_times
@@ -24,33 +26,74 @@ SOME, MANY = 0.01, 0.1  # shares of times that are repeated: noticed, refused wh
 SAME_STEP = 0.1  # a step that differs by less than this share of another is as long
 OFTEN, MOSTLY = 0.1, 0.5  # shares of all times at which a series has a row: of a place, by unusual names
 MOST_COLUMNS, LOOKED_AT = 12, 50  # that are judged together, at about so many times first
+NOBODY = "none"  # as a setting: no column tells series apart
+VARIABLES = re.compile(
+    r"(element|param(eter)?|variable|data_?type|pollutant|quantity|propert(y|ies)|measure(ment)?|observed_property|"
+    r"observation|indicator|metric|channel|tag)(_?(name|id|code))?"
+)
+FEW = 5  # spellings of one value
+SEVERAL = 1.5  # rows of one time are those of variables, fewer may be those of states
+MOST_VARIABLES, SHOWN = 60, 3  # names of what is measured that one column holds, and that are shown
+MOST_SAID = 200  # characters of a reason
 
 
-def series_columns(
+@dataclass(frozen=True)
+class Identity:
+    """How the series of a table are told apart, and what the table says of all of its rows."""
+
+    columns: tuple[str, ...] = ()  # none: it is one series
+    said: tuple[tuple[str, str], ...] = ()  # columns with a usual name of one value, and that value
+
+
+def identity_of(
     table: Table,
     times: Sequence[str],
     settings: TimeSettings,
     *,
     beside: Collection[str] = (),
     keys: Sequence[str] = (),
-) -> tuple[str, ...]:
-    """The column with a usual name that tells the series of a table apart, or those of a place; () for none.
+) -> Identity:
+    """The column with a usual name that tells the series of a table apart, or those of a place.
 
     `beside` are columns of something else; `keys` those with which a time may occur several times, as the
-    names of variables. ValueError where no column alone tells the series apart.
+    names of variables. ValueError where no column alone tells the series apart, or there are no times to
+    judge it by.
     """
     taken = {*times, *keys, *beside}
     free = [name for name in table.names if name not in taken]
-    usual = [name for name in free if name.strip().lower() in ID_COLUMNS]
+    usual = [name for name in free if is_usual(name)]
     place = _place(free)
     if not usual and not place:
-        return ()
+        return Identity()
     frame = table.read([*times, *keys, *usual, *place], texts=[*usual, *place, *keys])
+    known = {name: frame[name].dropna().unique() for name in usual}
+    names = {
+        name: {text(value) for value in values} - {""} for name, values in known.items() if len(values) < FEW
+    }
+    said = tuple((name, min(found)) for name, found in names.items() if len(found) == 1)
+    if not times:
+        several = [name for name in usual if _may_name(frame[name])]
+        if several:
+            raise ValueError(
+                f"column {several[0]!r} may tell series apart, which nothing but times can show: set "
+                f"modality.id_column={several[0]}, or modality.id_column=none"
+            )
+        return Identity(said=said)
     column = _tells_apart(frame, [*times, *keys], usual)
     if not column and place and _name_series(frame, [*times, *keys], place, OFTEN):
-        return place
+        return Identity(place, said)
     column = column or _at_once(frame, times, usual, settings)
-    return (column,) if column else ()
+    return Identity((column,) if column else (), said)
+
+
+def is_usual(name: str) -> bool:
+    """Whether a column is called as those are that name stations and sensors: Station Name."""
+    return key_of(name) in ID_COLUMNS
+
+
+def key_of(name: str) -> str:
+    """A column's name in small letters, with _ for blanks, so that those of two files are the same."""
+    return "_".join(name.lower().split())
 
 
 def repeated(
@@ -62,12 +105,12 @@ def repeated(
     id_columns: Sequence[str],
     asked: bool,
     keys: Sequence[str] = (),
-    beside: Collection[str] = (),
+    measured: Sequence[str] = (),
 ) -> list[str]:
     """What to say of times that occur several times. ValueError where they are those of several series.
 
-    `frame` holds the rows of one series, by `id_columns` if there are some, which the user may have `asked`
-    for.
+    `frame` holds the rows of one series, by `id_columns` if there are some, and what is `measured`; the user
+    may have `asked` for that.
     """
     known = pd.DataFrame({"seconds": seconds, **{name: frame[name].to_numpy() for name in keys}})
     known = known[np.isfinite(seconds)]
@@ -75,20 +118,22 @@ def repeated(
     if share <= SOME:
         return []
     if share > MANY and not asked:
-        others = [name for name in table.names if name not in {*times, *keys, *beside, *id_columns}]
+        often = round(1 / (1 - share))
+        said = f"each time occurs {often} times" if often > 1 else f"{share:.0%} of the times are repeated"
+        others = [
+            name for name in table.names if name not in {*times, *keys, *(keys and measured), *id_columns}
+        ]
         whole = table.read([*times, *keys, *others], texts=keys).loc[frame.index]
         kinds = [name for name in others if not pd.api.types.is_float_dtype(whole[name])]
+        kinds.sort(key=lambda name: (name in measured, not VARIABLES.fullmatch(key_of(name))))
         column = _tells_apart(whole, [*times, *keys], kinds)
         columns = (column,) if column else _together(whole, [*times, *keys], others)
-        often = round(1 / (1 - share))
         if columns:
-            advice = _advice(whole, times, id_columns, columns)
-            raise ValueError(f"each time occurs {often} times, and {advice}")
+            raise ValueError(_advice(whole, said, times, keys, id_columns, columns, () if keys else measured))
         if not keys and (known["seconds"].diff() < 0).any():
             raise ValueError(
-                f"each time occurs some {often} times, and they start again: several series are in one "
-                "table. Add a column that tells them apart and name it in modality.id_column, or make "
-                "each a file"
+                f"{said}, and they start again: several series are in one table. Name a column that tells "
+                "them apart in modality.id_column (none: average them), or make each a file"
             )
     return [f"{share:.0%} of the times are repeated: their values are averaged"]
 
@@ -109,11 +154,6 @@ def ids_of(frame: pd.DataFrame, columns: Sequence[str]) -> Any:
     return reduce(lambda left, right: left + "," + right, named).where(known, "")
 
 
-def steps_within(seconds: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The time from each row to the next later one of the same id (-1: none), of all ids."""
-    return np.concatenate([np.empty(0), *(_steps(seconds[rows]) for rows in _rows_of(ids))])
-
-
 def codes_of(column: Any) -> np.ndarray:
     """A number for each different id of a column, -1 where there is none."""
     codes, values = pd.factorize(column)
@@ -132,15 +172,39 @@ def text(value: Any) -> str:
 
 
 def _advice(
-    frame: pd.DataFrame, times: Sequence[str], id_columns: Sequence[str], columns: Sequence[str]
+    frame: pd.DataFrame,
+    said: str,
+    times: Sequence[str],
+    keys: Sequence[str],
+    id_columns: Sequence[str],
+    columns: Sequence[str],
+    measured: Sequence[str],
 ) -> str:
     """What columns say of rows of the same time, and the setting that follows."""
     ids = f"modality.id_column={'+'.join([*id_columns, *columns])}"
-    said = f"{telling(columns, 'the rows')}: "
-    if len(times) == len(columns) == 1 and may_hold_clock(frame[times[0]], frame[columns[0]]):
-        return f"{said}set modality.time_column={times[0]}+{columns[0]} if it is a time of day, else {ids}"
+    first = columns[0]
+    clock = len(times) == len(columns) == 1 and may_hold_clock(frame[times[0]], frame[first])
+    if clock or (len(columns) == 1 and may_hold_minutes(times, frame[first])):
+        together, what = "+".join([*times, first]), "is a time of day" if clock else "holds minutes"
+        return (
+            f"{said}, and {telling(columns, 'the rows')}: set modality.time_column={together} if it {what}, "
+            f"else {ids}"
+        )
+    names = frame[first].dropna().map(text).value_counts()
+    several = len(frame) > SEVERAL * len(frame[[*times]].drop_duplicates())  # rows of a time
+    long = several and len(columns) == len(measured) == 1 and first != measured[0]
+    if long and len(names) <= MOST_VARIABLES:
+        settings = f"modality.variable_column={first} modality.value_column={measured[0]}"
+        begin = f"{telling(columns, 'rows of one time')}: if it says where, set {ids}; if what, {settings}"
+        lists = [f"'modality.columns=[{','.join(names.index[:count])}]'" for count in range(SHOWN, 0, -1)]
+        return f"{begin} {next((known for known in lists if len(begin + known) < MOST_SAID), lists[-1])}"
+    if len(columns) == 1 and not (several and _name_series(frame, [*times, *keys], columns, MOSTLY)):
+        return (
+            f"{said}, and {telling(columns, 'their rows')}. If it names states, set modality.id_column=none, "
+            f"which averages them; if series, {ids}"
+        )
     even = f"even of one {' and '.join(map(repr, id_columns))}: " if id_columns else ""
-    return f"{said}several series are in one table, {even}set {ids}"
+    return f"{said}, and {telling(columns, 'the rows')}: several series are in one table, {even}set {ids}"
 
 
 def _place(names: Sequence[str]) -> tuple[str, ...]:
@@ -227,7 +291,7 @@ def _are_series(seconds: np.ndarray, ids: np.ndarray) -> bool:
     usual = _in_step(seconds)
     if not usual:
         return True
-    own = sum(len(rows) for rows in _rows_of(ids) if _in_step(seconds[rows]) > (1 + SAME_STEP) * usual)
+    own = sum(len(rows) for rows in rows_of(ids) if _in_step(seconds[rows]) > (1 + SAME_STEP) * usual)
     return own > len(ids) / 2
 
 
@@ -247,7 +311,7 @@ def _steps(seconds: np.ndarray) -> np.ndarray:
     return np.diff(np.unique(seconds[np.isfinite(seconds)]))
 
 
-def _rows_of(ids: np.ndarray) -> list[np.ndarray]:
+def rows_of(ids: np.ndarray) -> list[np.ndarray]:
     """The rows of each id, without those that have none (-1)."""
     order = np.argsort(ids, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(ids[order])) + 1)
@@ -259,7 +323,7 @@ def _divides(seconds: np.ndarray, ids: np.ndarray, others: np.ndarray) -> bool:
     pairs = pd.factorize(pd.MultiIndex.from_arrays([ids, others]))[0]
     if len(np.unique(pairs)) == len(np.unique(ids)):
         return False
-    return any(_are_series(seconds[rows], others[rows]) for rows in _rows_of(ids))
+    return any(_are_series(seconds[rows], others[rows]) for rows in rows_of(ids))
 
 
 def _share_inside(seconds: np.ndarray, ids: np.ndarray) -> float:

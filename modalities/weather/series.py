@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from modalities.weather.clock import MONTH_S, freq_of, usual_step
+
 SAME_VALUE = 1e-7  # relative to its size: float32 knows no smaller change
 SAME_STEP = (0.9, 1.1)  # a median step within this share of the wanted one is taken for it
 
@@ -19,9 +21,8 @@ class Series:
     utc_offset_s: float = 0.0  # of local standard time
     label: str = ""
     known_units: bool = False  # the format fixes them, see `variables`
-    undated: bool = (
-        False  # an instance of an archive: its times only count, and constants were judged over all
-    )
+    undated: bool = False  # its times only count
+    judged: bool = False  # an instance of an archive, over all of which it was judged what never changes
     quality: Mapping[str, Any] = field(default_factory=dict)
     readings: tuple[str, ...] = ()  # how the file was understood, in sentences
     notices: tuple[str, ...] = ()  # what was odd
@@ -38,7 +39,9 @@ class Found:
     group: str = ""
     split: str = ""
     amount: float = 0.0  # bytes, about
-    notice: str = ""  # about the source
+    notices: tuple[str, ...] = ()  # about the source
+    said: tuple[tuple[str, str], ...] = ()  # columns of ids, and the one value that each has in all rows
+    middles: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # where most first values lie
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,7 @@ class Grid:
     observed: np.ndarray  # (n, c) bool
     origin_s: float  # time of cell 0
     step_s: float
-    source_step_s: float  # median step of what was read
+    source_step_s: float  # the usual one of what was read
 
     @property
     def times_s(self) -> np.ndarray:
@@ -68,22 +71,23 @@ def to_grid(times_s: np.ndarray, values: np.ndarray, step_s: float, utc_offset_s
 
     Values that come every `step_s` keep their phase, and each goes to the nearest cell. Values that come more
     often are averaged over the step that ends at the cell's time; steps begin at full ones of local time.
-    Raises ValueError when values come less often.
+    Raises ValueError when values come less often, or months of unequal length would share a step.
     """
     usable = np.isfinite(times_s) & np.isfinite(values).any(axis=1)
     times_s, values = times_s[usable], values[usable]
     if len(times_s) == 0:
         raise ValueError("no value of the chosen columns with a readable time")
     distinct = np.unique(times_s)
-    source_step_s = float(np.median(np.diff(distinct))) if len(distinct) > 1 else step_s
+    source_step_s = usual_step(distinct) or step_s
     if source_step_s > SAME_STEP[1] * step_s:
         raise ValueError(
-            f"there is one value every {source_step_s:g} s, modality.freq asks for one every {step_s:g} s: "
-            f"set modality.freq={source_step_s:g}s"
+            f"there is one value every {freq_of(source_step_s)}, modality.freq asks for one every "
+            f"{freq_of(step_s)}: set modality.freq={freq_of(source_step_s)}"
         )
     if source_step_s >= SAME_STEP[0] * step_s:
         origin_s = _phase(times_s, step_s)
         cells = np.rint((times_s - origin_s) / step_s).astype(np.int64)
+        _check_months(distinct, origin_s, step_s, source_step_s)
     else:
         origin_s = -utc_offset_s
         cells = np.ceil((times_s - origin_s) / step_s - 1e-6).astype(np.int64)
@@ -93,6 +97,18 @@ def to_grid(times_s: np.ndarray, values: np.ndarray, step_s: float, utc_offset_s
     sums = [np.bincount(places, channel, len(found)) for channel in np.where(present, values, 0.0).T]
     means = np.stack(sums, axis=1) / np.maximum(counts, 1)
     return Grid(found, means, counts > 0, origin_s, step_s, source_step_s)
+
+
+def _check_months(times_s: np.ndarray, origin_s: float, step_s: float, month_s: float) -> None:
+    """ValueError where months of a calendar, or several of them, do not follow one another step by step."""
+    if round(month_s / MONTH_S) * MONTH_S != month_s:
+        return  # steps of one length
+    cells, months = np.rint((times_s - origin_s) / step_s), np.rint((times_s - times_s[0]) / month_s)
+    if (np.diff(cells) != np.diff(months)).any():
+        raise ValueError(
+            f"with modality.freq={freq_of(step_s)} some months share a step, or leave one out: set "
+            f"modality.freq={freq_of(month_s)}"
+        )
 
 
 def _phase(times_s: np.ndarray, step_s: float) -> float:
@@ -109,8 +125,8 @@ def without_constants(grid: Grid) -> tuple[Grid, np.ndarray]:
     """
     if len(grid.cells) == 1:
         raise ValueError(
-            f"all values lie within one step of {grid.step_s:g} s: modality.freq is too long, or the times "
-            f"have another unit"
+            f"all values lie within one step of {freq_of(grid.step_s)}: modality.freq is too long, or the "
+            "times have another unit"
         )
     lowest = np.where(grid.observed, grid.values, np.inf).min(axis=0)
     highest = np.where(grid.observed, grid.values, -np.inf).max(axis=0)

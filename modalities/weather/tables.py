@@ -1,6 +1,6 @@
 """CSV and Parquet, wide (a column for each channel) or long (a column of names, one of values)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,9 +14,13 @@ from modalities.reading.dialects import TableSettings
 from modalities.reading.headers import kind_of
 from modalities.reading.quantities import unit_in, unit_of
 from modalities.reading.tables import Table, shown
-from modalities.reading.times import TimeSettings, read_times
-from modalities.weather.identities import ids_of, repeated, series_columns, telling
+from modalities.reading.times import Times, TimeSettings, read_times
+from modalities.weather.clock import freq_of
+from modalities.weather.identities import NOBODY, Identity, identity_of, ids_of, repeated, telling
 from modalities.weather.series import Found, Series
+
+MOST_CHANNELS = 60  # columns of numbers; of more without a time, each row may be a series
+MIDDLE, LEAST = (1, 99), 20  # percent of a column's first values, and how many of them say where it lies
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,8 @@ class Layout:
     """Where a table holds what; "" = there is no such column, or it is found by its name."""
 
     columns: tuple[str, ...]
-    time_column: str  # or several, DATE+TIME
-    id_column: str  # or several, A+B
+    time_column: str | None  # or several, DATE+TIME; None: rows are counted
+    id_column: str  # or several, A+B; none: no column tells series apart
     variable_column: str
     value_column: str
     times: TimeSettings
@@ -42,44 +46,80 @@ class Layout:
         return (self.value_column,) if self.variable_column else self.columns
 
 
-def find(path: Path, name: str, group: str, layout: Layout) -> Iterator[Found]:
+def find(path: Path, name: str, group: str, layout: Layout, step_s: float) -> Iterator[Found]:
     """One series, or one for each id. Raises ValueError when the file cannot be used."""
     read_table.cache_clear()
     table = Table.open(path, layout.table)
     head = table.head()
-    times = time_columns(head, layout.time_column)
-    asked = named_columns(layout.id_column, table.names) if layout.id_column else ()
+    times = () if layout.time_column is None else time_columns(head, layout.time_column)
+    nobody = layout.id_column == NOBODY and NOBODY not in table.names
+    asked = named_columns(layout.id_column, table.names) if layout.id_column and not nobody else ()
     needed = {"time": times, "id": asked, "variable": (layout.variable_column,)}
     if layout.variable_column:
         needed["value"] = (layout.value_column,)
-    for kind, wanted in needed.items():
-        for column in wanted or ("",):
-            if (kind == "time" or column) and column not in table.names:
-                raise ValueError(
-                    f"there is no {kind} column{f' {column!r}' if column else ''} among "
-                    f"{shown(table.names)}: "
-                    f"set modality.{kind}_column, or modality.skip_lines if line 1 is not the header"
-                )
+    _check(table, head, layout, needed)
     taken = {column for wanted in needed.values() for column in wanted}
     if layout.variable_column:
         present = tuple(_distinct(table, (layout.variable_column,)))
     else:
         usable = {*head.select_dtypes("number").columns, *layout.columns} - taken
         present = tuple(column for column in table.names if column in usable)
-    identity = asked or series_columns(table, times, layout.times, beside=layout.measured, keys=layout.keys)
-    read_it = partial(read, path, times, layout, identity)
-    if not identity:
-        yield Found(name, present, partial(read_it, ""), group)
+    identity = Identity(asked)
+    if not asked and not nobody:
+        identity = identity_of(table, times, layout.times, beside=layout.measured, keys=layout.keys)
+    read_it = partial(read, path, times, layout, identity.columns, step_s)
+    if not identity.columns:
+        middles = {} if layout.variable_column else _middles(head, layout.columns)
+        yield Found(name, present, partial(read_it, ""), group, said=identity.said, middles=middles)
         return
-    identities = _distinct(table, identity)
+    identities = _distinct(table, identity.columns)
     if not identities:
-        raise ValueError(f"column {'+'.join(identity)!r} is empty: set modality.id_column")
+        raise ValueError(f"column {'+'.join(identity.columns)!r} is empty: set modality.id_column")
     for one in identities:
-        yield Found(f"{name}/{one}", present, partial(read_it, one), one)
+        said = tuple((column, one) for column in identity.columns) if len(identity.columns) == 1 else ()
+        yield Found(f"{name}/{one}", present, partial(read_it, one), one, said=said)
+
+
+def _check(table: Table, head: pd.DataFrame, layout: Layout, needed: Mapping[str, Sequence[str]]) -> None:
+    """ValueError for a column that is not there, by the kind of thing that it is needed for."""
+    for kind, wanted in needed.items():
+        for column in wanted or ("",):
+            wants = bool(column) or (kind == "time" and layout.time_column is not None)
+            if not wants or column in table.names:
+                continue
+            count = len(head.select_dtypes("number").columns)
+            if not column and count > MOST_CHANNELS:
+                raise ValueError(
+                    f"{count} columns of numbers and no time: each row seems to be a series: transpose the "
+                    "table; where each row is a moment, set modality.time_column=null"
+                )
+            raise ValueError(
+                f"there is no {kind} column{f' {column!r}' if column else ''} among "
+                f"{shown(table.names)}: "
+                f"set modality.{kind}_column{' (null: rows are counted)' if kind == 'time' else ''}, or "
+                "modality.skip_lines if line 1 is not the header"
+            )
+
+
+def _middles(head: pd.DataFrame, columns: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Where the middle 98 % of the first values of each column lie."""
+    found = {}
+    for name in columns:
+        if name in head and not pd.api.types.is_datetime64_any_dtype(head[name]):
+            known = pd.to_numeric(head[name], errors="coerce").dropna().to_numpy(np.float64)
+            if len(known) >= LEAST:
+                low, high = np.percentile(known, MIDDLE)
+                found[name] = (float(low), float(high))
+    return found
 
 
 def read(
-    path: Path, times: tuple[str, ...], layout: Layout, id_columns: tuple[str, ...], identity: str
+    path: Path,
+    times: tuple[str, ...],
+    layout: Layout,
+    id_columns: tuple[str, ...],
+    step_s: float,
+    identity: str,
 ) -> Series:
     """The series of one id, or of a whole table without ids."""
     table, frame, places = read_table(path, times, layout, id_columns)
@@ -87,19 +127,25 @@ def read(
         frame = frame.iloc[places[identity]]
     if len(frame) == 0:
         raise ValueError("the table has no rows")
-    found = read_times([frame[name] for name in times], layout.times)
-    notices = repeated(
-        table,
-        frame,
-        times,
-        found.seconds,
-        id_columns=id_columns,
-        asked=bool(layout.id_column),
-        keys=layout.keys,
-        beside=layout.measured if layout.variable_column else (),
+    found = Times(
+        np.arange(len(frame)) * step_s, 0.0, False, f"rows are counted, one every {freq_of(step_s)}"
     )
+    notices = []
+    if times:
+        found = read_times([frame[name] for name in times], layout.times)
+        notices = repeated(
+            table,
+            frame,
+            times,
+            found.seconds,
+            id_columns=id_columns,
+            asked=bool(layout.id_column),
+            keys=layout.keys,
+            measured=[name for name in layout.measured if name in frame],
+        )
     values, quality = (_long if layout.variable_column else _wide)(frame, layout)
-    readings = [*table.reading, f"times in {' and '.join(map(repr, times))}: {found.reading}"]
+    clock = f"times in {' and '.join(map(repr, times))}: " if times else ""
+    readings = [*table.reading, f"{clock}{found.reading}"]
     if id_columns and not layout.id_column:
         readings.append(telling(id_columns, "series"))
     units = {column: unit_of(table.units.get(column, "")) or unit_in(column) for column in layout.columns}
@@ -107,6 +153,7 @@ def read(
         found.seconds,
         values,
         found.utc_offset_s,
+        undated=not times,
         quality=quality,
         readings=tuple(readings),
         notices=tuple(notices),

@@ -36,10 +36,18 @@ def train(arguments: Arguments) -> None:
         name, overrides = _chosen(overrides)
     resolved = _resolve(name, overrides)
     from seqssl.cli.tables import run_tables
+    from seqssl.planning.hardware import has_gpu
+    from seqssl.runs.choosing import sized_by_data
     from seqssl.runs.stages import train_stages
     from seqssl.runs.train import train as run_training
+    from seqssl.training.ranks import is_launched
 
     with show_progress() as progress:
+        if resolved.note.startswith("size=auto") and has_gpu() and not is_launched():
+            sized = sized_by_data(name, overrides, resolved.config, progress)
+            if sized.config.size != resolved.config.size:
+                print(sized.note, file=sys.stderr)
+                resolved, overrides = sized, [*overrides, f"size={sized.config.size}"]
         config = resolved.config
         if resolved.stages:
             config = train_stages(name, *overrides, progress=progress)
@@ -99,7 +107,10 @@ def export(arguments: Arguments) -> None:
     """Write a run's encoder for other libraries."""
     from seqssl.runs.export import export as write
 
-    found = write(existing(arguments["run"]), arguments["to"], arguments["out"], weights=arguments["weights"])
+    found = write(
+        existing(arguments["run"]), arguments["to"], arguments["out"],
+        weights=arguments["weights"], stream=arguments["stream"],
+    )  # fmt: skip
     print(
         f"written: {arguments['out']}, outputs of {found.tap} within {found.max_abs_difference:.2g} of ours, "
         f"rows of {', '.join(map(str, found.lengths))} steps (certificate.json)"
@@ -137,8 +148,10 @@ def info(arguments: Arguments) -> None:
     """Show what a run or recipe expects and holds."""
     resolved = _resolve(arguments["subject"], arguments.overrides)
     from seqssl.cli.tables import info_tables
+    from seqssl.planning.plan import stage_of
 
-    show(info_tables(resolved.config, Path(arguments["subject"]).expanduser()))
+    waiting = stage_of(arguments["subject"], *arguments.overrides)
+    show(info_tables(resolved.config, Path(arguments["subject"]).expanduser(), waiting))
 
 
 def plan(arguments: Arguments) -> None:
@@ -149,8 +162,11 @@ def plan(arguments: Arguments) -> None:
     from seqssl.cli.tables import plan_tables
     from seqssl.planning import plan as planning
 
-    for stage, config in planning.by_stage(arguments["recipe"], *arguments.overrides).items():
-        show(plan_tables(planning.plan(config, arguments["devices"], arguments["device"], stage=stage)))
+    own = arguments["recipe"], *arguments.overrides
+    waiting = planning.stage_of(*own)
+    for stage, config in planning.by_stage(*own).items():
+        found = planning.plan(config, arguments["devices"], arguments["device"], stage=stage, waiting=waiting)
+        show(plan_tables(found))
 
 
 def doctor(arguments: Arguments) -> int:

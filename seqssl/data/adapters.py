@@ -173,6 +173,13 @@ class Suggests(Protocol):
 
 
 @runtime_checkable
+class NamesEndings(Protocol):
+    """What an adapter may offer beside `ModalityAdapter`: how the names of files end that it reads."""
+
+    endings: Sequence[str]
+
+
+@runtime_checkable
 class ReadsBeside(Protocol):
     """What an adapter may offer beside `ModalityAdapter`: which files it reads outside of a source."""
 

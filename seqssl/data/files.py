@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from seqssl.errors import UserError
 
 Progress = Callable[[int, int, str], None]  # done, total, what
+MOST_ENDINGS = 6  # that a message counts
 
 
 def silent(done: int, total: int, what: str) -> None:
@@ -28,6 +30,14 @@ def list_files(source: Path) -> list[Path]:
     programs keep for themselves is left out: names that begin with a dot, and macOS's folder `__MACOSX`.
     """
     return sorted(_walk(source, everything=False)[0]) if source.is_dir() else [source]
+
+
+def endings_of(source: Path) -> str:
+    """How many files of a folder have which ending, the most frequent first: `12 .pdf, 3 .docx`."""
+    counts = Counter(path.suffix.lower() or "without an ending" for path in list_files(source)).most_common()
+    others = sum(count for _, count in counts[MOST_ENDINGS:])
+    shown = ", ".join(f"{count} {ending}" for ending, count in counts[:MOST_ENDINGS]) or "no files"
+    return f"{shown} and {others} others" if others else shown
 
 
 def lies_inside(path: Path, source: Path) -> bool:

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seqssl.config.schema import DataConfig
-from seqssl.data.adapters import ModalityAdapter, Record, Rejected, Row, SampleSpec
+from seqssl.data.adapters import ModalityAdapter, NamesEndings, Record, Rejected, Row, SampleSpec
 from seqssl.data.catalog import find_corpus, get
 from seqssl.data.files import (
     Progress,
     cache_root,
+    endings_of,
     lies_inside,
     locked,
     refuse_linked_folders,
@@ -81,7 +82,7 @@ def prepare(
         rejected += [Rejected(path, reason) for path, reason in written.rejected]
         write_atomic(out / REJECTED, _lines([asdict(entry) for entry in rejected]))
         if not written.shards:
-            raise UserError(_nothing_usable(source, rejected))
+            raise UserError(_nothing_usable(adapter, source, rejected))
         if written.quality:
             write_atomic(out / QUALITY, _lines(written.quality))
         about = about_groups(records) if split_by == "group" and not valid_groups else ""
@@ -205,6 +206,15 @@ def fixed_split(config: DataConfig) -> str:
     return f"the demo corpus {config.demo} itself holds out {', '.join(groups)}" if groups else ""
 
 
+def prepared_steps(config: DataConfig) -> int | None:
+    """Input steps of the training rows where the source is a prepared folder; None where it is not."""
+    folder = Path(config.source or "").expanduser()
+    if not config.source or not (folder / MANIFEST).is_file():
+        return None
+    train = Manifest.read(folder).splits.get("train")
+    return train.length if train else 0
+
+
 def _scan(adapter: ModalityAdapter, source: Path, progress: Progress) -> tuple[list[Record], list[Rejected]]:
     """The records that an adapter finds, each key once, and what is rejected."""
     records: dict[str, Record] = {}
@@ -307,10 +317,15 @@ def _finished(out: Path, plan: str) -> Manifest:
     return manifest
 
 
-def _nothing_usable(source: Path, rejected: Sequence[Rejected]) -> str:
+def _nothing_usable(adapter: ModalityAdapter, source: Path, rejected: Sequence[Rejected]) -> str:
     """The message for a source without usable rows, with the most frequent reasons."""
     if not rejected:
-        return f"Nothing in {source} looks like data of this modality."
+        read = (
+            f"; {type(adapter).__name__} reads {' '.join(adapter.endings)}"
+            if isinstance(adapter, NamesEndings)
+            else ""
+        )
+        return f"Nothing in {source} looks like data of this modality: it holds {endings_of(source)}{read}."
     # Reasons that differ in a number only are one reason; the first of them is shown.
     counts = Counter(re.sub(r"\d+", "0", line.reason) for line in rejected).most_common(5)
     first = {re.sub(r"\d+", "0", line.reason): line.reason for line in reversed(rejected)}

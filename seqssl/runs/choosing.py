@@ -1,13 +1,23 @@
-"""recipe=auto: which recipe fits data that nobody has described."""
+"""recipe=auto: which recipe fits data that nobody has described; and which of its sizes."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from seqssl.assembly import streams_of
 from seqssl.config import components
+from seqssl.config.compose import Resolved
 from seqssl.config.files import header, list_recipes
+from seqssl.config.schema import RunConfig
 from seqssl.data.adapters import Suggestion
+from seqssl.data.files import Progress, endings_of, list_files
 from seqssl.data.shards import MANIFEST, Corpus
 from seqssl.errors import UserError
+from seqssl.planning.plan import resolve
+from seqssl.runs.streams import opened
+from seqssl.training.parallel import Alone
 
 
 def choose_recipe(source: Path) -> tuple[str, list[str], str]:
@@ -26,6 +36,7 @@ def choose_recipe(source: Path) -> tuple[str, list[str], str]:
     fitting = {name: said for name, said in found.items() if name in recommended and not said.problem}
     if len(fitting) != 1:
         kinds = ", ".join(f"recipe={recipe} for {name}" for name, recipe in sorted(recommended.items()))
+        holding = f" (it holds {endings_of(source)})" if list_files(source) else ""
         seems = "; ".join(f"{name}: {said.words}" for name, said in fitting.items())
         problems = "".join(f"\n  - {name}: {said.problem}" for name, said in found.items() if said.problem)
         raise UserError(
@@ -33,7 +44,7 @@ def choose_recipe(source: Path) -> tuple[str, list[str], str]:
             + (
                 f"it seems to hold several kinds of data ({seems}). "
                 if fitting
-                else "no kind of data fits it. "
+                else f"no kind of data fits it{holding}. "
             )
             + f"Say which it is: {kinds}. `seqssl prepare modality=NAME source={source} out=FOLDER` says "
             f"what an adapter finds there.{problems}"
@@ -43,6 +54,18 @@ def choose_recipe(source: Path) -> tuple[str, list[str], str]:
     settings = [f"modality.{name}={json.dumps(value)}" for name, value in said.settings.items()]
     shown = " ".join([f"recipe={recipe}", *(f"'{text}'" for text in settings)])
     return recipe, settings, f"recipe=auto: {said.words}. The same as {shown}"
+
+
+def sized_by_data(name: str, overrides: Sequence[str], config: RunConfig, progress: Progress) -> Resolved:
+    """The recipe at the size that its data, which are prepared if need be, are enough for; see `choose_size`.
+
+    `config`: the recipe at any size.
+    """
+    amounts = {}
+    for stream in streams_of(config):
+        corpus = opened(stream, Alone(), torch.device("cpu"), progress).corpus
+        amounts[stream.name] = corpus.manifest.splits["train"].length
+    return resolve(name, *overrides, amounts=amounts)
 
 
 def recommended_recipes() -> dict[str, str]:

@@ -10,7 +10,7 @@ from Bio.Seq import Seq
 from Bio.SeqRecord import SeqRecord
 from dna_files import SMALL, as_fasta, bases, bgzip, prepared, read, texts, two_bit, write
 
-from modalities.dna import DNA
+from modalities.dna import DNA, files
 from seqssl import UserError
 
 SEQUENCES = {
@@ -256,6 +256,19 @@ class TestBadFiles:
         _, reasons, _ = read(write(tmp_path / "a.fa.gz", gzip.compress(content)))
         assert reasons["a.fa.gz"].startswith("more than 1,000 bases to keep in memory")
         assert len(texts(bgzip(tmp_path / "b.fa.gz", content))) == 2
+
+    def test_texts_are_looked_into_once_and_few_for_a_suggestion(self, tmp_path, monkeypatch):
+        for number in range(40):
+            write(tmp_path / "ab"[number % 2] / f"{number}.txt", bases(60, number))
+        looked, head_of = [], files.head_of
+        monkeypatch.setattr(files, "head_of", lambda path, size: looked.append(path) or head_of(path, size))
+        monkeypatch.setattr("modalities.dna.MOST", 5)
+        monkeypatch.setattr(files, "_is_table", files._is_table.__wrapped__)
+        suggestion = DNA.suggest(tmp_path)
+        assert suggestion.words == "nucleotide sequences in 40 files (.txt)" and not suggestion.problem
+        assert len(looked) <= 20
+        looked.clear()
+        assert len([*DNA().records(tmp_path, "all")]) == len(looked) == 40
 
     def test_an_unknown_kind_of_file(self, tmp_path):
         with pytest.raises(UserError, match=r"is no kind of file that holds DNA here: \.fa"):

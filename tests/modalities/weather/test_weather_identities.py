@@ -168,6 +168,86 @@ class TestPlaces:
         assert reasons["x.csv"].startswith("there is no id column 'level' among time, a, b, site, depth")
 
 
+class TestLongTables:
+    """By station, element and day, as GHCN has them: nobody has said that the table is long."""
+
+    @pytest.mark.parametrize("counts", [(200, 190, 180, 170), (200, 190, 60, 50)])
+    def test_names_of_what_and_of_where_are_both_said(self, tmp_path, counts):
+        names = ("TMAX", "TMIN", "PRCP", "SNOW")
+        parts = [
+            frame(200, freq="1D", seed=n)[["time", "a"]].sample(count, random_state=n).assign(ELEMENT=name)
+            for n, (name, count) in enumerate(zip(names, counts, strict=True))
+        ]
+        parts = [part.assign(ID="USW1", OBS=700) for part in parts]
+        path = write(tmp_path / "x.csv", pd.concat(parts).sort_values("time", kind="stable"))
+        (reason,) = {*Rest(sensor(columns=("a",), freq="1D"), path).reasons.values()}
+        assert reason == (
+            "column 'ELEMENT' tells rows of one time apart: if it says where, set "
+            "modality.id_column=ELEMENT; if what, modality.variable_column=ELEMENT modality.value_column=a "
+            "'modality.columns=[TMAX,TMIN,PRCP]'"
+        )
+        assert len(reason) <= 200
+        told = {"variable_column": "ELEMENT", "value_column": "a", "columns": ("TMAX", "TMIN"), "freq": "1D"}
+        rest = Rest(sensor(**told), path)
+        assert not rest.reasons and groups(rest).keys() == {"x"}
+
+    def test_a_column_that_is_called_after_what_it_names_counts_first(self, tmp_path):
+        parts = [
+            frame(60, seed=n)[["time", "a"]].assign(sensors_id=70 + n, parameter=name)
+            for n, name in enumerate(("pm25", "o3"))
+        ]
+        path = write(tmp_path / "x.csv", pd.concat(parts))
+        (reason,) = {*Rest(sensor(columns=("a",)), path).reasons.values()}
+        assert reason.startswith("column 'parameter' tells")
+
+
+class TestStatesThatRepeatTimes:
+    """A row for each text about an hour, as in the traffic of UCI."""
+
+    @pytest.fixture
+    def traffic(self, tmp_path):
+        table = frame(500).assign(sky="Clouds")
+        more = table.sample(frac=0.25, random_state=0).assign(sky="Rain")
+        return write(tmp_path / "x.csv", pd.concat([table, more]).sort_values("time", kind="stable"))
+
+    @pytest.mark.parametrize("columns", [("a", "b"), ("a",)])
+    def test_are_not_proposed_as_series_alone(self, traffic, columns):
+        (reason,) = {*Rest(sensor(columns=columns), traffic).reasons.values()}
+        assert reason == (
+            "20% of the times are repeated, and column 'sky' tells their rows apart. If it names states, set "
+            "modality.id_column=none, which averages them; if series, modality.id_column=sky"
+        )
+
+    def test_are_averaged_where_the_user_says_so(self, traffic):
+        (record, _) = sensor(id_column="none").records(traffic, "all")
+        read = record.read()
+        assert "20% of the times are repeated: their values are averaged" in read.notices
+        assert record.group == "x" and sum(row["length"] for row in read.rows) == 400
+
+    def test_none_is_a_name_where_a_column_has_it(self, tmp_path):
+        both = pd.concat([moved(0).assign(none="x"), moved(0, 1000).assign(none="y")])
+        path = write(tmp_path / "x.csv", both)
+        assert groups(Rest(sensor(id_column="none"), path)).keys() == {"x", "y"}
+
+
+def test_blanks_in_a_name_are_no_other_name(tmp_path):
+    both = pd.concat(
+        [moved(0).assign(**{"Station Name": "ORD"}), moved(0, 1).assign(**{"Station Name": "MIA"})]
+    )
+    assert groups(Rest(sensor(), write(tmp_path / "x.csv", both))).keys() == {"ORD", "MIA"}
+
+
+def test_minutes_with_an_unusual_name_may_be_of_the_time(tmp_path):
+    table = frame(400, freq="10min")
+    parts = {name: getattr(table["time"].dt, name) for name in ("year", "month", "day", "hour")}
+    table = table.assign(**parts, Minuten=table["time"].dt.minute).drop(columns="time")
+    path = write(tmp_path / "x.csv", table)
+    (reason,) = {*Rest(sensor(freq="10min"), path).reasons.values()}
+    assert "set modality.time_column=year+month+day+hour+Minuten if it holds minutes" in reason
+    told = Rest(sensor(freq="10min", time_column="year+month+day+hour+Minuten"), path)
+    assert groups(told).keys() == {"x"} and sum(row["length"] for row in told.rows.values()) == 400
+
+
 def test_an_hour_with_an_unusual_name_may_be_the_time_of_day(tmp_path):
     table = frame(400)
     days = table.assign(time=table["time"].dt.strftime("%Y-%m-%d"), step=table["time"].dt.hour)

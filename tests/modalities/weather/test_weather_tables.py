@@ -116,3 +116,44 @@ class TestBadSources:
         write(tmp_path / "x.csv", frame().drop(columns="time"))
         reasons = Rest(sensor(), tmp_path).reasons
         assert reasons["x.csv"].startswith("there is no time column among a, b: set modality.time_column")
+
+
+class TestRowsWithoutTimes:
+    def test_are_counted_where_the_user_says_so(self, tmp_path):
+        for name in ("gt_2011", "gt_2012"):
+            write(tmp_path / f"{name}.csv", frame().drop(columns="time").assign(c=7))
+        rest = Rest(sensor(columns=("a", "b", "c"), time_column=None, freq="10min"), tmp_path)
+        assert not rest.reasons and {row["group"] for row in rest.rows.values()} == {"gt_2011", "gt_2012"}
+        sample = next(iter(rest.samples.values()))
+        np.testing.assert_array_equal(sample.times, 600.0 * np.arange(100))
+        np.testing.assert_allclose(sample.values[:, 0], frame()["a"], rtol=1e-6)
+        assert sample.label == "" and rest.quality["gt_2011.csv"]["constant"] == ["c"]
+        refused = Rest(sensor(), tmp_path).reasons["gt_2011.csv"]
+        assert "set modality.time_column (null: rows are counted)" in refused
+
+    def test_no_header_either(self, tmp_path):
+        path = tmp_path / "exchange_rate.txt"
+        frame().drop(columns="time").to_csv(path, index=False, header=False)
+        (record, _) = sensor(time_column=None, csv_columns=("a", "b")).records(path, "all")
+        assert "rows are counted, one every 1h" in record.read().readings
+
+    def test_several_series_want_a_word(self, tmp_path):
+        both = pd.concat([frame(seed=n).assign(station=f"s{n}") for n in range(2)]).drop(columns="time")
+        path = write(tmp_path / "x.csv", both)
+        reason = Rest(sensor(time_column=None), path).reasons["x.csv"]
+        assert reason.endswith("set modality.id_column=station, or modality.id_column=none")
+        rest = Rest(sensor(time_column=None, id_column="station"), path)
+        assert [(row["group"], row["length"]) for row in rest.rows.values()] == [("s0", 100), ("s1", 100)]
+        assert len(Rest(sensor(time_column=None, id_column="none"), path).rows) == 2  # train and valid
+        with pytest.raises(ValueError, match=r"modality\.time_column=null counts rows"):
+            sensor(time_column=None, variable_column="station")
+
+    def test_rows_that_are_series(self, tmp_path):
+        """M4: a name, then as many numbers as the longest series has."""
+        rng = np.random.default_rng(0)
+        table = pd.DataFrame(rng.random((20, 80)), columns=[f"V{n}" for n in range(2, 82)])
+        path = write(tmp_path / "Hourly-train.csv", table.assign(V1=[f"H{n}" for n in range(20)]))
+        reason = Rest(sensor(columns=("V2",)), path).reasons[path.name]
+        assert reason.startswith(
+            "80 columns of numbers and no time: each row seems to be a series: transpose"
+        )
