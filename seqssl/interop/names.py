@@ -46,20 +46,21 @@ class Pair:
 
 
 def exported(pairs: Sequence[Pair], ours: Weights, *, ignore: Callable[[str], bool]) -> dict[str, Tensor]:
-    """Their weights, from all of ours that `ignore` does not name; UserError for one without a place."""
-    _check({pair.ours for pair in pairs}, {name for name in ours if not ignore(name)}, "this run")
+    """Their weights, from ours; UserError for one without a place that `ignore` does not name."""
+    _check({pair.ours for pair in pairs}, ours, ignore, "this run")
     return {name: x for pair in pairs for name, x in pair.export(ours).items()}
 
 
 def taken(pairs: Sequence[Pair], theirs: Weights, *, ignore: Callable[[str], bool]) -> dict[str, Tensor]:
-    """Our weights, from all of theirs that `ignore` does not name; UserError for one without a place here."""
+    """Our weights, from theirs; UserError for one without a place here that `ignore` does not name."""
     names = {name for pair in pairs for name in pair.theirs}
-    _check(names, {name for name in theirs if not ignore(name)}, "the other model")
+    _check(names, theirs, ignore, "the other model")
     return {name: x for pair in pairs for name, x in pair.take(theirs).items()}
 
 
-def _check(wanted: set[str], there: set[str], where: str) -> None:
-    missing, unknown = sorted(wanted - there), sorted(there - wanted)
+def _check(wanted: set[str], there: Weights, ignore: Callable[[str], bool], where: str) -> None:
+    missing = sorted(wanted - there.keys())
+    unknown = sorted(name for name in there.keys() - wanted if not ignore(name))
     if missing or unknown:
         found = [
             f"{what} {', '.join(names[:MAX_NAMED])}{', ...' if len(names) > MAX_NAMED else ''}"

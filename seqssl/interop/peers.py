@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from seqssl.config.schema import RunConfig, Slot
 from seqssl.data.adapters import SampleSpec
 from seqssl.interop.hugging_face import library
-from seqssl.interop.twins import refuse, twin_of
+from seqssl.interop.twins import ends_at_the_top, refuse, twin_of
 from seqssl.model.types import Batch, MaskedFrames, length_mask
 
 ABLE = ("Wav2Vec2Model", "Wav2Vec2ConformerModel")  # of which there is one with a quantizer and losses
@@ -58,7 +58,7 @@ def peer_of(config: RunConfig, spec: SampleSpec) -> Peer:
         "a contrastive objective with a final_dim": bool(contrastive.get("final_dim")),
         "mask_at=projection": config.mask_at == "projection",
         "masking.fill=learned": config.masking.get("fill") == "learned",
-        "its highest tap at its last layer": max(config.encoder.taps.values()) == config.encoder.num_layers,
+        **ends_at_the_top(config),
         "train.checkpoint_activations=false": not config.train.checkpoint_activations,
     }
     refuse(wants, "pre-training")

@@ -12,6 +12,8 @@ from seqssl.interop.names import Pair
 Values = Mapping[str, Any]
 # Of positions by convolution, which their conformer makes and never calls.
 UNREAD = ("num_conv_pos_embeddings", "num_conv_pos_embedding_groups")
+VECTOR = Pair("masking.vector", ("masked_spec_embed",))  # of masked frames; pre-training alone reads it
+BANDS_RATE = 16_000  # of the windows and filters that their extractor of bands has
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,9 @@ class Twin:
     name: str  # of its class
     values: Values  # of its configuration
     pairs: tuple[Pair, ...]
+    extractor: Values  # of the configuration of its feature extractor
     spare: tuple[str, ...] = ()  # parts of the names of weights of theirs that nothing reads
+    slack: float = 1.0  # its outputs may be so many times as far from ours as those of others
 
     def has_no_use_for(self, name: str) -> bool:
         """Whether a weight of theirs is there and nothing reads it."""
@@ -48,6 +52,12 @@ def refuse(wants: Mapping[str, object], what: str = "encoder") -> None:
         raise UserError(f"transformers has no such {what}: it would have to be {', '.join(absent)}.")
 
 
+def ends_at_the_top(config: RunConfig) -> dict[str, object]:
+    """What one wants whose output is compared: blocks above the highest tap are not run."""
+    top = max(config.encoder.taps.values())
+    return {"its highest tap at its last layer": top == config.encoder.num_layers}
+
+
 def _common(config: RunConfig, spec: SampleSpec) -> dict[str, object]:
     """What every twin wants."""
     return {
@@ -58,6 +68,8 @@ def _common(config: RunConfig, spec: SampleSpec) -> dict[str, object]:
         "context=features": config.context == "features",
         "mixer.target=attention": config.mixer.get("target") == "attention",
         "mixer.causal=false": not config.mixer.get("causal", False),
+        "input_norm=instance or none": (config.input_norm or {}).get("target") in (None, "instance"),
+        "inputs of a whole number of steps a second": float(spec.rate_hz or 1).is_integer(),
     }
 
 
@@ -69,6 +81,16 @@ def _samples(config: RunConfig) -> dict[str, object]:
         "feature_encoder.mark_missing=false": not front.get("mark_missing", False),
         "feature_encoder.norm=group or layer": front.get("norm", "layer") in ("group", "layer"),
         "feature_encoder.activation=gelu": front.get("activation", "gelu") == "gelu",
+    }
+
+
+def _extractor(config: RunConfig, spec: SampleSpec) -> dict[str, Any]:
+    """The settings of Wav2Vec2FeatureExtractor; a model with group norm is given no mask."""
+    return {
+        "feature_size": 1,
+        "sampling_rate": int(spec.rate_hz or 1),
+        "do_normalize": config.input_norm is not None,
+        "return_attention_mask": (config.feature_encoder or {}).get("norm", "layer") != "group",
     }
 
 
@@ -92,7 +114,7 @@ def _transformer(config: RunConfig, spec: SampleSpec) -> Twin:
     refuse(wants)
     clusters = (config.targets or {}).get("target") in ("clusters", "teacher_clusters")
     name = "Data2VecAudioModel" if stacked else "HubertModel" if clusters else "Wav2Vec2Model"
-    return Twin(name, _values(config, stacked), tuple(_pairs(config, stacked)))
+    return Twin(name, _values(config, stacked), tuple(_pairs(config, stacked)), _extractor(config, spec))
 
 
 def _values(config: RunConfig, stacked: bool) -> dict[str, Any]:
@@ -131,6 +153,7 @@ def _sizes(config: RunConfig) -> dict[str, Any]:
         "attention_dropout": config.mixer.get("dropout", 0.0),
         "feat_proj_dropout": config.encoder.input_dropout,
         "layerdrop": 0.0,
+        "layer_norm_eps": 1e-5,
         # In training alone. Without it their model has no place for the vector of masked frames.
         "mask_time_prob": 0.05 if _has_mask_vector(config) else 0.0,
         "mask_time_length": config.masking.get("span", 10),
@@ -202,7 +225,7 @@ def _projection_pairs(config: RunConfig) -> list[Pair]:
     """The weights between the feature encoder and the first layer."""
     pairs = both("feature_norm", "feature_projection.layer_norm")
     pairs += both("input_projection", "feature_projection.projection")
-    return [*pairs, Pair("masking.vector", ("masked_spec_embed",))] if _has_mask_vector(config) else pairs
+    return [*pairs, VECTOR] if _has_mask_vector(config) else pairs
 
 
 def _conformer(config: RunConfig, spec: SampleSpec) -> Twin:
@@ -220,6 +243,8 @@ def _conformer(config: RunConfig, spec: SampleSpec) -> Twin:
     if bands:
         wants |= {
             "feature_encoder.num_bins=80": front.get("num_bins", 80) == 80,
+            "feature_encoder.stack=2": front.get("stack", 2) == 2,
+            f"inputs of {BANDS_RATE} steps a second": spec.rate_hz == BANDS_RATE,
             "encoder.norm=none": config.encoder.norm == "none",
             "encoder.block.conv_norm=layer": block.get("conv_norm", "batch") == "layer",
             "encoder.block.conv_causal=true": block.get("conv_causal", False),
@@ -247,19 +272,21 @@ def _conformer(config: RunConfig, spec: SampleSpec) -> Twin:
         pairs += _conformer_pairs(f"encoder.blocks.{layer}", f"encoder.layers.{layer}", config, bands)
     if bands:
         values |= {
-            "feature_projection_input_dim": 80 * int(str(front.get("stack", 2))),
+            "feature_projection_input_dim": 160,
             "left_max_position_embeddings": config.mixer.get("max_left", 64),
             "right_max_position_embeddings": config.mixer.get("max_right", 8),
         }
-        return Twin("Wav2Vec2BertModel", values, tuple(pairs))
+        extractor = {"sampling_rate": BANDS_RATE, "stride": 2}
+        # Its bands agree with ours to 1e-3: logarithms tell little differences of small powers.
+        return Twin("Wav2Vec2BertModel", values, tuple(pairs), extractor, slack=10.0)
     values |= {
         **_convolutions(config),
         "feat_extract_norm": front.get("norm", "layer"),
         **dict.fromkeys(UNREAD, 1),
     }
     pairs = [*_convolution_pairs(config), *pairs, *both("encoder.norm", "encoder.layer_norm")]
-    # Batches are counted and never read.
-    return Twin("Wav2Vec2ConformerModel", values, tuple(pairs), ("pos_conv_embed", "num_batches_tracked"))
+    unread = ("pos_conv_embed", "num_batches_tracked")  # batches are counted
+    return Twin("Wav2Vec2ConformerModel", values, tuple(pairs), _extractor(config, spec), unread)
 
 
 def _conformer_pairs(ours: str, theirs: str, config: RunConfig, bands: bool) -> list[Pair]:

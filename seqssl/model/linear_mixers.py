@@ -18,6 +18,8 @@ from seqssl.model.types import Frames
 
 GATE_BIAS = 4.0  # of a gate's logit at the start: a state then loses 1.8 % a frame, half of it in 38
 MIN_HALF_LIFE, MAX_HALF_LIFE = 4.0, 4096.0  # frames, of the long filters at the start
+# Whether an export follows one row to write down what is computed. The first is there since torch 2.7.
+is_traced = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def full(x: Tensor) -> Tensor:
@@ -56,7 +58,8 @@ class LocalAttention(nn.Module):
         q, k, v = (t.transpose(1, 2) for t in qkv.unbind(2))  # b h s e
         if self.position == "rotary":
             q, k = rotate(q), rotate(k)
-        block = min(self.window, size)
+        # The window of a short row is cut to it; in a trace, to the row that happens to be traced.
+        block = self.window if is_traced() else min(self.window, size)
         q = F.pad(q, (0, 0, 0, -size % block)).unflatten(2, (-1, block))
         blocks = q.shape[2]
         k, v = (self._with_neighbors(t, block) for t in (k, v))  # b h n 3w e
@@ -174,10 +177,15 @@ class FFTConvolution(nn.Module):
 
     def _convolved(self, x: Float[Tensor, "b s d"], values: Float[Tensor, "r d"]) -> Float[Tensor, "b s d"]:
         size = x.shape[1]
-        length = _smooth(2 * size - 1)  # what wraps around stays beyond the row
+        # What wraps around stays beyond the row. A trace cannot choose a length by the size of a row.
+        length = 2 * size if is_traced() else _smooth(2 * size - 1)
         # Distances to the future are negative times: in a circular transform they stand at its end.
         kernel = values.new_zeros(length, values.shape[1])
-        kernel = torch.cat([values[:size], kernel[: length - len(values)], values[size:].flip(0)])
+        kernel = torch.cat([values[:size], kernel[: length - values.shape[0]], values[size:].flip(0)])
+        if is_traced():  # runtimes of ONNX do not turn back half a spectrum
+            whole = torch.fft.fft(x, n=length, dim=1) * torch.fft.fft(kernel, dim=0)
+            found: Tensor = torch.fft.ifft(whole, dim=1).real[:, :size]
+            return found
         spectrum = torch.fft.rfft(x, n=length, dim=1) * torch.fft.rfft(kernel, dim=0)
         y: Tensor = torch.fft.irfft(spectrum, n=length, dim=1)[:, :size]
         return y
@@ -267,14 +275,29 @@ class GatedLinear(nn.Module):
             within = ((q @ k.transpose(-1, -2)) * left.masked_fill(~before, -torch.inf).exp()) @ v
             # Between chunks: what each leaves at its end, and the state that each begins with.
             leaves = (k * (total[..., -1:] - total).exp()[..., None]).transpose(-1, -2) @ v  # b h n e e
-            kept = total[..., -1].exp()[..., None, None]
-            state, states = torch.zeros_like(leaves[:, :, 0]), []
-            for number in range(leaves.shape[2]):
-                states.append(state)
-                state = kept[:, :, number] * state + leaves[:, :, number]
-            across = (q * total.exp()[..., None]) @ torch.stack(states, 2)
+            across = (q * total.exp()[..., None]) @ self._states(leaves, total[..., -1])
             y: Tensor = (within + across).flatten(2, 3)[:, :, :size]
             return y
+
+    @staticmethod
+    def _states(
+        leaves: Float[Tensor, "b h n e e"], kept: Float[Tensor, "b h n"]
+    ) -> Float[Tensor, "b h n e e"]:
+        """The state that each chunk begins with; `kept`: the log of what a state keeps through a chunk."""
+        if is_traced():  # a trace unrolls a loop, for as many chunks as its own row has
+            ends = kept.cumsum(-1)
+            # What chunk j leaves has decayed, at the beginning of chunk i, by all chunks between them.
+            between = F.pad(ends, (1, 0))[..., :-1, None] - ends[..., None, :]
+            place = torch.arange(kept.shape[-1], device=kept.device)
+            share = between.masked_fill(place[:, None] <= place, -torch.inf).exp()
+            begun: Tensor = (share @ leaves.flatten(3)).unflatten(3, leaves.shape[3:])
+            return begun
+        gates = kept.exp()[..., None, None]
+        state, states = torch.zeros_like(leaves[:, :, 0]), []
+        for number in range(leaves.shape[2]):
+            states.append(state)
+            state = gates[:, :, number] * state + leaves[:, :, number]
+        return torch.stack(states, 2)
 
 
 class CausalGatedLinear(GatedLinear):

@@ -3,6 +3,7 @@
 transformers is the oracle; nothing of it is copied.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -143,12 +144,25 @@ def test_names_go_both_ways(settings: tuple[str, ...]) -> None:
         (BERT, "mixer.causal=true", "mixer.causal=false"),
         (CONFORMER, "mixer={target: local, position: none}", "mixer.target=attention"),
         (BERT, "mixer.position=rotary", "none, relative or relative_key"),
+        (BERT, "feature_encoder.stack=1", "feature_encoder.stack=2"),
+        (BERT, "input_norm=channel", "input_norm=instance or none"),
+        (CONFORMER, "input_norm=channel", "input_norm=instance or none"),
     ],
 )
 def test_an_encoder_that_they_lack_is_said(settings: tuple[str, ...], setting: str, words: str) -> None:
     config = load_recipe(*settings, *SMALL, setting)
     with pytest.raises(UserError, match=f"would have to be .*{words}"):
         twin_of(config, SPEC)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate_hz", "words"),
+    [(CONFORMER, 0.5, "a whole number of steps a second"), (BERT, 8_000.0, "16000 steps a second")],
+)
+def test_a_rate_that_they_lack_is_said(settings: tuple[str, ...], rate_hz: float, words: str) -> None:
+    config = load_recipe(*settings, *SMALL)
+    with pytest.raises(UserError, match=f"would have to be .*{words}"):
+        twin_of(config, replace(SPEC, rate_hz=rate_hz))
 
 
 def test_the_number_of_parameters_is_that_of_the_released_model() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqssl import Attention, Frames
+from seqssl.model import linear_mixers
 from seqssl.model.linear_mixers import (
     CausalGatedLinear,
     FFTConvolution,
@@ -193,3 +194,28 @@ def test_gates_are_stable_over_long_rows() -> None:
     y = mixer(x, Frames(torch.ones(1, 3000, dtype=torch.bool)))
     (grad,) = torch.autograd.grad(y.square().sum(), x)
     assert y.isfinite().all() and grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (LocalAttention, {"num_heads": HEADS, "window": 5}),
+        (FFTConvolution, {"causal": False}),
+        (FFTConvolution, {"causal": True}),
+        (GatedLinear, {"num_heads": HEADS, "chunk": 3}),
+        (CausalGatedLinear, {"num_heads": HEADS, "chunk": 3}),
+    ],
+)
+def test_a_trace_computes_the_same(
+    kind: type[nn.Module], settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is exported has no loop over chunks, and no length that a trace would keep."""
+    mixer = made(kind, **settings)
+    for size in (1, 4, 6, 40):
+        x = torch.randn(2, size, DIM, generator=seeded(size), dtype=torch.float64)
+        frames = Frames(torch.arange(size) < torch.tensor([[size], [(size + 1) // 2]]))
+        expected = mixer(x, frames)
+        with monkeypatch.context() as patch:
+            patch.setattr(linear_mixers, "is_traced", lambda: True)
+            traced = mixer(x, frames)
+        torch.testing.assert_close(traced[frames.valid], expected[frames.valid], rtol=1e-5, atol=1e-6)
