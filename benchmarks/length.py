@@ -57,7 +57,8 @@ def measure(recipe: str, mixer: str, frames: int, steps: int, threads: int, kind
         torch.stack([*output.terms.values()]).sum().backward()
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": seconds, "gib": peak / 2**20, "grown_gib": (peak - before) / 2**20}
+    gib = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts bytes, Linux KiB
+    return {"seconds": seconds, "gib": peak / gib, "grown_gib": (peak - before) / gib}
 
 
 def apart(**arguments: Any) -> dict[str, float] | None:

@@ -9,20 +9,21 @@ import time
 import torch
 
 from seqssl import Draws, build_model, load_recipe
-from seqssl.assembly import streams_of
+from seqssl.assembly import Stages, streams_of
 from seqssl.config.schema import RunConfig
 from seqssl.planning.cost import Shape, cost_of
 from seqssl.planning.hardware import peak_flops
+from seqssl.planning.plan import stage_of
 from seqssl.training.optim import make_optimizer, trained_parameters
 from seqssl.training.tasks import PretrainTask
 
 NUM_UPDATES = 5
 
 
-def measured(config: RunConfig) -> tuple[float, float]:
-    """Peak bytes of whole updates of a full micro-batch, and the seconds that one takes."""
+def measured(config: RunConfig, waiting: Stages) -> tuple[float, float]:
+    """Peak bytes of whole updates of a full micro-batch, and the seconds of one; `waiting`: its stages."""
     (stream,) = streams_of(config)
-    model = build_model(config).cuda().train()
+    model = build_model(config, waiting=waiting).cuda().train()
     task = PretrainTask(model, 0)
     optimizer = make_optimizer(config.optim, trained_parameters(task))
     batch = Shape.of(stream, model).batch(stream, model)
@@ -51,14 +52,15 @@ def main(recipe: str, *sizes: str) -> None:
     print(f"{name}, torch {torch.__version__}; one micro-batch, bfloat16")
     for size in sizes:
         for checkpointed in ("false", "true"):
-            config = load_recipe(
+            settings = (
                 recipe,
                 f"size={size}",
                 f"train.checkpoint_activations={checkpointed}",
                 "train.precision=bfloat16",
             )
-            cost = cost_of(config)
-            peak, seconds = measured(config)
+            config, waiting = load_recipe(*settings), stage_of(*settings)
+            cost = cost_of(config, waiting=waiting)
+            peak, seconds = measured(config, waiting)
             torch.cuda.empty_cache()
             rate = cost.micro_flops / seconds
             use = rate / (peak_flops(name) or float("nan"))

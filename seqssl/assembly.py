@@ -2,31 +2,35 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from seqssl.config import stages
 from seqssl.config.components import Lazy, construct
 from seqssl.config.compose import resolve
-from seqssl.config.files import list_recipes
 from seqssl.config.schema import RunConfig, Slot, StreamConfig
 from seqssl.config.values import Value
 from seqssl.data.adapters import ModalityAdapter, SampleSpec
 from seqssl.data.shards import Corpus
-from seqssl.encoders import build_encoder, build_feature_encoder, build_feature_norm, build_input_norm
+from seqssl.encoders import (
+    build_encoder,
+    build_feature_encoder,
+    build_feature_norm,
+    build_input_norm,
+    check_frames,
+    check_objectives,
+    frames_apart,
+)
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled
-from seqssl.model.alignment import frames_lie_apart
 from seqssl.model.encoder import ContextEncoder
 from seqssl.model.joint import JointModel
 from seqssl.model.norms import ChannelNorm
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import (
-    FeatureEncoder,
     FrameWiring,
     Masking,
     Objective,
@@ -34,12 +38,12 @@ from seqssl.model.protocols import (
     TargetWiring,
     Task,
 )
-from seqssl.model.targets import Teacher
-from seqssl.model.types import Batch, Features
+from seqssl.model.targets import FrozenTeacher
 from seqssl.targeting import build_targets
 from seqssl.training import checkpoint
 
 Model = PretrainingModel | JointModel
+Stages = Callable[[str], RunConfig]  # the configuration of a stage that has not run, by its name
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Stream:
     config: StreamConfig
     adapter: ModalityAdapter
     weight: float = 1.0  # share of the micro-batches, relative to other streams
+    waiting: Stages | None = None  # what `stage:NAME` stands for in its settings; None: nothing may wait
 
     @property
     def spec(self) -> SampleSpec:
@@ -64,11 +69,11 @@ class OpenStream(Stream):
     corpus: Corpus
 
 
-def streams_of(config: RunConfig) -> tuple[Stream, ...]:
-    """The streams of a run, each with its adapter."""
+def streams_of(config: RunConfig, waiting: Stages | None = None) -> tuple[Stream, ...]:
+    """The streams of a run, each with its adapter; `waiting`: see `Stream`."""
     weights = {name: stream.weight for name, stream in config.streams.items()}
     return tuple(
-        Stream(name, part, build_adapter(part.modality), weights.get(name, 1.0))
+        Stream(name, part, build_adapter(part.modality), weights.get(name, 1.0), waiting)
         for name, part in config.parts().items()
     )
 
@@ -79,12 +84,15 @@ def build_adapter(modality: Slot) -> ModalityAdapter:
     return adapter
 
 
-def build_model(config: RunConfig, device: torch.device | str = "cpu") -> PretrainingModel:
+def build_model(
+    config: RunConfig, device: torch.device | str = "cpu", waiting: Stages | None = None
+) -> PretrainingModel:
     """The model of a run of one kind of data, with initial weights drawn from `config.seed`.
 
-    On "meta" it has shapes and no weights. The caller's random state is left as it was.
+    On "meta" it has shapes and no weights. The caller's random state is left as it was. `waiting`: see
+    `Stream`; `seqssl.planning.plan.stage_of` makes it of a recipe.
     """
-    model = assemble(config, streams_of(config), device)
+    model = assemble(config, streams_of(config, waiting), device)
     if isinstance(model, JointModel):
         raise UserError("this run has several kinds of data: seqssl.build_joint_model builds their model.")
     return model
@@ -96,8 +104,17 @@ def build_joint_model(config: RunConfig, device: torch.device | str = "cpu") -> 
     return model if isinstance(model, JointModel) else JointModel({"lone": model})
 
 
-def assemble(config: RunConfig, streams: Sequence[Stream], device: torch.device | str = "cpu") -> Model:
-    """The model of a run: its streams over one context encoder; for a lone stream, that stream's model."""
+def assemble(
+    config: RunConfig,
+    streams: Sequence[Stream],
+    device: torch.device | str = "cpu",
+    *,
+    trained: bool = False,
+) -> Model:
+    """The model of a run: its streams over one context encoder; for a lone stream, that stream's model.
+
+    `trained`: the run is over, and is only read: what its training would make no sense of is no error.
+    """
     with seeded(config.seed, device):
         encoder: ContextEncoder | None = None
         models: dict[str, PretrainingModel] = {}
@@ -105,7 +122,7 @@ def assemble(config: RunConfig, streams: Sequence[Stream], device: torch.device 
         if len(streams) > 1 or streams[0].name:
             encoder = _encoder_of(config)
         for stream in streams:
-            models[stream.name] = _assemble(stream, config, encoder)
+            models[stream.name] = _assemble(stream, config, encoder, trained)
     return models[""] if "" in models else JointModel(models)
 
 
@@ -121,24 +138,25 @@ def _encoder_of(config: RunConfig) -> ContextEncoder:
     return build_encoder(config.encoder, config.mixer, config.train.checkpoint_activations)
 
 
-def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) -> PretrainingModel:
+def _assemble(
+    stream: Stream, config: RunConfig, shared: ContextEncoder | None, trained: bool
+) -> PretrainingModel:
     """The model of a stream; where `shared` is None it gets a context encoder of its own."""
     own, spec, dim = stream.config, stream.spec, config.encoder.dim
     mask_input = masks_input(own, spec)
-    make_features = partial(
-        build_feature_encoder, own, stream.adapter, dim, partial(open_model, stream, config)
-    )
-    feature_encoder = make_features()
+    mask_projection = own.mask_at == "projection" and not mask_input
+    make_features = partial(build_feature_encoder, own, stream.adapter, dim, partial(open_model, stream))
+    feature_encoder, input_norm = make_features(), build_input_norm(own, spec)
     make_targets = partial(
-        build_targets, own, spec, feature_encoder, dim, partial(open_teacher, stream, config), list_taps,
-        partial(stream.adapter.feature_encoder, dim),
+        build_targets, own, spec, feature_encoder, dim, partial(open_teacher, stream), list_taps,
+        partial(stream.adapter.feature_encoder, dim), input_norm,
     )  # fmt: skip
     targets: Targets | None = None
     # Here masking needs the width of the vectors that it masks. Elsewhere it is built first: order matters.
     if own.context == "quantized":
         targets = make_targets()
     width = feature_encoder.dim if targets is None else targets.dim
-    width = dim if own.mask_at == "projection" else width
+    width = dim if mask_projection else width
     masking = construct(own.masking, "masking", vars(FrameWiring(width, dim, context_dim=dim)), Masking)
     targets = targets or make_targets()
     encoder = shared or _encoder_of(config)
@@ -154,82 +172,61 @@ def _assemble(stream: Stream, config: RunConfig, shared: ContextEncoder | None) 
     objectives = {
         name: construct(slot, "objective", vars(wiring), Objective) for name, slot in own.objectives.items()
     }
-    if config.task["target"] == "pretrain":  # a task with labels does without objectives
-        check_objectives(objectives, own, encoder, partial(_lie_apart, make_features, spec))
+    # A task with labels does without, and one frame may be enough.
+    if config.task["target"] == "pretrain" and not trained:
+        check_frames(own, spec, feature_encoder)
+        check_objectives(objectives, own, encoder, partial(frames_apart, make_features, spec))
     try:
         model = PretrainingModel(
             feature_encoder, masking, targets, encoder, objectives, dim,
-            build_feature_norm(config.encoder, feature_encoder.dim), build_input_norm(own, spec),
-            mask_input=mask_input, mask_projection=own.mask_at == "projection", context=own.context,
+            build_feature_norm(config.encoder, feature_encoder.dim), input_norm,
+            mask_input=mask_input, mask_projection=mask_projection, context=own.context,
             feature_gradient=config.encoder.feature_gradient, input_dropout=config.encoder.input_dropout,
         )  # fmt: skip
     except ValueError as error:  # parts that do not go together
         raise UserError(str(error)) from error
     if mask_input and "observed" not in model.extra_inputs:
         raise UserError(
-            f"mask_at=input: {type(feature_encoder).__name__} does not read `observed`, so nothing can be "
-            "hidden from it; use mask_at=features, or a feature encoder that does (token, patch)."
+            f"mask_at={own.mask_at}: {type(feature_encoder).__name__} does not read `observed`, so nothing "
+            "can be hidden from it; use mask_at=features, or a feature encoder that does (token, patch)."
         )
     return model
 
 
-def check_objectives(
-    objectives: Mapping[str, Objective],
-    config: StreamConfig,
-    encoder: ContextEncoder,
-    lie_apart: Callable[[], bool],
-) -> None:
-    """UserError for an objective that these data or these encoders make meaningless.
-
-    `lie_apart` says whether frames of the feature encoder read nothing but their own steps.
-    """
-    # A part that does not say whether it is causal is trusted.
-    reads_ahead = any(getattr(part, "causal", None) is False for part in encoder.modules())
-    for name, objective in objectives.items():
-        foresees = getattr(objective, "foresees", False)
-        if getattr(objective, "compares_views", False) and config.data.views < 2:
-            raise UserError(f"objectives.{name} compares views of a row: set data.views=2 or more.")
-        if foresees and reads_ahead:
-            raise UserError(
-                f"objectives.{name} foresees later frames, and in this encoder frames read them: take a "
-                "causal mixer (mixer.causal=true for attention and fft_convolution, or causal_gated_linear), "
-                "no block with a convolution that looks ahead (a conformer's conv_causal=true), and no "
-                "position by convolutions."
-            )
-        # One with an offset says itself how far ahead its first frame is.
-        if foresees and not hasattr(objective, "offset") and not lie_apart():
-            raise UserError(
-                f"objectives.{name} foresees the next frame, and frames of this feature encoder read steps "
-                "of one another: take feature_encoder=patch, conv1d with kernels equal to its strides and "
-                "norm=layer, or token with kernel=1."
-            )
-
-
-def _lie_apart(make_features: Callable[[], FeatureEncoder], spec: SampleSpec) -> bool:
-    """Whether frames of a feature encoder read their own steps only; it is made anew, on the CPU."""
-    with seeded(0):
-        feature_encoder = make_features()
-        if isinstance(feature_encoder, nn.Module):
-            feature_encoder.eval()
-        return frames_lie_apart(feature_encoder, spec.channels, spec.vocab_size)
-
-
 def masks_input(config: StreamConfig, spec: SampleSpec) -> bool:
-    """Whether frames are masked before the feature encoder; `auto` means so for ids."""
-    return config.mask_at == "input" if config.mask_at != "auto" else spec.vocab_size is not None
+    """Whether frames are masked before the feature encoder. Ids are, unless `mask_at` is "features".
+
+    A frame of ids shows those around it: hidden after the feature encoder, they would be read off there.
+    """
+    return config.mask_at == "input" or (config.mask_at != "features" and spec.vocab_size is not None)
 
 
-def open_model(stream: Stream, config: RunConfig, run: str) -> PretrainingModel:
+def open_model(stream: Stream, run: str) -> PretrainingModel:
     """The model of another run, in evaluation mode; of its stream of this name, where it has several.
 
-    `stage:NAME`, a stage of the recipe of `config` that has not run, has initial weights: enough to ask what
-    a step costs. UserError where there is no such run, or where it reads other inputs.
+    `stage:NAME`, a stage of the recipe that has not run, has initial weights: enough to ask what a step
+    costs. UserError where there is no such run, or where it reads other inputs.
+    """
+    return _opened(stream, run)[0]
+
+
+def _opened(
+    stream: Stream, run: str, update: int | None = None
+) -> tuple[PretrainingModel, checkpoint.Checkpoint | None]:
+    """The model of another run and the checkpoint that it is of: the newest, or that of an update.
+
+    None where it has no weights yet, or is on "meta", where it needs none.
     """
     folder, waits = Path(run).expanduser(), run.startswith(stages.MARK)
-    if not waits and not (folder / "config.yaml").is_file():
+    if waits and stream.waiting is not None:
+        found = stream.waiting(run.removeprefix(stages.MARK))
+    elif waits:
+        raise UserError(f"run = {run} stands for a stage that has not run: `seqssl train` runs it first.")
+    elif (folder / "config.yaml").is_file():
+        found = resolve(folder, choose_size=_smallest).config
+    else:
         raise UserError(f"run = {run}: there is no run in this folder.")
-    found = _stage_of(config, run) if waits else resolve(folder, choose_size=_smallest).config
-    others = {each.name: each for each in streams_of(found)}
+    others = {each.name: each for each in streams_of(found, stream.waiting)}
     other = others.get(stream.name) or others.get("")
     if other is None:
         raise UserError(
@@ -239,29 +236,29 @@ def open_model(stream: Stream, config: RunConfig, run: str) -> PretrainingModel:
         there, here = getattr(other.spec, name), getattr(stream.spec, name)
         if there != here:
             raise UserError(f"run = {run}: it was made for inputs of {name} {there}, and these have {here}.")
+    saved: checkpoint.Checkpoint | None = None
     device = torch.get_default_device()
-    model = assemble(found, [*others.values()], device)
+    model = assemble(found, [*others.values()], device, trained=not waits)
     if not waits and device.type != "meta":
-        saved, _ = checkpoint.latest(folder / "checkpoints")
+        saved = _saved(folder, update)
+        checkpoint.load_weights(model, saved)
+    return model.of(other.name).eval(), saved
+
+
+def _saved(run: Path, update: int | None) -> checkpoint.Checkpoint:
+    """A run's newest checkpoint, or that of an update; UserError where there is none."""
+    if update is None:
+        saved, _ = checkpoint.latest(run / "checkpoints")
         if saved is None:
             raise UserError(f"run = {run}: it holds no checkpoint.")
-        checkpoint.load_weights(model, saved)
-    return model.of(other.name).eval()
-
-
-def _stage_of(config: RunConfig, run: str) -> RunConfig:
-    """The configuration of a stage of a run's recipe, on that run's data."""
-    # A configuration knows the last part of its recipe's name.
-    names = [name for name in list_recipes() if Path(name).name == config.recipe]
-    found = resolve(
-        next(iter(names), config.recipe),
-        f"size={config.size}",
-        f"stage={run.removeprefix(stages.MARK)}",
-        f"modality={config.modality.get('target')}",
-        *(f"data.{name}={value}" for name, value in vars(config.data).items() if value),
-        choose_size=_smallest,
-    )
-    return replace(found.config, modality=config.modality, data=config.data)
+        return saved
+    path = run / "checkpoints" / f"step-{update:08d}"
+    if not path.is_dir():
+        raise UserError(
+            f"targets.run = {run}: its checkpoint {path.name}, to which these clusters were fitted, is gone: "
+            "put it back, or begin anew with another out=."
+        )
+    return checkpoint.read(path)
 
 
 def _smallest(sizes: Sequence[str], at: Callable[[str], RunConfig]) -> tuple[str, str]:
@@ -269,23 +266,33 @@ def _smallest(sizes: Sequence[str], at: Callable[[str], RunConfig]) -> tuple[str
     return sizes[-1], ""
 
 
-def open_teacher(stream: Stream, config: RunConfig, run: str, tap: str) -> Teacher:
-    """The frozen model of another run, as a function from a batch to the frames of one of its taps."""
-    teacher = open_model(stream, config, run)
-    if tap:
+def open_teacher(
+    stream: Stream,
+    run: str,
+    tap: str | Sequence[str],
+    origin: tuple[int, int] | None = None,
+) -> FrozenTeacher:
+    """The frozen model of another run: its frames of one of its taps, or of several side by side.
+
+    `origin`: the update and the digest of its weights that are wanted; None: those of its newest checkpoint.
+    One that is opened on "meta" has shapes and no weights: enough to ask what it costs.
+    """
+    teacher, saved = _opened(stream, run, None if origin is None else origin[0])
+    found = None if saved is None else (saved.state["update"], checkpoint.digest(saved))
+    if origin is not None and found != origin:
+        raise UserError(
+            f"targets.run = {run}: its weights at update {origin[0]} are not those that these clusters were "
+            "fitted to: put those back, or begin anew with another out=."
+        )
+    wanted = [tap] if isinstance(tap, str) else [*tap]
+    if any(wanted):
         teacher.encoder.tap_every_layer()
         taps = teacher.encoder.taps
-        if tap not in taps:
-            raise UserError(
-                f"targets.tap = {tap}: {run} has {', '.join(sorted(taps, key=taps.__getitem__))}."
-            )
-        teacher.encoder.taps = {tap: taps[tap]}  # what lies above it is not run
-
-    @torch.no_grad()
-    def teach(batch: Batch) -> Features:
-        return teacher.to(batch.inputs.device).encode(batch, tap)
-
-    return teach
+        if absent := [name for name in wanted if name not in taps]:
+            known = ", ".join(sorted(taps, key=taps.__getitem__))
+            raise UserError(f"targets.tap = {', '.join(absent)}: {run} has {known}.")
+        teacher.encoder.taps = {name: taps[name] for name in wanted}  # what lies above them is not run
+    return FrozenTeacher(teacher, wanted, found)
 
 
 def list_taps(run: str) -> list[str]:

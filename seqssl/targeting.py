@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqssl.config.components import Lazy, construct
 from seqssl.config.schema import Slot, StreamConfig
@@ -29,15 +29,17 @@ def build_targets(
     spec: SampleSpec,
     feature_encoder: FeatureEncoder,
     dim: int,
-    open_teacher: Callable[[str, str], Teacher],
+    open_teacher: Callable[..., Teacher],
     list_taps: Callable[[str], list[str]],
     make_reader: Callable[[], FeatureEncoder],
+    input_norm: nn.Module | None,
 ) -> Targets:
     """What is predicted, built from the slots `targets` and `quantizer`.
 
-    `dim` is the width of the context encoder; `open_teacher` opens the model of another run, at a tap, and
+    `dim` is the width of the context encoder; `open_teacher` opens the model of another run, at its taps, and
     `list_taps` says which there are, lowest first;
-    `make_reader` makes the modality's own feature encoder, which the model need not use.
+    `make_reader` makes the modality's own feature encoder, which the model need not use; `input_norm` is the
+    model's own.
     """
     input_dim = feature_encoder.dim
 
@@ -61,6 +63,7 @@ def build_targets(
         make_quantizer=lambda: make_quantizer,
         stride=lambda: steps_per_frame(feature_encoder),
         channels=lambda: spec.channels,
+        vocab_size=lambda: spec.vocab_size,
         open_teacher=lambda: open_teacher,
         list_taps=lambda: list_taps,
         read_array=lambda: read_array,
@@ -69,6 +72,7 @@ def build_targets(
             steps_per_frame(feature_encoder),
             channels=spec.channels,
             vocab_size=spec.vocab_size,
+            input_norm=input_norm,
         ),
         input_dim=lambda: input_dim,
         vector_dim=lambda: dim,

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from seqssl import Conv1dStack, Record, Sample, SampleSpec, TokenEncoder, load_recipe
 from seqssl.config.schema import RunConfig
@@ -37,6 +39,26 @@ class Toy:
 
     def feature_encoder(self, dim: int) -> Conv1dStack:
         return Conv1dStack(2, dim=12, kernels=(4, 2), strides=(2, 2))
+
+
+class Drawing(Conv1dStack):
+    """The same feature encoder, which draws its inputs by a buffer, as a spectrogram is drawn."""
+
+    shade: Tensor
+
+    def __init__(self) -> None:
+        super().__init__(2, dim=12, kernels=(4, 2), strides=(2, 2))
+        self.register_buffer("shade", torch.ones(2), persistent=False)
+
+    def picture(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        return inputs * self.shade
+
+
+class Pictured(Toy):
+    """The same rows, seen as pictures."""
+
+    def feature_encoder(self, dim: int) -> Drawing:
+        return Drawing()
 
 
 def write_waves(folder: Path, *, num_rows: int = 20, constant: bool = False) -> Path:

@@ -41,6 +41,15 @@ PATH_ERRNOS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)  # those that have 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    code = _reported(arguments)
+    ranks = sys.modules.get("seqssl.training.ranks")  # imported where there may be others of this run
+    if ranks is not None:
+        ranks.end_with_group(code)
+    return code
+
+
+def _reported(arguments: Sequence[str] | None) -> int:
+    """Run one command and say what is wrong; returns the exit code."""
     # Threads that spin while they wait slow each other down several times where another process is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seqssl.data.files import Progress
     from seqssl.data.shards import Corpus
     from seqssl.evaluation.frozen import Encoder
+    from seqssl.evaluation.held_out import Seen
 
 
 def probe(arguments: Arguments) -> None:
@@ -30,7 +31,7 @@ def probe(arguments: Arguments) -> None:
         raise UserError("unheard: only for task=labels")
     from seqssl.evaluation.frozen import POOLS, check_pool
     from seqssl.runs.folder import load
-    from seqssl.runs.sources import open_source
+    from seqssl.runs.sources import open_source, seen_by
 
     check_pool(arguments["pool"], POOLS[:-1])
     stream = arguments["stream"]
@@ -44,7 +45,8 @@ def probe(arguments: Arguments) -> None:
         corpora = {"source": corpus}
         if arguments["unheard"] and task == "labels":
             corpora["unheard"], _ = opening(arguments["unheard"])
-        table, scores = _scores(arguments, (encoder, random), corpora, adapter, progress)
+        seen = seen_by(run, stream)
+        table, scores = _scores(arguments, (encoder, random), corpora, adapter, seen, progress)
     from seqssl.data.files import write_atomic
     from seqssl.runs.folder import find_run
 
@@ -68,6 +70,7 @@ def _scores(
     encoders: tuple["Encoder", "Encoder"],
     corpora: Mapping[str, "Corpus"],
     adapter: "ModalityAdapter",
+    seen: "Seen",
     progress: "Progress",
 ) -> tuple["RenderableType", Any]:
     """The scores of a probe's task, as a table and as plain values."""
@@ -99,6 +102,7 @@ def _scores(
             adapter,
             protocol,
             channels=patterns,
+            seen=seen,
             max_rows=arguments["max_rows"],
             progress=progress,
         )
@@ -109,6 +113,7 @@ def _scores(
         adapter,
         labels=patterns,
         unheard=corpora.get("unheard"),
+        seen=seen,
         max_rows=arguments["max_rows"],
         pool=arguments["pool"],
         progress=progress,

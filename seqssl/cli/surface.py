@@ -120,6 +120,7 @@ COMMANDS = (
             Key("to", "hf (transformers), onnx or safetensors", required=True),
             Key("out", "the new folder", required=True),
             Key("weights", "last or best", "last"),
+            STREAM,
         ),
     ),
     Command(

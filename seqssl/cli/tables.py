@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from torch import nn
 
-    from seqssl.assembly import Stream
+    from seqssl.assembly import Stages, Stream
     from seqssl.model.pretraining import PretrainingModel
 
 
@@ -71,11 +71,11 @@ def run_tables(out: Path, metrics: Mapping[str, float], report: Path, seconds: f
     return Group(table, "Next:", *(f"  {line}" for line in following))
 
 
-def info_tables(config: RunConfig, subject: Path) -> "RenderableType":
-    """The input contract, the model, and how far a run is."""
+def info_tables(config: RunConfig, subject: Path, waiting: "Stages") -> "RenderableType":
+    """The input contract, the model, and how far a run is; `waiting`: see `streams_of`."""
     from seqssl.assembly import assemble, streams_of
 
-    streams = streams_of(config)
+    streams = streams_of(config, waiting)
     whole = assemble(config, streams, "meta")
     models = {stream.name: whole.of(stream.name) for stream in streams}
     contracts = [contract_table(stream, models[stream.name], subject) for stream in streams]

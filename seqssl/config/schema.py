@@ -38,7 +38,8 @@ class DataConfig:
     demo: str | None = None  # catalog name used when `source` is None
     batch_seconds: Annotated[float, POSITIVE] | None = None  # real input per micro-batch and rank
     batch_frames: Annotated[int, POSITIVE] | None = None
-    # Longer rows are cropped: at random in training, around the middle otherwise.
+    # Longer rows are cropped: at random in training, around the middle otherwise. Where a task with labels is
+    # tested they are whole.
     max_seconds: Annotated[float, POSITIVE] | None = None
     max_frames: Annotated[int, POSITIVE] | None = None
     # Rows of one group are joined, in an order drawn anew each epoch, up to this.
@@ -55,7 +56,8 @@ class DataConfig:
     # What the adapter changes at random in training, by its names for it; null = all of it with several
     # views, else nothing.
     augment: list[str] | None = None
-    workers: Annotated[int, NOT_NEGATIVE] = 0  # loader processes; the batches do not depend on it
+    # Loader processes; the batches do not depend on it. auto: for a GPU its share of the cores, up to 8.
+    workers: Literal["auto"] | Annotated[int, NOT_NEGATIVE] = "auto"
 
 
 @dataclass(kw_only=True)
@@ -174,7 +176,8 @@ class StreamConfig:
     # What the context encoder reads. quantized: the vectors of the codes, as in vq-wav2vec.
     context: Literal["features", "quantized"] = "features"
     # Where frames are hidden. features: after the feature encoder; input: their steps before it. auto: input
-    # for ids, features for the rest. projection: after the projection to encoder.dim (wav2vec 2.0).
+    # for ids, features for the rest. projection: for ids the same; else after the projection to encoder.dim
+    # (wav2vec 2.0).
     mask_at: Literal["auto", "input", "features", "projection"] = "auto"
     masking: Annotated[Slot, Kind("masking")] = field(default_factory=dict)
     quantizer: Annotated[Slot, Kind("quantizer")] = field(default_factory=dict)

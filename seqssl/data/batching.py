@@ -1,5 +1,6 @@
 """Deterministic batches of rows of like length: batch number m depends on the seed and on m alone."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -25,6 +26,7 @@ T = TypeVar("T")
 Drawn = list[tuple[int, int]]  # the rows of an item, each with how often it came before in the epoch
 
 JOINT = " + "  # between the keys of rows that were joined
+LEAST_FOR_A_WORKER = 4  # batches of one pass over a split
 
 
 class BatchLoader:
@@ -37,7 +39,8 @@ class BatchLoader:
     several `views`, a row comes so many times in its batch, one after the other, each with draws of its own;
     the first one stays as it is where nothing is shuffled. `augment` names what the adapter changes; None
     means all of it with several views, else nothing. `share` ranks in a row divide the rows of each training
-    batch among them.
+    batch among them. `at_once`: how many batches are taken in a row, so that workers read so far ahead;
+    `pinned`: they come in memory that a GPU fetches from by itself.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class BatchLoader:
         views: int = 1,
         augment: Sequence[str] | None = None,
         share: int = 1,
+        at_once: int = 1,
+        pinned: bool = False,
     ) -> None:
-        self.share = share
+        self.share, self._at_once, self._pinned = share, at_once, pinned
         self.rows = corpus.rows(split)
         if len(self.rows) == 0:
             splits = ", ".join(corpus.manifest.splits)
@@ -90,6 +95,11 @@ class BatchLoader:
             at_least=self.share,
         )
 
+    @property
+    def num_steps(self) -> int:
+        """Input steps of an epoch, without padding."""
+        return int(np.minimum(self.lengths, self._builder.max_length or self.lengths.max()).sum())
+
     def padding_share(self, epoch: int = 0) -> float:
         """Share of padding in an epoch's batches."""
         return padding_share(self.epoch(epoch), self.lengths, self._builder.max_length)
@@ -104,10 +114,12 @@ class BatchLoader:
     def batches(self, epoch: int = 0, limit: int | None = None) -> Iterator[Batch]:
         """One epoch, or `limit` of its batches, evenly spread over it."""
         total = len(self.epoch(epoch))
-        places: Iterable[int] = range(total)
+        places: Sequence[int] = range(total)
         if limit is not None and limit < total:
             places = [(2 * index + 1) * total // (2 * limit) for index in range(limit)]
-        yield from self._load((epoch, self._drawn(epoch, place)) for place in places)
+        # Each worker is to have some of them, or it would cost more to start it than it saves.
+        workers = min(self._workers, len(places) // LEAST_FOR_A_WORKER)
+        yield from self._load(((epoch, self._drawn(epoch, place)) for place in places), workers)
 
     def endless(self, cursor: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """Endless batches for one rank, from batch number `cursor` of the one sequence that all ranks share.
@@ -119,7 +131,7 @@ class BatchLoader:
 
     def at(self, numbers: Iterable[int], part: int = 0) -> Iterator[Batch]:
         """The batches of these ascending numbers; of each, one part of those that `share` ranks take."""
-        yield from self._load(self._planned(numbers, part))
+        yield from self._load(self._planned(numbers, part), self._workers)
 
     def _planned(self, numbers: Iterable[int], part: int) -> Iterator[tuple[int, list[Drawn]]]:
         """The epoch of each batch number, and the items of the part."""
@@ -139,25 +151,35 @@ class BatchLoader:
             for item, times in zip(batch, before, strict=True)
         ]
 
-    def _load(self, work: Iterator[tuple[int, list[Drawn]]]) -> Iterator[Batch]:
+    def _load(self, work: Iterator[tuple[int, list[Drawn]]], workers: int) -> Iterator[Batch]:
         """Build batches, in worker processes if there are any; they come in the order of `work`."""
-        if self._workers == 0:
+        if workers == 0:
             yield from map(self._builder.build, work)
             return
         loader: DataLoader[Batch | UserError] = DataLoader(
             self._builder,
             batch_size=None,
             sampler=work,
-            num_workers=self._workers,
+            num_workers=workers,
+            prefetch_factor=max(2, math.ceil(self._at_once / workers) + 1),  # of each worker
+            pin_memory=self._pinned,
             collate_fn=_as_it_is,
             worker_init_fn=start_worker,
             multiprocessing_context=worker_context(type(self._builder.adapter).__module__),
             generator=torch.Generator(),  # or it would draw from torch's global generator
         )
-        for batch in loader:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+        try:
+            for batch in loader:
+                if isinstance(batch, UserError):
+                    raise batch
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):
+                raise
+            raise UserError(
+                "A process that loads data died: out of memory (or of what a container has to share), "
+                "or your script lacks `if __name__ == '__main__':`. data.workers=0 loads without processes."
+            ) from error
 
 
 def numbers_of(cursor: int, rank: int, world_size: int, share: int) -> Iterator[int]:

@@ -44,3 +44,12 @@ def lengths_of(config: DataConfig, spec: SampleSpec) -> Lengths:
         max_length=length_of(config, "max", spec),
         join_length=length_of(config, "join", spec),
     )
+
+
+def longest_row(config: DataConfig, spec: SampleSpec) -> int:
+    """Input steps of the longest row that a batch can hold."""
+    lengths = lengths_of(config, spec)
+    longest = lengths["max_length"]
+    if longest is None and spec.max_len:
+        longest = max(spec.max_len, lengths["join_length"] or 0)
+    return min(lengths["batch_length"], longest or lengths["batch_length"])

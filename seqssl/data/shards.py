@@ -1,6 +1,7 @@
 """Parquet shards: a writer whose files appear only when whole, and memory-mapped reading by row number."""
 
 import copy
+import errno
 import hashlib
 import json
 import os
@@ -257,30 +258,26 @@ class Corpus:
         try:
             return pq.ParquetFile(path, memory_map=True)
         except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(f"{path} is damaged ({error}): prepare again into an empty folder.") from error
+            raise _unreadable(path, error) from error
 
     def _read_group(self, shard: int, group: int) -> pa.Table:
         try:
             return self._file(shard).read_row_group(group, use_threads=False).combine_chunks()
         except (OSError, pa.ArrowException) as error:
-            path = self.folder / self.manifest.shards[shard].name
-            raise UserError(f"{path} is damaged ({error}): prepare again into an empty folder.") from error
+            raise _unreadable(self.folder / self.manifest.shards[shard].name, error) from error
 
     @cached_property
     def _index(self) -> dict[str, np.ndarray]:
         """The small columns of all rows, by name; with weights, where the shards have them."""
-        files = [self._file(shard) for shard in range(len(self.manifest.shards))]
-        if not files:
+        if not self.manifest.shards:
             raise UserError(f"{self.folder} holds no shards: prepare again into an empty folder.")
-        names = [*INDEX_COLUMNS, *([WEIGHT] if WEIGHT in files[0].schema_arrow.names else [])]
+        names = [*INDEX_COLUMNS, *([WEIGHT] if WEIGHT in self._file(0).schema_arrow.names else [])]
         try:
-            table = pa.concat_tables([file.read(names) for file in files])
+            shards = range(len(self.manifest.shards))  # one by one: not all of so many may be open
+            table = pa.concat_tables([self._file(shard).read(names) for shard in shards])
             index = {name: table.column(name).to_numpy() for name in names}
         except (OSError, KeyError, pa.ArrowException) as error:
-            raise UserError(
-                f"{self.folder}: the shards are damaged or lack a column ({error}): prepare again into "
-                "an empty folder."
-            ) from error
+            raise _unreadable(self.folder, error) from error
         lengths = index["length"]
         if not (lengths.dtype.kind in "iu" and (lengths > 0).all() and (lengths < MAX_LENGTH).all()):
             raise UserError(
@@ -314,6 +311,13 @@ class Recent(Generic[T]):
                 self._values.popitem(last=False)
         self._values.move_to_end(key)
         return self._values[key]
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    """What to say where a shard cannot be read: too many open files are no damage."""
+    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
+        return UserError(f"{path}: too many files are open; allow more, as by `ulimit -n 4096`.")
+    return UserError(f"{path} is damaged ({error}): prepare again into an empty folder.")
 
 
 def _num_bytes(value: object) -> int:

@@ -15,26 +15,27 @@ from seqssl.model.protocols import FeatureEncoder
 class WindowedCorpus:
     """A corpus whose rows are windows of another's, all of one length; for `Windowed` adapters to load.
 
-    It has of `Corpus` what batches are made from.
+    It has of `Corpus` what batches are made from. Window n is `length` steps of row `owners[n]`, from step
+    `starts[n]` on; windows of one row overlap.
     """
 
     def __init__(self, corpus: Corpus, owners: Sequence[int], starts: Sequence[int], length: int) -> None:
         self.corpus, self.manifest, self.folder = corpus, corpus.manifest, corpus.folder
-        self._owners, self._starts, self._length = np.array(owners, int), np.array(starts, int), length
+        self.owners, self.starts, self.length = np.array(owners, int), np.array(starts, int), length
         self.keys = np.array(
             [f"{corpus.keys[owner]}@{start}" for owner, start in zip(owners, starts, strict=True)],
             dtype=object,
         )
-        # Windows of one row overlap. Where there are no groups to keep apart, rows are.
+        # Where there are no groups to keep apart, rows are.
         several = len({str(group) for group in corpus.groups}) > 1
-        self.groups = (corpus.groups if several else corpus.keys)[self._owners]
-        self.labels = corpus.labels[self._owners]
-        self.splits = corpus.splits[self._owners]
-        self.lengths = np.full(len(self._owners), length)
+        self.groups = (corpus.groups if several else corpus.keys)[self.owners]
+        self.labels = corpus.labels[self.owners]
+        self.splits = corpus.splits[self.owners]
+        self.lengths = np.full(len(self.owners), length)
         self.weights = None
 
     def __len__(self) -> int:
-        return len(self._owners)
+        return len(self.owners)
 
     def assigned(self, splits: np.ndarray) -> "WindowedCorpus":
         """The same windows in other splits; one with the split "" is in none."""
@@ -46,14 +47,20 @@ class WindowedCorpus:
         """Numbers of the windows of a split, ascending."""
         return np.flatnonzero(self.splits == split)
 
+    @property
+    def sources(self) -> np.ndarray:
+        """Key of the row that each window is of."""
+        keys: np.ndarray = self.corpus.keys[self.owners]
+        return keys
+
     def row(self, number: int) -> Row:
         """The columns of the row that a window is of, with its place in it."""
-        row = self.corpus.row(int(self._owners[number]))
+        row = self.corpus.row(int(self.owners[number]))
         return {
             **row,
             "key": self.keys[number],
             "group": self.groups[number],
-            WINDOW: (int(self._starts[number]), self._length),
+            WINDOW: (int(self.starts[number]), self.length),
         }
 
 

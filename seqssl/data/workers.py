@@ -21,6 +21,7 @@ R = TypeVar("R")
 CHUNK = 16  # tasks per message to a worker
 PATIENCE_S = 10.0  # work shorter than this is done before a pool would have started
 LOOK_EVERY_S = 1.0  # for the process that started this one
+MOST_ON_WINDOWS = 61  # processes that a pool can wait for there
 
 
 def check_not_worker_import() -> None:
@@ -46,9 +47,10 @@ def map_ordered(
 ) -> Iterator[R]:
     """Results in the order of the tasks; those of the first seconds are made here, the rest by a pool.
 
-    `num_workers` None means one per CPU; 1 means no pool. The results do not depend on it.
+    `num_workers` None means one per CPU that this process may use; 1 means no pool. The results do not depend
+    on it.
     """
-    num_workers = num_workers or os.cpu_count() or 1
+    num_workers = most_workers(num_workers or num_cpus())
     start = time.monotonic()
     done = 0
     while done < len(tasks) and (num_workers == 1 or time.monotonic() - start < PATIENCE_S):
@@ -57,6 +59,16 @@ def map_ordered(
     chunks = [tasks[first : first + CHUNK] for first in range(done, len(tasks), CHUNK)]
     if chunks:
         yield from _map_pool(function, chunks, num_workers, preload)
+
+
+def num_cpus() -> int:
+    """CPUs that this process may use; a container has fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def most_workers(number: int) -> int:
+    """So many workers, or as many as a pool can wait for."""
+    return min(number, MOST_ON_WINDOWS) if os.name == "nt" else number
 
 
 def _map_pool(

@@ -14,6 +14,7 @@ DEAD_SHARE = 0.9
 SOLVED_ACCURACY = 0.95
 SOLVED_LOSS = 0.05  # nats
 CHANCE_FACTOR = 2.0  # times chance
+CHANCE_MARGIN = 0.03  # above chance, where that is less: of ten negatives, twice chance is one in five
 TRIVIAL_FACTOR = 1.1  # times the accuracy of always saying the most frequent code
 MEAN_SHARE = 0.99  # of the variance: a distance that predicting the mean would nearly have
 STD_MIN = 1e-3

@@ -1,10 +1,11 @@
 """The health rules applied to a whole run, and their verdict as text."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
+from seqssl.config.stages import FOLDER
 from seqssl.doctor.bars import HISTORY_MIN
 from seqssl.doctor.monitor import Finding, Monitor
 from seqssl.doctor.readings import Reading
@@ -64,7 +65,10 @@ def is_note(record: Record) -> bool:
 
 
 def examine(run: Path) -> Report:
-    """Apply the rules to the metrics of a run folder; UserError where there are none, or damaged files."""
+    """Apply the rules to the metrics of a run folder; UserError where there are none, or damaged files.
+
+    What they find in the stages before it comes first: a run on a broken stage may look well by itself.
+    """
     records = list(read_records(run / "metrics.jsonl"))
     steps = [int(number_of(record["step"]) or 0) for record in records if record["kind"] != "event"]
     if not steps:
@@ -76,14 +80,32 @@ def examine(run: Path) -> Report:
     monitor = Monitor(num_updates, catalogue.read(run))
     findings = [finding for record in records for finding in monitor.observe(record)]
     healthy = [reading for reading in monitor.readings.values() if reading.ailment is None]
+    before = [of_stage(path.parent) for path in sorted(run.glob(f"{FOLDER}/*/metrics.jsonl"))]
     return Report(
         run=run,
         step=steps[-1],
         num_updates=num_updates,
         num_records=sum(record["kind"] == "train" for record in records),
-        notes=tuple(str(record["message"]) for record in records if is_note(record)),
-        findings=tuple(findings),
-        healthy=tuple(healthy),
+        notes=tuple(
+            [note for stage in before for note in stage.notes]
+            + [str(record["message"]) for record in records if is_note(record)]
+        ),
+        findings=tuple([finding for stage in before for finding in stage.findings] + findings),
+        healthy=tuple([reading for stage in before for reading in stage.healthy] + healthy),
+    )
+
+
+def of_stage(run: Path) -> Report:
+    """`examine` for a stage of a recipe, with its name in every line."""
+    found, name = examine(run), f"stage {run.name}: "
+    return replace(
+        found,
+        notes=tuple(name + note for note in found.notes),
+        findings=tuple(
+            replace(finding, subject=name + finding.subject, symptom=name + finding.symptom)
+            for finding in found.findings
+        ),
+        healthy=tuple(replace(reading, subject=name + reading.subject) for reading in found.healthy),
     )
 
 

@@ -108,8 +108,8 @@ def discrimination(now: Vitals) -> Iterator[Reading]:
     for objective, accuracy, chance in beside_baselines(now, "discrimination"):
         loss = now.get(f"loss/{objective}")
         is_solved = accuracy > bars.SOLVED_ACCURACY or (loss is not None and loss < bars.SOLVED_LOSS)
-        # Where chance is high, twice chance cannot be reached: half of the way to 1 is then enough.
-        bar = min(bars.CHANCE_FACTOR * chance, (1 + chance) / 2)
+        # Of few negatives chance is high, and twice that is much; near 1, half of the way there is enough.
+        bar = min(bars.CHANCE_FACTOR * chance, chance + bars.CHANCE_MARGIN, (1 + chance) / 2)
         ailment = None
         if is_solved and has_few_codes:
             ailment = ailments.EMPTY_TASK

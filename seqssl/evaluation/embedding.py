@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from seqssl.data.adapters import ModalityAdapter, Sample
 from seqssl.data.describing import describe_series
 from seqssl.data.files import Progress, silent, unlinked
 from seqssl.data.shards import Corpus
-from seqssl.evaluation.frozen import Array, Encoder
+from seqssl.errors import UserError
+from seqssl.evaluation.frozen import Array, ArrayError, Encoder
 
 Rows = npt.NDArray[np.int64]  # row numbers
 MAX_NGRAMS = 1024
@@ -47,7 +49,9 @@ def write_embeddings(
                 "split": corpus.splits[rows],
             }
             strings = {name: pa.array(values, pa.string()) for name, values in index.items()}
-            table = pa.table({**strings, "embedding": _lists(encoder.embed(samples, pool))})
+            with named(index["key"]):
+                embedded = encoder.embed(samples, pool)
+            table = pa.table({**strings, "embedding": _lists(embedded)})
             writer = writer or pq.ParquetWriter(partial, table.schema)
             writer.write_table(table)
         if writer is not None:
@@ -67,8 +71,11 @@ def pooled_stages(
     pool: str = "mean",
 ) -> dict[str, Array]:
     """Pooled embeddings (len(rows), k d) of every stage of the encoder."""
-    chunks = [encoder.embed_stages(samples, pool) for _, samples in _chunks(corpus, adapter, rows, progress)]
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in encoder.stages}
+    chunks = []
+    for chunk, samples in _chunks(corpus, adapter, rows, progress):
+        with named(corpus.keys[chunk]):
+            chunks.append(encoder.embed_stages(samples, pool))
+    return {name: np.concatenate([part[name] for part in chunks]) for name in encoder.stages}
 
 
 def pooled_input(encoder: Encoder, corpus: Corpus, adapter: ModalityAdapter, rows: Rows) -> dict[str, Array]:
@@ -122,6 +129,15 @@ def ngrams(samples: Sequence[Sample], vocab_size: int) -> Array:
         )
     shares = counts / np.maximum(np.sum(counts, axis=1, keepdims=True), 1)
     return np.asarray(shares.reshape(-1), np.float32)
+
+
+@contextmanager
+def named(keys: Sequence[str] | npt.NDArray[np.str_]) -> Iterator[None]:
+    """A context in which errors about arrays name the rows that they are, by these keys."""
+    try:
+        yield
+    except ArrayError as error:
+        raise UserError(f"row {keys[error.index]}{error.problem}") from error
 
 
 def _chunks(

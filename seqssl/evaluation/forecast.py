@@ -1,7 +1,7 @@
 """Linear forecasts from frozen embeddings: a fixed protocol, with baselines beside.
 
-What is held out of the encoder's training is held out here too: the head is fitted on rows of the training
-split and scored on all windows of the others.
+What the encoder's training did without is held out here too, where that is known (see `held_out_rows`): the
+head is fitted on the other rows and scored on all windows of these.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +19,7 @@ from seqssl.data.files import Progress, silent
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.frozen import FEATURES, Array, Encoder
+from seqssl.evaluation.held_out import UNKNOWN, Seen, held_out_rows
 from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED, some_of
 from seqssl.model.norms import MIN_STD
 
@@ -72,22 +73,27 @@ def probe_forecast(
     protocol: Protocol,
     *,
     channels: Sequence[str] = ("*",),
+    seen: Seen = UNKNOWN,
     max_rows: int | None = None,
     progress: Progress = silent,
 ) -> list[ForecastScore]:
     """Score a linear head on every stage, beside the same encoder with random weights and without one.
 
-    `channels` are shell patterns of channel names to forecast; `max_rows` bounds the rows of each side.
-    Raises UserError where no window fits.
+    `channels` are shell patterns of channel names to forecast; `seen`: what the encoder was trained on;
+    `max_rows` bounds the rows of each side. Raises UserError where no window fits.
     """
     statistics = corpus.manifest.statistics
     if statistics is None or encoder.spec.channels is None:
         raise UserError("task=forecast is for float series with channels")
     chosen = _chosen(encoder, channels, statistics)
-    held_out = np.flatnonzero(corpus.splits != "train")
+    held_out, _ = held_out_rows(corpus, seen)
+    if not held_out.any():
+        raise UserError(
+            f"no row of {corpus.folder} is held out: name data with rows that the encoder was not trained on."
+        )
     train, test = (
-        cut(corpus, adapter, some_of(rows, max_rows), protocol, chosen, statistics)
-        for rows in (corpus.rows("train"), held_out)
+        cut(corpus, adapter, some_of(np.flatnonzero(side), max_rows), protocol, chosen, statistics)
+        for side in (~held_out, held_out)
     )
     if not len(train) or not len(test):
         raise UserError(

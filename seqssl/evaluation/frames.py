@@ -4,6 +4,7 @@ Half of the work of an encoder is invisible in the mean over a row. Here each fr
 segment at its middle, or of its row where rows have no segments.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -60,6 +61,7 @@ class FrameScores:
     num_classes: int
     majority: float
     unit: str  # what was held out together: groups or rows
+    num_units: int  # of these, over which intervals are
     pnmi: dict[str, float]  # of the codes of the trained and of the random model
     purity: dict[str, float]
 
@@ -76,7 +78,7 @@ class Labelled:
     def folds(self) -> tuple[Array, str]:
         """The fold of each row: groups stay together, where there are several."""
         units = self.groups if len(set(self.groups)) > 1 else self.keys
-        order = sorted(set(units), key=lambda unit: (-sum(u == unit for u in units), unit))
+        order = [unit for unit, _ in sorted(Counter(units).items(), key=lambda entry: (-entry[1], entry[0]))]
         place = {unit: number % min(NUM_FOLDS, len(order)) for number, unit in enumerate(order)}
         return np.array([place[unit] for unit in units]), "groups" if units is self.groups else "rows"
 
@@ -141,7 +143,7 @@ def label_frames(
         found = [str(segment.label) for sample in samples for segment in sample.segments or ()]
     else:
         found = [str(corpus.labels[number]) for number in rows]
-    counts = {label: found.count(label) for label in set(found) if matches(label, patterns)}
+    counts = {label: count for label, count in Counter(found).items() if matches(label, patterns)}
     what = "labels of segments" if segmented else "labels"
     if len(counts) < 2:
         raise UserError(f"labels = {patterns}: frames want two kinds of {what}; there is {sorted(counts)}.")
@@ -175,7 +177,7 @@ def inputs(encoder: Encoder, samples: Sequence[Sample]) -> dict[str, list[Array]
     """What the input holds at each frame: with its surroundings, and as cepstra where there is a spectrum."""
     found: dict[str, list[Array]] = {}
     has_picture = getattr(encoder.model.feature_encoder, "picture", None) is not None
-    model = encoder.model.cpu()
+    device, model = encoder.device, encoder.model.cpu()  # pictures are looked at there
     for sample in samples:
         batch = collate([sample], [""])
         size = int(model.feature_encoder.output_lengths(batch.lengths))
@@ -187,6 +189,7 @@ def inputs(encoder: Encoder, samples: Sequence[Sample]) -> dict[str, list[Array]
             spectrum = x[0].reshape(-1, bins).numpy()
             columns = cepstra(spectrum[None])[0].reshape(size, -1)
             found.setdefault("cepstra", []).append(columns)
+    model.to(device)
     return found
 
 
@@ -215,8 +218,8 @@ class _Judge:
         self.wanted = np.concatenate(own.wanted)
         self.known = self.wanted != NONE
         units = own.groups if self.unit == "groups" else own.keys
-        self.units = sorted(set(units))
-        self.unit_of = np.array([self.units.index(unit) for unit in units])[self.owner]
+        names, places = np.unique(np.array(units, dtype=np.str_), return_inverse=True)
+        self.units, self.unit_of = names.tolist(), places[self.owner]
         rng = np.random.default_rng(0)
         self.draws = rng.multinomial(
             len(self.units), np.full(len(self.units), 1 / len(self.units)), size=NUM_DRAWS
@@ -290,7 +293,7 @@ class _Judge:
         counts = np.bincount(self.wanted[self.known])
         return FrameScores(
             scores, int(self.known.sum()), len(self.labelled.keys), len(self.labelled.names),
-            float(counts.max() / counts.sum()), self.unit, dict(pnmi), dict(purity),
+            float(counts.max() / counts.sum()), self.unit, len(self.units), dict(pnmi), dict(purity),
         )  # fmt: skip
 
 

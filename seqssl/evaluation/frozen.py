@@ -23,6 +23,14 @@ Input = Array | Sample
 Views = Callable[[Sample], list[Sample]]
 
 
+class ArrayError(UserError):
+    """An array that cannot be embedded: its place among those given, and what is said behind its name."""
+
+    def __init__(self, index: int, problem: str) -> None:
+        super().__init__(f"array {index}{problem}")
+        self.index, self.problem = index, problem
+
+
 @dataclass(frozen=True)
 class Encoded:
     """Every stage of some rows, and which of their frames hold enough to be pooled."""
@@ -134,9 +142,12 @@ class Encoder:
             name: np.zeros((len(views), WEIGHTLESS[pool](width).dim), np.float32)
             for name, width in widths.items()
         }
-        for encoded in self._encoded([sample for samples in views for sample in samples]):
-            for name in stages:
-                np.add.at(sums[name], owners[encoded.places], encoded.vectors(name, pool))
+        try:
+            for encoded in self._encoded([sample for samples in views for sample in samples]):
+                for name in stages:
+                    np.add.at(sums[name], owners[encoded.places], encoded.vectors(name, pool))
+        except ArrayError as error:  # it counts views
+            raise ArrayError(int(owners[error.index]), error.problem) from None
         numbers = np.array([len(samples) for samples in views], np.float32)[:, None]
         return {name: total / numbers for name, total in sums.items()}
 
@@ -160,12 +171,10 @@ class Encoder:
         shape = () if spec.channels is None else (spec.channels,)
         expected = "(t,)" if spec.channels is None else f"(t, {spec.channels})"
         if values.ndim != 1 + len(shape) or values.shape[1:] != shape or len(values) == 0:
-            raise UserError(
-                f"array {index} has shape {values.shape}; the encoder expects {expected} with t >= 1"
-            )
+            raise ArrayError(index, f" has shape {values.shape}; the encoder expects {expected} with t >= 1")
         if values.dtype.kind not in ("iu" if spec.dtype == "int64" else "f"):
-            raise UserError(
-                f"array {index} holds {values.dtype}; the encoder expects {spec.dtype}, as {spec.units}"
+            raise ArrayError(
+                index, f" holds {values.dtype}; the encoder expects {spec.dtype}, as {spec.units}"
             )
         if given is not None:
             check_extras(given, values, index)
@@ -176,17 +185,17 @@ class Encoder:
         if observed is None and spec.missing_id is not None:
             observed = values != spec.missing_id
         if not np.isfinite(values).all():
-            raise UserError(f"array {index} holds NaN or infinite values; clean it first")
+            raise ArrayError(index, " holds NaN or infinite values; clean it first")
         if observed is not None and not np.any(observed):
-            raise UserError(f"array {index} holds missing values only")
+            raise ArrayError(index, " holds missing values only")
         if spec.vocab_size is not None and not 0 <= values.min() <= values.max() < spec.vocab_size:
-            raise UserError(f"array {index} holds ids outside [0, {spec.vocab_size})")
+            raise ArrayError(index, f" holds ids outside [0, {spec.vocab_size})")
         if spec.max_len is not None and len(values) > spec.max_len:
-            raise UserError(f"array {index} is {len(values)} steps long; the encoder takes {spec.max_len}")
+            raise ArrayError(index, f" is {len(values)} steps long; the encoder takes {spec.max_len}")
         with np.errstate(over="ignore"):
             values = values.astype(spec.dtype, copy=False)
         if not np.isfinite(values).all():
-            raise UserError(f"array {index} holds values beyond the range of {spec.dtype}")
+            raise ArrayError(index, f" holds values beyond the range of {spec.dtype}")
         return Sample(values, observed=observed, times=None if given is None else given.times)
 
     def _encoded(self, samples: Sequence[Sample], hidden: int = 0) -> Iterator[Encoded]:
@@ -230,7 +239,7 @@ class Encoder:
             if not x.isfinite().all()
         ]
         if bad:
-            raise UserError(f"array {bad[0]} gives no finite embedding: are its values in {self.spec.units}?")
+            raise ArrayError(bad[0], f" gives no finite embedding: are its values in {self.spec.units}?")
         stages = {FEATURES: features, **{name: Features(x, features.lengths) for name, x in taps.items()}}
         return Encoded(places, stages, pooled)
 
@@ -263,6 +272,6 @@ def check_extras(sample: Sample, values: Array, index: int) -> None:
     for name, wanted in (("observed", values.shape), ("times", values.shape[:1])):
         extra = getattr(sample, name)
         if extra is not None and (not isinstance(extra, np.ndarray) or extra.shape != wanted):
-            raise UserError(f"array {index}: `{name}` must be an array of shape {wanted}, like its values")
+            raise ArrayError(index, f": `{name}` must be an array of shape {wanted}, like its values")
     if sample.observed is not None and sample.observed.dtype != bool:
-        raise UserError(f"array {index}: `observed` holds {sample.observed.dtype}, not bool")
+        raise ArrayError(index, f": `observed` holds {sample.observed.dtype}, not bool")

@@ -16,10 +16,13 @@ from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.embedding import Rows, pooled_input, pooled_stages
 from seqssl.evaluation.frozen import Array, Encoder
+from seqssl.evaluation.held_out import UNKNOWN, Seen, held_out_rows
 from seqssl.evaluation.protocols import HELD_OUT, PROTOCOLS, Fold, Names, Table
 from seqssl.finetuning.facts import name_in_group
+from seqssl.finetuning.scoring import Resampling
 
 NUM_DRAWS = 1000
+OWN_SPLIT = "split of the source"  # what HELD_OUT is where nothing is known of the encoder and these rows
 TRAINED, RANDOM, NO_WEIGHTS = "trained", "random", "none"
 
 
@@ -34,10 +37,10 @@ class Score:
     folds: dict[str, float]
     rows: dict[str, int]  # tested in each fold
     num_classes: int
-    low: float = (
-        0.0  # 95 % interval of the accuracy, by bootstrap over groups, or rows where there is one group
-    )
+    low: float = 0.0  # 95 % interval of the accuracy, by bootstrap over groups, or rows where one is alone
     high: float = 1.0
+    num_units: int = 0  # groups or rows that the interval is over
+    num_poor: int = 0  # groups of one row or label, whose embeddings are scaled by the training rows
 
     @property
     def accuracy(self) -> float:
@@ -58,6 +61,7 @@ def probe_run(
     *,
     labels: Sequence[str] = ("*",),
     unheard: Corpus | None = None,
+    seen: Seen = UNKNOWN,
     max_rows: int | None = None,
     pool: str = "mean",
     progress: Progress = silent,
@@ -65,25 +69,27 @@ def probe_run(
     """Probe every stage of an encoder beside the same encoder with random weights and no encoder at all.
 
     `labels` are shell patterns; each is a task of its own. `unheard` is a second corpus, of groups that the
-    encoder was not trained on. Where no row of a corpus has a label, labels are the names of files below
-    their group's folder.
+    encoder was not trained on. `seen`: what it was trained on. Where no row of a corpus has a label, labels
+    are the names of files below their group's folder.
     `pool`: what the frames of a row become, see `Encoder.embed`. Raises UserError when no protocol applies.
     """
     embed = partial(
         embed_table, encoder, random, adapter=adapter, patterns=labels, pool=pool, progress=progress
     )
     if unheard is not None:
-        _refuse_shared_groups(corpus, unheard)
+        _refuse_shared_groups(corpus, unheard, seen)
     _refuse_idle_patterns(labels, [corpus] if unheard is None else [corpus, unheard])
-    tables = [embed(corpus, unheard=False, max_rows=max_rows)]
+    held_out, is_known = held_out_rows(corpus, seen)
+    tables = [embed(corpus, held_out, unheard=False, max_rows=max_rows)]
     if unheard is not None:
-        tables.append(embed(unheard, unheard=True, max_rows=max_rows))
+        tables.append(embed(unheard, np.zeros(len(unheard), bool), unheard=True, max_rows=max_rows))
     table = concatenate(tables)
     scores = []
     for pattern in labels:
         chosen = select(table, matching(table.labels, pattern))
         for protocol, folds_of in PROTOCOLS.items():
-            scores += score_all(chosen, pattern, protocol, list(folds_of(chosen)))
+            name = OWN_SPLIT if protocol == HELD_OUT and not is_known else protocol
+            scores += score_all(chosen, pattern, name, list(folds_of(chosen)))
     if not scores:
         raise UserError(
             f"nothing to probe in {corpus.folder}: of the labels that match {', '.join(labels)}, no two occur"
@@ -92,15 +98,17 @@ def probe_run(
     return scores
 
 
-def _refuse_shared_groups(corpus: Corpus, unheard: Corpus) -> None:
-    """UserError where a group of one corpus has the name of one of the other.
+def _refuse_shared_groups(corpus: Corpus, unheard: Corpus, seen: Seen) -> None:
+    """UserError where a group of one corpus has the name of one of the other, or of one of the training.
 
     If it is the same one, it has been heard; if not, the two would be scaled and held out as one.
     """
-    shared = sorted({*corpus.groups.tolist()} & {*unheard.groups.tolist()} - {""})
-    if shared:
+    others = {*unheard.groups.tolist()} - {""}
+    for known, where in (({*corpus.groups.tolist()}, str(corpus.folder)), (seen.groups, "the training")):
+        if not (shared := sorted(known & others)):
+            continue
         raise UserError(
-            f"unheard = {unheard.folder}: groups {', '.join(shared[:5])} are in {corpus.folder}, too. Leave "
+            f"unheard = {unheard.folder}: groups {', '.join(shared[:5])} are in {where}, too. Leave "
             "out those that the encoder was trained on; rename the folders of others that share a name."
         )
 
@@ -118,6 +126,7 @@ def embed_table(
     encoder: Encoder,
     random: Encoder,
     corpus: Corpus,
+    held_out: npt.NDArray[np.bool_],
     adapter: ModalityAdapter,
     patterns: Sequence[str],
     *,
@@ -143,8 +152,7 @@ def embed_table(
         stages |= {(weights, stage): x for stage, x in pooled.items()}
     baselines = pooled_input(encoder, corpus, adapter, rows)
     stages |= {(NO_WEIGHTS, name): x for name, x in baselines.items()}
-    held_out = corpus.splits[rows] != "train"
-    return Table(stages, names[rows], corpus.groups[rows], np.full(len(rows), unheard), held_out)
+    return Table(stages, names[rows], corpus.groups[rows], np.full(len(rows), unheard), held_out[rows])
 
 
 def some_of(rows: Rows, max_rows: int | None) -> Rows:
@@ -198,21 +206,24 @@ def score_all(table: Table, pattern: str, protocol: str, folds: Sequence[Fold]) 
         return []
     tested = np.concatenate([fold.test for fold in folds])
     rows, num_classes = {fold.name: len(fold.test) for fold in folds}, len(np.unique(table.labels[tested]))
-    units = units_of(table, folds)
+    units, poor = units_of(table, folds), poor_groups(table, folds)
+    if protocol in (HELD_OUT, OWN_SPLIT):  # a group may have one label only, which its mean would give away
+        poor, alone = [], np.ones((len(table.labels), 1), bool)
+    else:
+        alone = np.isin(table.groups, poor)[:, None]
+    facts = (len(np.unique(units)), len(poor))
 
     def score(weights: str, stage: str, right: Sequence[npt.NDArray[np.bool_]]) -> Score:
         shares = {fold.name: float(each.mean()) for fold, each in zip(folds, right, strict=True)}
         low, high = bootstrap(np.concatenate(right), units)
-        return Score(pattern, protocol, weights, stage, shares, rows, num_classes, low, high)
+        return Score(pattern, protocol, weights, stage, shares, rows, num_classes, low, high, *facts)
 
     guesses = [majority(table.labels[fold.train], table.labels[fold.test]) for fold in folds]
     scores = [score(NO_WEIGHTS, "majority", guesses)]
     for (weights, stage), x in table.stages.items():
-        if protocol == HELD_OUT:  # a group may have one label only, which its mean would give away
-            standard = [scale_by(x, fold.train) for fold in folds]
-        else:
-            standard = [standardize(x, table.groups)] * len(folds)
-        right = [told_right(scaled, table.labels, fold) for fold, scaled in zip(folds, standard, strict=True)]
+        own = standardize(x, table.groups)
+        scaled = (np.where(alone, scale_by(x, fold.train), own) for fold in folds)
+        right = [told_right(each, table.labels, fold) for each, fold in zip(scaled, folds, strict=True)]
         scores.append(score(weights, stage, right))
     return scores
 
@@ -226,13 +237,8 @@ def units_of(table: Table, folds: Sequence[Fold]) -> Names:
 
 def bootstrap(right: npt.NDArray[np.bool_], units: Names) -> tuple[float, float]:
     """The 95 % interval of the share of rows told right, over draws of units with replacement."""
-    _, places = np.unique(units, return_inverse=True)
-    hits, sizes = np.bincount(places, right), np.bincount(places)
-    draws = np.random.default_rng(0).multinomial(
-        len(sizes), np.full(len(sizes), 1 / len(sizes)), size=NUM_DRAWS
-    )
-    low, high = np.quantile((draws @ hits) / (draws @ sizes), [0.025, 0.975])
-    return float(low), float(high)
+    resampling = Resampling.of(units.tolist(), num_draws=NUM_DRAWS)
+    return resampling.interval_of_mean(right, units.tolist())
 
 
 def standardize(x: Array, groups: Names) -> Array:
@@ -245,6 +251,13 @@ def standardize(x: Array, groups: Names) -> Array:
         rows = groups == group
         result[rows] = (x[rows] - x[rows].mean(axis=0)) / (x[rows].std(axis=0) + 1e-6)
     return result
+
+
+def poor_groups(table: Table, folds: Sequence[Fold]) -> list[str]:
+    """The groups of some folds that have fewer than two rows or two labels: their mean tells the label."""
+    used = np.unique(np.concatenate([np.append(fold.train, fold.test) for fold in folds]))
+    names = np.unique(table.groups[used]).tolist()
+    return [name for name in names if len(np.unique(table.labels[table.groups == name])) < 2]
 
 
 def scale_by(x: Array, rows: Rows) -> Array:

@@ -29,18 +29,18 @@ class Table:
     stages: dict[tuple[str, str], Array]  # (weights, stage) -> (n, d)
     labels: Names
     groups: Names
-    unheard: npt.NDArray[np.bool_]  # rows of a corpus that the encoder was not trained on
-    held_out: npt.NDArray[np.bool_]  # rows of the encoder's own corpus outside its training split
+    unheard: npt.NDArray[np.bool_]  # rows of a second corpus, which the encoder was not trained on
+    held_out: npt.NDArray[np.bool_]  # rows of the other corpus that are to be tested (see held_out_rows)
 
 
 def held_out_split(table: Table) -> Iterator[Fold]:
-    """Train on the rows that the encoder was trained on, test on those held out from it."""
+    """Test on the rows that are held out, train on the others."""
     own = ~table.unheard
     yield from _fold(table, "valid", own & ~table.held_out, own & table.held_out)
 
 
 def leave_one_group_out(table: Table) -> Iterator[Fold]:
-    """Train on all groups of the encoder's own corpus but one, test on that one."""
+    """Train on all groups of the first corpus but one, test on that one."""
     for group in np.unique(table.groups[~table.unheard]):
         out = table.groups == group
         yield from _fold(table, str(group), ~table.unheard & ~out, ~table.unheard & out)

@@ -13,7 +13,7 @@ from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.frozen import Encoder
 from seqssl.evaluation.probe import some_of
-from seqssl.finetuning.scoring import Resampling, interval
+from seqssl.finetuning.scoring import Resampling
 from seqssl.model.measures import effective_rank
 
 Array = npt.NDArray[Any]
@@ -39,6 +39,8 @@ class Comparison:
     held_out: bool  # whether training did without them
     low: float  # how much more often the trained encoder finds a row: a 95 % interval
     high: float  # by bootstrap over groups, or over rows where there is one group
+    num_units: int  # of these
+    units: str  # groups or rows
 
 
 def compare_halves(encoder: Encoder, random: Encoder, corpus: Corpus, adapter: ModalityAdapter) -> Comparison:
@@ -63,8 +65,12 @@ def compare_halves(encoder: Encoder, random: Encoder, corpus: Corpus, adapter: M
     usable = [n for n, pair in enumerate(zip(firsts, seconds, strict=True)) if all(map(_has_values, pair))]
     firsts, seconds = [firsts[n] for n in usable], [seconds[n] for n in usable]
     (ours, hits), (theirs, others) = (_measured(each, firsts, seconds) for each in (encoder, random))
-    low, high = _interval(hits.astype(float) - others, [str(group) for group in corpus.groups[rows[usable]]])
-    return Comparison(ours, theirs, len(usable), held_out, low, high)
+    groups = [str(group) for group in corpus.groups[rows[usable]]]
+    several = len({*groups}) > 1
+    names = groups if several else [str(number) for number in usable]
+    low, high = Resampling.of(names).interval_of_mean(hits.astype(float) - others, names)
+    found = (len({*names}), "groups" if several else "rows")
+    return Comparison(ours, theirs, len(usable), held_out, low, high, *found)
 
 
 def _has_values(sample: Sample) -> bool:
@@ -76,15 +82,6 @@ def _measured(encoder: Encoder, firsts: list[Sample], seconds: list[Sample]) -> 
     frames = np.concatenate([np.asarray(each) for each in encoder.embed(firsts, "none")])
     hits = found_again(one, two)
     return Halves(float(hits.mean()), effective_rank(torch.from_numpy(frames))), hits
-
-
-def _interval(values: Array, groups: list[str]) -> tuple[float, float]:
-    """The interval of the mean of values over draws of groups."""
-    units = groups if len({*groups}) > 1 else [str(number) for number in range(len(values))]
-    resampling = Resampling.of(units)
-    owner = np.array([resampling.units.index(unit) for unit in units])
-    sums, counts = np.bincount(owner, values), np.bincount(owner)
-    return interval((resampling.draws @ sums) / (resampling.draws @ counts))
 
 
 def found_again(one: Array, two: Array) -> Array:

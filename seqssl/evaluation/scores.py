@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from seqssl.evaluation.forecast import ForecastScore, Protocol
 from seqssl.evaluation.frames import FrameScores
 from seqssl.evaluation.probe import NO_WEIGHTS, RANDOM, TRAINED, Score
+from seqssl.finetuning.scoring import too_few
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,14 +24,24 @@ def probe_tables(scores: Sequence[Score], headline: str) -> "RenderableType":
         table.add_column(heading, no_wrap=True)
     for heading in ("trained", "random", "gain"):
         table.add_column(heading, justify="right")
+    notes: list[str] = []
     for (labels, protocol), group in groupby(scores, key=lambda score: (score.labels, score.protocol)):
         found = {(score.weights, score.stage): score for score in group}
         first = next(iter(found.values()))
         sides = [(labels, protocol), ("", f"{first.num_rows} rows, {first.num_classes} classes")]
+        notes += [f"{labels}, {protocol}: {text}" for text in _notes(first)]
         for side, line in zip_longest(sides, _lines(found, headline), fillvalue=("", "")):
             table.add_row(*side, *line)
         table.add_section()
+    table.caption = "\n".join(notes) or None
     return table
+
+
+def _notes(score: Score) -> list[str]:
+    """What a reader should know of the scores of a protocol."""
+    few = too_few(score.num_units, "rows" if score.num_units == score.num_rows else "groups")
+    poor = f"{score.num_poor} groups of one label are scaled by the training rows." if score.num_poor else ""
+    return [text for text in (few, poor) if text]
 
 
 def forecast_table(scores: Sequence[ForecastScore], headline: str, protocol: Protocol) -> "RenderableType":
@@ -67,8 +78,10 @@ def frames_table(found: FrameScores, headline: str) -> "RenderableType":
 
     title = (
         f"Frames: {found.num_frames:,} of {found.num_rows:,} rows, {found.num_classes} labels "
-        f"(most frequent {found.majority:.1%}); {found.unit} held out"
+        f"(most frequent {found.majority:.1%}); {found.num_units} {found.unit} held out"
     )
+    if few := too_few(found.num_units, found.unit):
+        title += f"\n{few}"
     table = Table(title=title, box=SIMPLE_HEAD)
     for heading in ("weights", "stage"):
         table.add_column(heading, no_wrap=True)

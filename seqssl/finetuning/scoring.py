@@ -1,8 +1,8 @@
 """Scores of predictions: from rows to metrics, and from the groups of rows to intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -10,21 +10,24 @@ import numpy.typing as npt
 from seqssl.errors import UserError
 
 Array = npt.NDArray[Any]
+ENOUGH_UNITS = 6  # of five, all are on one side of zero by chance more than once in 20 times (2 * 0.5 ** 5)
+DRAWS_AT_ONCE = 50  # whose sums are held together
 
 
 @dataclass(frozen=True)
 class Scored:
     """A test row: what was wanted, what was said, and sums from which metrics are made.
 
-    `sums` of several rows are added up: so a metric of any set of rows costs one addition a row.
+    `sums` of several rows are added up: so a metric of any set of rows costs one addition a row. None where
+    `wanted` and `said` are numbers of classes: these say all that a confusion matrix would.
     """
 
     key: str
     group: str
     wanted: object
     said: object
-    sums: Array
-    scores: Array | None = None  # of each class; for metrics of a ranking
+    sums: Array | None
+    scores: Array | None = None  # of each class; for metrics of a ranking, and where there are no sums
 
 
 @dataclass(frozen=True)
@@ -36,19 +39,34 @@ class Metric:
     higher_is_better: bool
     of: Callable[[Array], float] | None = None
     of_rows: Callable[[Sequence[Scored]], float] | None = field(default=None)
+    unit: Literal["share", "number"] = "number"  # a share is shown in percent
 
     def __call__(self, rows: Sequence[Scored]) -> float:
         """The metric of some rows; NaN where it is not defined."""
         if self.of is not None:
-            return self.of(np.sum([row.sums for row in rows], axis=0))
+            return self.of(total(rows))
         assert self.of_rows is not None
         return self.of_rows(rows)
 
 
-def confusion(wanted: Array, said: Array, num_classes: int) -> Array:
-    """How often each wanted class (row) was called each class (column)."""
+def total(rows: Sequence[Scored]) -> Array:
+    """The sums of rows, added up; of rows without, their confusion matrix."""
+    if rows[0].sums is None:
+        return confusion(*_classes(rows))
+    return np.asarray(np.sum([row.sums for row in rows if row.sums is not None], axis=0))
+
+
+def _classes(rows: Sequence[Scored]) -> tuple[Array, Array, int]:
+    """The class that was wanted of each row, the one that was said, and how many classes there are."""
+    assert rows[0].scores is not None
+    return np.array([row.wanted for row in rows]), np.array([row.said for row in rows]), len(rows[0].scores)
+
+
+def confusion(wanted: Array, said: Array, num_classes: int, weights: Array | None = None) -> Array:
+    """How often each wanted class (row) was called each class (column); `weights`: how much each counts."""
     places = np.asarray(wanted) * num_classes + np.asarray(said)
-    return np.bincount(places, minlength=num_classes**2).reshape(num_classes, num_classes).astype(float)
+    counts = np.bincount(places, weights, num_classes**2)
+    return counts.reshape(num_classes, num_classes).astype(float)
 
 
 def accuracy(table: Array) -> float:
@@ -100,8 +118,8 @@ def ratio(sums: Array) -> float:
 
 
 CLASSES = (
-    Metric("accuracy", "accuracy", True, accuracy),
-    Metric("macro_f1", "macro F1", True, macro_f1),
+    Metric("accuracy", "accuracy", True, accuracy, unit="share"),
+    Metric("macro_f1", "macro F1", True, macro_f1, unit="share"),
     Metric("mcc", "Matthews correlation", True, mcc),
 )
 AUROC = Metric("auroc", "area under the ROC curve", True, of_rows=auroc)
@@ -110,8 +128,8 @@ ERRORS = (
     Metric("mae", "mean absolute error", False, lambda sums: ratio(sums[1:])),
 )
 TEXTS = (
-    Metric("wer", "word error rate", False, lambda sums: ratio(sums[:2])),
-    Metric("cer", "character error rate", False, lambda sums: ratio(sums[2:])),
+    Metric("wer", "word error rate", False, lambda sums: ratio(sums[:2]), unit="share"),
+    Metric("cer", "character error rate", False, lambda sums: ratio(sums[2:]), unit="share"),
 )
 
 
@@ -150,7 +168,7 @@ class Resampling:
     Where there is one group, rows are drawn instead: the interval then says nothing of other groups.
     """
 
-    draws: Array  # how often each unit is drawn: b u
+    draws: Array  # how often each unit is drawn: b u, in bytes, as no unit is drawn 256 times
     units: tuple[str, ...]
 
     @classmethod
@@ -158,20 +176,26 @@ class Resampling:
         """Draws of these units, with replacement."""
         names = tuple(sorted(set(units)))
         rng = np.random.default_rng(seed)
-        draws = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=num_draws)
-        return cls(draws, names)
+        shares = np.full(len(names), 1 / len(names))
+        draws = [rng.multinomial(len(names), shares).astype(np.uint8) for _ in range(num_draws)]
+        return cls(np.stack(draws), names)
+
+    def places(self, names: Sequence[str]) -> Array:
+        """The number of the unit that each name is."""
+        number = {unit: place for place, unit in enumerate(self.units)}
+        return np.array([number[name] for name in names])
 
     def values(self, metric: Metric, runs: Sequence[Sequence[Scored]], by_row: bool = False) -> Array:
         """The metric, mean over several runs that tested the units, for each draw."""
         columns = []
         for rows in runs:
-            places = [self.units.index(row.key if by_row else row.group) for row in rows]
-            columns.append(self._one(metric, rows, np.array(places)))
+            places = self.places([row.key if by_row else row.group for row in rows])
+            columns.append(self._one(metric, rows, places))
         with np.errstate(invalid="ignore"):
             table = np.array(columns)
             known = np.isfinite(table)
-            total = np.where(known, table, 0).sum(0)
-            return np.asarray(np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan))
+            summed = np.where(known, table, 0).sum(0)
+            return np.asarray(np.where(known.any(0), summed / np.maximum(known.sum(0), 1), np.nan))
 
     def _one(self, metric: Metric, rows: Sequence[Scored], places: Array) -> Array:
         if metric.of is None:
@@ -179,11 +203,24 @@ class Resampling:
             for row, place in zip(rows, places.tolist(), strict=True):
                 by_unit.setdefault(place, []).append(row)
             return np.array([metric(_drawn(by_unit, draw)) for draw in self.draws])
-        shape = rows[0].sums.shape
-        sums = np.zeros((len(self.units), *shape))
-        np.add.at(sums, places, np.stack([row.sums for row in rows]))
-        added = np.tensordot(self.draws, sums, axes=1)
-        return np.array([metric.of(each) for each in added])
+        if rows[0].sums is None:  # a table for each draw, not for each unit: there may be many
+            wanted, said, size = _classes(rows)
+            return np.array([metric.of(confusion(wanted, said, size, draw[places])) for draw in self.draws])
+        sums = np.zeros((len(self.units), *rows[0].sums.shape))
+        for row, place in zip(rows, places.tolist(), strict=True):
+            sums[place] += row.sums
+        return np.array([metric.of(each) for each in self._added(sums)])
+
+    def _added(self, sums: Array) -> Iterator[Array]:
+        """For each draw, the sums of its units, added up."""
+        for start in range(0, len(self.draws), DRAWS_AT_ONCE):
+            yield from np.tensordot(self.draws[start : start + DRAWS_AT_ONCE].astype(float), sums, axes=1)
+
+    def interval_of_mean(self, values: Array, names: Sequence[str]) -> tuple[float, float]:
+        """The 95 % interval of the mean of values, each of the unit that is named."""
+        places, number = self.places(names), len(self.units)
+        sums = np.stack([np.bincount(places, values, number), np.bincount(places, minlength=number)], axis=1)
+        return interval(np.array([ratio(each) for each in self._added(sums)]))
 
 
 def _drawn(by_unit: Mapping[int, list[Scored]], draw: Array) -> list[Scored]:
@@ -198,3 +235,8 @@ def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def too_few(number: int, units: str = "groups") -> str:
+    """A sentence where an interval over so many units is none to rely on; else ""."""
+    return f"{number} {units} are too few to be sure." if number < ENOUGH_UNITS else ""

@@ -152,12 +152,7 @@ class Supervised(ABC):
 
     def stats(self, stream: str) -> dict[str, tuple[Stat, ...]]:
         """What the metrics mean."""
-        stats = [
-            Stat(
-                metric.name, metric.words, "share" if metric.higher_is_better else "number", short=metric.name
-            )
-            for metric in self.metrics
-        ]
+        stats = [Stat(metric.name, metric.words, metric.unit, short=metric.name) for metric in self.metrics]
         return {self.term: tuple(stats)}
 
 

@@ -15,7 +15,6 @@ from seqssl.data.joining import shared_label
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled, names_in
 from seqssl.finetuning.scoring import AUROC, CLASSES, ERRORS, Scored, sums_of_errors
-from seqssl.finetuning.scoring import confusion as confusion_of
 from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys_and_groups
 from seqssl.model.alignment import known_frames
 from seqssl.model.bounds import POSITIVE, SHARE
@@ -114,14 +113,11 @@ class Classify(WholeRows):
     def scored(self, batch: Batch, said: Said) -> list[Scored]:
         """The class of each row beside the most probable one."""
         return [
-            Scored(key, group, wanted, int(scores.argmax()), self._table(wanted, scores), scores)
+            Scored(key, group, wanted, int(scores.argmax()), None, scores)
             for (key, group), wanted, scores in zip(
                 keys_and_groups(batch), self.wanted(batch), said, strict=True
             )
         ]
-
-    def _table(self, wanted: int, scores: np.ndarray) -> np.ndarray:
-        return confusion_of(np.array([wanted]), np.array([scores.argmax()]), len(self.names))
 
     def columns(self, batch: Batch, said: Said) -> Columns:
         """The label, and the probability of each class."""
@@ -136,7 +132,8 @@ class Classify(WholeRows):
 
 def check_classes(labels: list[str], splits: list[str], names: list[str], learned: set[str]) -> None:
     """UserError where a class has one member, or is missing in what is learned from."""
-    counts = Counter(label for label in labels if label in set(names))
+    known = {*names}
+    counts = Counter(label for label in labels if label in known)
     single = [name for name in names if counts[name] < 2]
     if single:
         raise UserError(

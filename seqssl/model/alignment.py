@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -43,16 +42,15 @@ def tiles(feature_encoder: FeatureEncoder) -> int | None:
 
 
 @torch.no_grad()
-def frames_lie_apart(
-    feature_encoder: FeatureEncoder, channels: int | None, vocab_size: int | None = None
-) -> bool:
-    """Whether frame j reads nothing but the steps [j stride, (j + 1) stride), as a trial on the CPU shows.
+def first_apart(feature_encoder: FeatureEncoder, channels: int | None, vocab_size: int | None = None) -> int:
+    """How many frames ahead of a frame the first one is that shares no input step with it.
 
-    One half of a row is changed, then the other: no frame of the half that stays may change with it. Inputs
-    are drawn, or ids below `vocab_size` where that is given.
+    A trial on the CPU shows it: one half of a row is changed, then the other. Where frames reach over both of
+    their borders, it may be one more than is needed. Inputs are drawn, or ids below `vocab_size` where that
+    is given.
     """
-    stride, frames = steps_per_frame(feature_encoder), TRIAL_FRAMES // 2
-    middle, size = round(frames * stride), round(TRIAL_FRAMES * stride)
+    stride = steps_per_frame(feature_encoder)
+    middle, size = round(TRIAL_FRAMES // 2 * stride), round(TRIAL_FRAMES * stride)
     shape, generator = (1, size, *([] if channels is None else [channels])), Generator("cpu").manual_seed(0)
     first = (torch.arange(size, device="cpu") < middle).reshape(1, size, *[1] * (len(shape) - 2))
     if vocab_size is None:
@@ -62,8 +60,10 @@ def frames_lie_apart(
         other = (one + 1) % vocab_size
     inputs = torch.cat([one, torch.where(first, one, other), torch.where(first, other, one)])
     x, late, early = feature_encoder(inputs, torch.full((3,), size, device="cpu")).x
-    same = partial(torch.allclose, rtol=1e-4, atol=1e-4)
-    return same(x[:frames], late[:frames]) and same(x[frames:], early[frames:])
+    after, before = (
+        (~torch.isclose(x, y, rtol=1e-4, atol=1e-4).all(1)).nonzero()[:, 0].tolist() for y in (late, early)
+    )  # the frames that read a step of the second half, and of the first
+    return max(1, max(before, default=-1) - min(after, default=len(x)) + 2)
 
 
 def observed_share(
@@ -204,6 +204,19 @@ def labels_of_frames(
             first, last = np.searchsorted(middles, [segment.start, segment.end])
             found[first:last] = label
     return found
+
+
+def frame_labels(
+    batch: Batch, known: Bool[Tensor, "b s"], stride: float, numbers: dict[str, int]
+) -> Int[np.ndarray, "n"]:
+    """The number of the label of each known frame, -1 without one; `numbers` takes up labels that are new."""
+    own = batch.segments or ((),) * len(batch.lengths)
+    found = []
+    for segments, row in zip(own, known.cpu().numpy(), strict=True):
+        for segment in segments:
+            numbers.setdefault(str(segment.label), len(numbers))
+        found.append(labels_of_frames(segments, len(row), stride, numbers)[row])
+    return np.concatenate(found)
 
 
 def runs(labels: Int[np.ndarray, "s"]) -> Iterator[tuple[int, int]]:

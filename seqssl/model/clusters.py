@@ -6,9 +6,8 @@ Codes that are learned can start there.
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
-from itertools import chain
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 from seqssl.model import kmeans
-from seqssl.model.alignment import known_frames, labels_of_frames, steps_per_frame
+from seqssl.model.alignment import frame_labels, known_frames, steps_per_frame
 from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE
 from seqssl.model.description import InputDescription
 from seqssl.model.fixed import FixedCodes
@@ -34,6 +33,7 @@ MAX_FRAMES = 200_000  # to fit clusters to
 CHOICE_FRAMES = 8_000  # by which a layer is chosen
 START_FRAMES = 50_000  # from which learned codes start
 AUTO = "auto"
+NO_ORIGIN = -1  # of a teacher that was not opened, or has not begun
 
 
 class Clusters(FixedCodes):
@@ -48,6 +48,7 @@ class Clusters(FixedCodes):
     """
 
     centroids: Tensor
+    _places: Tensor
 
     def __init__(
         self,
@@ -62,7 +63,8 @@ class Clusters(FixedCodes):
         own, around = parts // 2, range(-neighbors * parts, (neighbors + 1) * parts)
         places = [own, *(place for place in around if place != own)]
         super().__init__((num_clusters,) * len(places), 0, 0)  # codes only
-        self._places = places  # of a frame's codes, from its first part
+        # Of a frame's codes, from its first part; where the codes are, so that no step waits for it.
+        self.register_buffer("_places", torch.tensor(places), persistent=False)
         self.parts = parts
         self.num_clusters, self.standardize, self.max_frames = num_clusters, standardize, max_frames
         self.register_buffer("centroids", torch.zeros(num_clusters, 0))  # no width: nothing is fitted
@@ -90,7 +92,7 @@ class Clusters(FixedCodes):
         with in_float32(x.device):  # so that codes do not depend on a run's precision
             codes, _ = kmeans.nearest(x.flatten(0, 1), self.centroids)
         starts = torch.arange(num_frames, device=codes.device) * self.parts
-        places = starts[:, None] + torch.tensor(self._places, device=codes.device)  # s g
+        places = starts[:, None] + self._places  # s g
         last = (self._output_lengths(batch.lengths) * self.parts - 1).clamp(min=0)
         places = torch.minimum(places.clamp(min=0), last[:, None, None])  # b s g
         found = codes.view(len(x), -1).gather(1, places.flatten(1))
@@ -157,13 +159,9 @@ class InputClusters(Clusters):
         neighbors: Annotated[int, NOT_NEGATIVE] = 0,
     ) -> None:
         super().__init__(
-            feature_encoder,
-            num_clusters=num_clusters,
-            standardize=standardize,
-            max_frames=max_frames,
-            parts=codes_per_frame,
-            neighbors=neighbors,
-        )
+            feature_encoder, num_clusters=num_clusters, standardize=standardize, max_frames=max_frames,
+            parts=codes_per_frame, neighbors=neighbors,
+        )  # fmt: skip
         self.describe = describe_input.in_parts(codes_per_frame)
 
     def described(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
@@ -175,19 +173,20 @@ class InputClusters(Clusters):
 class TeacherClusters(Clusters):
     """Clusters of a layer of another run's model: HuBERT's second iteration has 500 of them.
 
-    `run` is a run's folder, of which the newest checkpoint is taken; `tap` names the layer ("layer3", say; ""
-    is the output). "auto" takes the layer whose clusters tell most of the labels of segments (PNMI) where
-    rows have such, and else the one with the highest effective rank, on the first `CHOICE_FRAMES` frames. The
-    teacher is opened when it is first needed and is not saved with the model. Its frames must be as many as
-    the model's own.
+    `run` is a run's folder; `tap` names the layer ("layer3", say; "" is the output). "auto" takes the layer
+    whose clusters tell most of the labels of segments (PNMI) where rows have such, and else the one with the
+    highest effective rank, on `CHOICE_FRAMES` frames drawn evenly. The teacher is opened when it is first
+    needed and is not saved with the model: to fit, its newest checkpoint, and from then on that one, of which
+    update and digest are kept with the centers. Its frames must be as many as the model's own.
     """
 
     layer: Tensor
+    origin: Tensor
 
     def __init__(
         self,
         feature_encoder: FeatureEncoder,
-        open_teacher: Callable[[str, str], Teacher],
+        open_teacher: Callable[..., Teacher],
         list_taps: Callable[[str], list[str]],
         *,
         run: str,
@@ -202,6 +201,7 @@ class TeacherClusters(Clusters):
         self.run, self.tap = run, tap
         self._open, self._list_taps = partial(open_teacher, run), list_taps
         self._opened: dict[str, Teacher] = {}
+        self.register_buffer("origin", torch.full((2,), NO_ORIGIN))  # of the teacher: `FrozenTeacher.origin`
         if tap == AUTO:
             self.register_buffer("layer", torch.tensor(-1))  # the place of the one chosen among all taps
         self._place = -1  # the same as a number, for which no step waits
@@ -211,12 +211,21 @@ class TeacherClusters(Clusters):
         """The teacher's layers, lowest first; its settings are read from files, so not for every batch."""
         return self._list_taps(self.run)
 
+    def pretend(self) -> None:
+        """Give every frame the first code from now on; the teacher works all the same, to be counted."""
+        super().pretend()
+        with torch.device(self.centroids.device):
+            self._trial = self._open("" if self.tap == AUTO else self.tap)
+
+    def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
+        """The nearest center of every frame; ValueError before `fit`."""
+        if self._pretends:
+            self._trial(batch)
+        return super().codes_of(batch, num_frames)
+
     def described(self, batch: Batch, num_frames: int) -> Float[Tensor, "b s f"]:
-        """The teacher's frames; ValueError where it has more or fewer."""
-        tap = self.tap if self.tap != AUTO else self._taps[self._place]
-        if tap not in self._opened:
-            self._opened = {tap: self._open(tap)}
-        x = self._opened[tap](batch).x
+        """The teacher's frames, of all layers while one is to be chosen; ValueError where it has others."""
+        x = self._teacher()(batch).x
         if x.shape[1] != num_frames:
             raise ValueError(
                 f"targets.run = {self.run}: this teacher has {x.shape[1]} frames where the model has "
@@ -224,46 +233,62 @@ class TeacherClusters(Clusters):
             )
         return x
 
-    def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
-        """Fit the centers, of the layer that suits best where it is to be chosen."""
-        if self.tap != AUTO:
-            return super().fit(batches, generator)
-        rest, first, total = iter(batches), list[Batch](), 0
-        while total < CHOICE_FRAMES and (batch := next(rest, None)) is not None:
-            first.append(batch)
-            total += int(self._output_lengths(batch.lengths).sum())
-        facts = self._choose(first, generator)
-        return super().fit(chain(first, rest), generator) | facts
+    def _teacher(self) -> Teacher:
+        """The teacher as it was when the centers were fitted to it."""
+        wanted: str | list[str] = self.tap
+        if self.tap == AUTO:
+            wanted = self._taps if self._place < 0 else self._taps[self._place]
+        key = str(wanted)
+        if key not in self._opened:
+            known = self.origin.tolist()
+            is_known = NO_ORIGIN not in known
+            self._opened = {key: self._open(wanted, tuple(known)) if is_known else self._open(wanted)}
+            if (found := getattr(self._opened[key], "origin", None)) is not None:
+                self.origin.copy_(torch.tensor(found))
+        return self._opened[key]
 
-    def _choose(self, batches: list[Batch], generator: Generator) -> dict[str, int | float | str]:
+    def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
+        """Fit the centers; where the layer is to be chosen, all batches are gone through twice."""
+        self.origin.fill_(NO_ORIGIN)
+        self._opened.clear()
+        facts = self._choose(batches, generator) if self.tap == AUTO else {}
+        return super().fit(batches, generator) | facts
+
+    def _choose(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
         """Choose the layer; what it was judged by, and each layer's score."""
-        labels = frame_labels(batches, self._output_lengths, self._stride, self._known)
-        if labels is not None and len(np.unique(labels[:CHOICE_FRAMES][labels[:CHOICE_FRAMES] >= 0])) < 2:
-            labels = None  # these frames cannot tell
-        scores = {}
-        names = self._taps
-        for place, name in enumerate(names):
-            self._place = place
-            frames = torch.cat(list(self._frames_of(batches)))[:CHOICE_FRAMES]
-            if labels is None:
-                scores[name] = effective_rank(frames)
+        self._place, names = -1, self._taps
+        frames, _ = kmeans.sample(self._labelled(batches), CHOICE_FRAMES, generator)
+        labels, scores = frames[:, 0].long().numpy(), {}
+        is_told = len(np.unique(labels[labels >= 0])) > 1  # else these frames cannot tell
+        for name, x in zip(names, frames[:, 1:].chunk(len(names), dim=1), strict=True):
+            if not is_told:
+                scores[name] = effective_rank(x)
                 continue
-            centers = kmeans.k_means(frames, min(self.num_clusters, len(frames)), generator)
-            codes = kmeans.nearest(frames, centers)[0].numpy()
+            centers = kmeans.k_means(x, min(self.num_clusters, len(x)), generator)
+            codes = kmeans.nearest(x, centers)[0].numpy()
             table = np.zeros((labels.max() + 1, len(centers)))
-            known = labels[: len(codes)] >= 0
-            np.add.at(table, (labels[: len(codes)][known], codes[known]), 1)
+            np.add.at(table, (labels[labels >= 0], codes[labels >= 0]), 1)
             scores[name] = pnmi(table)
         best = max(names, key=scores.__getitem__)
         self._place = names.index(best)
         self.layer.fill_(self._place)
-        judge = "effective_rank" if labels is None else "pnmi"
         told = ", ".join(f"{name} {score:.3g}" for name, score in scores.items())
-        return {"layer": best, judge: told}
+        return {"layer": best, "pnmi" if is_told else "effective_rank": told}
+
+    def _labelled(self, batches: Iterable[Batch]) -> Iterator[Float[Tensor, "_ f"]]:
+        """The number of each known frame's label, -1 without one; beside it the frame at every layer."""
+        numbers: dict[str, int] = {}
+        for batch in batches:
+            size = int(self._output_lengths(batch.lengths).max())
+            known = self._known(batch, size)
+            labels = torch.from_numpy(frame_labels(batch, known, self._stride, numbers))
+            yield torch.cat([labels[:, None].float(), self._scaled(batch, size)[known].cpu()], dim=1)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
-        """Take the layer over that was chosen, too."""
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        """Take over the layer that was chosen and the state of the teacher, but not without the centers."""
+        given = state_dict if f"{prefix}centroids" in state_dict else {}
+        super()._load_from_state_dict(given, prefix, *rest)
+        self._opened.clear()
         if self.tap == AUTO:
             self._place = int(self.layer)
 
@@ -323,25 +348,3 @@ class StartedCodes(LearnedCodes):
             with torch.no_grad():
                 features = model.encode_features(batch)
             yield features.x[known_frames(batch, features.valid, model.stride)].float().cpu()
-
-
-def frame_labels(
-    batches: Iterable[Batch],
-    output_lengths: Callable[[Tensor], Tensor],
-    stride: float,
-    known: Callable[[Batch, int], Tensor],
-) -> Int[np.ndarray, "n"] | None:
-    """The number of the label of each known frame, -1 without one; None unless there are two labels.
-
-    `known` gives the mask (b, s) of a batch's frames, of which there are s.
-    """
-    numbers: dict[str, int] = {}
-    found = []
-    for batch in batches:
-        own = batch.segments or ((),) * len(batch.lengths)
-        kept = known(batch, int(output_lengths(batch.lengths).max())).cpu().numpy()
-        for segments, row in zip(own, kept, strict=True):
-            for segment in segments:
-                numbers.setdefault(str(segment.label), len(numbers))
-            found.append(labels_of_frames(segments, len(row), stride, numbers)[row])
-    return np.concatenate(found) if len(numbers) > 1 else None

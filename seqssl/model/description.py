@@ -25,7 +25,8 @@ class InputDescription:
     `reader` is the modality's own feature encoder, whatever the model reads inputs with. Where it draws a
     picture of them (a logarithmic spectrum), a frame is described by the cepstra of the column at its middle
     and their first and second differences (39 numbers: what HuBERT clusters first). Else it is described by
-    its own steps, laid end to end: their values, or their ids as one-hot vectors.
+    its own steps, laid end to end: their values, scaled by `input_norm` if there is one (else the channel of
+    the largest numbers would be all of a distance), or their ids as one-hot vectors.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class InputDescription:
         *,
         channels: int | None = None,
         vocab_size: int | None = None,
+        input_norm: nn.Module | None = None,
     ) -> None:
         self.reader, self.stride, self.vocab_size = reader, stride, vocab_size
+        self.input_norm = input_norm  # the model's own part, not this one's
         self.channels, self.draws, self.columns_per_step = channels or 1, False, 0.0
         if isinstance(reader, DrawsInputs):
             self.draws = True
@@ -63,7 +66,10 @@ class InputDescription:
         if self.vocab_size is not None:
             values = F.one_hot(batch.inputs, self.vocab_size).float().flatten(2)
         else:
-            values = (batch.inputs.float() * present(batch)).reshape(*batch.inputs.shape[:2], -1)
+            inputs, known = batch.inputs.float(), present(batch)
+            if self.input_norm is not None:  # a fit may be elsewhere than the model is yet
+                inputs = self.input_norm.to(inputs.device)(inputs, known)
+            values = (inputs * known).reshape(*inputs.shape[:2], -1)
         inside = length_mask(batch.lengths, values.shape[1])[..., None]
         frames = fold(values * inside, math.ceil(self.stride))
         return F.pad(frames, (0, 0, 0, max(0, num_frames - frames.shape[1])))[:, :num_frames]

@@ -237,7 +237,8 @@ def convolve(conv: Any, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b s d"]:
     Each frame's window is laid end to end. The norm wants channels last, the kernels of convolutions channels
     first; without turning back and forth, a training step of the stack takes a quarter less time.
     """
-    if torch.compiler.is_exporting():  # slices hide from a trace how long they are
+    is_traced = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # since torch 2.7
+    if is_traced():  # slices hide from a trace how long they are
         y: Tensor = conv(x.transpose(1, 2)).transpose(1, 2)
         return y
     (kernel,), (stride,) = conv.kernel_size, conv.stride

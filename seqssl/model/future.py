@@ -3,7 +3,7 @@
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -11,6 +11,7 @@ from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE, SHARE
 from seqssl.model.convolutions import Conv1d
 from seqssl.model.features import standard_deviation
 from seqssl.model.norms import RowNorm
+from seqssl.model.objectives import count_distinct
 from seqssl.model.types import Context, Frames, LossTerm, MaskedFrames, Quantized, Stat, length_mask
 
 
@@ -92,7 +93,9 @@ class FuturePredictionLoss(nn.Module):
     `steps` values of k, from `offset` on: nearer frames may share input with the last one that was read.
     A binary decision for the true one and for each of `num_negatives` (wav2vec, equation 2): scores are inner
     products with an affine map of the context, one for each k. Negatives are drawn uniformly from the row's
-    frames, for each target anew; the target itself may be among them, as in the paper.
+    frames, for each target anew; the target itself may be among them, as in the paper. How many targets are
+    recognized is judged at the nearest step alone, beside negatives that differ from them: farther frames are
+    often as good as drawn, and an equal code cannot score less.
     """
 
     stats: ClassVar[tuple[Stat, ...]] = (
@@ -125,12 +128,14 @@ class FuturePredictionLoss(nn.Module):
         return torch.stack([pairs(frames.mask, k).sum() for k in self.steps]).sum()
 
     def forward(self, context: Context, targets: Quantized, generator: Generator) -> LossTerm:
-        """Total over pairs in nats, positive and negatives; stats: accuracy and chance."""
+        """Total over pairs in nats, positive and negatives; stats: of the nearest step, beside chance."""
         frames, mask = context.frames, context.frames.mask
         wanted = frames.put(targets.vectors.float())  # b s q
         heads = frames.put(self.heads(context.x).float()).unflatten(-1, (len(self.steps), -1))  # b s k q
-        others = self._negatives(wanted, mask, generator)  # b s n q
-        total, correct = wanted.new_zeros(()), wanted.new_zeros(())
+        places = self._negatives(mask, generator)
+        others = at_places(places, wanted)  # b s n q
+        count = self.counted(frames, context.features.lengths)
+        total, stats = wanted.new_zeros(()), dict.fromkeys(("accuracy", "chance"), wanted.new_zeros(()))
         for step, k in enumerate(self.steps):
             if k >= mask.shape[1]:
                 break
@@ -140,22 +145,44 @@ class FuturePredictionLoss(nn.Module):
             negative = (ahead[:, :, None] * others[:, k:]).sum(-1)
             losses = F.softplus(-positive) + F.softplus(negative).sum(-1)
             total = total + (losses * there).sum()
-            with torch.no_grad():
-                correct += ((positive[..., None] > negative).all(-1) & there).sum()
-        count = self.counted(frames, context.features.lengths)
-        stats = {"accuracy": correct, "chance": count / (1 + self.num_negatives)}
+            if step == 0:
+                differs, distinct = self._differing(frames, targets, places)
+                right = ((positive[..., None] > negative) | ~differs[:, k:]).all(-1) & there
+                guessed = there / (1 + distinct[:, k:])
+                of_all = count / there.sum().clamp(min=1)  # stats are shown divided by the count of all pairs
+                stats = {"accuracy": right.sum() * of_all, "chance": guessed.sum() * of_all}
         return LossTerm(total, count, stats)
 
-    def _negatives(self, wanted: Tensor, mask: Tensor, generator: Generator) -> Float[Tensor, "b s n q"]:
-        """Targets of frames of the same row, drawn for every frame."""
+    def _negatives(self, mask: Bool[Tensor, "b s"], generator: Generator) -> Int[Tensor, "b s n"]:
+        """Places of frames of the same row, drawn for every frame."""
         b, s = mask.shape
         draws = torch.rand(b, s * self.num_negatives, generator=generator, device=mask.device)
         count = mask.sum(1, keepdim=True)
         slots = torch.minimum((draws * count).long(), (count - 1).clamp(min=0))
         # The places of a row's frames come first in a stable sort of the mask.
         places = mask.long().argsort(dim=1, descending=True, stable=True).gather(1, slots)
-        found = wanted.gather(1, places[..., None].expand(-1, -1, wanted.shape[2]))
-        return found.view(b, s, self.num_negatives, -1)
+        return places.view(b, s, self.num_negatives)
+
+    def _differing(
+        self, frames: MaskedFrames, targets: Quantized, places: Int[Tensor, "b s n"]
+    ) -> tuple[Bool[Tensor, "b s n"], Float[Tensor, "b s"]]:
+        """Which negatives have other codes than the target itself; without codes: which are other frames.
+
+        And how many different ones there are.
+        """
+        own = frames.put(targets.identity)  # b s i
+        if not own.shape[2]:
+            own = torch.arange(own.shape[1], device=own.device)[None, :, None].expand(len(own), -1, 1)
+        codes = at_places(places, own)
+        differs = (codes != own[:, :, None]).any(-1)
+        distinct = count_distinct(codes.flatten(0, 1), differs.flatten(0, 1))
+        return differs, distinct.view(places.shape[:2])
+
+
+def at_places(places: Int[Tensor, "b s n"], x: Shaped[Tensor, "b s d"]) -> Shaped[Tensor, "b s n d"]:
+    """What a row has at each of the places drawn for its frames."""
+    found = x.gather(1, places.flatten(1)[..., None].expand(-1, -1, x.shape[2]))
+    return found.view(*places.shape, -1)
 
 
 def pairs(mask: Bool[Tensor, "b s"], k: int) -> Bool[Tensor, "b _"]:

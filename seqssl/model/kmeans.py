@@ -22,16 +22,25 @@ def sample(
 
     Every frame draws a number, and those with the smallest are kept: so memory does not grow with the data.
     """
-    kept, keys, total = torch.empty(0), torch.empty(0), 0
+    kept: Tensor | None = None
+    keys, order, total = torch.empty(0), torch.empty(0, dtype=torch.long), 0
     for frames in batches:
         total += len(frames)
-        drawn = torch.rand(len(frames), generator=generator)
-        kept = torch.cat([kept, frames]) if len(kept) else frames
-        keys = torch.cat([keys, drawn])
+        keys = torch.cat([keys, torch.rand(len(frames), generator=generator)])
+        places = torch.arange(len(keys))
         if len(keys) > size:
             keys, places = keys.topk(size, largest=False)
-            kept = kept[places]
-    return kept, total
+        stay, come = places < len(order), places[places >= len(order)] - len(order)
+        kept = frames[:0] if kept is None else kept
+        if len(places) > len(kept):
+            kept = torch.cat([kept, frames.new_empty(len(places) - len(kept), frames.shape[1])])
+        # Those that come take the places of those that go: what stays is not moved for every batch.
+        free = torch.ones(len(kept), dtype=torch.bool).index_fill(0, order[places[stay]], False)
+        kept[free] = frames[come]
+        now = torch.empty(len(places), dtype=torch.long)
+        now[stay], now[~stay] = order[places[stay]], free.nonzero()[:, 0]
+        order = now
+    return torch.empty(0, 0) if kept is None else kept[order], total
 
 
 def nearest(

@@ -64,16 +64,24 @@ class Losses(nn.ModuleDict):
         generator: Generator,
     ) -> Output:
         """Every term, its weight, and what it reports. `targets` are those of the masked frames."""
+        known = {"masked": targets}  # of each choice of frames once, however many terms read it
+
+        def targets_of(reads: str, own: MaskedFrames) -> Quantized:
+            if reads not in known:
+                known[reads] = targets_at(own)
+            return known[reads]
+
         terms = {}
         for name, objective in self.named.items():
             own, tap = self.at(name, frames), taps[objective.tap or self.last_tap]
-            found = targets if self.reads[name] == "masked" else targets_at(own)
+            found = targets_of(self.reads[name], own)
             terms[name] = objective(Context(own.take(tap), own, features), found, generator)
         weights = {name: float(objective.weight) for name, objective in self.named.items()}
         sums = {f"{name}/{stat}": value for name, term in terms.items() for stat, value in term.stats.items()}
         for name, share in self.seen_weights.items():
             seen, tap = frames.sets["seen"], taps[self.named[name].tap or self.last_tap]
-            term = self.named[name](Context(seen.take(tap), seen, features), targets_at(seen), generator)
+            found = targets_of("seen", seen)
+            term = self.named[name](Context(seen.take(tap), seen, features), found, generator)
             terms[f"{name}_seen"], weights[f"{name}_seen"] = term, weights[name] * share
             sums[f"{name}_seen/frames"] = term.count  # people read a mean over the frames themselves
         return Output({name: term.total for name, term in terms.items()}, weights, sums)

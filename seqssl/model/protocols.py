@@ -134,7 +134,7 @@ class Fits(Protocol):
     """
 
     def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
-        """Fit to all rows of the training split, in a fixed order; facts about the fit.
+        """Fit to the training split, in a fixed order; facts about the fit. It may be gone through again.
 
         Raises ValueError for data that do not allow it.
         """

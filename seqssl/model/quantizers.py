@@ -209,6 +209,11 @@ class RandomProjectionQuantizer(nn.Module):
         self, input_dim: int, *, num_codebooks: int = 1, codebook_size: int = 8192, dim: int = 16
     ) -> None:
         super().__init__()
+        if input_dim < 2:
+            raise ValueError(
+                "random_projection scales each frame by itself, and a frame of one number is then always 0: "
+                "take a feature encoder whose frames have several steps, or targets=clusters"
+            )
         self.num_codebooks, self.codebook_size, self.dim = num_codebooks, codebook_size, dim * num_codebooks
         bound = math.sqrt(6 / (input_dim + dim))
         self.register_buffer("projection", torch.rand(num_codebooks, input_dim, dim) * 2 * bound - bound)

@@ -4,7 +4,7 @@ Every class keeps the protocol `seqssl.model.protocols.Targets`.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -19,11 +19,43 @@ from seqssl.model.features import fold
 from seqssl.model.fixed import FixedCodes
 from seqssl.model.norms import MaskedBatchNorm, identity, scaled
 from seqssl.model.precision import in_float32
+from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import DrawsInputs, FeatureEncoder, Fits, HasWords, Quantizer, Targets
 from seqssl.model.types import Batch, Features, MaskedFrames, Quantized, length_mask
 
 Teacher = Callable[[Batch], Features]  # frames of another model, without gradient
 MANY_FRAMES = 64  # of a trial input; with so many, its borders hardly matter
+
+
+class FrozenTeacher(nn.Module):
+    """The model of another run as a teacher: the frames of one of its taps, or of several side by side.
+
+    `origin`: of which update its weights are, and a number by which others would show; None for a run that
+    has not begun.
+    """
+
+    def __init__(
+        self, model: PretrainingModel, taps: Sequence[str], origin: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__()
+        self.model, self.taps, self.origin = model.requires_grad_(False), taps, origin
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FrozenTeacher":
+        """Stay in evaluation: a teacher drops nothing out."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Features:
+        """Its frames, where the batch is, and in full precision: targets do not depend on that of a run."""
+        device = batch.inputs.device
+        if next(self.model.parameters()).device != device:
+            self.model.to(device)
+        with in_float32(device):
+            features = self.model.encode_features(batch)
+            found = self.model.contexts(batch, features, self.model.clear(batch, features))
+            x = torch.cat([found[tap or self.model.last_tap] for tap in self.taps], dim=-1)
+        return replace(features, x=x)
 
 
 class LearnedCodes(nn.Module):
@@ -126,7 +158,7 @@ class InputCodes(FixedCodes):
 
     The input is what the feature encoder shows as its `picture` (a spectrogram), else its values. Each row is
     scaled to zero mean and unit variance per channel, over what is known of it; then the columns of a frame,
-    laid end to end, are quantized.
+    laid end to end, are quantized. Ids are one-hot vectors, which are not scaled.
     """
 
     quantizer: Quantizer
@@ -139,17 +171,18 @@ class InputCodes(FixedCodes):
         channels: int | None,
         input_dim: int = 0,
         vector_dim: int = 0,
+        vocab_size: int | None = None,
     ) -> None:
         steps = math.ceil(MANY_FRAMES * stride)
-        trial = Batch(torch.zeros(1, steps, *([] if channels is None else [channels])), torch.tensor([steps]))
-        columns, _ = columns_of(trial, feature_encoder)
+        inputs = torch.zeros(1, steps, *([] if channels is None else [channels]))
+        columns = columns_of(Batch(inputs, torch.tensor([steps])), feature_encoder, vocab_size=vocab_size)
         per_frame = max(1, round(columns.shape[1] / MANY_FRAMES))
         self._per_step = 1.0
         if isinstance(feature_encoder, DrawsInputs):
             self._per_step = columns_per_step(feature_encoder, channels)
         quantizer = make_quantizer(per_frame * columns.shape[2])
         super().__init__((quantizer.codebook_size,) * quantizer.num_codebooks, input_dim, vector_dim)
-        self.quantizer, self.per_frame = quantizer, per_frame
+        self.quantizer, self.per_frame, self.vocab_size = quantizer, per_frame, vocab_size
         self._feature_encoder = (feature_encoder,)  # in a tuple: it is the model's part, not this one's
         for parameter in self.quantizer.parameters() if isinstance(self.quantizer, nn.Module) else ():
             parameter.requires_grad_(False)
@@ -161,26 +194,32 @@ class InputCodes(FixedCodes):
     @torch.no_grad()
     def codes_of(self, batch: Batch, num_frames: int) -> Int[Tensor, "b s g"]:
         """The code of every frame, padding included."""
-        frames = fold(scaled(*columns_of(batch, self._feature_encoder[0], self._per_step)), self.per_frame)
+        columns = columns_of(batch, self._feature_encoder[0], self._per_step, self.vocab_size)
+        frames = fold(columns, self.per_frame)
         frames = F.pad(frames, (0, 0, 0, max(0, num_frames - frames.shape[1])))[:, :num_frames]
         codes = self.quantizer(frames.flatten(0, 1), temperature=None).codes
         return codes.view(*frames.shape[:2], -1)
 
 
 def columns_of(
-    batch: Batch, feature_encoder: FeatureEncoder, per_step: float = 1.0
-) -> tuple[Float[Tensor, "b p f"], Bool[Tensor, "b p *v"]]:
-    """The feature encoder's picture of the inputs, else their values, in float32.
+    batch: Batch, feature_encoder: FeatureEncoder, per_step: float = 1.0, vocab_size: int | None = None
+) -> Float[Tensor, "b p f"]:
+    """What `InputCodes` reads of each column or step, in float32; 0 where it is not known.
 
-    And what of it is known: a picture's columns that are not mostly missing, of which there are `per_step`
-    for each input step, or the values that are present.
+    That are the columns of the feature encoder's picture, of which there are `per_step` for each input step
+    (those that are mostly missing are not known), else the values that are present; or ids below
+    `vocab_size`, as one-hot vectors.
     """
     if isinstance(feature_encoder, DrawsInputs):
         with in_float32(batch.inputs.device):
             picture, lengths = picture_of(feature_encoder, batch, per_step)
-        return picture, known_frames(batch, length_mask(lengths, picture.shape[1]), 1 / per_step)
-    values, known = batch.inputs.float(), present(batch)
-    return (values[..., None], known[..., None]) if values.dim() == 2 else (values, known)
+        return scaled(picture, known_frames(batch, length_mask(lengths, picture.shape[1]), 1 / per_step))
+    known = present(batch)
+    if vocab_size is not None:
+        ids = torch.arange(vocab_size, device=batch.inputs.device)
+        return ((batch.inputs[..., None] == ids) & known[..., None]).float().flatten(2)
+    values = batch.inputs.float()
+    return scaled(values[..., None], known[..., None]) if values.dim() == 2 else scaled(values, known)
 
 
 class TeacherCodes(FixedCodes):

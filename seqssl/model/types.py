@@ -50,6 +50,11 @@ class Batch:
         """The same batch on `device`."""
         return replace(self, **tensors_on(self, device))
 
+    def pin_memory(self) -> "Batch":
+        """The same batch where a GPU can fetch it from by itself; torch's loader asks for it by this name."""
+        pinned: dict[str, Any] = {n: x.pin_memory() for n, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **pinned)
+
 
 @dataclass(frozen=True)
 class Features:
@@ -145,7 +150,7 @@ class MaskedFrames:
         """These frames of `x`."""
         return x[self.rows, self.columns]
 
-    def put(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "b s d"]:
+    def put(self, x: Shaped[Tensor, "n d"]) -> Shaped[Tensor, "b s d"]:
         """The reverse of `take`: other frames are zero."""
         return x.new_zeros(*self.mask.shape, x.shape[1]).index_put((self.rows, self.columns), x)
 
@@ -246,8 +251,14 @@ class Stat:
 
 def tensors_on(owner: "Batch | MaskedFrames", device: torch.device | str) -> dict[str, Any]:
     """The fields of a dataclass that are tensors, by name, on `device`."""
-    found = vars(owner).items()
-    return {name: x.to(device, non_blocking=True) for name, x in found if isinstance(x, Tensor)}
+    return {name: sent(x, device) for name, x in vars(owner).items() if isinstance(x, Tensor)}
+
+
+def sent(x: Tensor, device: torch.device | str) -> Tensor:
+    """`x` on `device`; nothing waits for a GPU, which fetches by itself what it can: pinned memory."""
+    if x.device.type == "cpu" and torch.device(device).type == "cuda":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
 
 
 def length_mask(lengths: Int[Tensor, "b"], size: int) -> Bool[Tensor, "b size"]:

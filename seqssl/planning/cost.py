@@ -14,7 +14,7 @@ from seqssl.config.schema import RunConfig
 if TYPE_CHECKING:
     from torch import nn
 
-    from seqssl.assembly import Model, Stream
+    from seqssl.assembly import Model, Stages, Stream
     from seqssl.model.pretraining import PretrainingModel
     from seqssl.model.types import Batch
     from seqssl.planning.measure import Work
@@ -71,16 +71,18 @@ class Cost:
         return self.memory.total(self.checkpointed)
 
 
-def cost_of(config: RunConfig, streams: "Sequence[Stream] | None" = None) -> Cost:
+def cost_of(
+    config: RunConfig, streams: "Sequence[Stream] | None" = None, waiting: "Stages | None" = None
+) -> Cost:
     """What a full micro-batch of a run costs; with several streams, the mean one by their weights.
 
-    `streams` are those of the configuration, if they are made already. No weights are made, unless a part of
-    the model looks at values.
+    `streams` are those of the configuration, if they are made already; `waiting` gives the configurations of
+    stages before it that have not run. No weights are made, unless a part of the model looks at values.
     """
     from seqssl.assembly import assemble, streams_of
-    from seqssl.planning.measure import measure
+    from seqssl.planning.measure import measure, unfitted
 
-    streams = streams or streams_of(config)
+    streams = streams or streams_of(config, waiting)
     # Measured without checkpointing: what it saves follows from what blocks keep without it.
     plain = replace(config, train=replace(config.train, checkpoint_activations=False))
     taps, bfloat16 = config.encoder.taps, config.train.precision != "float32"
@@ -89,10 +91,11 @@ def cost_of(config: RunConfig, streams: "Sequence[Stream] | None" = None) -> Cos
     shapes: dict[str, Shape] = {}
     works: dict[str, Work] = {}
     for stream in streams:
-        shapes[stream.name] = Shape.of(stream, whole.of(stream.name))
+        own = unfitted(whole.of(stream.name))  # from here on it holds the teacher that its targets open
+        shapes[stream.name] = Shape.of(stream, own)
         works[stream.name] = measure(
             lambda device, name=stream.name: assemble(plain, streams, device).of(name),  # type: ignore[misc]
-            shapes[stream.name].batch(stream, whole.of(stream.name)),
+            shapes[stream.name].batch(stream, own),
             partial(parts_of, taps=taps),
             bfloat16=bfloat16,
         )
@@ -175,14 +178,10 @@ class Shape:
         """As many rows as fit into a micro-batch, each as long as rows may be."""
         import torch
 
-        from seqssl.data.lengths import lengths_of
+        from seqssl.data.lengths import lengths_of, longest_row
 
-        lengths, rate = lengths_of(stream.config.data, stream.spec), stream.spec.rate_hz
-        batch = lengths["batch_length"]
-        longest = lengths["max_length"]
-        if longest is None and stream.spec.max_len:
-            longest = max(stream.spec.max_len, lengths["join_length"] or 0)
-        row_steps = min(batch, longest or batch)
+        rate, row_steps = stream.spec.rate_hz, longest_row(stream.config.data, stream.spec)
+        batch = lengths_of(stream.config.data, stream.spec)["batch_length"]
         return cls(
             rows=max(1, batch // row_steps),
             row_steps=row_steps,

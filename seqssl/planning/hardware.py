@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqssl.config.values import did_you_mean
+from seqssl.data.workers import num_cpus
 from seqssl.errors import UserError
 
 # Vendor figures of the SXM boards where there are several: dense bfloat16 FLOP/s, memory in bytes.
@@ -79,7 +80,7 @@ CONTROL_GROUP = Path("/sys/fs/cgroup")  # what a container may use, on Linux
 
 def num_cores() -> int:
     """CPU cores that this process may use; a share of one counts as one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = num_cpus()
     quota, _, period = _limit("cpu.max").partition(" ")
     return (
         cores if not (quota.isdigit() and period.isdigit()) else max(1, min(cores, int(quota) // int(period)))
@@ -141,5 +142,6 @@ def has_fast_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices in hardware (AVX512-BF16 or AMX)."""
     import torch
 
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "amx_tile", "bf16"))
+    # Older releases of torch do not say: there, none are assumed.
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "amx_tile", "bf16"))

@@ -72,7 +72,7 @@ def measure(
     `build` makes the model on a device, "meta" or "cpu". `parts_of` names the parts to count apart; a part
     within another counts for the outer one.
     """
-    model, draws = _unfitted(build("meta")).train(), Draws((0,), TEMPERATURE)
+    model, draws = unfitted(build("meta")).train(), Draws((0,), TEMPERATURE)
     plan = model.plan(batch, draws)  # the number of masked frames is a shape, so masks are really drawn
     try:
         # Reading the memory of a fake tensor, as `numpy()` does, must be an error, not garbage.
@@ -81,14 +81,14 @@ def measure(
             model.to_empty(device="cpu")  # fake here: nothing is allocated
             return _step(model, batch, plan, draws, parts_of(model), bfloat16=bfloat16)
     except Exception:  # values asked for raise errors of many kinds; other errors are raised again below
-        model, row, rows = _unfitted(build("cpu")).train(), _first_row(batch), len(batch.lengths)
+        model, row, rows = unfitted(build("cpu")).train(), _first_row(batch), len(batch.lengths)
         work = _step(model, row, model.plan(row, draws), draws, parts_of(model), bfloat16=bfloat16)
     # Copies of weights are there once, so they do not grow with the rows.
     parts = {name: part * rows for name, part in work.parts.items()}
     return Work(parts, work.forward * rows, work.flops * rows, work.copies, is_real=True)
 
 
-def _unfitted(model: PretrainingModel) -> PretrainingModel:
+def unfitted(model: PretrainingModel) -> PretrainingModel:
     """The model, whose targets do without the data that they are to be fitted to."""
     if isinstance(model.targets, Fits):
         model.targets.pretend()

@@ -59,7 +59,9 @@ def _curve(title: str, metrics: Sequence[Metric], parts: Sequence[Part], names: 
             FuncFormatter(lambda value, _: f"{value:g}") if few else NullFormatter()
         )
     else:
-        axes.set_ylim(bottom=0, top=1.25 * axes.get_ylim()[1])  # room for the legend
+        low, high = axes.get_ylim()
+        low = min(0.0, low)
+        axes.set_ylim(low, high + 0.25 * (high - low))  # room for the legend
     if metrics[0].unit == "share":
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.set_title(title, loc="left", fontsize=10, color="#0f172a", fontweight="bold")

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter, ScalarFormatter
 
 from seqssl.data.files import write_atomic
-from seqssl.report.drawing import COLORS, REFERENCE, new_axes, png, styled, svg
+from seqssl.finetuning.scoring import ENOUGH_UNITS, too_few
+from seqssl.report.drawing import COLORS, REFERENCE, label, new_axes, png, styled, svg
 
 Evaluation = Mapping[str, Any]  # what evaluation.json holds, or a part of it
 START, END = "<!-- evaluations -->", "<!-- end of evaluations -->"
@@ -77,11 +78,13 @@ def section(values: Evaluation, heading: str = "h2") -> str:
     task, metric = escape(str(values["task"])), escape(str(values["metric_words"]))
     groups = values["groups_held_out"]
     tested = f"{len(groups)} groups held out" if groups else "rows held out one by one"
+    units = "groups" if len(groups) > 1 else "rows"
+    few = too_few(values.get("num_units", ENOUGH_UNITS), units)
     parts = [
         f"<{heading}>Evaluation: {task}</{heading}>",
         f"<p><strong>{escape(values['worth']['sentence'])}</strong></p>",
-        f"<p>{metric}, {tested}; lines are means over seeds, bands and brackets 95 % intervals by "
-        f"bootstrap over {'groups' if len(groups) > 1 else 'rows'}.</p>",
+        f"<p>{metric}, {tested}; lines are means over seeds, bands and brackets the middle 95 % of "
+        f"bootstrap draws over {units}. {few}</p>",
         f'<div class="card">{curve(values)}</div>',
         f'<div class="card">{table(values)}</div>',
     ]
@@ -128,8 +131,8 @@ def caveats(values: Evaluation) -> list[str]:
         for row, found in (values.get("learning_rates") or {}).items()
     )
     chosen = (
-        "Learning rates, chosen for each fold on a part of its training groups with all their labels, and "
-        "taken at every number of labels"
+        "Learning rates, chosen for each fold on a part of what it learns from, with the largest share of "
+        "labels that is tried, and taken at every number of labels"
         if values.get("rates_chosen", True)
         else "Learning rates, given"
     )
@@ -208,7 +211,7 @@ def confusion(found: Evaluation) -> str:
     """A confusion matrix in shares of the true class, as the data URI of a PNG."""
     counts = np.array(found["table"], float)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    names = [str(name) for name in found["labels"]]
+    names = [label(str(name)) for name in found["labels"]]
     size = min(11.0, 2.6 + 0.32 * len(names))
     with styled(has_grid=False):
         figure = Figure(figsize=(size, size * 0.86), layout="constrained")
@@ -245,7 +248,7 @@ def _scatter(axes: Any, points: np.ndarray, names: Sequence[str], what: str) -> 
     colors = matplotlib.colormaps["tab20"]
     for number, kind in enumerate(kinds[:20]):
         chosen = np.array([name == kind for name in names])
-        axes.scatter(*points[chosen].T, s=9, color=colors(number % 20), label=kind[:18], linewidths=0)
+        axes.scatter(*points[chosen].T, s=9, color=colors(number % 20), label=label(kind), linewidths=0)
     rest = np.array([name in set(kinds[20:]) for name in names])
     if rest.any():
         axes.scatter(*points[rest].T, s=6, color="#cbd5e1", label="others", linewidths=0)
@@ -261,7 +264,7 @@ def codes(found: Evaluation) -> str:
     used = counts.sum(0) > 0
     shares = counts[:, used] / counts[:, used].sum(0)
     order = np.lexsort((-shares.max(0), shares.argmax(0)))
-    names = [str(name) for name in found["labels"]]
+    names = [label(str(name)) for name in found["labels"]]
     with styled(has_grid=False):
         figure = Figure(figsize=(11.0, min(9.0, 1.4 + 0.17 * len(names))), layout="constrained")
         axes = figure.subplots()
@@ -287,7 +290,7 @@ def compared(evaluations: Sequence[tuple[str, Evaluation]]) -> str:
                     x = [entry["num_labels"] for entry in found]
                     color = COLORS[number % len(COLORS)]
                     axes.plot(x, [e["mean"] for e in found], line, color=color, marker="o", markersize=3.5,
-                              label=f"{name}: {row}")  # fmt: skip
+                              label=label(f"{name}: {row}", 80))  # fmt: skip
         axes.set_xscale("log")
         axes.set_xlabel("labels to learn from")
         axes.set_ylabel(first["metric_words"])

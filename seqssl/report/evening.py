@@ -7,6 +7,7 @@ from shlex import quote
 from typing import Any
 
 from seqssl.data.files import write_atomic
+from seqssl.finetuning.scoring import too_few
 from seqssl.report.evaluated import caveats, curve, table
 from seqssl.report.page import document
 
@@ -24,8 +25,7 @@ def verdict(values: Mapping[str, Any]) -> tuple[str, bool]:
         return f"Stopped: {values['halted']}", False
     evaluation = values.get("evaluation")
     if evaluation:
-        gains = evaluation["worth"]["at"]
-        return evaluation["worth"]["sentence"], any(each["low"] > 0 for each in gains)
+        return evaluation["worth"]["sentence"], evaluation["worth"]["shown"]
     halves = values.get("halves", {})
     if "trained" not in halves:
         return f"Trained, but not judged: {halves.get('problem', 'no labels')}", False
@@ -37,7 +37,9 @@ def verdict(values: Mapping[str, Any]) -> tuple[str, bool]:
     )
     if not halves["held_out"]:
         return f"{said} Too few rows were held out to tell what this is worth for others.", False
-    return said, halves["low"] > 0
+    if few := too_few(halves["num_units"], halves["units"]):
+        return f"{said} {few}", False
+    return said, halves["low"] > 0 and not values.get("problem")  # labels that were given have the last word
 
 
 def rows_of(halves: Mapping[str, Any]) -> str:
@@ -49,8 +51,6 @@ def parts_of(values: Mapping[str, Any]) -> list[str]:
     """The page, from the answer down to the details."""
     sentence, is_good = verdict(values)
     spent = values["seconds"] / 60
-    folder = f"{Path(str(values['out'])).name}/{values.get('weights', 'run')}"
-    weights = escape(quote(folder))  # as a shell and as a page want it
     parts = [
         f'<h1>Was the evening worth it?<span class="badge {WORDS[is_good]}">'
         f"{'yes' if is_good else 'not shown'}</span></h1>",
@@ -74,26 +74,18 @@ def parts_of(values: Mapping[str, Any]) -> list[str]:
             "<p>Higher is better. The blue line starts from what the evening learned without labels, the "
             "other full line from nothing; dotted is what a simple method does without any encoder.</p>",
             f'<div class="card">{curve(evaluation)}</div>',
-            f'<div class="card" style="overflow-x:auto">{table(evaluation)}</div>',
+            f'<div class="card">{table(evaluation)}</div>',
             *(f"<p>{escape(note)}</p>" for note in caveats(evaluation)),
         ]
     parts += ["<h2>What was found in the data</h2>", *(f"<p>{escape(text)}</p>" for text in values["scan"])]
-    parts += without_labels(values.get("halves", {}))
-    parts += [
-        "<h2>What to do with it</h2>",
-        f"<pre>seqssl embed run={weights} source=YOUR_FILES out=features.parquet\n"
-        f"seqssl finetune run={weights} task=classify data=YOUR_LABELLED_FILES</pre>",
-        '<p>The curves of the training, its codes and its settings: <a href="run/report.html">run/report.html'
-        "</a>.</p>",
-    ]
-    return parts
+    return parts + without_labels(values.get("halves", {})) + what_to_do(values)
 
 
 def figures(values: Mapping[str, Any], spent: float) -> list[tuple[str, str]]:
     """The numbers at the head of the page."""
     found = [
         (f"{spent:.0f} min", f"of {60 * values['hours']:.0f} that were given"),
-        (f"{values['updates']:,}", "updates of the encoder" + chosen(values)),
+        (f"{values['made']:,}", "updates of the encoder" + chosen(values)),
         (values["recipe"], "the recipe"),
     ]
     if values["num_labels"]:
@@ -102,9 +94,11 @@ def figures(values: Mapping[str, Any], spent: float) -> list[tuple[str, str]]:
 
 
 def chosen(values: Mapping[str, Any]) -> str:
-    """Which weights were judged, where these are not the last."""
-    judged = values.get("judged_update", values["updates"])
-    return "" if judged == values["updates"] else f"; those after {judged:,} were best on held-out data"
+    """Which weights were judged, where these are not the last; or that it was halted."""
+    if values["halted"]:
+        return ", when it was halted"
+    judged = values.get("judged_update", values["made"])
+    return "" if judged == values["made"] else f"; those after {judged:,} were best on held-out data"
 
 
 def without_labels(halves: Mapping[str, Any]) -> list[str]:
@@ -123,3 +117,22 @@ def without_labels(halves: Mapping[str, Any]) -> list[str]:
         + "".join(rows)
         + "</table></div>",
     ]
+
+
+def what_to_do(values: Mapping[str, Any]) -> list[str]:
+    """Commands for the weights, as a shell wants them, and where the curves are; no more than there is."""
+    if not values["weights"]:
+        return []
+    weights = quote(str(Path(str(values["out"])) / values["weights"]))
+    commands = [
+        f"seqssl embed run={weights} source=YOUR_FILES out=features.parquet",
+        f"seqssl finetune run={weights} task=classify data=YOUR_LABELLED_FILES",
+    ]
+    lines = "\n".join([f"seqssl doctor {weights}"] if values["halted"] else commands)
+    parts = ["<h2>What to do with it</h2>", f"<pre>{escape(lines)}</pre>"]
+    if values["report"]:
+        page = escape(values["report"])
+        parts.append(
+            f'<p>The curves of the training, its codes and its settings: <a href="{page}">{page}</a>.</p>'
+        )
+    return parts

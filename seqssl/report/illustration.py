@@ -39,7 +39,7 @@ def illustrate(
     learned, entries = learned_books(model, alone.to(device))
     if learned:  # codes of ids follow them; those are in the picture of the input
         codes, usage = codes[:, :learned], usage[:learned, :entries]
-    image, names = picture_of(model, alone, adapter)
+    image, names = picture_of(model, alone.to(device), adapter)
     return Illustration(
         title=some[0].keys[row] if some[0].keys else "a held-out row",
         image=image.T,

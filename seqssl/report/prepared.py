@@ -167,7 +167,7 @@ def _loaded(corpus: Corpus, adapter: ModalityAdapter, row: int) -> Sample | None
 
 def _lines(axes: "Axes", adapter: ModalityAdapter, sample: Sample) -> None:
     """Channels over time, with holes where nothing was observed."""
-    from seqssl.report.drawing import COLORS, cycle
+    from seqssl.report.drawing import COLORS, cycle, label
 
     values = sample.values.astype(np.float64)
     if sample.observed is not None:
@@ -183,7 +183,7 @@ def _lines(axes: "Axes", adapter: ModalityAdapter, sample: Sample) -> None:
     every = max(1, len(values) // MAX_POINTS)
     seconds = np.linspace(0, _end(adapter, len(values)), len(values), endpoint=False)[::every]
     for channel, name, color in zip(values.T, names, cycle(COLORS, len(names)), strict=False):
-        axes.plot(seconds, channel[::every], color=color, linewidth=0.8, label=name or None)
+        axes.plot(seconds, channel[::every], color=color, linewidth=0.8, label=label(name) or None)
     if any(names):
         axes.legend(ncols=len(names), loc="lower left", bbox_to_anchor=(0, 1.0))
 

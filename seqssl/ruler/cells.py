@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled
 from seqssl.finetuning.scoring import Scored
 from seqssl.finetuning.supervised import Supervised
+from seqssl.ruler.folds import development
 from seqssl.runs.precision import resolve_precision
 from seqssl.runs.starting import starting_weights
 from seqssl.runs.train import resolve_device, trainer_of
@@ -71,6 +72,11 @@ class Bench:
     folder: Path
     num_threads: int = 1
 
+    def development(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The training rows to learn from and those to choose by: see `folds.development`."""
+        windows = self.corpus if isinstance(self.corpus, WindowedCorpus) else None
+        return development(rows, self.corpus.groups.tolist(), windows)
+
     def splits(self, cell: Cell) -> np.ndarray:
         """The split of each row in a cell."""
         splits = np.full(len(self.corpus), "", dtype=object)
@@ -109,7 +115,7 @@ def run_cell(bench: Bench, cell: Cell) -> Result:
     trainer = trainer_of(config, task, [stream], work, device, Alone(), precision, Units(), quiet=True)
     trainer.fit()
     seconds = time.monotonic() - began
-    rows = [named(row, corpus) for row in task.rows or task.score(trainer.held_out())]
+    rows = named(task.rows or task.score(trainer.held_out()), corpus)
     joined = config.data.join_seconds or config.data.join_frames  # such rows are scored as one
     scored = sum(row.key.count(JOINT) + 1 if joined else 1 for row in rows)
     if scored != len(cell.test):
@@ -132,11 +138,10 @@ def configured(config: RunConfig, cell: Cell) -> RunConfig:
     )
 
 
-def named(row: Scored, corpus: Corpus | WindowedCorpus) -> Scored:
-    """A scored row with the name of its group, where it has the number."""
-    groups = sorted({str(group) for group in corpus.groups} - {""})
-    number = int(row.group)
-    return replace(row, group=groups[number] if 0 <= number < len(groups) else "")
+def named(rows: Sequence[Scored], corpus: Corpus | WindowedCorpus) -> list[Scored]:
+    """Scored rows with the names of their groups, where they have the numbers."""
+    names = dict(enumerate(sorted({str(group) for group in corpus.groups} - {""})))
+    return [replace(row, group=names.get(int(row.group), "")) for row in rows]
 
 
 def save(result: Result, path: Path) -> None:
@@ -146,7 +151,6 @@ def save(result: Result, path: Path) -> None:
     table = {
         "keys": np.array([row.key for row in rows]),
         "groups": np.array([row.group for row in rows]),
-        "sums": np.stack([row.sums for row in rows]),
         "about": np.array(json.dumps({"seconds": result.seconds, **result.details})),
     }
     if all(
@@ -154,8 +158,9 @@ def save(result: Result, path: Path) -> None:
     ):
         table["wanted"] = np.array([row.wanted for row in rows])
         table["said"] = np.array([row.said for row in rows])
-    if all(row.scores is not None for row in rows):
-        table["scores"] = np.stack([row.scores for row in rows if row.scores is not None])
+    for name in ("sums", "scores"):
+        if all(getattr(row, name) is not None for row in rows):
+            table[name] = np.stack([getattr(row, name) for row in rows])
     temporary = unlinked(path.with_suffix(".tmp.npz"))
     np.savez_compressed(temporary, **table)  # type: ignore[arg-type]  # names of arrays
     temporary.replace(path)
@@ -170,11 +175,16 @@ def read(path: Path) -> Result:
             wanted = table["wanted"].tolist() if "wanted" in table else [None] * number
             said = table["said"].tolist() if "said" in table else [None] * number
             scores = list(table["scores"]) if "scores" in table else [None] * number
-            lines = zip(
-                table["keys"].tolist(), table["groups"].tolist(), wanted, said, table["sums"], scores,
-                strict=True,
-            )  # fmt: skip
+            keys, groups = table["keys"].tolist(), table["groups"].tolist()
+            lines = zip(keys, groups, wanted, said, _sums_of(table, number), scores, strict=True)
             rows = [Scored(*line) for line in lines]
             return Result(rows, float(about.pop("seconds")), about)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged ({error}): remove it, and evaluate again.") from error
+
+
+def _sums_of(table: Mapping[str, np.ndarray], number: int) -> Sequence[np.ndarray | None]:
+    """The sums of each row of a file: none for classes of whole rows, of which older files hold tables."""
+    sums = table["sums"] if "sums" in table or "scores" not in table else None
+    classes = table["scores"].shape[1] if "scores" in table else 0
+    return [None] * number if sums is None or sums.shape[1:] == (classes, classes) else list(sums)

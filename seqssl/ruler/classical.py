@@ -28,7 +28,6 @@ from seqssl.model.alignment import NONE
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch
 from seqssl.ruler.cells import Bench, Cell, Result, named
-from seqssl.ruler.folds import development
 
 Array = npt.NDArray[Any]
 PENALTIES = (0.01, 1.0, 100.0)  # of a logistic regression: the inverse of its strength
@@ -54,7 +53,7 @@ class Classical:
         """Fit on the training rows, test on the test rows; choices are made on a part of the former."""
         began = time.monotonic()
         self.task.seed = cell.seed  # what is hidden from an encoder is hidden here
-        part, held_out = development(cell.train, self.bench.corpus.groups.tolist())
+        part, held_out = self.bench.development(cell.train)
         best, chosen = -np.inf, None
         ways = list(self._ways())
         if len(ways) > 1 and len(part) and len(held_out):
@@ -64,7 +63,7 @@ class Classical:
                 if value > best:
                     best, chosen = value, (name, fit)
         name, fit = chosen or ways[0]
-        rows = [named(row, self.bench.corpus) for row in fit(cell.train, cell.test)]
+        rows = named(fit(cell.train, cell.test), self.bench.corpus)
         return Result(rows, time.monotonic() - began, {"method": name})
 
     def _ways(self) -> Iterator[tuple[str, Callable[[Array, Array], list[Scored]]]]:

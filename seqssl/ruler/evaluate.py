@@ -14,8 +14,9 @@ from seqssl.assembly import assemble, build_task, set_scaling, streams_of
 from seqssl.config.schema import RunConfig
 from seqssl.data.files import Progress, sha256_file, sha256_json, silent, write_atomic
 from seqssl.errors import UserError
+from seqssl.evaluation.held_out import Seen
 from seqssl.finetuning.facts import Labelled
-from seqssl.finetuning.scoring import Metric, find_metric
+from seqssl.finetuning.scoring import Metric, find_metric, total
 from seqssl.finetuning.supervised import Supervised
 from seqssl.finetuning.whole_rows import Classify
 from seqssl.report.evaluated import write_evaluation_pages
@@ -23,14 +24,16 @@ from seqssl.ruler import cells as one
 from seqssl.ruler.cells import CLASSICAL, FROZEN, PRETRAINED, RANDOM, Bench, Cell, Result
 from seqssl.ruler.classical import Classical
 from seqssl.ruler.executor import hardware, run_cells
-from seqssl.ruler.folds import Fold, development, subset
+from seqssl.ruler.folder import changes, check_folder, check_same
+from seqssl.ruler.folds import Fold, subset
 from seqssl.ruler.pictures import pictures
-from seqssl.ruler.plan import Request, folds_of, seen_in_pretraining
+from seqssl.ruler.plan import Request, check_tuned, folds_of, sources_of
 from seqssl.ruler.processes import held
-from seqssl.ruler.table import Entry, Table, markdown, unit_of
+from seqssl.ruler.table import Entry, Table, markdown
 from seqssl.runs.finetune import configuration
 from seqssl.runs.folder import find_checkpoint, find_run, git_commit, init_of
 from seqssl.runs.precision import trusted_precision
+from seqssl.runs.sources import seen_by
 from seqssl.runs.streams import labelled, opened
 from seqssl.runs.train import resolve_device
 from seqssl.training.parallel import Alone
@@ -71,27 +74,27 @@ def evaluate(
         raise UserError("evaluate compares with the weights of run=RUN: leave init alone.")
     name = "-".join(["evaluation", task.replace(":", "-"), *([stream] if stream else [])])
     folder = Path(out or find_run(init_of(str(config.init))[0])[1] / name).expanduser()
+    check_folder(folder)
     work = _Work.open(config, folder, request, progress)
-    known = {"identity.json", "cells", ".lock"}
-    if folder.exists() and any(folder.iterdir()) and not known & {path.name for path in folder.iterdir()}:
-        raise UserError(f"out={folder} is not empty and holds no evaluation: choose another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
-        _check_same(folder, work.identity())
+        check_same(folder, work.identity())
         for text in work.notes:
             say(text)
         rates = work.choose_rates(say)
         entries = work.entries(rates, say)
         tested = sorted({row.group for e in entries for rows in e.by_seed.values() for row in rows} - {""})
-        table = Table(work.metric, entries, tested if len(tested) > 1 or request.folds == "split" else [])
+        groups = tested if len(tested) > 1 or request.folds == "split" else []
+        table = Table(work.metric, entries, groups, config.train.num_updates)
         values = {
             "task": task,
             "folder": str(folder),
             "metric": work.metric.name,
             "metric_words": work.metric.words,
-            "unit": unit_of(work.metric),
+            "unit": work.metric.unit,
             "higher_is_better": work.metric.higher_is_better,
-            "groups_held_out": list(table.groups_held_out),
+            "groups_held_out": groups,
+            "num_units": table.num_units,
             "results": [table.line(entry) for entry in entries],
             "worth": table.worth() if len(table.entries) else {},
             "gain_over_random": table.differences(FROZEN, RANDOM) if {*HEAD_ONLY} <= {*request.rows} else [],
@@ -103,22 +106,6 @@ def evaluate(
         write_atomic(folder / "evaluation.md", markdown(values) + f"\n{values['worth']['sentence']}\n")
         write_evaluation_pages(folder, values)
     return values
-
-
-def _check_same(folder: Path, identity: str) -> None:
-    """UserError where the folder holds cells of other settings or data."""
-    path = folder / "identity.json"
-    if path.exists():
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            stored = None
-        if stored != {"identity": identity}:
-            raise UserError(
-                f"{folder} holds an evaluation with other settings, data or weights: choose another out=."
-            )
-        return
-    write_atomic(path, json.dumps({"identity": identity}) + "\n")
 
 
 @dataclass
@@ -134,6 +121,7 @@ class _Work:
     folds: list[Fold]
     classes: list[str] | None
     notes: list[str]
+    seen: Seen  # by the encoder
 
     @classmethod
     def open(cls, config: RunConfig, folder: Path, request: Request, progress: Progress) -> "_Work":
@@ -178,7 +166,12 @@ class _Work:
         notes += [warning] if warning else []
         train = replace(config.train, precision="bfloat16" if precision == torch.bfloat16 else "float32")
         bench = Bench(replace(config, train=train), corpus, rows.adapter, known, folder)
-        return cls(config, request, folder, task, bench, metric, folds, classes, notes)
+        seen = seen_by(*init_of(str(config.init)))
+        work = cls(config, request, folder, task, bench, metric, folds, classes, notes, seen)
+        if seen.labelled:
+            check_tuned(corpus, work.tested, seen, str(config.init))
+            notes.append("The encoder was tuned with labels, but not with those of rows that are tested.")
+        return work
 
     def identity(self) -> str:
         """A digest of everything that a cell's result depends on, beside what is in its name."""
@@ -186,18 +179,23 @@ class _Work:
         saved = find_checkpoint(path, find_run(path)[1], "last").path / "model.safetensors"
         config = asdict(replace(self.bench.config, out=None, init=None))  # with the precision that was found
         config["data"].pop("workers")
-        return sha256_json([config, self.bench.corpus.manifest.content_hash, sha256_file(saved)])
+        parts = [config, self.bench.corpus.manifest.content_hash, sha256_file(saved)]
+        return sha256_json([*parts, *changes(self.bench, self.folds)])
 
     def choose_rates(self, say: Callable[[str], None]) -> dict[tuple[str, int], float]:
         """A learning rate for each row that learns and each fold: the best on some of its training groups."""
         rates = self.request.rates
         learning = [row for row in self.request.rows if row != CLASSICAL]
-        numbers = {fold.number: fold for seed in self._seeds for fold in self._folds_of(seed)}
+        numbers = self._numbered
         if len(rates) == 1:
             return {(row, number): rates[0] for row in learning for number in numbers}
         wanted: dict[tuple[str, int], list[Cell]] = {}
         for number, fold in numbers.items():
-            train, held_out = development(fold.train, self.bench.corpus.groups.tolist())
+            train, held_out = self.bench.development(fold.train)
+            if not len(train) or not len(held_out):
+                raise UserError(
+                    f"lrs = {list(rates)}: fold {number} has too few training rows to choose by. Give one."
+                )
             part = subset(train, self.classes, max(self.request.fractions), self.request.first_seed)
             for row in learning:
                 wanted[row, number] = [
@@ -257,6 +255,16 @@ class _Work:
         """The folds that a seed tests: one in turn, or all of them."""
         return [self.folds[seed % len(self.folds)]] if self.request.folds == "rotate" else self.folds
 
+    @property
+    def _numbered(self) -> dict[int, Fold]:
+        """The folds that some seed tests, by number."""
+        return {fold.number: fold for seed in self._seeds for fold in self._folds_of(seed)}
+
+    @property
+    def tested(self) -> np.ndarray:
+        """The rows that are tested, each once."""
+        return np.concatenate([fold.test for fold in self._numbered.values()])
+
     def _path(self, cell: Cell) -> Path:
         judge = f"-{self.metric.name}" if cell.row == CLASSICAL else ""  # by which its method is chosen
         return self.folder / "cells" / f"{cell.name}{judge}.npz"
@@ -285,21 +293,20 @@ class _Work:
     ) -> dict[str, Any]:
         """What a skeptic asks: who was tested, what was seen, what was chosen, on what it ran."""
         corpus = self.bench.corpus
-        seen = seen_in_pretraining(self.config) or (set[str](), set[str]())
-        tested = {row.key for entry in entries for rows in entry.by_seed.values() for row in rows}
+        seen, keys = self.seen, sources_of(corpus)[self.tested].tolist()
         by_row: dict[str, list[float]] = {}
         for (row, _), rate in sorted(rates.items()):
             by_row.setdefault(row, []).append(rate)
         found: dict[str, Any] = {
             "folds": self.request.folds,
             "num_test_rows": {str(fold.number): len(fold.test) for fold in self.folds},
-            "pretraining_known": any(seen),  # whether the next two could be told
+            "pretraining_known": seen.is_known,  # whether the next two could be told
             # Windows of one row are a group, which has the name of the row.
             "test_groups_seen_unlabelled_in_pretraining": sorted(
-                {*table.groups_held_out} & {*seen[0], *seen[1]}
+                {*table.groups_held_out} & (seen.groups | seen.keys)
             ),
-            "test_rows_seen_unlabelled_in_pretraining": len(tested & seen[1]),
-            "num_tested": len(tested),
+            "test_rows_seen_unlabelled_in_pretraining": sum(key in seen.keys for key in keys),
+            "num_tested": len(keys),
             "learning_rates": by_row,  # of each fold
             "rates_chosen": len(self.request.rates) > 1,
             "num_updates": self.config.train.num_updates,
@@ -318,7 +325,7 @@ class _Work:
         full = [e for e in entries if e.row == PRETRAINED and e.fraction == max(self.request.fractions)]
         names = getattr(self.task, "names", None)
         if full and names and self.metric.of is not None and len(names) <= 60:
-            sums = np.sum([row.sums for rows in full[0].by_seed.values() for row in rows], axis=0)
+            sums = total([row for rows in full[0].by_seed.values() for row in rows])
             if sums.shape == (len(names), len(names)):
                 found["confusion"] = {"labels": list(names), "table": sums.astype(int).tolist()}
         return found

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from seqssl.data.windows import WindowedCorpus
 from seqssl.errors import UserError
 
 Rows = npt.NDArray[np.int64]
@@ -72,9 +73,21 @@ def assign(sizes: Counter[str], number: int) -> dict[str, int]:
     return found
 
 
-def development(rows: Rows, groups: Sequence[str]) -> tuple[Rows, Rows]:
-    """The rows to learn from and those to choose a learning rate on: parts of the training groups."""
+def development(
+    rows: Rows, groups: Sequence[str], windows: WindowedCorpus | None = None
+) -> tuple[Rows, Rows]:
+    """The rows to learn from and those to choose a learning rate on: parts of the training groups.
+
+    Windows of one row overlap. Where all are of one group, those of a row are kept together; where all are of
+    one row, the last third is held out, and those that reach into it are in neither part.
+    """
     own = [groups[row] for row in rows.tolist()]
+    if windows is not None and len(set(own)) < 2:
+        own = [str(owner) for owner in windows.owners[rows].tolist()]
+        if len(set(own)) < 2:
+            starts = windows.starts[rows]
+            border = np.quantile(starts, 1 - DEV_SHARE, method="higher")
+            return rows[starts + windows.length <= border], rows[starts >= border]
     sizes = Counter(units_of(own))
     fold_of = assign(sizes, min(len(sizes), round(1 / DEV_SHARE)))
     held_out = np.array([fold_of[unit] == 0 for unit in units_of(own)], dtype=bool)

@@ -2,20 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from seqssl.config.schema import RunConfig
 from seqssl.data.shards import Corpus
 from seqssl.data.windows import WindowedCorpus
 from seqssl.errors import UserError
+from seqssl.evaluation.held_out import Seen
 from seqssl.finetuning.supervised import Supervised
 from seqssl.finetuning.whole_rows import Classify
 from seqssl.ruler.cells import ROWS
-from seqssl.ruler.folds import Fold, learnable, make_folds
-from seqssl.runs.folder import find_run, init_of, read_provenance
+from seqssl.ruler.folds import Fold, learnable, make_folds, subset
 
 RATES = (5e-4, 3e-3)
 
@@ -33,11 +31,14 @@ class Request:
     rates: Sequence[float] = RATES
     jobs: int = 0  # cells at once; 0 = one for each core, or one on a GPU
     pictures: bool = True  # of embeddings and codes, for the report
+    share: float = 1.0  # of the labelled rows that take part at all; which ones is drawn once
 
     def check(self) -> None:
         """UserError for numbers that make no sense."""
         if not self.fractions or not all(0 < fraction <= 1 for fraction in self.fractions):
             raise UserError(f"fractions = {list(self.fractions)}: expected shares above 0, at most 1.")
+        if not 0 < self.share <= 1:
+            raise UserError(f"share = {self.share:g}: expected more than 0, at most 1.")
         if self.seeds < 1 or self.jobs < 0:
             raise UserError("seeds must be at least 1, jobs at least 0.")
         if not self.rates or not all(rate > 0 for rate in self.rates):
@@ -52,9 +53,15 @@ def folds_of(
 ) -> tuple[list[Fold], list[str] | None]:
     """The folds over row numbers of the corpus, and the class of every row, if there are classes."""
     used = np.flatnonzero(corpus.splits != "")
+    classes = [str(label) for label in corpus.labels]
+    if request.share < 1:
+        kinds, every = classes if isinstance(task, Classify) else None, len(used)
+        used = subset(used, kinds, request.share, request.first_seed)
+        notes.append(
+            f"{len(used):,} of the {every:,} labelled rows take part: a share of each label, drawn once."
+        )
     if not isinstance(task, Classify):
         return _placed(corpus, used, request), None
-    classes = [str(label) for label in corpus.labels]
     known = {*task.names}
     while True:
         used = np.array([row for row in used.tolist() if classes[row] in known], dtype=np.int64)
@@ -87,16 +94,16 @@ def _placed(corpus: Any, used: np.ndarray, request: Request) -> list[Fold]:
     return [Fold(fold.number, used[fold.train], used[fold.test]) for fold in found]
 
 
-def seen_in_pretraining(config: RunConfig) -> tuple[set[str], set[str]] | None:
-    """The groups that the pre-trained run has seen, without labels, and the keys of all rows.
+def sources_of(corpus: Corpus | WindowedCorpus) -> np.ndarray:
+    """The key of each prepared row, or of that which a window is of."""
+    return corpus.sources if isinstance(corpus, WindowedCorpus) else corpus.keys
 
-    None where its data cannot be opened.
-    """
-    path, stream = init_of(str(config.init))
-    try:
-        corpus = Corpus(Path(str(read_provenance(find_run(path)[1], stream)["data"])))
-        seen = corpus.rows("train")
-        groups, keys = ({str(name) for name in names[seen]} for names in (corpus.groups, corpus.keys))
-        return groups - {""}, keys
-    except (UserError, KeyError):
-        return None
+
+def check_tuned(corpus: Corpus | WindowedCorpus, tested: np.ndarray, seen: Seen, run: str) -> None:
+    """UserError where the encoder has learned from the labels of rows that are to be tested."""
+    known = {*sources_of(corpus)[tested].tolist()} & seen.labelled
+    if known:
+        raise UserError(
+            f"{run}: its encoder was tuned on the labels of {len(known)} tested rows: take the run that it "
+            "began from."
+        )

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from seqssl.data.files import locked
-from seqssl.data.workers import end_with
+from seqssl.data.workers import end_with, most_workers
 from seqssl.errors import UserError
 
 T = TypeVar("T")
@@ -33,7 +33,9 @@ def side_by_side(
             yield item, result
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, initializer=end_with, initargs=(os.getpid(),)) as pool:
+    with ProcessPoolExecutor(
+        most_workers(jobs), context, initializer=end_with, initargs=(os.getpid(),)
+    ) as pool:
         futures = {pool.submit(work, *arguments(item)): item for item in items}
         try:
             for future in as_completed(futures):

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seqssl.finetuning.scoring import Metric, Resampling, Scored, interval
+from seqssl.finetuning.scoring import ENOUGH_UNITS, Metric, Resampling, Scored, interval, too_few
 from seqssl.ruler.cells import CLASSICAL, PRETRAINED, RANDOM, SCRATCH, WORDS
 
 Array = npt.NDArray[Any]
 NUM_DRAWS = 1000
+GAIN = ("gain", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Table:
     metric: Metric
     entries: Sequence[Entry]
     groups_held_out: Sequence[str]  # empty where rows are the units
+    num_updates: int  # of each row that learns
 
     def __post_init__(self) -> None:
         by_row = len(self.groups_held_out) < 2
@@ -41,6 +43,12 @@ class Table:
         ]
         object.__setattr__(self, "_resampling", Resampling.of(units, num_draws=NUM_DRAWS))
         object.__setattr__(self, "_draws", {})
+
+    @property
+    def num_units(self) -> int:
+        """The number of groups, or rows, that intervals are over."""
+        resampling: Resampling = self._resampling  # type: ignore[attr-defined]
+        return len(resampling.units)
 
     def draws(self, entry: Entry) -> Array:
         """The metric of an entry, mean over seeds, for each draw of test groups."""
@@ -93,16 +101,21 @@ class Table:
         return found
 
     def worth(self) -> dict[str, Any]:
-        """How many labels scratch needs for what pre-training reaches, and a sentence about it."""
+        """How many labels scratch needs for what pre-training reaches, and a sentence about it.
+
+        `shown`: whether a gain is sure, and nothing without pre-training is surely better there.
+        """
         scratch, tuned = self.of(SCRATCH), self.of(PRETRAINED)
         if not scratch or not tuned:
-            return {"sentence": "Not measured: it takes the rows scratch and pretrained.", "at": []}
+            sentence = "Not measured: it takes the rows scratch and pretrained."
+            return {"sentence": sentence, "shown": False, "at": []}
         sign = 1 if self.metric.higher_is_better else -1
         labels = [entry.num_labels for entry in scratch]
         curves = np.stack([sign * self.draws(entry) for entry in scratch])  # fraction, draw
         means = [sign * self.mean(entry) for entry in scratch]
+        rivals = {row: self.differences(row, PRETRAINED) for row in (CLASSICAL, RANDOM) if self.of(row)}
         at = []
-        for entry, gain in zip(tuned, self.differences(PRETRAINED, SCRATCH), strict=True):
+        for place, (entry, gain) in enumerate(zip(tuned, self.differences(PRETRAINED, SCRATCH), strict=True)):
             drawn = sign * self.draws(entry)
             whole = np.isfinite(drawn) & np.isfinite(curves).all(axis=0)  # a draw may hold one class alone
             needed = [
@@ -111,12 +124,30 @@ class Table:
             ] or [math.inf]
             low, high = np.quantile(needed, [0.025, 0.975], method="nearest")
             value = labels_for(labels, means, sign * self.mean(entry))
-            at.append(
-                {**gain, "worth": _finite(value), "worth_low": _finite(low), "worth_high": _finite(high)}
-            )
-        return {"sentence": self.sentence(at, max(labels)), "most_labels": max(labels), "at": at}
+            ends = {"worth": _finite(value), "worth_low": _finite(low), "worth_high": _finite(high)}
+            beside = {row: {name: found[place][name] for name in GAIN} for row, found in rivals.items()}
+            at.append({**gain, **ends, "rivals": beside})
+        claim = self.claim(at)
+        sure = claim is not None and not any(each["low"] > 0 for each in claim["rivals"].values())
+        return {
+            "sentence": self.sentence(at, max(labels)),
+            "shown": sure and self.num_units >= ENOUGH_UNITS,
+            "most_labels": max(labels),
+            "at": at,
+        }
 
-    def sentence(self, at: Sequence[Mapping[str, Any]], most: float) -> str:
+    def claim(self, at: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        """Where pre-training is worth most, of the numbers of labels with a gain; None where there is none.
+
+        Where scratch did as well with fewer labels, a gain over it is worth nothing.
+        """
+        if not all(math.isfinite(each["gain"]) for each in at):
+            return None
+        times = [(math.inf if each["worth"] is None else each["worth"]) / each["num_labels"] for each in at]
+        gains = [n for n, each in enumerate(at) if each["low"] > 0 and times[n] >= 1]
+        return at[max(gains, key=times.__getitem__)] if gains else None
+
+    def sentence(self, at: Sequence[dict[str, Any]], most: float) -> str:
         """What a person should take from the table."""
         if not all(math.isfinite(each["gain"]) for each in at):
             if self._diverged:
@@ -125,85 +156,89 @@ class Table:
                 f"Not measured: the {self.metric.words} of some tests is not defined, for instance because "
                 "they hold one class alone. Choose other folds=, or another metric=."
             )
-        gains = [each for each in at if each["low"] > 0]
-        losses = [each for each in at if each["high"] < 0]
-        name = self.metric.words
-        if gains:
-            best = max(gains, key=lambda each: (each["worth"] or math.inf) / each["num_labels"])
-            number = best["num_labels"]
-            above = f"more than {most:,.0f}"
-            worth = above if best["worth"] is None else f"{best['worth']:,.0f}"
-            ends = [
-                above if best[end] is None else f"{best[end]:,.0f}" for end in ("worth_low", "worth_high")
-            ]
+        name, claim = self.metric.words, self.claim(at)
+        if claim:
+            number, above = claim["num_labels"], f"more than {most:,.0f}"
+            worth, *ends = (
+                above if claim[end] is None else f"{claim[end]:,.0f}"
+                for end in ("worth", "worth_low", "worth_high")
+            )
             between = f" ({ends[0]} to {ends[1]})" if ends[0] != ends[1] else ""
             text = (
                 f"With {number:,.0f} labels, pre-training is worth {worth} labels{between}: training from "
-                f"scratch would need so many for the same {name}."
+                f"scratch would need so many for the same {name} in the same {self.num_updates:,} updates."
             )
         else:
-            widest = max(at, key=lambda each: each["gain"])
+            claim = max(at, key=lambda each: float(each["gain"]))
+            is_sure = claim["low"] > 0
             text = (
-                f"No gain seen: with {widest['num_labels']:,.0f} labels the {name} of the pre-trained "
-                f"encoder is better by {self._signed(widest['gain'])} (interval "
-                f"{self._signed(widest['low'])} to {self._signed(widest['high'])})."
+                f"No gain {'in labels' if is_sure else 'seen'}: with {claim['num_labels']:,.0f} labels the "
+                f"{name} of the pre-trained encoder is better by {self._signed(claim['gain'])} (interval "
+                f"{self._signed(claim['low'])} to {self._signed(claim['high'])})"
+                f"{', but with fewer scratch had as much' if is_sure else ''}."
             )
+        losses = [f"{each['num_labels']:,.0f}" for each in at if each["high"] < 0]
         if losses:
-            where = ", ".join(f"{each['num_labels']:,.0f}" for each in losses)
-            text += f" With {where} labels it is worse than scratch."
-        return text + self._better_still()
+            text += f" With {', '.join(losses)} labels it is worse than scratch."
+        places = {f"{each['num_labels']:,.0f}": each["rivals"] for each in (claim, at[-1])}
+        text += self._falling() + "".join(map(_beside, places, places.values()))
+        few = too_few(self.num_units, "rows" if self._by_row else "groups")  # type: ignore[attr-defined]
+        return f"{text} {few}".rstrip()
+
+    def _falling(self) -> str:
+        """Where training from scratch did worse with more labels; "" for nowhere."""
+        sign = 1 if self.metric.higher_is_better else -1
+        best, worse = -math.inf, []
+        for entry in self.of(SCRATCH):
+            value = sign * self.mean(entry)
+            worse += [f"{entry.num_labels:,.0f}"] if value < best else []
+            best = max(best, value)
+        if not worse:
+            return ""
+        numbers = ", ".join(worse)
+        return f" The curve of scratch is not rising: with {numbers} labels it did worse than with fewer."
 
     @property
     def _diverged(self) -> bool:
         """Whether a row was scored with something that is no number."""
         return not all(
-            np.isfinite(row.sums).all() and (row.scores is None or np.isfinite(row.scores).all())
+            all(part is None or np.isfinite(part).all() for part in (row.sums, row.scores))
             for entry in self.entries
             for rows in entry.by_seed.values()
             for row in rows
         )
 
-    def _better_still(self) -> str:
-        """What does better than the fine-tuned encoder with all labels; "" for nothing."""
-        sign = 1 if self.metric.higher_is_better else -1
-        tuned = self.of(PRETRAINED)[-1]
-        better = [
-            row
-            for row in (CLASSICAL, RANDOM)
-            for entry in self.of(row)[-1:]
-            if sign * (self.mean(entry) - self.mean(tuned)) > 0
-        ]
-        if not better:
-            return ""
-        names = {CLASSICAL: "a method without an encoder", RANDOM: f"a {WORDS[RANDOM]},"}
-        words = " and ".join(names[row] for row in better)
-        return f" With {tuned.num_labels:,.0f} labels, {words} did better."
-
     def _signed(self, value: float) -> str:
         """A difference, in points where the metric is a share."""
-        return f"{100 * value:+.1f} points" if unit_of(self.metric) == "share" else f"{value:+.3g}"
+        return f"{100 * value:+.1f} points" if self.metric.unit == "share" else f"{value:+.3g}"
 
 
-def unit_of(metric: Metric) -> str:
-    """share for what is shown in percent, else number."""
-    return "share" if metric.name in ("accuracy", "macro_f1", "wer", "cer") else "number"
+def _beside(number: str, rivals: Mapping[str, Mapping[str, float]]) -> str:
+    """What does as well without pre-training as fine-tuned with it, with so many labels; "" for nothing."""
+    names = {CLASSICAL: "a method without an encoder", RANDOM: f"a {WORDS[RANDOM]},"}
+    better = [names[row] for row, each in rivals.items() if each["low"] > 0]
+    level = [names[row] for row, each in rivals.items() if each["gain"] > 0 >= each["low"]]
+    both = ((better, "did better"), (level, "did no worse"))
+    parts = [f"{' and '.join(rows)} {did}" for rows, did in both if rows]
+    return f" With {number} labels, {', '.join(parts)}." if parts else ""
 
 
 def labels_for(labels: Sequence[float], curve: Sequence[float], value: float) -> float:
     """The labels at which a curve first reaches a value: infinite where it never does.
 
-    Between two numbers of labels the curve is a straight line over their logarithm. At or below its first
-    point, the first number is the answer: what fewer labels give is not known.
+    Between two numbers of labels the curve is a straight line over their logarithm. Where it falls, the
+    highest point so far counts. At or below its first point, the first number is the answer: what fewer
+    labels give is not known.
     """
     best = -math.inf
     for place, (number, height) in enumerate(zip(labels, curve, strict=True)):
         if height >= value:
-            if place == 0 or height <= best:
+            if place == 0:
                 return number
             share = (value - best) / (height - best)
             before = math.log(labels[place - 1])
             return math.exp(before + share * (math.log(number) - before))
-        best = height
+        best = max(best, height)
     return math.inf
 
 

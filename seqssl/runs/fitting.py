@@ -1,6 +1,9 @@
 """What a model is given before the first update: scaling, weights of another run, targets fitted to data."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,13 +11,18 @@ from torch import nn
 
 from seqssl.assembly import Model, OpenStream, set_scaling
 from seqssl.config.schema import RunConfig
+from seqssl.data.files import Progress, silent
 from seqssl.errors import UserError
+from seqssl.model.clusters import Clusters
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import Fits
+from seqssl.model.types import Batch
 from seqssl.runs.starting import starting_weights
 from seqssl.runs.streams import loader
 from seqssl.training import checkpoint
 from seqssl.training.parallel import Parallel
+
+SPARE = 10  # times the frames that are kept, of large data
 
 
 def prepare_model(
@@ -24,12 +32,11 @@ def prepare_model(
     out: Path,
     parallel: Parallel,
     device: torch.device,
+    progress: Progress = silent,
 ) -> list[str]:
     """Set the model's scaling and, before the first update, what is fitted or taken over; lines to show."""
     for stream in streams:
         set_scaling(model.of(stream.name), stream.corpus.manifest.statistics)
-    if config.train.compile:
-        compile_blocks(model.of(streams[0].name))
     if checkpoint.numbered(out / "checkpoints"):
         return []
     lines = [] if config.init is None else starting_weights(model, config.init, config)
@@ -37,19 +44,32 @@ def prepare_model(
         fitted = [
             line
             for stream in streams
-            for line in _fitted(model.of(stream.name), stream, config.seed, parallel, device)
+            for line in _fitted(model.of(stream.name), stream, config.seed, parallel, device, progress)
         ]
         if fitted and config.init is not None:
             # Once more, now that the fit has given targets their shapes: codes keep the meaning that heads
             # of that run know.
             before = targets_of(model)
             lines = starting_weights(model, config.init, config)
+            _keep_of_other_teachers(model, before)
             if any(not torch.equal(x, before[name]) for name, x in targets_of(model).items()):
                 fitted = [
                     f"targets: those of {config.init} where they fit, in the place of what was fitted here"
                 ]
         lines += fitted
     return lines
+
+
+def _keep_of_other_teachers(model: Model, fitted: dict[str, torch.Tensor]) -> None:
+    """Put back what was fitted to a teacher, where the start had another: its centers lie elsewhere."""
+    found = targets_of(model)
+    parts = tuple(
+        name.removesuffix("origin")
+        for name, x in fitted.items()
+        if name.endswith(".origin") and not torch.equal(x, found[name])
+    )
+    kept = {name: x for name, x in fitted.items() if name.startswith(parts)} if parts else {}
+    model.load_state_dict(kept, strict=False)
 
 
 def compile_blocks(model: PretrainingModel) -> None:
@@ -64,8 +84,41 @@ def targets_of(model: Model) -> dict[str, torch.Tensor]:
     return {name: x.detach().clone() for name, x in found if ".targets." in f".{name}"}
 
 
+@dataclass(frozen=True)
+class _Repeated:
+    """Batches that are made anew each time they are gone through."""
+
+    make: Callable[[], Iterator[Batch]]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.make()
+
+
+def _batches_to_fit(
+    model: PretrainingModel, stream: OpenStream, seed: int, device: torch.device, progress: Progress
+) -> Iterator[Batch]:
+    """The training split, or of a large one an even share, where the targets describe it.
+
+    Targets keep at most `max_frames` frames, drawn evenly. A share that has `SPARE` times as many will do.
+    """
+    source = loader(stream, "train", seed, shuffle=False, device=device)
+    total, most = len(source.epoch(0)), getattr(model.targets, "max_frames", None)
+    if most is not None:
+        total = min(total, math.ceil(total * SPARE * most * model.stride / source.num_steps))
+    # Clusters describe batches where these are. Others read the model itself, which is on the CPU still.
+    place = device if isinstance(model.targets, Clusters) else torch.device("cpu")
+    for number, batch in enumerate(source.batches(0, total), start=1):
+        progress(number, total, "fitting targets")
+        yield batch.to(place)
+
+
 def _fitted(
-    model: PretrainingModel, stream: OpenStream, seed: int, parallel: Parallel, device: torch.device
+    model: PretrainingModel,
+    stream: OpenStream,
+    seed: int,
+    parallel: Parallel,
+    device: torch.device,
+    progress: Progress,
 ) -> list[str]:
     """Fit targets that are to be fitted to the training split, on the first rank; a line about it."""
     targets = model.targets
@@ -73,7 +126,7 @@ def _fitted(
         return []
 
     def fit() -> dict[str, int | float | str]:
-        batches = loader(stream, "train", seed, shuffle=False).batches(0)
+        batches = _Repeated(partial(_batches_to_fit, model, stream, seed, device, progress))
         try:
             return targets.fit(batches, torch.Generator().manual_seed(seed))
         except ValueError as error:

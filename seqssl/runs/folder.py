@@ -30,6 +30,7 @@ from seqssl.evaluation.frozen import Encoder
 from seqssl.finetuning.facts import Facts
 from seqssl.finetuning.supervised import Supervised
 from seqssl.finetuning.tuned import Tuned
+from seqssl.interop.hugging_face import is_idle
 from seqssl.model.protocols import Fits
 from seqssl.model.targets import LearnedCodes
 from seqssl.planning.plan import load_recipe
@@ -50,7 +51,7 @@ _FREE |= {
 def load(
     path: str | Path, *, tap: str = "", device: str = "auto", weights: str = "last", stream: str = ""
 ) -> Encoder:
-    """The frozen encoder of a run folder or of one of its checkpoint folders.
+    """The frozen encoder of a run folder, of one of its checkpoint folders, or of an export with our names.
 
     `tap`: see `Encoder`. `device`: "auto" is the GPU if there is one. `weights`: "last", "best", or "random"
     (the same architecture at its initial weights: a baseline); for a checkpoint folder, "last" and "best" are
@@ -64,7 +65,7 @@ def load(
     streams = streams_of(config)
     chosen, origin = stream_of(streams, stream), read_provenance(folder, stream)
     spec = SampleSpec.restore(origin["spec"])
-    model = assemble(config, streams)
+    model = assemble(config, streams, trained=True)
     set_scaling(model.of(stream), origin.get("statistics"))
     whole: nn.Module = model
     if (folder / FACTS).exists():  # a task's head stands around the model, and its adapters in it
@@ -72,7 +73,9 @@ def load(
     if weights == "random":
         _load_fitted(whole, model.of(stream).targets, folder)
     else:
-        checkpoint.load_weights(whole, find_checkpoint(Path(path).expanduser(), folder, weights))
+        saved = find_checkpoint(Path(path).expanduser(), folder, weights)
+        exported = saved.path == folder  # without the heads of pre-training, which nothing reads here
+        checkpoint.load_weights(whole, saved, lambda name: exported and is_idle(name, config))
         if isinstance(whole, Tuned):
             whole.settle()
     limit = length_of(chosen.config.data, "batch", spec) or 2**20

@@ -27,11 +27,13 @@ from seqssl.data.lengths import lengths_of
 from seqssl.errors import RankLost, UserError
 from seqssl.planning import hardware
 from seqssl.runs.folder import read_provenance
-from seqssl.runs.streams import opened
+from seqssl.runs.streams import opened, workers_of
 from seqssl.training.parallel import Alone, Parallel
 from seqssl.training.ranks import Meeting, can_meet, is_launched
 
+CPU = torch.device("cpu")
 PATIENCE_S = 120.0  # for the others to have imported everything
+ENDING_S = 10.0  # for a process that fails to end, where others have the cores
 MODEL_BYTES = 28  # of a parameter: weight, gradient, two moments, and the gradient as it is exchanged
 PROCESS_BYTES = 2**29  # of Python, torch and a batch
 MEMORY_SHARE = 0.5  # of the machine, that may be taken
@@ -129,7 +131,8 @@ def _rows_of(stream: Stream, device: torch.device, progress: Progress) -> int:
 def _fitting(model: Model, streams: Sequence[Stream]) -> int:
     """How many fit into memory, with the model and the workers of each."""
     parameters = sum(p.numel() for p in model.parameters())
-    each = MODEL_BYTES * parameters + PROCESS_BYTES * (1 + max(s.config.data.workers for s in streams))
+    workers = max(workers_of(stream.config.data, CPU) for stream in streams)
+    each = MODEL_BYTES * parameters + PROCESS_BYTES * (1 + workers)
     return int(MEMORY_SHARE * hardware.main_memory() / each)
 
 
@@ -234,7 +237,7 @@ class _Other:
 
     def has_failed(self) -> bool:
         """Whether it ended by itself, and not because another did; it is given a moment to."""
-        end = time.monotonic() + 2.0
+        end = time.monotonic() + ENDING_S
         while not self.has_ended() and time.monotonic() < end:
             time.sleep(0.05)
         return self.has_ended() and self._process.returncode not in (0, FOLLOWED)

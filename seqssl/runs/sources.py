@@ -16,7 +16,15 @@ from seqssl.data.files import Progress, silent
 from seqssl.data.prepare import open_or_prepare
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
-from seqssl.runs.folder import check_contract, check_data, find_run, stream_of
+from seqssl.evaluation.held_out import Seen
+from seqssl.runs.folder import (
+    check_contract,
+    check_data,
+    find_run,
+    init_of,
+    read_provenance,
+    stream_of,
+)
 
 
 def existing(text: str | Path) -> Path:
@@ -67,3 +75,23 @@ def open_source(
     if source is None and not settings:
         check_data(corpus, folder, stream)
     return corpus, adapter
+
+
+def seen_by(run: str | Path, stream: str = "") -> Seen:
+    """What the encoder of a run has learned from, in that run and in those that it began from."""
+    try:
+        config, folder = find_run(run)
+    except UserError:
+        return Seen()
+    before = seen_by(*init_of(config.init)) if config.init else Seen(is_known=True)
+    try:
+        corpus = Corpus(Path(str(read_provenance(folder, stream)["data"])))
+        rows = corpus.rows("train")
+        keys, groups = (
+            frozenset(str(name) for name in names[rows]) for names in (corpus.keys, corpus.groups)
+        )
+    except (UserError, KeyError):
+        return replace(before, is_known=False)
+    if config.task["target"] != "pretrain":
+        return replace(before, labelled=before.labelled | keys)
+    return replace(before, keys=before.keys | keys, groups=before.groups | groups - {""})

@@ -1,14 +1,17 @@
 """The streams of a run: their corpora, their loaders, and lines about them."""
 
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from seqssl.assembly import OpenStream, Stream, groups_of
-from seqssl.config.schema import FinetuneConfig, RunConfig
+from seqssl.config.schema import DataConfig, FinetuneConfig, RunConfig
 from seqssl.data.batching import BatchLoader
 from seqssl.data.files import Progress
 from seqssl.data.lengths import lengths_of
@@ -20,7 +23,12 @@ from seqssl.evaluation.markov import markov_bits
 from seqssl.finetuning.facts import Labelled, name_in_group
 from seqssl.finetuning.supervised import Supervised
 from seqssl.model.types import Batch
+from seqssl.planning import hardware
 from seqssl.training.parallel import Parallel
+
+MOST_WORKERS = 8  # of a rank, where nobody says how many
+SHARED = Path("/dev/shm")  # through which workers hand over batches, on Linux
+LEAST_SHARED = 2**30  # bytes; a container may have next to nothing
 
 
 def opened(stream: Stream, parallel: Parallel, device: torch.device, progress: Progress) -> OpenStream:
@@ -67,6 +75,11 @@ def chosen_rows(task: Supervised, stream: OpenStream) -> OpenStream:
     return replace(stream, corpus=parts.corpus, adapter=parts.adapter)
 
 
+def has_labels(stream: Stream) -> bool:
+    """Whether the stream is that of a task with labels."""
+    return isinstance(stream.config, RunConfig) and stream.config.task["target"] != "pretrain"
+
+
 def loader(
     stream: OpenStream,
     split: str,
@@ -75,35 +88,71 @@ def loader(
     *,
     shuffle: bool | None = None,
     share: int = 1,
+    device: torch.device | None = None,
+    at_once: int = 1,
+    beside: int = 1,
 ) -> BatchLoader:
-    """Batches of a split: for "train" shuffled and with workers, for any other in order.
+    """Batches of a split: for "train" shuffled, for any other in order.
 
     `groups` are those of all streams, in the order of their numbers. `shuffle` False reads the training split
-    in order, too. `share`: among how many ranks a batch is divided.
+    in order, too. `share`: among how many ranks a batch is divided. `device`: where batches go; None: no
+    workers read them. `at_once`: how many are taken in a row. `beside`: among how many loaders that read at
+    the same time the processes of "auto" are divided. Rows with labels are cropped in training alone:
+    a part of a row has not all that its label is about, and predictions are made from whole rows.
     """
     training, data = split == "train" and shuffle is not False, stream.config.data
+    lengths = lengths_of(data, stream.spec)
+    if split != "train" and has_labels(stream):
+        if lengths["join_length"] and lengths["max_length"]:  # rows are joined as in training
+            lengths["join_length"] = min(lengths["join_length"], lengths["max_length"])
+        lengths["max_length"] = None
     return BatchLoader(
         stream.corpus,
         stream.adapter,
         split=split,
-        **lengths_of(data, stream.spec),
+        **lengths,
         seed=seed,
-        workers=data.workers if training else 0,
+        workers=0 if device is None else workers_of(data, device, beside),
         shuffle=training,
         groups=groups,
         views=data.views,
         augment=data.augment,
         share=share,
+        at_once=at_once,
+        pinned=device is not None and device.type == "cuda",
     )
 
 
-def training_batches(streams: Sequence[OpenStream], *, seed: int, group: int, share: int = 1) -> MixedLoader:
+def workers_of(data: DataConfig, device: torch.device, beside: int = 1) -> int:
+    """Loader processes: `data.workers`; "auto" is one for each core that a rank has beside a GPU, up to 8.
+
+    On a CPU, whose cores have other work, it is none; nor where workers cannot hand over batches.
+    """
+    if data.workers != "auto":
+        return data.workers
+    has_room = not SHARED.is_dir() or shutil.disk_usage(SHARED).free >= LEAST_SHARED
+    if device.type != "cuda" or not has_room:
+        return 0
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun says it
+    return max(1, min(MOST_WORKERS, hardware.num_cores() // ranks) // beside)
+
+
+def training_batches(
+    streams: Sequence[OpenStream],
+    *,
+    seed: int,
+    group: int,
+    device: torch.device | None = None,
+    share: int = 1,
+    at_once: int = 1,
+) -> MixedLoader:
     """The one sequence of batches that a run learns from; `group` in a row are of one stream.
 
-    `share`: see `loader`.
+    `device`, `share` and `at_once`: see `loader`.
     """
     groups = groups_of(streams)
-    loaders = {stream.name: loader(stream, "train", seed, groups, share=share) for stream in streams}
+    make = partial(loader, share=share, device=device, at_once=at_once, beside=len(streams))
+    loaders = {stream.name: make(stream, "train", seed, groups) for stream in streams}
     return MixedLoader(loaders, [stream.weight for stream in streams], seed=seed, group=group)
 
 
@@ -113,14 +162,15 @@ def held_out(
     seed: int,
     limit: int | None = None,
     groups: Sequence[str] | None = None,
+    device: torch.device | None = None,
 ) -> Iterator[Batch]:
     """Every held-out batch once (or `limit` of each stream), the same in the same order each time.
 
-    `groups` are those of the whole run; None = those of these streams.
+    `groups` are those of the whole run; None = those of these streams. `device`: see `loader`.
     """
     groups = groups_of(streams) if groups is None else groups
     for stream in streams:
-        for batch in loader(stream, "valid", seed, groups).batches(0, limit):
+        for batch in loader(stream, "valid", seed, groups, device=device).batches(0, limit):
             yield replace(batch, stream=stream.name)
 
 

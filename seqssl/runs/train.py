@@ -26,7 +26,7 @@ from seqssl.data.files import Progress, silent
 from seqssl.data.prepare import fixed_split
 from seqssl.doctor import Monitor, together
 from seqssl.doctor.beginning import few_codes
-from seqssl.errors import HealthHalt, UserError
+from seqssl.errors import FirstRankFailed, HealthHalt, UserError
 from seqssl.finetuning.supervised import Supervised
 from seqssl.model.protocols import FollowsUpdates, Task
 from seqssl.planning import hardware
@@ -34,7 +34,7 @@ from seqssl.planning.cost import Cost, cost_of
 from seqssl.report.illustration import illustrate
 from seqssl.report.page import write_report
 from seqssl.report.types import Illustration
-from seqssl.runs.fitting import prepare_model
+from seqssl.runs.fitting import compile_blocks, prepare_model
 from seqssl.runs.folder import alone, check_same_run, write_config, write_facts
 from seqssl.runs.precision import precision_of_run
 from seqssl.runs.processes import number_of, side_by_side
@@ -106,7 +106,7 @@ def train_part(
     quiet = say is None
     say = say if say and parallel.is_first else lambda text: None
     with ExitStack() as stack:
-        stack.callback(stop, parallel)
+        stack.push(lambda kind, *_: stop(parallel, failed=kind is not None))
         out = stages.run_folder(config)
         model = assemble(config, kinds)  # before any work: it refuses impossible settings
         if config.train.shards > 1:
@@ -116,7 +116,8 @@ def train_part(
         streams = [opened(stream, parallel, device, progress) for stream in kinds]
         check_same_run(config, out, streams)
         parallel.first(lambda: stack.enter_context(alone(out)), device)
-        for text in prepare_model(model, config, streams, out, parallel, device):
+        check_shared(out, parallel)
+        for text in prepare_model(model, config, streams, out, parallel, device, progress):
             say(text)
         all_rows, streams = streams, [labelled(stream, config.finetune) for stream in streams]
         task = build_task(config, model, streams)
@@ -127,6 +128,8 @@ def train_part(
                 say(f"task: {text}")
         task.model.to(device)
         precision, warning = precision_of_run(out, config.train, model, streams, device)
+        if config.train.compile:  # once it is known in what precision
+            compile_blocks(model.of(streams[0].name))
         kept = name_of(precision)
         # Not before the task has accepted its labels: a folder with a configuration is a run that has begun.
         parallel.first(lambda: write_config(config, out, all_rows, parallel.share, kept), device)
@@ -179,6 +182,16 @@ def check_shards(config: RunConfig, model: Model) -> None:
         problem = f"{moving[0]} changes weights without a gradient, and needs them whole"
     if problem:
         raise UserError(f"train.shards = {config.train.shards}: {problem}.")
+
+
+def check_shared(out: Path, parallel: Parallel) -> None:
+    """UserError where ranks do not see the same checkpoints: each would go on from other weights."""
+    own = ", ".join(path.name for path in checkpoint.numbered(out / "checkpoints")) or "no checkpoint"
+    found = dict.fromkeys(parallel.everyones([own]))
+    if len(found) > 1:
+        wrong = f"out={out} is not the same folder for all ranks, which find {' | '.join(found)}"
+        error = f"{wrong}: it must be on a disk that all nodes share."
+        raise UserError(error) if parallel.is_first else FirstRankFailed(error)
 
 
 def check_splits(config: RunConfig, kinds: Sequence[Stream], out: Path) -> list[str]:
@@ -241,8 +254,10 @@ def trainer_of(
             train=train, optim=config.optim, temperature=config.temperature, seed=seed, health=config.health
         ),
         task=task,
-        data=training_batches(streams, seed=seed, group=group, share=parallel.share),
-        held_out=lambda: held_out(streams, seed=seed, limit=train.eval_batches),
+        data=training_batches(
+            streams, seed=seed, group=group, device=device, share=parallel.share, at_once=train.accumulate
+        ),
+        held_out=lambda: held_out(streams, seed=seed, limit=train.eval_batches, device=device),
         run=out,
         device=device,
         parallel=parallel,

@@ -168,7 +168,9 @@ def heads(config: RunConfig, stream: Stream, device: torch.device) -> dict[str, 
 
 def reading_speed(config: RunConfig, stream: OpenStream) -> float:
     """Input steps that the loader of the training split gives in a second, read and batched as in a run."""
-    batches = training_batches([stream], seed=config.seed, group=config.train.accumulate).endless(0, 0, 1)
+    number, device = config.train.accumulate, resolve_device(config.train)
+    loader = training_batches([stream], seed=config.seed, group=number, device=device, at_once=number)
+    batches = loader.endless(0, 0, 1)
     next(batches)  # workers start
     begun, read = time.perf_counter(), 0
     while time.perf_counter() - begun < READ_SECONDS:
@@ -202,7 +204,7 @@ def page(values: Values) -> str:
                 _number(speed / 1e9) if name == OURS else "",
                 f"{speed / found['matrix_product']:.0%}" if name == OURS else "",
                 f"{peaks[name]:,.0f}",
-                f"{peaks[name] / peaks[THEIRS]:.2f}" if THEIRS in peaks else "",
+                f"{peaks[name] / peaks[THEIRS]:.2f}" if peaks.get(THEIRS) else "",
             ]
             lines.append(f"| {' | '.join(cells)} |")
     if values["alone"]:

@@ -2,14 +2,16 @@
 
 import copy
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from seqssl.assembly import Stages
 from seqssl.config.compose import sizes_of
 from seqssl.config.files import find_recipe
 from seqssl.config.schema import RunConfig
 from seqssl.planning.cost import cost_of
-from seqssl.planning.plan import resolve
+from seqssl.planning.plan import by_stage, resolve, stage_of
 from seqssl.runs.processes import processes_of
 from seqssl.runs.train import train
 from seqssl.training.log import number_of, read_records
@@ -25,8 +27,13 @@ JUDGES: tuple[tuple[tuple[float, ...], int, tuple[float, ...]], ...] = (
     ((1.0,), 3, (1e-3,)),
     ((1.0,), 2, (1e-3,)),
 )
-LEARNING = 2 + 2 * 0.35  # rows that learn: two as a whole, of two only the head
-OVERHEAD_S, SLOWER = 8.0, 1.3  # of a cell: what is no update; and its updates, as two cells share the machine
+LEARNED = 4  # rows of the table that learn, and are tested: two as a whole, of two only the head
+LEARNING = 2 + 2 * 0.35  # what an update of all of them takes, in updates of a whole encoder
+OVERHEAD_S, SLOWER = 8.0, 1.3  # of a cell: to begin and end; and its updates, as two cells share the machine
+DESCRIBED_S, FITTED_S = 0.02, 0.005  # of a row without an encoder: once; and in each cell that learns from it
+# Of the time of a judge, what may go with the number of labelled rows: where all take more, some are drawn.
+ROWS_SHARE = 0.5
+FEWEST_ROWS = 500  # that are drawn
 
 
 def seconds_per_update(config: RunConfig, folder: Path) -> tuple[float, int]:
@@ -47,37 +54,65 @@ def seconds_per_update(config: RunConfig, folder: Path) -> tuple[float, int]:
 def affordable_size(recipe: str, overrides: Sequence[str], seconds: float, folder: Path) -> tuple[str, str]:
     """The largest size, up to that of size=auto, that makes `ENOUGH` updates in time, and why it was taken.
 
-    ("", "") where there is nothing to choose: a size was named, or there is no smaller one. Only the smallest
-    is timed; larger ones are judged by their arithmetic, which a GPU does faster in larger pieces. `folder`
-    is used and removed.
+    The stages of a recipe share the time, and the one that makes the fewest counts. ("", "") where there is
+    nothing to choose: a size was named, or there is no smaller one. Only the smallest is timed; larger ones
+    are judged by their arithmetic, which a GPU does faster in larger pieces. `folder` is used and removed.
     """
-    found = resolve(recipe, *overrides)
+    auto = resolve(recipe, *overrides).config.size
     sizes = sizes_of(find_recipe(recipe))
     named = any(text.startswith("size=") for text in overrides)
-    if named or found.stages or found.config.size not in sizes[:-1]:
+    if named or auto not in sizes[:-1]:
         return "", ""
-    fitting = sizes[sizes.index(found.config.size) :]
-    configs = {size: resolve(recipe, *overrides, f"size={size}").config for size in fitting}
-    work = {size: cost_of(one).micro_flops * one.train.accumulate for size, one in configs.items()}
+    fitting = sizes[sizes.index(auto) :]
+    parts = {size: by_stage(recipe, *overrides, f"size={size}") for size in fitting}
+    work = {size: _work(parts[size], stage_of(recipe, *overrides, f"size={size}")) for size in fitting}
     least = fitting[-1]
-    pace, _ = seconds_per_update(configs[least], folder)
-    updates = {size: seconds * work[least] / (pace * work[size]) for size in fitting}
+    first = next(iter(parts[least]))  # it waits for no other
+    speed = work[least][first] / seconds_per_update(parts[least][first], folder)[0]
+    updates = {size: seconds / len(parts[size]) * speed / max(work[size].values()) for size in fitting}
     size = next((size for size in fitting if updates[size] >= ENOUGH), least)
     return size, (
         f"size={size}: about {updates[size]:,.0f} updates fit into the time"
-        + (f", of {found.config.size} {updates[found.config.size]:,.0f}" if size != found.config.size else "")
+        + (f", of {auto} {updates[auto]:,.0f}" if size != auto else "")
     )
 
 
-def judge_for(seconds: float, pace: float, at_once: int) -> tuple[int, int]:
-    """Which judge fits into so many seconds, and the updates of each of its tuned rows.
+def _work(parts: Mapping[str, RunConfig], waiting: Stages) -> dict[str, float]:
+    """What an update of each stage of a recipe computes."""
+    return {
+        stage: cost_of(config, waiting=waiting).micro_flops * config.train.accumulate
+        for stage, config in parts.items()
+    }
 
-    `pace`: seconds of an update of a cell alone; `at_once`: how many cells run side by side.
+
+@dataclass(frozen=True)
+class Judge:
+    """What judges an encoder, and how long that is reckoned to take."""
+
+    number: int  # which of `JUDGES`
+    updates: int  # of each tuned row of its table
+    share: float  # of the labelled rows, that take part
+    seconds: float
+
+
+def judge_for(seconds: float, pace: float, at_once: int, *, rows: int, batches: float) -> Judge:
+    """The best judge that fits into so many seconds; the least of all where none does.
+
+    `pace`: seconds of an update of a cell alone; `at_once`: how many cells run side by side. `rows` are
+    labelled, and make so many `batches`.
     """
-    for number, (fractions, seeds, rates) in enumerate(JUDGES):
-        choosing = len(rates) * seeds if len(rates) > 1 else 0
-        each = seconds * at_once / ((len(fractions) * seeds + choosing) * LEARNING)
-        updates = int((each - OVERHEAD_S) / (pace * SLOWER))
-        if updates >= FEWEST:
-            return number, min(updates, MOST)
-    return len(JUDGES) - 1, FEWEST
+    found = [_judge(number, seconds, pace, at_once, rows, batches) for number in range(len(JUDGES))]
+    return next((judge for judge in found if judge.seconds <= seconds), found[-1])
+
+
+def _judge(number: int, seconds: float, pace: float, at_once: int, rows: int, batches: float) -> Judge:
+    """A judge with as many of the labelled rows, and then as many updates, as fit; at least the fewest."""
+    fractions, seeds, rates = JUDGES[number]
+    cells = len(fractions) * seeds + (len(rates) * seeds if len(rates) > 1 else 0)  # of each row of the table
+    step = cells * pace * SLOWER / at_once  # an update in each
+    tests = LEARNED * batches / max(2, seeds) * step / 3  # forward alone is a third of an update
+    every = tests + rows * (DESCRIBED_S + FITTED_S * seeds * sum(fractions))  # what all rows take
+    share = min(1.0, max(ROWS_SHARE * seconds / every, FEWEST_ROWS / rows))
+    fixed = cells * LEARNING * OVERHEAD_S / at_once + share * every
+    updates = min(max(int((seconds - fixed) / (LEARNING * step)), FEWEST), MOST)
+    return Judge(number, updates, share, fixed + updates * LEARNING * step)

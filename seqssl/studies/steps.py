@@ -24,7 +24,7 @@ from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import Fits
 from seqssl.model.types import Batch, Draws, length_mask
 from seqssl.planning.cost import Shape
-from seqssl.planning.plan import load_recipe
+from seqssl.planning.plan import load_recipe, stage_of
 from seqssl.runs.fitting import compile_blocks
 from seqssl.runs.train import resolve_device
 from seqssl.training import optim
@@ -63,7 +63,7 @@ class Work:
 
     def stream(self, config: RunConfig) -> Stream:
         """The one kind of data of the recipe; UserError where it has several."""
-        streams = streams_of(config)
+        streams = streams_of(config, stage_of(self.recipe, *self.settings))
         if len(streams) > 1:
             raise UserError(f"bench: {self.recipe} has several streams; name a recipe of one.")
         return streams[0]
@@ -221,13 +221,16 @@ def _peak_mib(work: Work, name: str, precision: str, beside: bool) -> float:
 
 
 def _resident_mib(kind: str) -> float:
-    """Memory of this process: what it has now (VmRSS), or the most so far (VmHWM), where the system tells."""
+    """MiB of this process: now (VmRSS), or the most so far (VmHWM); 0 where the system does not tell."""
     status = Path("/proc/self/status")
     if status.exists():
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
         return float(lines[kind].split()[0]) / 2**10
-    import resource
     import sys
 
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,10 +1,11 @@
 """Checkpoints: safetensors and JSON in a folder that appears whole or not at all; nothing is unpickled."""
 
 import errno
+import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -20,6 +21,7 @@ from seqssl.errors import UserError
 
 FORMAT = 2
 READABLE = (1, 2)  # 1: quantizers stood beside the targets, sums were named otherwise
+YOUNGER = "targets.origin"  # ends the name of a buffer that was added within format 2: without it, it stays
 
 ParamGroup = dict[str, bool | float | int | list[float] | list[int] | None]
 Sums = dict[str, float | list[float] | list[list[float]]]
@@ -161,10 +163,16 @@ def _state_of(stored: Mapping[str, object]) -> State:
     return State(update=update, cursor=cursor, best=best, tally=tally)
 
 
-def fitting(model: nn.Module, saved: Checkpoint) -> dict[str, Tensor]:
-    """The saved weights under the model's own names; UserError unless names and shapes match exactly."""
-    own, given = weights_of(model), renamed(saved, weights_of(model))
-    problems = [f"lacks {name}" for name in own.keys() - given.keys()]
+def fitting(
+    model: nn.Module, saved: Checkpoint, spare: Callable[[str], bool] = lambda name: False
+) -> dict[str, Tensor]:
+    """The saved weights under the model's own names; UserError unless names and shapes match exactly.
+
+    Those that are `spare` may be missing.
+    """
+    own = weights_of(model)
+    given = {name: x for name, x in own.items() if name.endswith(YOUNGER)} | renamed(saved, own)
+    problems = [f"lacks {name}" for name in own.keys() - given.keys() if not spare(name)]
     problems += [f"has {name}, which the model lacks" for name in given.keys() - own.keys()]
     problems += [
         f"has {name} of shape {tuple(given[name].shape)}, the model {tuple(own[name].shape)}"
@@ -211,7 +219,7 @@ def renamed(saved: Checkpoint, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
             for name, value in given.items()
             if name.startswith(holders[0])
         }
-        return part if any(".lora_" in name for name in own) else _added(part)
+        return part if any(".lora_" in name for name in own) else added(part)
     return given
 
 
@@ -220,7 +228,7 @@ def average_of(name: str) -> str:
     return f"average_{name.replace('.', '-')}"
 
 
-def _added(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def added(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights with low-rank additions added, under the names that they have without; their scale is 1."""
     found: dict[str, Tensor] = {}
     for name, value in given.items():
@@ -233,9 +241,23 @@ def _added(given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def load_weights(model: nn.Module, saved: Checkpoint) -> None:
-    """Load saved weights; UserError unless names and shapes match exactly."""
-    model.load_state_dict(fitting(model, saved), strict=False)  # second names of shared weights are not in it
+def load_weights(
+    model: nn.Module, saved: Checkpoint, spare: Callable[[str], bool] = lambda name: False
+) -> None:
+    """Load saved weights; UserError unless names and shapes match exactly, but for those that are `spare`."""
+    # Second names of shared weights are not in it.
+    model.load_state_dict(fitting(model, saved, spare), strict=False)
+
+
+def digest(saved: Checkpoint) -> int:
+    """A number by which other weights show: 63 bits of a SHA-256 over all of them."""
+    found = hashlib.sha256()
+    for name in sorted(saved.model):
+        found.update(name.encode())
+        found.update(
+            saved.model[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    return int.from_bytes(found.digest()[:8], "big") >> 1
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

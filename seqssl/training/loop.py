@@ -13,7 +13,7 @@ from torch import Tensor
 from seqssl.config.schema import OptimConfig, TemperatureConfig, TrainConfig
 from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted, UserError
 from seqssl.model.protocols import FollowsUpdates, Summarizes, Task
-from seqssl.model.types import Batch, Draws, Plan
+from seqssl.model.types import Batch, Draws, Plan, sent
 from seqssl.training import checkpoint, optim
 from seqssl.training.best import Best
 from seqssl.training.catalogue import Catalogues, write
@@ -174,7 +174,7 @@ class Trainer:
         """
         names = [*plans[0].counts]
         local = [sum(float(plan.counts[name]) for plan in plans) for name in names]
-        total = self.parallel.sum(torch.tensor(local, device=self.device))
+        total = self.parallel.sum(sent(torch.tensor(local), self.device))
         return dict(zip(names, total.unbind(), strict=True))
 
     def backward(

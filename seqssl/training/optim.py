@@ -96,5 +96,8 @@ def clip_gradients(parameters: Iterable[Tensor], norm: Tensor, max_norm: float) 
     # Where ranks divide a gradient, each scales its part by itself.
     gradients = [grad.to_local() if hasattr(grad, "to_local") else grad for grad in gradients]
     scale = (max_norm / (norm + TINY)).clamp(max=1.0)
+    bad = ~torch.isfinite(norm)
+    if gradients:
+        torch._foreach_mul_(gradients, scale)  # of all at once, where the device can
     for grad in gradients:
-        grad.mul_(scale).masked_fill_(~torch.isfinite(norm), 0.0)
+        grad.masked_fill_(bad, 0.0)

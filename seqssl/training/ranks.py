@@ -76,12 +76,25 @@ def _meeting_place() -> tuple[Any, int, int]:
     return found
 
 
-def stop(parallel: Parallel) -> None:
-    """Leave the process group; its threads end with the last reference to it, at exit at the latest."""
-    if parallel.size > 1 and dist.is_initialized():
+def stop(parallel: Parallel, *, failed: bool = False) -> None:
+    """Leave the process group; its threads end with the last reference to it, at exit at the latest.
+
+    `failed`: this rank leaves alone, and NCCL would wait for what the others still have to send, as long as
+    `PATIENCE`. So it stays a member, and is to end by `end_with_group`; the launcher ends the others.
+    """
+    is_member = parallel.size > 1 and dist.is_initialized()
+    if is_member and not (failed and dist.get_backend() == "nccl"):
         groups = [dist.group.WORLD]
         dist.destroy_process_group()
         atexit.register(_end_threads, groups)
+
+
+def end_with_group(code: int) -> None:
+    """End this process now where it has failed and is still in a group, for which Python's end would wait."""
+    if code and dist.is_available() and dist.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _end_threads(groups: list[dist.ProcessGroup | None]) -> None:

@@ -100,6 +100,31 @@ def test_every_size_of_every_recipe_is_valid_and_trains_on_the_demo(recipe: str,
     assert config.size == size
     assert all(part.data.demo for part in config.parts().values())
     assert load_recipe(recipe, f"size={size}") == config
+    # A tenth of much data is more than is learned from between two evaluations.
+    assert config.train.num_updates < 100_000 or config.train.eval_batches
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "seconds", "crop", "updates", "warmup"),
+    [
+        ("speech_wav2vec2", ["size=base"], 5760, 15.6, 400_000, 32_000),
+        ("speech_wav2vec2", ["size=large"], 9600, 20, 600_000, 32_000),
+        ("speech_data2vec", ["size=base"], 3840, 20, 400_000, 12_000),
+        ("speech_data2vec", ["size=large"], 9600, 20, 600_000, 18_000),
+        ("speech_dinosr", ["size=base"], 3840, 20, 400_000, 12_000),
+        ("speech_wav2vec", ["size=base"], 1504, 9.4, 400_000, 500),
+        ("speech_vq_wav2vec", ["size=base"], 300.8, 9.4, 400_000, 1000),
+        ("speech_discretebert", ["size=base", "stage=quantizer"], 300.8, 9.4, 400_000, 1000),
+    ],
+)
+def test_an_update_is_that_of_the_released_configuration(
+    recipe: str, settings: list[str], seconds: float, crop: float, updates: int, warmup: int
+) -> None:
+    config = load_recipe(recipe, *settings)
+    assert config.data.batch_seconds is not None
+    assert config.data.batch_seconds * config.train.accumulate == pytest.approx(seconds)
+    assert (config.data.max_seconds, config.train.num_updates) == (crop, updates)
+    assert config.optim.warmup_updates == warmup
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

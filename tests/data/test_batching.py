@@ -154,6 +154,41 @@ def test_an_error_in_a_worker_has_no_stack_trace(corpus, tmp_path):
     assert "Traceback" not in str(caught.value)
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """What torch's loader is asked for, in its place."""
+    found = []
+    monkeypatch.setattr("seqssl.data.batching.DataLoader", lambda *_, **options: found.append(options) or [])
+    return found
+
+
+@pytest.mark.parametrize(("at_once", "each"), [(1, 2), (4, 2), (9, 4), (128, 33)])
+def test_workers_read_as_far_ahead_as_batches_are_taken_at_once(corpus, asked, at_once, each):
+    """Before, they waited while all micro-batches of an update were computed."""
+    assert not list(make_loader(corpus, workers=4, at_once=at_once, pinned=True).endless())
+    (options,) = asked
+    assert options["prefetch_factor"] == each and options["num_workers"] == 4 and options["pin_memory"]
+
+
+def test_a_short_pass_starts_no_workers(corpus, asked):
+    loader = make_loader(corpus, batch_length=10, workers=2)
+    assert len(list(loader.batches(0, 3))) == 3 and not asked
+    assert not list(loader.batches(0, 8)) and asked[0]["num_workers"] == 2
+
+
+def test_a_worker_that_died_is_told(corpus, monkeypatch):
+    def dying(*_, **options):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. ")
+
+    class Dying:
+        __init__ = lambda *_, **options: None  # noqa: E731
+        __iter__ = dying
+
+    monkeypatch.setattr("seqssl.data.batching.DataLoader", Dying)
+    with pytest.raises(UserError, match=r"data\.workers=0"):
+        next(make_loader(corpus, workers=1).endless())
+
+
 def test_an_empty_split_is_told(corpus):
     with pytest.raises(UserError, match="no rows in split 'test'; it has: train, valid"):
         make_loader(corpus, split="test")

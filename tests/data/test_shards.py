@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 
 import numpy as np
@@ -122,6 +123,36 @@ def test_a_damaged_shard_of_the_right_size_is_told(tmp_path):
     path = tmp_path / "shard-00001.parquet"
     path.write_bytes(b"\0" * path.stat().st_size)
     with pytest.raises(UserError, match="damaged"):
+        _ = corpus.lengths
+
+
+@pytest.fixture
+def few_files(monkeypatch):
+    """Allows so many files beside those that are open."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free, so the ones above may be, too
+    os.close(opened)
+
+    def allow(number: int) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (opened + number, before[1]))
+
+    yield allow
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_corpus_may_have_more_shards_than_a_process_open_files(tmp_path, few_files):
+    """Before, all were open at once, and above 1,024 of them they were said to be damaged."""
+    corpus = write_corpus(tmp_path, num_shards=80, rows_per_shard=1)
+    few_files(50)
+    assert len(corpus.lengths) == 80
+    assert [corpus.row(number)["length"] for number in (0, 79, 1)] == [1, 80, 2]
+
+
+def test_too_many_open_files_are_no_damage(tmp_path, few_files):
+    corpus = write_corpus(tmp_path)
+    few_files(0)
+    with pytest.raises(UserError, match="too many files are open"):
         _ = corpus.lengths
 
 

@@ -76,6 +76,13 @@ def test_each_illness_is_found_once(rule: str) -> None:
         assert part in str(finding)
 
 
+@pytest.mark.parametrize(("accuracy", "rules"), [(0.10, ["at-chance"]), (0.13, [])])
+def test_of_few_negatives_less_than_twice_chance_is_enough(accuracy: float, rules: list[str]) -> None:
+    """vq-wav2vec has ten: at `tiny` it is at 13 % halfway, and ends at 20 %."""
+    findings = observe(*run_with(**{"contrastive/accuracy": accuracy, "contrastive/chance": 0.095}))
+    assert [finding.rule for finding in findings] == rules
+
+
 @pytest.mark.parametrize("rule", [rule for rule in ILLNESSES if rule != "not-finite"])
 def test_one_bad_record_is_no_finding(rule: str) -> None:
     changes, _ = ILLNESSES[rule]
@@ -232,6 +239,18 @@ def test_examine_says_what_has_recovered(tmp_path: Path) -> None:
     report = examine(write_run(tmp_path, run_with(400, 600, **{"perplexity/hard_0": 1.5})))
     assert not report.ok
     assert "in order since" in report.render()
+
+
+def test_examine_looks_at_the_stages_before(tmp_path: Path) -> None:
+    """A run on the codes of a collapsed quantizer may look well by itself."""
+    stage = tmp_path / "stages" / "quantizer"
+    stage.mkdir(parents=True)
+    write_run(stage, run_with(400, 600, **{"perplexity/hard_0": 1.5}))
+    report = examine(write_run(tmp_path, run_with()))
+    assert [finding.subject for finding in report.findings] == ["stage quantizer: codebook 0"]
+    text = report.render()
+    assert "seen    stage quantizer: codebook 0: hard perplexity 1.5" in text
+    assert "in order since" in text and "healthy" not in text
 
 
 def test_examine_a_killed_run_without_its_configuration(tmp_path: Path) -> None:

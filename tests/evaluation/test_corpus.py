@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy import Toy, toy_config
+from toy import Toy, toy_config, write_waves
 
-from seqssl import Encoder, Sample, build_model
+from seqssl import Encoder, Sample, UserError, build_model
 from seqssl.data.adapters import SampleSpec
-from seqssl.evaluation.embedding import pooled_input
+from seqssl.data.prepare import open_or_prepare
+from seqssl.evaluation import embedding
+from seqssl.evaluation.embedding import pooled_input, pooled_stages, write_embeddings
 from seqssl.evaluation.probe import labels_of
 
 
@@ -66,3 +68,23 @@ def test_the_input_is_read_by_the_picture_where_there_is_one(monkeypatch: pytest
     monkeypatch.setattr(frozen.model.feature_encoder, "picture", picture, raising=False)
     pooled = pooled_input(frozen, rows, OneChannel(), np.array([0]))["input"]
     np.testing.assert_allclose(pooled, [[2.5, 25, np.std(range(6)), 10 * np.std(range(6))]], rtol=1e-6)
+
+
+class Broken(Toy):
+    """One row is damaged."""
+
+    def load(self, row: Any, rng: Any) -> Sample:
+        sample = super().load(row, rng)
+        return Sample(sample.values * np.float32(np.inf if row["key"].endswith("c06.npy") else 1))
+
+
+def test_a_row_that_cannot_be_embedded_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, its number within some rows was."""
+    monkeypatch.setattr(embedding, "ROWS_AT_ONCE", 2)
+    config = toy_config(write_waves(tmp_path / "waves"), tmp_path)
+    corpus = open_or_prepare(Toy(), config.data, modality="toy:Toy")
+    frozen = Encoder(build_model(config), Toy().spec, batch_inputs=100)
+    with pytest.raises(UserError, match=r"^row group0/c06.npy holds NaN or infinite values"):
+        write_embeddings(frozen, corpus, Broken(), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"^row group0/c06.npy holds"):
+        pooled_stages(frozen, corpus, Broken(), np.arange(len(corpus)))

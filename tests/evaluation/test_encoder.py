@@ -264,3 +264,19 @@ def test_values_that_no_number_can_hold_are_refused() -> None:
         encoder.model.input_projection.bias[0] = torch.nan
     with pytest.raises(UserError, match="array 0 gives no finite embedding"):
         encoder.embed(waves(5))
+
+
+def test_an_array_is_named_by_its_place_and_not_by_that_of_its_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, the place among all views was named."""
+    encoder = letters_encoder(lambda sample: [sample] * 3)
+    contexts = encoder.model.contexts
+
+    def broken(batch: Batch, *rest: Any) -> dict[str, torch.Tensor]:
+        bad = (batch.lengths == 9)[:, None, None]
+        return {name: x.masked_fill(bad, torch.nan) for name, x in contexts(batch, *rest).items()}
+
+    monkeypatch.setattr(encoder.model, "contexts", broken)
+    rows = [np.arange(length) % 4 for length in (5, 31, 9, 5)]
+    for pool in ("mean", "none"):
+        with pytest.raises(UserError, match="array 2 gives no finite embedding"):
+            encoder.embed(rows, pool)

@@ -14,6 +14,7 @@ from seqssl.assembly import OpenStream, streams_of
 from seqssl.data.prepare import open_or_prepare
 from seqssl.evaluation import forecast
 from seqssl.evaluation.forecast import Protocol, Windows
+from seqssl.evaluation.held_out import Seen
 from seqssl.runs.folder import write_config
 from seqssl.training import checkpoint
 
@@ -185,3 +186,15 @@ def test_ids_cannot_be_forecast() -> None:
     corpus: Any = Empty()
     with pytest.raises(UserError, match="float series"):
         forecast.probe_forecast(encoder, encoder, corpus, corpus, PROTOCOL)
+
+
+def test_rows_of_the_training_are_no_test() -> None:
+    class Own:
+        folder = "rows"
+        manifest = type("M", (), {"statistics": {"mean": [0.0], "std": [1.0]}})
+        keys, splits = np.array(["a", "b"], object), np.array(["train", "valid"], object)
+
+    encoder: Any = type("E", (), {"spec": SampleSpec(dtype="float32", units="one", channels=1)})
+    corpus: Any = Own()
+    with pytest.raises(UserError, match="no row of rows is held out"):
+        forecast.probe_forecast(encoder, encoder, corpus, corpus, PROTOCOL, seen=Seen(frozenset("ab")))

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from seqssl.errors import UserError
 from seqssl.evaluation import probe, protocols
+from seqssl.evaluation.held_out import UNKNOWN, Seen, held_out_rows
 from seqssl.evaluation.protocols import Fold, Table
+from seqssl.evaluation.scores import probe_tables
 
 LABELS = "abcd"
 GROUPS = ("x_1", "x_2", "y_1")
@@ -191,3 +196,90 @@ def test_intervals_are_over_groups() -> None:
     assert probe.bootstrap(right, np.array(["a"] * 50 + ["b"] * 50)) == (0.0, 1.0)
     low, high = probe.bootstrap(right, np.arange(100).astype(str))
     assert 0.39 <= low < 0.5 < high <= 0.61
+
+
+def test_groups_of_one_label_keep_what_tells_it() -> None:
+    """Their own mean is the label: taken off, the probe learned from noise."""
+    rng = np.random.default_rng(0)
+    groups = np.array([f"g{n}" for n in range(8) for _ in range(6)] + ["t"] * 12)
+    labels = np.array(["ab"[n % 2] for n in range(8) for _ in range(6)] + ["a", "b"] * 6)
+    x = np.where(labels == "a", 1.0, -1.0)[:, None] + 0.2 * rng.normal(size=(60, 3))
+    nobody = np.zeros(60, bool)
+    table = Table({(w, "signal"): x for w in ("trained", "random")}, labels, groups, nobody, nobody)
+    few, several = (
+        probe.score_all(each, pattern, "leave one group out", list(protocols.leave_one_group_out(each)))
+        for each, pattern in ((table, "one"), (make_table(takes=2), "all"))
+    )
+    found = next(score for score in few if score.weights == "trained")
+    assert found.rows == {"t": 12} and found.accuracy == 1.0
+    assert found.num_poor == 8 and found.num_units == 12, "one tested group: rows are drawn"
+    assert {(score.num_poor, score.num_units) for score in several} == {(0, 3)}
+    shown = " ".join(text(probe_tables([*few, *several], "signal")).split())
+    assert "one, leave one group out: 8 groups of one label are scaled by the training rows." in shown
+    assert "all, leave one group out: 3 groups are too few to be sure." in shown
+
+
+def text(table: object) -> str:
+    console = Console(markup=False, width=100)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+class Rows:
+    """Of a corpus what its rows are called, and where they belong."""
+
+    folder = "rows"
+
+    def __init__(self, keys: str, splits: str) -> None:
+        self.keys, self.labels = (np.array([*keys], object) for _ in range(2))
+        self.groups = np.full(len(keys), "x", object)
+        self.splits = np.array([{"t": "train", "v": "valid"}[split] for split in splits], object)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "splits", "seen", "held_out", "is_known"),
+    [
+        ("abcd", "ttvv", Seen(frozenset("ab"), is_known=True), "cd", True),  # the run's own data
+        ("abcd", "ttvv", Seen(frozenset("a"), is_known=True), "cd", True),  # a part of it: groups stay whole
+        ("abcd", "tttv", Seen(frozenset("ad")), "bc", False),  # a run before it may have learned b and c
+        ("abcd", "tttv", Seen(frozenset("ad"), is_known=True), "bc", True),  # split anew, and d was learned
+        (
+            "abcd",
+            "tttv",
+            Seen(frozenset("a"), labelled=frozenset("d"), is_known=True),
+            "bc",
+            True,
+        ),  # with its label
+        ("abcd", "ttvv", Seen(frozenset("xy"), is_known=True), "cd", False),  # other data
+        ("abcd", "ttvv", UNKNOWN, "cd", False),
+        ("ab", "tv", Seen(frozenset("abc"), is_known=True), "", True),  # nothing is held out
+    ],
+)
+def test_held_out_is_what_the_training_did_without(
+    keys: str, splits: str, seen: Seen, held_out: str, is_known: bool
+) -> None:
+    rows: Any = Rows(keys, splits)
+    chosen, known = held_out_rows(rows, seen)
+    assert "".join(rows.keys[chosen]) == held_out and known == is_known
+
+
+@pytest.mark.parametrize(("seen", "name"), [("ab", "held-out split"), ("x", "split of the source")])
+def test_other_data_has_a_split_of_its_own(seen: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def embedded(*arguments: Any, **settings: Any) -> Table:
+        return replace(make_table(groups=("x", "y")), held_out=np.repeat([False, True], 4))
+
+    monkeypatch.setattr(probe, "embed_table", embedded)
+    nothing, rows = cast(Any, None), cast(Any, Rows("abcd", "ttvv"))
+    scores = probe.probe_run(nothing, nothing, rows, nothing, seen=Seen(frozenset(seen), is_known=True))
+    assert {score.protocol for score in scores} - {"leave one group out"} == {name}
+
+
+def test_groups_of_the_training_are_not_unheard() -> None:
+    nothing, rows, others = cast(Any, None), cast(Any, Rows("abcd", "ttvv")), cast(Any, Rows("ef", "tv"))
+    others.groups = np.array(["y", "z"], object)
+    with pytest.raises(UserError, match="groups z are in the training, too"):
+        probe.probe_run(nothing, nothing, rows, nothing, unheard=others, seen=Seen(groups=frozenset("z")))

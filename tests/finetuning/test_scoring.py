@@ -1,5 +1,8 @@
 """Scores against scikit-learn and jiwer; intervals against their definition."""
 
+import tracemalloc
+from dataclasses import replace
+
 import jiwer
 import numpy as np
 import pytest
@@ -21,17 +24,15 @@ from seqssl.finetuning.scoring import (
     interval,
     sums_of_errors,
     sums_of_texts,
+    too_few,
 )
 
 ACCURACY, MACRO_F1, MCC = CLASSES
 
 
 def rows_of(wanted: np.ndarray, scores: np.ndarray) -> list[Scored]:
-    size = scores.shape[1]
     return [
-        Scored(
-            str(n), "", int(w), int(s.argmax()), confusion(np.array([w]), s.argmax(keepdims=True), size), s
-        )
+        Scored(str(n), f"g{n % 5}", int(w), int(s.argmax()), None, s)
         for n, (w, s) in enumerate(zip(wanted, scores, strict=True))
     ]
 
@@ -104,6 +105,54 @@ def test_seeds_that_test_other_groups_are_averaged_where_they_were_drawn() -> No
     two = [Scored("b", "y", 0, 1, confusion(np.array([0]), np.array([1]), 2))]
     resampling = Resampling.of(["x", "y"], num_draws=200)
     assert set(resampling.values(ACCURACY, [one, two]).tolist()) == {0.0, 0.5, 1.0}
+
+
+def test_classes_are_scored_as_by_a_table_for_each_row() -> None:
+    rng = np.random.default_rng(0)
+    plain = rows_of(rng.integers(4, size=60), rng.dirichlet(np.ones(4), size=60))
+    tables = [
+        replace(row, sums=confusion(np.array([row.wanted]), np.array([row.said]), 4), scores=None)
+        for row in plain
+    ]
+    for by_row in (False, True):
+        resampling = Resampling.of([row.key if by_row else row.group for row in plain], num_draws=60)
+        for metric in CLASSES:
+            assert metric(plain) == metric(tables)
+            one, two = (resampling.values(metric, [rows], by_row) for rows in (plain, tables))
+            np.testing.assert_array_equal(one, two)
+
+
+def test_many_classes_and_rows_take_little_memory() -> None:
+    """A table of 300 classes is 720 kB: 1,000 rows had 720 MB, and each draw 8 bytes a row."""
+    names = np.arange(1000) % 300
+    rows = [
+        Scored(str(n), "", int(name), int(name), None, np.zeros(300, np.float32))
+        for n, name in enumerate(names)
+    ]
+    tracemalloc.start()
+    resampling = Resampling.of([row.key for row in rows], num_draws=20)
+    values = resampling.values(ACCURACY, [rows], by_row=True)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (values == 1).all() and most < 2**24
+    assert resampling.draws.nbytes == 20 * 1000
+
+
+def test_draws_are_bootstrap_draws() -> None:
+    names = ["b", "a", "a", "c"]
+    resampling = Resampling.of(names, seed=3, num_draws=90)
+    wanted = np.random.default_rng(3).multinomial(3, np.full(3, 1 / 3), size=90)
+    np.testing.assert_array_equal(resampling.draws, wanted)
+    assert resampling.places(names).tolist() == [1, 0, 0, 2]
+    values = np.array([1.0, 2.0, 4.0, 8.0])
+    means = (wanted @ [6.0, 1.0, 8.0]) / (wanted @ [2, 1, 1])
+    assert resampling.interval_of_mean(values, names) == pytest.approx(interval(means))
+
+
+@pytest.mark.parametrize(("number", "sentence"), [(5, "5 groups are too few to be sure."), (6, "")])
+def test_of_five_groups_all_gain_too_often_by_chance(number: int, sentence: str) -> None:
+    assert too_few(number) == sentence
+    assert (2 * 0.5**number > 0.05) == bool(sentence)
 
 
 def test_unknown_metrics_are_refused() -> None:

@@ -8,13 +8,14 @@ import torch
 from toy import TOY, write_waves
 
 from seqssl import cli, load_recipe
-from seqssl.assembly import build_model
+from seqssl.assembly import assemble, build_model, streams_of
 from seqssl.errors import UserError
 from seqssl.model.discrete import CodeReader, ReadCodes
 from seqssl.model.features import PatchEncoder
 from seqssl.model.masking import SpanMasking
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch, MaskedFrames
+from seqssl.planning.plan import stage_of
 from seqssl.runs.folder import load
 from seqssl.runs.train import train
 from seqssl.testing import check_targets
@@ -94,12 +95,27 @@ def test_a_run_without_codes_cannot_be_read(tmp_path: Path) -> None:
         CodeReader(opened, run=str(out))
 
 
-def test_a_stage_that_has_not_run_can_be_planned_and_not_trained() -> None:
+def test_a_stage_that_has_not_run_can_be_planned_and_not_trained(capsys: pytest.CaptureFixture[str]) -> None:
     config = load_recipe("speech_discretebert", "size=tiny")
-    model = build_model(config, "meta")
-    assert model.targets.codebook_sizes == (64, 64)
-    with pytest.raises(UserError, match="stage:quantizer stands for a stage that has not run"):
-        train(config)
+    waiting = stage_of("speech_discretebert", "size=tiny", "stages.quantizer.quantizer.codebook_size=9")
+    model = assemble(config, streams_of(config, waiting), "meta").of("")
+    assert model.targets.codebook_sizes == (9, 9)
+    for attempt in (train, build_model):
+        with pytest.raises(UserError, match="stage:quantizer stands for a stage that has not run"):
+            attempt(config)
+    assert cli.main(["info", "speech_discretebert", "size=tiny"]) == 0
+    assert "read_codes" in capsys.readouterr().out
+
+
+def test_a_stage_is_planned_as_it_is_set_wherever_the_recipe_lies(tmp_path: Path) -> None:
+    own = tmp_path / "mine.yaml"
+    own.write_text("extends: base/discretebert\nstages: {quantizer: {quantizer: {codebook_size: 9}}}\n")
+    toy = ["size=tiny", "modality=toy:Toy", "data=.", "data.batch_frames=160"]
+    frames = ["data.batch_seconds=null", "data.max_seconds=null", "data.join_seconds=null"]
+    for name, settings, size in ((str(own), toy, 9), ("speech_discretebert", [*toy, *frames], 64)):
+        streams = streams_of(load_recipe(name, *settings), stage_of(name, *settings))
+        model = assemble(load_recipe(name, *settings), streams, "meta").of("")
+        assert model.targets.codebook_sizes == (size, size)
 
 
 def test_bert_masks_as_it_says() -> None:

@@ -10,9 +10,9 @@ from torch import Tensor
 from modalities.music.views import RollEncoder
 from modalities.speech.mel import LogMelEncoder
 from seqssl import Conv1dStack, Conv2dSubsampling, PatchEncoder, TokenEncoder
-from seqssl.assembly import build_model
+from seqssl.assembly import assemble, build_model, streams_of
 from seqssl.errors import UserError
-from seqssl.model.alignment import frames_lie_apart, steps_per_frame
+from seqssl.model.alignment import first_apart, steps_per_frame
 from seqssl.model.clusters import InputClusters
 from seqssl.model.codebooks import Codebook
 from seqssl.model.description import InputDescription, columns_per_step
@@ -187,23 +187,25 @@ def test_an_encoder_that_looks_ahead_foresees_nothing(setting: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoder", "channels", "vocab_size", "apart"),
+    ("encoder", "channels", "vocab_size", "first"),
     [
-        (PatchEncoder(3, dim=4, patch=5), 3, None, True),
-        (RollEncoder(8, dim=4, patch=3), 8, None, True),
-        (Conv1dStack(1, dim=4, kernels=(4, 2), strides=(4, 2)), None, None, True),
-        (TokenEncoder(5, dim=4, kernel=1, stride=3), None, 5, True),
-        (TokenEncoder(2, 2, dim=4, kernel=1), 2, 2, True),
-        (Conv1dStack(1, dim=4, kernels=(4, 3), strides=(4, 2)), None, None, False),
-        (Conv2dSubsampling(8, channels=2), 8, None, False),  # reads back only, and so what was seen already
-        (LogMelEncoder(), None, None, False),
-        (TokenEncoder(2, dim=4, kernel=3), None, 2, False),
+        (PatchEncoder(3, dim=4, patch=5), 3, None, 1),
+        (RollEncoder(8, dim=4, patch=3), 8, None, 1),
+        (Conv1dStack(1, dim=4, kernels=(4, 2), strides=(4, 2)), None, None, 1),
+        (TokenEncoder(5, dim=4, kernel=1, stride=3), None, 5, 1),
+        (TokenEncoder(2, 2, dim=4, kernel=1), 2, 2, 1),
+        (Conv1dStack(1, dim=4, kernels=(4, 3), strides=(4, 2)), None, None, 2),
+        (Conv2dSubsampling(8, channels=2), 8, None, 2),  # reads back only, and so what was seen already
+        (LogMelEncoder(), None, None, 3),
+        (Conv1dStack(1, dim=4, kernels=(10, 8, 4, 4, 4), strides=(5, 4, 2, 2, 2)), None, None, 3),
+        (TokenEncoder(2, dim=4, kernel=3), None, 2, 3),
+        (TokenEncoder(5, dim=4, kernel=9), None, 5, 9),
     ],
 )
 def test_frames_lie_apart_or_read_steps_of_one_another(
-    encoder: Any, channels: int | None, vocab_size: int | None, apart: bool
+    encoder: Any, channels: int | None, vocab_size: int | None, first: int
 ) -> None:
-    assert frames_lie_apart(encoder, channels, vocab_size) == apart
+    assert first_apart(encoder, channels, vocab_size) == first
 
 
 def test_frames_that_share_steps_foresee_nothing_of_the_next_one() -> None:
@@ -215,6 +217,55 @@ def test_frames_that_share_steps_foresee_nothing_of_the_next_one() -> None:
         build_model(load_recipe(*toy, "feature_encoder={target: patch, patch: 4}"), device)
     assert torch.equal(torch.get_rng_state(), state)
     with pytest.raises(UserError, match="foresees the next frame"):
-        build_model(load_recipe(*toy[:4], "modality=speech"), "meta")
+        build_model(load_recipe(*toy[:4], "modality=speech", "data.batch_frames=16000"), "meta")
     for recipe in ("wearables_next_latent", "weather_next_latent", "speech_wav2vec"):
         build_model(load_recipe(recipe, "size=tiny"), "meta")
+
+
+def test_what_is_foreseen_begins_where_frames_share_no_step() -> None:
+    """In wav2vec the third frame ahead is the first; with other windows it is another."""
+    toy = ["base/wav2vec", "size=tiny", "data=.", "data.batch_frames=4000"]
+    key, waves, letters = "objectives.future_prediction.offset", "modality=toy:Toy", "modality=toy:Letters"
+    build_model(load_recipe(*toy, waves), "meta")
+    build_model(load_recipe(*toy, letters), "meta")
+    with pytest.raises(UserError, match=r"future_prediction.offset = 1: .* say 2 or more"):
+        build_model(load_recipe(*toy, waves, f"{key}=1"), "meta")
+    wide = "feature_encoder={target: token, dim: 12, kernel: 9}"
+    with pytest.raises(UserError, match=r"future_prediction.offset = 3: .* say 9 or more"):
+        build_model(load_recipe(*toy, letters, wide), "meta")
+    build_model(load_recipe(*toy, letters, wide, f"{key}=9"), "meta")
+    papers = ("feature_encoder={target: conv1d, dim: 16, norm: row, activation: relu, "
+              "kernels: [10, 8, 4, 4, 4], strides: [5, 4, 2, 2, 2]}")  # fmt: skip
+    build_model(load_recipe(*toy, waves, papers), "meta")  # its norms know of the whole row, as in the paper
+    with pytest.raises(UserError, match=r"future_prediction.offset = 2: .* say 3 or more"):
+        build_model(load_recipe(*toy, waves, papers, f"{key}=2"), "meta")
+
+
+@pytest.mark.parametrize("recipe", ["wav2vec2", "hubert", "data2vec", "dinosr"])
+def test_hidden_ids_are_not_shown_by_the_frames_around_them(recipe: str) -> None:
+    """Before, `mask_at=projection` hid them after a token encoder, which reads the ids around each frame."""
+    own = [f"base/{recipe}", "size=tiny", "data=.", "data.batch_frames=160", "modality=toy:Letters"]
+    model = build_model(load_recipe(*own), "meta")
+    assert model.mask_input and not model.mask_projection
+    asked = build_model(load_recipe(*own, "mask_at=features"), "meta")
+    assert not asked.mask_input and not asked.mask_projection
+    numbers = build_model(load_recipe(*own, "modality=toy:Toy"), "meta")
+    assert not numbers.mask_input and numbers.mask_projection
+
+
+def test_a_row_of_one_frame_is_refused_before_it_teaches_nothing() -> None:
+    """16 s at 30 Hz, read with windows for sound: before, the loss was 0."""
+    with pytest.raises(UserError, match=r"feature_encoder: Conv1dStack makes 1 frame of 480 input steps"):
+        build_model(load_recipe("speech_wav2vec2", "size=small", "modality=wearables"), "meta")
+    build_model(
+        load_recipe("speech_wav2vec2", "size=small", "modality=wearables", "feature_encoder=null"), "meta"
+    )
+
+
+def test_a_row_longer_than_a_batch_is_one_of_its_own_and_no_reason_to_refuse() -> None:
+    """A batch of one step holds each row alone."""
+    build_model(
+        load_recipe("base/wav2vec2", "size=tiny", "data=.", "data.batch_frames=1", "modality=toy:Toy")
+    )
+    config = load_recipe("speech_wav2vec2", "size=small", "modality=wearables")
+    assemble(config, streams_of(config), "meta", trained=True)  # what was trained is read all the same

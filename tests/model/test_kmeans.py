@@ -1,6 +1,7 @@
 """Clusters as targets: against scikit-learn, and what is fitted, saved and read again."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from scipy.fft import dct
 from sklearn.cluster import KMeans
 from torch import nn
 
+from seqssl import load_recipe
+from seqssl.assembly import build_model
 from seqssl.model.clusters import InputClusters, TeacherClusters
 from seqssl.model.description import InputDescription, cepstra, with_differences
 from seqssl.model.features import PatchEncoder
 from seqssl.model.kmeans import k_means, nearest, sample, spread_out, step
+from seqssl.model.norms import ChannelNorm
 from seqssl.model.types import Batch, Features, MaskedFrames, Segment
 from seqssl.testing import check_targets
 from seqssl.testing.harness import seeded
@@ -215,13 +219,15 @@ def layered(labelled: bool) -> tuple[TeacherClusters, list[Batch]]:
         inputs[0, ::STRIDE, 0] = labels.float()
         rows.append(Batch(inputs, torch.tensor([60 * STRIDE]), segments=(segments,) if labelled else None))
 
-    def open_teacher(run: str, tap: str) -> object:
+    def open_teacher(run: str, taps: str | list[str]) -> object:
         def teach(batch: Batch) -> Features:
             first = batch.inputs[:, ::STRIDE, :1]
             noise = torch.randn(1, 60, 6, generator=seeded(int(first.sum())))
             line = batch.inputs[:, ::STRIDE, 1:] * torch.ones(6)
             units = torch.cat([10 * first, 0.1 * noise[..., 1:]], -1)
-            return Features({"layer1": line, "middle": noise, "output": units}[tap], batch.lengths // STRIDE)
+            layers = {"layer1": line, "middle": noise, "output": units}
+            wanted = [taps] if isinstance(taps, str) else taps
+            return Features(torch.cat([layers[tap] for tap in wanted], -1), batch.lengths // STRIDE)
 
         return teach
 
@@ -234,7 +240,7 @@ def layered(labelled: bool) -> tuple[TeacherClusters, list[Batch]]:
 @pytest.mark.parametrize(("labelled", "expected"), [(True, "output"), (False, "middle")])
 def test_the_layer_is_chosen_by_labels_or_else_by_rank(labelled: bool, expected: str) -> None:
     made, rows = layered(labelled)
-    facts = made.fit(iter(rows), seeded(1))
+    facts = made.fit(rows, seeded(1))
     assert facts["layer"] == expected and facts["frames"] == 180
     assert str(facts["pnmi" if labelled else "effective_rank"]).count("layer1") == 1
     again, _ = layered(labelled)
@@ -248,7 +254,7 @@ def test_frames_that_are_missing_leave_labels_and_codes_side_by_side() -> None:
     made, (first, *rest) = layered(True)
     steps = torch.arange(60 * STRIDE)
     observed = ((steps < 5 * STRIDE) | (steps >= 16 * STRIDE))[None, :, None].expand_as(first.inputs)
-    facts = made.fit(iter([replace(first, observed=observed), *rest]), seeded(1))
+    facts = made.fit([replace(first, observed=observed), *rest], seeded(1))
     told = dict(text.rsplit(" ", 1) for text in str(facts["pnmi"]).split(", "))
     assert facts["layer"] == "output" and float(told["output"]) > 0.95, told
     assert facts["frames"] == 180 - 11
@@ -257,8 +263,76 @@ def test_frames_that_are_missing_leave_labels_and_codes_side_by_side() -> None:
 def test_the_chosen_layer_is_loaded_as_a_number() -> None:
     """What lies on a GPU would have to be waited for in every step; "meta" refuses to be read."""
     made, rows = layered(True)
-    made.fit(iter(rows), seeded(1))
+    made.fit(rows, seeded(1))
     again, _ = layered(True)
     again.load_state_dict(made.state_dict())
     again.layer = again.layer.to("meta")
     assert torch.equal(again.codes_of(rows[0], 60), made.codes_of(rows[0], 60))
+
+
+def test_the_layer_is_chosen_by_frames_of_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, by those of the first rows, which are the shortest."""
+    monkeypatch.setattr("seqssl.model.clusters.CHOICE_FRAMES", 50)
+    made, (first, *rest) = layered(True)
+    facts = made.fit([replace(first, segments=None), *rest], seeded(1))
+    assert facts["layer"] == "output" and "pnmi" in facts, facts
+
+
+def test_clusters_stay_with_the_teacher_that_they_were_fitted_to() -> None:
+    class Teacher(nn.Module):
+        origin = (7, 11)
+
+        def forward(self, batch: Batch) -> Features:
+            return Features(batch.inputs[:, ::STRIDE], -(-batch.lengths // STRIDE))
+
+    asked: list[object] = []
+
+    def open_teacher(run: str, tap: str, origin: object = None) -> nn.Module:
+        asked.append(origin)
+        return Teacher()
+
+    def clusters() -> TeacherClusters:
+        encoder = PatchEncoder(CHANNELS, dim=4, patch=STRIDE)
+        return TeacherClusters(encoder, open_teacher, list, run="there", tap="layer2", num_clusters=3)
+
+    made, again, other = clusters(), clusters(), clusters()
+    made.fit(batches(), seeded())
+    made.codes_of(batches()[0], 30)
+    assert made.origin.tolist() == [7, 11] and asked == [None], "the newest, to fit"
+    again.load_state_dict(made.state_dict())
+    assert torch.equal(again.codes_of(batches()[0], 30), made.codes_of(batches()[0], 30))
+    assert asked == [None, (7, 11)], "and from then on that one"
+    other.load_state_dict({"origin": made.origin}, strict=False)
+    assert other.origin.tolist() == [-1, -1], "not without the centers"
+
+
+def test_a_sample_is_that_of_the_smallest_numbers() -> None:
+    sizes = [0, 3, 17, 0, 40, 1, 25]
+    stream = [torch.randn(size, 2, generator=seeded(size)) for size in sizes]
+    generator = seeded(5)
+    keys = torch.cat([torch.rand(size, generator=generator) for size in sizes])
+    for size in (1, 15, 16, 60):
+        kept, total = sample(iter(stream), size, seeded(5))
+        assert total == sum(sizes) and torch.equal(kept, torch.cat(stream)[keys.argsort()[:size]])
+    everything, _ = sample(iter(stream), 1000, seeded(5))
+    assert torch.equal(everything, torch.cat(stream))
+
+
+def test_a_channel_of_large_numbers_is_not_all_of_the_clusters() -> None:
+    """Where a frame is its own steps: raw values with the input's scale are as scaled ones without it."""
+    encoder, norm = PatchEncoder(CHANNELS, dim=4, patch=STRIDE), ChannelNorm(CHANNELS)
+    norm.set([5.0, -300.0], [0.1, 4000.0])
+    raw = [replace(batch, inputs=batch.inputs * norm.std + norm.mean) for batch in batches()]
+    made = []
+    for rows, input_norm in ((raw, norm), (batches(), None)):
+        describe = InputDescription(encoder, float(STRIDE), channels=CHANNELS, input_norm=input_norm)
+        made.append(InputClusters(encoder, describe, num_clusters=4))
+        made[-1].fit(rows, seeded(2))
+    torch.testing.assert_close(made[0].centroids, made[1].centroids, rtol=1e-3, atol=1e-3)
+    whole = torch.arange(30) < torch.tensor([30, 13, 2])[:, None]  # the last frames of others have padding
+    codes = [one.codes_of(rows[0], 30)[whole] for one, rows in zip(made, (raw, batches()), strict=True)]
+    assert torch.equal(*codes)
+    config = load_recipe("base/hubert", "stage=first", "size=tiny", "modality=toy:Toy", "data=.",
+                         "data.batch_frames=160", "input_norm=channel")  # fmt: skip
+    model: Any = build_model(config)
+    assert model.targets.describe.input_norm is model.input_norm

@@ -31,6 +31,7 @@ from seqssl import (
     TokenEncoder,
 )
 from seqssl.model import alignment
+from seqssl.model.losses import Losses
 from seqssl.testing.harness import seeded
 from seqssl.testing.strategies import seeds
 
@@ -292,3 +293,23 @@ def test_masked_prediction_counts_each_codebook() -> None:
     assert nats / 3 == pytest.approx(float(output.terms["masked_prediction"].detach()), rel=1e-5)
     correct = sum(float(output.sums[f"masked_prediction/accuracy_{g}"]) for g in range(3))
     assert correct / 3 == pytest.approx(float(output.sums["masked_prediction/accuracy"]), rel=1e-5)
+
+
+def test_targets_of_seen_frames_are_made_once_however_many_terms_read_them() -> None:
+    made, batch = model("both"), ids_batch(torch.tensor([40, 23]), 0)
+    named, books = dict(made.objectives.named), made.targets.codebook_sizes
+    named["middle"] = MaskedPredictionLoss(
+        DIM, len(books), max(books), books, tap="contrastive", seen_weight=0.5
+    )
+    made.objectives = Losses(named, made.encoder.taps)
+    asked, targets_at = [], made._targets_at
+
+    def counting(*given: Any) -> Quantized:
+        asked.append(given[-1])
+        return targets_at(*given)
+
+    made._targets_at = counting  # type: ignore[method-assign]
+    frames = made.draw_mask(batch, seeded())
+    output = made(batch, frames, temperature=1.0, generator=seeded())
+    assert {"masked_prediction_seen", "middle_seen"} <= {*output.terms}
+    assert len(asked) == 1 and asked[0] is frames.seen

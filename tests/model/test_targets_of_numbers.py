@@ -5,6 +5,7 @@ from typing import Literal
 import pytest
 import torch
 from hypothesis import given
+from ids import VOCAB, ids_batch
 from torch import Tensor
 
 from seqssl import (
@@ -24,6 +25,7 @@ from seqssl import (
     SpanMasking,
     Targets,
     TeacherCodes,
+    TokenEncoder,
     TransformerBlock,
 )
 from seqssl.model.norms import MaskedBatchNorm
@@ -224,3 +226,26 @@ def test_the_norm_before_the_quantizer_is_torchs_over_the_frames_of_a_step() -> 
     codes = quantizer(reference.eval()(x.flatten(0, 1)), temperature=None).codes.view(2, 9, -1)
     assert torch.equal(targets.everywhere(batch, features), codes)
     assert not [*targets.quantizer_norm.parameters()]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("channels", "stride"), [(None, 1), (None, 2), (2, 1)])
+def test_ids_are_one_hot_vectors_to_a_random_projection(channels: int | None, stride: int) -> None:
+    """Before, they were numbers: frames of one id each had all the same code."""
+    encoder = TokenEncoder(VOCAB, channels, dim=4, kernel=3, stride=stride)
+
+    def make(width: int) -> RandomProjectionQuantizer:
+        torch.manual_seed(3)
+        return RandomProjectionQuantizer(width, codebook_size=4096)
+
+    targets = InputCodes(encoder, make, float(stride), channels, vocab_size=VOCAB)
+    batch = ids_batch(torch.tensor([240, 100]), 0, () if channels is None else (channels,), gaps=0.0)
+    codes = targets.codes_of(batch, 240 // stride)[0, :, 0].tolist()
+    words = [tuple(word) for word in batch.inputs[0].reshape(240 // stride, -1).tolist()]
+    assert len({*zip(words, codes, strict=True)}) == len({*words}), "a word has one code"
+    assert len({*codes}) > 0.9 * len({*words}) > 4, "and hardly any other word has it"
+
+
+def test_a_frame_of_one_number_has_no_random_projection() -> None:
+    with pytest.raises(ValueError, match="a frame of one number is then always 0"):
+        InputCodes(PatchEncoder(1, dim=4, patch=1), RandomProjectionQuantizer, 1.0, 1)
+    InputCodes(PatchEncoder(1, dim=4, patch=2), RandomProjectionQuantizer, 2.0, 1)

@@ -1,14 +1,17 @@
 """What a run is said to take, and the size that a machine is given."""
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from toy import toy_arguments, write_waves
 
-from seqssl import load_recipe
+from seqssl import cli, load_recipe
 from seqssl.config.schema import RunConfig
+from seqssl.data.shards import Manifest, Split
 from seqssl.errors import UserError
 from seqssl.planning import hardware, plan
 
@@ -55,10 +58,52 @@ def test_auto_takes_the_first_size_that_the_gpu_holds(
 ) -> None:
     needed = {"xl": 30, "xxl": 60, "base": 8, "small": 3, "tiny": 0.1}
     monkeypatch.setattr(
-        plan, "cost_of", lambda config: SimpleNamespace(memory_bytes=needed[config.size] * 2**30)
+        plan, "cost_of", lambda config, waiting: SimpleNamespace(memory_bytes=needed[config.size] * 2**30)
     )
     on_a_gpu(monkeypatch, gib)
     assert load_recipe("speech_w2vbert").size == expected
+
+
+def test_auto_passes_over_sizes_that_are_made_for_more_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, a large GPU got a size whose every update reads two hours of audio nine times."""
+    monkeypatch.setattr(plan, "cost_of", lambda config, waiting: SimpleNamespace(memory_bytes=0))
+    on_a_gpu(monkeypatch, 80)
+
+    def chosen(hours: float) -> plan.Resolved:
+        return plan.resolve("speech_w2vbert", amounts={"": round(hours * 3600 * 16_000)})
+
+    assert [chosen(hours).config.size for hours in (100, 2, 0.5, 0.01)] == ["xl", "base", "small", "tiny"]
+    assert "an update of xl, xxl would read more than all training rows" in chosen(2).note
+    assert "an update" not in chosen(100).note
+    splits = {"train": Split(num_rows=9, length=2 * 3600 * 16_000, hours=2.0)}
+    manifest = Manifest("speech", {}, "", "", splits, [], 0)
+    (tmp_path / "manifest.json").write_text(manifest.to_json())
+    assert load_recipe("speech_w2vbert", f"data={tmp_path}").size == "base"
+    monkeypatch.setenv("WORLD_SIZE", "4")  # ranks share an update
+    assert load_recipe("speech_w2vbert", f"data={tmp_path}").size == "small"
+
+
+def test_train_prepares_data_to_know_their_amount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def trained(config: RunConfig, progress: object) -> None:
+        raise UserError(f"it was to train {config.size}")
+
+    on_a_gpu(monkeypatch, 80)
+    monkeypatch.setenv("SEQSSL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(plan, "cost_of", lambda config, waiting: SimpleNamespace(memory_bytes=0))
+    monkeypatch.setattr(hardware, "has_gpu", lambda: True)
+    monkeypatch.setattr("seqssl.runs.train.train", trained)
+    words = [
+        text
+        for text in toy_arguments(write_waves(tmp_path / "waves"), tmp_path / "run")
+        if not text.startswith("size=")
+    ]
+    for accumulate, size in ((1, "xl"), (100, "tiny")):
+        assert cli.main(["train", *words, f"train.accumulate={accumulate}"]) == 2
+        assert f"it was to train {size}" in capsys.readouterr().err
 
 
 def test_the_largest_gpus_hold_the_papers_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,11 +14,12 @@ from seqssl.model.future import (
     FeatureTarget,
     FuturePredictionLoss,
     NextLatentLoss,
+    at_places,
     sketched_isotropy,
 )
 from seqssl.model.mixers import Attention
 from seqssl.model.norms import RowNorm
-from seqssl.model.types import Context, Features, Frames, MaskedFrames
+from seqssl.model.types import Context, Features, Frames, MaskedFrames, Quantized
 from seqssl.testing import check_block
 from seqssl.testing.harness import seeded
 from seqssl.testing.strategies import lengths, seeds
@@ -46,9 +47,10 @@ def test_the_loss_is_the_papers(
     objective = FuturePredictionLoss(DIM, WIDTH, steps=steps, offset=offset, num_negatives=negatives)
     target = FeatureTarget(WIDTH)(vectors, temperature=None)
     term = objective(context, target, seeded(seed))
-    others = objective._negatives(frames.put(vectors), frames.mask, seeded(seed))
+    places = objective._negatives(frames.mask, seeded(seed))
+    others = at_places(places, frames.put(vectors))
     place = {(int(r), int(c)): n for n, (r, c) in enumerate(zip(frames.rows, frames.columns, strict=True))}
-    total, sure, possible, count = 0.0, 0, 0, 0
+    total, sure, possible, chance, nearest, count = 0.0, 0, 0, 0.0, 0, 0
     for (row, column), number in place.items():
         maps = objective.heads(context.x[number]).view(steps, WIDTH)
         for k in range(offset, offset + steps):
@@ -58,12 +60,38 @@ def test_the_loss_is_the_papers(
             positive = float((maps[k - offset] * vectors[place[row, column + k]]).sum().detach())
             scores = (others[row, column + k] @ maps[k - offset]).detach()
             total -= float(F.logsigmoid(torch.tensor(positive))) + float(F.logsigmoid(-scores).sum())
-            # A negative may be the very frame that comes: whether it scores less is a matter of rounding.
+            if k > offset:
+                continue
+            # Judged at the nearest step, by other frames than the one that comes: it cannot outdo itself.
+            nearest += 1
+            own = places[row, column + k]
+            scores = scores[own != column + k]
             sure += bool((positive > scores + 1e-5).all())
             possible += bool((positive > scores - 1e-5).all())
+            chance += 1 / (1 + len({*own.tolist()} - {column + k}))
     assert term.total.item() == pytest.approx(total, rel=1e-4, abs=1e-4)
     assert int(term.count) == count == int(objective.counted(frames, features.lengths))
-    assert sure <= int(term.stats["accuracy"]) <= possible
+    share = nearest / max(1, count)  # what is shown is divided by the count of all pairs
+    assert sure <= float(term.stats["accuracy"]) * share + 1e-4
+    assert float(term.stats["accuracy"]) * share <= possible + 1e-4
+    assert float(term.stats["chance"]) * share == pytest.approx(chance, rel=1e-4)
+
+
+def test_equal_codes_cannot_be_told_apart_and_are_not_asked_to() -> None:
+    """Before, a run whose codes are few was judged at chance, however well it told what can be told."""
+    frames = MaskedFrames.of(torch.ones(1, 40, dtype=torch.bool))
+    codes = (torch.arange(40) % 2)[:, None]
+    vectors = torch.eye(2)[codes[:, 0]]
+    objective = FuturePredictionLoss(2, 2, steps=3, num_negatives=10)
+    with torch.no_grad():  # the code of the next frame is the other one, and the frame says its own
+        objective.heads.weight.zero_()
+        objective.heads.bias.zero_()
+        objective.heads.weight[:2] = 5 * torch.tensor([[-1.0, 1.0], [1.0, -1.0]])
+    context = Context(vectors, frames, Features(torch.zeros(1, 40, 2), torch.tensor([40])))
+    target = Quantized(vectors, codes, torch.zeros(0, 0))
+    term = objective(context, target, seeded())
+    assert float(term.stats["accuracy"] / term.count) == pytest.approx(1.0)
+    assert float(term.stats["chance"] / term.count) == pytest.approx(0.5, abs=0.02), "one other code"
 
 
 @given(lengths(max_length=12), seeds)
@@ -71,7 +99,7 @@ def test_negatives_are_frames_of_the_same_row(row_lengths: torch.Tensor, seed: i
     _, frames, _, _ = case(row_lengths, seed)
     marks = torch.stack([frames.rows.float(), frames.columns.float() + 1], dim=1)
     objective = FuturePredictionLoss(DIM, 2, num_negatives=30)
-    found = objective._negatives(frames.put(marks), frames.mask, seeded(seed))
+    found = at_places(objective._negatives(frames.mask, seeded(seed)), frames.put(marks))
     for row, length in enumerate(row_lengths.tolist()):
         if length:
             assert (found[row, :length, :, 0] == row).all()
@@ -80,11 +108,8 @@ def test_negatives_are_frames_of_the_same_row(row_lengths: torch.Tensor, seed: i
 
 def test_every_frame_is_as_likely_a_negative() -> None:
     _, frames, _, _ = case(torch.tensor([5]), 0)
-    marks = frames.columns.float()[:, None]
-    drawn = FuturePredictionLoss(DIM, 1, num_negatives=4000)._negatives(
-        frames.put(marks), frames.mask, seeded()
-    )
-    counts = torch.bincount(drawn.flatten().long(), minlength=5)
+    drawn = FuturePredictionLoss(DIM, 1, num_negatives=4000)._negatives(frames.mask, seeded())
+    counts = torch.bincount(drawn.flatten(), minlength=5)
     assert (counts / counts.sum() - 0.2).abs().max() < 0.01
 
 

@@ -10,7 +10,7 @@ from zlib import crc32
 
 import numpy as np
 import pytest
-from tuned_toys import Labelled, Segmented, pretrain, write_labelled
+from tuned_toys import Labelled, Segmented, pretrain, tune, write_labelled
 
 from seqssl import Record, Sample, Segment, cli
 from seqssl.errors import UserError
@@ -18,6 +18,7 @@ from seqssl.ruler import cells
 from seqssl.ruler.evaluate import evaluate
 from seqssl.ruler.plan import Request
 from seqssl.ruler.processes import held
+from seqssl.runs.sources import seen_by
 
 FAST = ("train.num_updates=40", "optim.warmup_updates=4", "train.device=cpu")
 SMALL = Request(fractions=(0.5, 1.0), seeds=2, rates=(0.01,), jobs=1)
@@ -75,7 +76,9 @@ def test_the_file_and_that_nothing_is_run_twice(tmp_path: Path, monkeypatch: pyt
     stored = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert stored == json.loads(json.dumps(values))
     assert {"task", "metric", "higher_is_better", "groups_held_out", "results", "worth"} <= set(stored)
-    assert stored["groups_held_out"] == ["group0", "group1", "group2"]
+    assert stored["groups_held_out"] == ["group0", "group1", "group2"] and stored["num_units"] == 3
+    assert stored["worth"]["sentence"].endswith(" 3 groups are too few to be sure.")
+    assert not stored["worth"]["shown"]
     assert stored["pretraining_known"] and 0 < stored["test_rows_seen_unlabelled_in_pretraining"] <= 36
     assert "Learning rates, given" in (tmp_path / "out" / "report.html").read_text()
     assert {e["row"] for e in stored["results"]} == {"classical", "random", "scratch", "frozen", "pretrained"}
@@ -235,8 +238,13 @@ def test_folders_of_others_and_folders_in_use_are_left_alone(tmp_path: Path) -> 
     run = pretrain(source, tmp_path / "run", "train.num_updates=1")
     with pytest.raises(UserError, match="is not empty and holds no evaluation"):
         evaluate(run, "classify", *FAST, request=SMALL, out=source)
-    with held(tmp_path), pytest.raises(UserError, match="is in use by another process"):
-        evaluate(run, "classify", *FAST, request=SMALL, out=tmp_path)
+    page = (run / "report.html").read_text()
+    with pytest.raises(UserError, match="is not empty and holds no evaluation"):
+        evaluate(run, "classify", *FAST, request=SMALL, out=run)
+    assert (run / "report.html").read_text() == page, "the report of the run is not that of an evaluation"
+    (tmp_path / "new").mkdir()
+    with held(tmp_path / "new"), pytest.raises(UserError, match="is in use by another process"):
+        evaluate(run, "classify", *FAST, request=SMALL, out=tmp_path / "new")
     with pytest.raises(UserError, match="leave init alone"):
         evaluate(run, "classify", *FAST, "init=null", request=SMALL, out=tmp_path / "out")
 
@@ -246,3 +254,46 @@ def test_a_ranking_is_measured_where_draws_miss_groups(tmp_path: Path) -> None:
     values = measured(source, tmp_path, "tuned_toys:Labelled", "classify", metric="auroc", fractions=(1.0,),
                       rows=("scratch", "pretrained"))  # fmt: skip
     assert all(0 <= entry["low"] <= entry["high"] <= 1 for entry in values["results"])
+
+
+def test_a_tuned_run_is_not_judged_as_one_without_labels(tmp_path: Path) -> None:
+    source = write_labelled(tmp_path / "waves", num_rows=36)
+    run = pretrain(source, tmp_path / "run", "train.num_updates=1")
+    tuned = tune(run, "classify", tmp_path / "tuned", "train.num_updates=1").out
+    later = pretrain(source, tmp_path / "later", "train.num_updates=1", f"init={tuned}")
+    for start in (tuned, later):
+        with pytest.raises(UserError, match=r"was tuned on the labels of \d+ tested rows: take the run"):
+            evaluate(start, "classify", *FAST, request=SMALL, out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+    one, two, three = map(seen_by, (run, tuned, later))
+    assert one.is_known and one.keys and one.groups == {"group0", "group1", "group2"} and not one.labelled
+    assert (two.keys, two.groups, two.labelled) == (one.keys, one.groups, one.keys)
+    assert (three.keys, three.labelled) == (one.keys, one.keys)
+    assert not seen_by(tmp_path / "nothing").is_known
+    request = replace(SMALL, fractions=(1.0,), rows=("frozen",), folds="split", seeds=1, pictures=False)
+    values = evaluate(tuned, "classify", *FAST, request=request, out=tmp_path / "out", say=lambda _: None)
+    assert any("was tuned with labels" in note for note in values["notes"])
+    assert values["test_rows_seen_unlabelled_in_pretraining"] == 0, "they are those that were held out"
+
+
+def test_windows_of_rows_that_were_seen_are_counted(tmp_path: Path) -> None:
+    source = write_labelled(tmp_path / "waves", num_rows=24)
+    values = measured(
+        source, tmp_path, "tuned_toys:Labelled", "forecast", "task.lookback=20", "task.horizon=4",
+        rows=("frozen",), fractions=(1.0,), pictures=False,
+    )  # fmt: skip
+    seen = values["test_rows_seen_unlabelled_in_pretraining"]
+    assert 0 < seen <= values["num_tested"], "their keys are those of rows, with a place behind"
+
+
+def test_rows_too_few_to_choose_a_rate_by_are_told(tmp_path: Path) -> None:
+    source = tmp_path / "waves"
+    for name in ("one", "two"):
+        (source / name).mkdir(parents=True)
+        np.save(source / name / "a_00.npy", np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32))
+    split = ("data.split_by=group", "data.valid_groups=[two]", "train.num_updates=1")
+    run = pretrain(source, tmp_path / "run", *split)
+    request = replace(SMALL, rates=(0.01, 0.1), rows=("frozen",), seeds=1)
+    with pytest.raises(UserError, match=r"lrs = \[0.01, 0.1\]: fold 0 has too few training rows"):
+        evaluate(run, "forecast", *FAST, "task.lookback=30", "task.horizon=4", request=request,
+                 out=tmp_path / "out", say=lambda _: None)  # fmt: skip

@@ -1,14 +1,20 @@
 """Recipes of several stages: each is a run, none is made twice, and an interrupted one goes on."""
 
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from toy import TOY, write_waves
 
 from seqssl import cli, load_recipe
+from seqssl.config.schema import RunConfig
 from seqssl.errors import UserError
+from seqssl.model.types import Batch
 from seqssl.runs.folder import load
 from seqssl.runs.stages import train_stages
+from seqssl.testing.harness import seeded
 from seqssl.training.log import read_records
 
 TINY = [
@@ -56,6 +62,9 @@ def test_a_recipe_of_two_stages_ends_with_the_last(
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()}
     assert cli.main(["train", *arguments, f"out={out}"]) == 0
     assert {path: path.stat().st_mtime_ns for path in first.rglob("*") if path.is_file()} == before
+    exported = tmp_path / "exported"  # it is made of the stage before it, whose folder stays where it is
+    assert cli.main(["export", f"run={out}", "to=safetensors", f"out={exported}"]) == 0
+    assert (load(exported).model.input_projection.weight == trained.input_projection.weight).all()
     for command in ("info", "doctor"):
         assert cli.main([command, str(out)]) in (0, 3)
 
@@ -124,6 +133,21 @@ def test_a_recipe_without_stages_is_its_own_last_one(tmp_path: Path) -> None:
     assert config.out == str(tmp_path / "run")
 
 
+def test_a_stage_may_be_given_more_when_its_turn_comes(arguments: list[str], tmp_path: Path) -> None:
+    name, *rest = arguments
+    asked: list[tuple[str, int]] = []
+
+    def settings(stage: str, config: RunConfig) -> list[str]:
+        asked.append((stage, config.train.num_updates))
+        return ["stages.first.train.num_updates=3"]
+
+    out = tmp_path / "run"
+    for _ in range(2):
+        train_stages(name.removeprefix("recipe="), *rest, f"out={out}", settings=settings)
+        assert max(record["step"] for record in read_records(out / "stages/first/metrics.jsonl")) == 3
+    assert asked == [("first", 6)] * 2
+
+
 def test_too_few_frames_for_the_clusters_are_said(arguments: list[str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the targets cannot be fitted: 99999 clusters need as many frames"):
         train_stages(
@@ -166,3 +190,38 @@ def test_a_stage_alone_lies_where_the_recipe_looks_for_it(recipe: str, stage: st
     config = load_recipe(recipe, "size=tiny", f"stage={stage}")
     assert config.out == f"runs/{recipe}-tiny/stages/{stage}"
     assert load_recipe(recipe, "size=tiny", f"stage={stage}", "out=here").out == "here"
+
+
+def test_a_finished_stage_holds_for_its_data_and_its_clusters_for_its_checkpoint(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before, a stage of other data was taken, and codes were made by whatever the teacher's newest was."""
+    out = tmp_path / "run"
+    checkpoints = out / "stages" / "first" / "checkpoints"
+    assert cli.main(["train", *arguments, f"out={out}"]) == 0
+    batch = Batch(torch.randn(1, 60, 2, generator=seeded(3)), torch.tensor([60]))
+
+    def codes() -> list[list[list[int]]]:
+        model = load(out).model
+        frames = int(model.feature_encoder.output_lengths(batch.lengths)[0])
+        return model.targets.codes_of(batch, frames).tolist()  # type: ignore[no-any-return, union-attr]
+
+    before = codes()
+    assert load(out).model.targets.origin[0] == 6  # type: ignore[union-attr]
+    later = checkpoints / "step-00000009"
+    shutil.copytree(checkpoints / "step-00000003", later)
+    assert codes() == before, "of the update that the clusters were fitted to"
+    kept = (checkpoints / "step-00000006").rename(tmp_path / "kept")
+    with pytest.raises(UserError, match=r"step-00000006, to which these clusters were fitted, is gone"):
+        codes()
+    shutil.copytree(later, checkpoints / "step-00000006")
+    with pytest.raises(UserError, match=r"its weights at update \d are not those that these clusters were"):
+        codes()
+    for path in (later, checkpoints / "step-00000006"):
+        shutil.rmtree(path)
+    kept.rename(checkpoints / "step-00000006")
+    assert codes() == before
+    np.save(tmp_path / "waves" / "group1" / "more.npy", np.ones((40, 2), np.float32))
+    capsys.readouterr()
+    assert cli.main(["train", *arguments, f"out={out}"]) == 2
+    assert "stages/first was trained on other data" in capsys.readouterr().err

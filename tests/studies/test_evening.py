@@ -3,7 +3,9 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,15 +15,18 @@ from tuned_toys import write_labelled
 
 from seqssl import Sample, build_model, cli
 from seqssl.data.prepare import open_or_prepare
-from seqssl.errors import Interrupted, UserError
+from seqssl.errors import HealthHalt, Interrupted, UserError
 from seqssl.evaluation.frozen import Encoder
 from seqssl.evaluation.retrieval import compare_halves, found_again
 from seqssl.planning import plan
 from seqssl.report.evening import parts_of, verdict
+from seqssl.runs import stages
 from seqssl.studies import evening as evenings
 from seqssl.studies import pace
-from seqssl.studies.evening import evening, untellable
-from seqssl.studies.pace import ENOUGH, JUDGES, affordable_size, judge_for
+from seqssl.studies.evening import Evening, evening
+from seqssl.studies.looking import batches_of, untellable
+from seqssl.studies.pace import ENOUGH, FEWEST_ROWS, JUDGES, MOST, affordable_size, judge_for
+from seqssl.training.log import read_records
 from seqssl.training.loop import Trainer
 
 BEST = "run/checkpoints/best"
@@ -102,7 +107,7 @@ def test_the_weights_that_are_judged(
     assert found["weights"] == weights
     assert found["judged_update"] == (6 if weights == BEST else evenings.CHECKPOINTS)
     page = (tmp_path / "out/evening.html").read_text()
-    assert f"embed run=out/{weights} " in page
+    assert f"embed run={tmp_path}/out/{weights} " in page, "as the shell that ran the evening finds it"
     assert ("those after 6 were best" in page) == (weights == BEST)
 
 
@@ -123,10 +128,11 @@ def test_without_labels_halves_are_found_again(tmp_path: Path) -> None:
     assert sentence.startswith(f"Of {found['halves']['rows']} rows, most of which training has seen, ")
     assert not is_good
     assert sentence in (tmp_path / "out/evening.html").read_text()
-    sentence, is_good = verdict({**found, "halves": {**found["halves"], "held_out": True, "low": 0.01}})
+    enough = {"held_out": True, "low": 0.01, "num_units": 8}
+    sentence, is_good = verdict({**found, "halves": {**found["halves"], **enough}})
     assert " rows that training did without, " in sentence and is_good
     page = "\n".join(parts_of({**found, "out": "evenings/a <b>"}))
-    assert "run='a &lt;b&gt;/run'" in page.replace("&#x27;", "'")
+    assert "run='evenings/a &lt;b&gt;/run'" in page.replace("&#x27;", "'")
 
 
 def test_the_interval_is_over_the_groups_of_the_corpus(tmp_path: Path) -> None:
@@ -147,10 +153,27 @@ def test_the_interval_is_over_the_groups_of_the_corpus(tmp_path: Path) -> None:
     assert compare_halves(ours, theirs, corpus, Silent()) == compare_halves(ours, theirs, corpus, Toy())
 
 
+def judge(seconds: float, rows: int = 1, batches: float = 0.0) -> pace.Judge:
+    return judge_for(seconds, pace=0.5, at_once=2, rows=rows, batches=batches)
+
+
 def test_the_judge_fits_the_time() -> None:
-    seen = [judge_for(seconds, pace=0.5, at_once=2) for seconds in (0, 100, 600, 2000, 5000, 40_000, 10**6)]
-    assert [judge for judge, _ in seen] == sorted((judge for judge, _ in seen), reverse=True)
-    assert seen[0] == (len(JUDGES) - 1, 2) and seen[-1] == (0, 300)
+    seen = [judge(seconds) for seconds in (0, 100, 600, 2000, 5000, 40_000, 10**6)]
+    assert [each.number for each in seen] == sorted((each.number for each in seen), reverse=True)
+    assert (seen[0].number, seen[0].updates) == (len(JUDGES) - 1, 2)
+    assert seen[0].seconds > 0, "it says that nothing fits"
+    assert (seen[-1].number, seen[-1].updates) == (0, MOST)
+
+
+def test_tests_of_many_rows_take_time_from_the_judge() -> None:
+    """Before, 100,000 rows were tested in every cell, whatever the time was."""
+    few, many = judge(8000, 1000, 30.0), judge(8000, 100_000, 3000.0)
+    assert few.share == 1 and FEWEST_ROWS / 100_000 < many.share < 0.5
+    assert few.seconds <= 8000 and many.seconds <= 8000
+    assert judge(10**6, 100_000, 3000.0).share == 1
+    least = judge(20, 100_000, 3000.0)
+    assert least.share == FEWEST_ROWS / 100_000 and least.seconds > 20
+    assert judge(60, FEWEST_ROWS, 15.0).share == 1, "of few rows all are taken"
 
 
 def test_halves_are_found_by_what_differs_between_rows() -> None:
@@ -183,6 +206,108 @@ def test_labels_that_no_fold_can_learn_are_told_before_training() -> None:
     assert "belong to several tasks" in untellable(several, "*", Counter(several.labels))  # type: ignore[arg-type]
 
 
+STAGED = [
+    *(
+        text
+        for text in SMALL
+        if not text.startswith(("quantizer", "encoder.conv", "encoder.ffn", "encoder.taps"))
+    ),
+    "encoder.block.ffn_dim=16",
+    "encoder.taps={output: 2}",
+    "feature_encoder=null",
+    "objectives.masked_prediction.final_dim=8",
+    "stages.first.targets.num_clusters=5",
+    "targets.num_clusters=6",
+    "targets.tap=layer1",
+    "modality=toy:Toy",
+]
+
+
+def test_stages_are_a_part_of_the_evening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = write_waves(tmp_path / "data"), tmp_path / "out"
+
+    def run() -> dict[str, Any]:
+        return evening(source, out, *STAGED, recipe="base/hubert", hours=1e-6, say=str)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise Interrupted("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "train", interrupted)
+        with pytest.raises(Interrupted):
+            run()
+    kept = json.loads((out / "evening.json").read_text())
+    assert kept["seconds"] > 0 and kept["stages"] == {"first": evenings.CHECKPOINTS} and not kept["updates"]
+    found = run()
+    assert found["seconds"] > kept["seconds"] and found["updates"] == evenings.CHECKPOINTS
+    for part in ("run", "run/stages/first"):
+        records = list(read_records(out / part / "metrics.jsonl"))
+        assert max(int(record["step"]) for record in records) == evenings.CHECKPOINTS  # type: ignore[call-overload]
+    assert "run/report.html" in (out / "evening.html").read_text()
+
+
+def test_stages_and_the_run_share_the_time(tmp_path: Path) -> None:
+    plan = Evening({}, 1.0, patterns="*", stages={"one": 0, "two": 0})
+    work, left, shares = evenings._Work(plan, tmp_path, str, lambda *_: None), 1.0, []
+    for stage in ("one", "two", ""):
+        shares.append(left * work.portion)
+        left -= shares[-1]
+        plan.stages |= {stage: 1} if stage else {}
+    assert shares == pytest.approx([0.55 / 3] * 3) and left == pytest.approx(0.45)
+
+
+def test_what_was_planned_for_other_hours_is_refused(tmp_path: Path) -> None:
+    asked: evenings.Asked = {"source": "data"}
+    plan = Evening(asked, 0.2, recipe="base/w2vbert", updates=12)
+    work = evenings._Work(plan, tmp_path, str, lambda *_: None)
+    work.keep()
+    assert evenings._opened(tmp_path, asked, 0.2).updates == 12
+    with pytest.raises(UserError, match=r"hours = 5: .* holds an evening of 0.2 hours.*Say hours=0.2"):
+        evenings._opened(tmp_path, asked, 5.0)
+    plan.updates = 0
+    work.keep()
+    assert evenings._opened(tmp_path, asked, 5.0).hours == 5, "nothing is planned yet"
+
+
+def test_an_evening_that_was_refused_may_be_asked_otherwise(tmp_path: Path) -> None:
+    source, settings = labelled(tmp_path)
+    with pytest.raises(UserError, match="zebra"):
+        spend(source, tmp_path / "out", settings, labels="zebra*")
+    with pytest.raises(UserError, match="lion"):
+        spend(source, tmp_path / "out", settings, labels="lion*")
+
+
+def test_a_halted_evening_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, out = evenings.train, tmp_path / "out"
+
+    def halt(config: Any, **more: Any) -> None:
+        train(replace(config, train=replace(config.train, num_updates=4)), **more)
+        (out / "run/report.html").unlink()
+        raise HealthHalt("halted at update 4 by health=halt: <collapse>")
+
+    monkeypatch.setattr(evenings, "train", halt)
+    words = ["recipe=base/w2vbert", "hours=1e-6", f"data={write_waves(tmp_path / 'data')}", f"out={out}"]
+    assert cli.main(["evening", *words, "modality=toy:Toy", *SMALL]) == 3
+    assert f"How far it came: {out}/evening.html" in capsys.readouterr().err
+    page = (out / "evening.html").read_text()
+    assert (
+        "Stopped: halted at update 4" in page and "<b>4</b><span>updates of the encoder, when it was" in page
+    )
+    assert "report.html" not in page, "it was not written"
+    assert f"seqssl doctor {out}/run<" in page and "seqssl embed" not in page
+
+
+def test_rows_of_labels_are_counted_in_batches(tmp_path: Path) -> None:
+    config = toy_config(write_waves(tmp_path / "waves"), tmp_path)
+    corpus = open_or_prepare(Toy(), config.data, modality="toy:Toy")
+    some = [str(label) in "ab" for label in corpus.labels]
+    steps = int(corpus.lengths[some].sum())
+    assert batches_of(corpus, Counter("ab"), config.data, Toy().spec) == steps / 160
+    assert batches_of(corpus, Counter(), config.data, Toy().spec) == 0
+
+
 def test_a_large_model_has_to_fit_into_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "num_cores", lambda: plan.MANY_CORES)
     monkeypatch.setattr(pace, "seconds_per_update", lambda config, folder: (0.5, 1))
@@ -191,6 +316,24 @@ def test_a_large_model_has_to_fit_into_the_time(tmp_path: Path, monkeypatch: pyt
     size, why = affordable_size("speech_clusters", [], ENOUGH, tmp_path)
     assert size == "tiny" and "about 4,000 updates" in why and "of small" in why
     assert affordable_size("speech_clusters", ["size=small"], ENOUGH, tmp_path) == ("", "")
+
+
+def test_stages_share_the_time_that_a_size_must_fit_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, a recipe with stages had the size of size=auto, whatever the time."""
+    monkeypatch.setattr(plan, "num_cores", lambda: plan.MANY_CORES)
+    monkeypatch.setattr(pace, "seconds_per_update", lambda config, folder: (0.5, 1))
+
+    def cost(config: Any, waiting: Any) -> SimpleNamespace:
+        last = config.targets["target"] == "teacher_clusters"
+        return SimpleNamespace(micro_flops={"tiny": 1.0, "small": 8.0}[config.size] * (2 if last else 1))
+
+    monkeypatch.setattr(pace, "cost_of", cost)
+    own = ["modality=toy:Toy", "data=.", "data.batch_frames=160", "train.accumulate=1"]
+    size, why = affordable_size("base/hubert", own, 4 * ENOUGH, tmp_path)
+    assert size == "tiny" and "about 4,000 updates fit" in why and "of small 500" in why
+    assert affordable_size("base/hubert", own, 16 * ENOUGH, tmp_path)[0] == "small"
 
 
 @pytest.mark.parametrize(

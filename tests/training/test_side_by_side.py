@@ -91,7 +91,7 @@ class OneAfterTheOther:
 def test_the_update_is_that_of_one_process(
     two: seqssl.Run, waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def divided(streams: Any, *, seed: int, group: int, share: int) -> OneAfterTheOther:
+    def divided(streams: Any, *, seed: int, group: int, share: int, **rest: Any) -> OneAfterTheOther:
         return OneAfterTheOther(training_batches(streams, seed=seed, group=1, share=2))
 
     monkeypatch.setattr("seqssl.runs.train.training_batches", divided)
