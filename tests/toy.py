@@ -149,3 +149,18 @@ def write_letters(folder: Path, *, num_rows: int = 20) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join("abcde"[i] for i in ids))
     return folder
+
+
+def two_stages(overrides: list[str]) -> list[str]:
+    """Small settings of HuBERT's two stages: those of other recipes, with its own parts."""
+    others = ("quantizer", "encoder.conv", "encoder.ffn", "encoder.taps")
+    return [
+        *(text for text in overrides if not text.startswith(others)),
+        "encoder.block.ffn_dim=16",
+        "encoder.taps={output: 2}",
+        "feature_encoder=null",
+        "objectives.masked_prediction.final_dim=8",
+        "stages.first.targets.num_clusters=5",
+        "targets.num_clusters=6",
+        "targets.tap=layer1",
+    ]

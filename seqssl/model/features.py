@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqssl.model.norms import RowNorm, TimeNorm
-from seqssl.model.types import Features, length_mask
+from seqssl.model.types import Features, is_traced, length_mask
 
 
 class Conv2dSubsampling(nn.Module):
@@ -237,7 +237,6 @@ def convolve(conv: Any, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b s d"]:
     Each frame's window is laid end to end. The norm wants channels last, the kernels of convolutions channels
     first; without turning back and forth, a training step of the stack takes a quarter less time.
     """
-    is_traced = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # since torch 2.7
     if is_traced():  # slices hide from a trace how long they are
         y: Tensor = conv(x.transpose(1, 2)).transpose(1, 2)
         return y

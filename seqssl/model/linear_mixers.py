@@ -14,12 +14,10 @@ from torch.nn import functional as F
 
 from seqssl.model.bounds import POSITIVE, SHARE, Bound, Divides
 from seqssl.model.mixers import check_heads, rotate
-from seqssl.model.types import Frames
+from seqssl.model.types import Frames, is_traced
 
 GATE_BIAS = 4.0  # of a gate's logit at the start: a state then loses 1.8 % a frame, half of it in 38
 MIN_HALF_LIFE, MAX_HALF_LIFE = 4.0, 4096.0  # frames, of the long filters at the start
-# Whether an export follows one row to write down what is computed. The first is there since torch 2.7.
-is_traced = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def full(x: Tensor) -> Tensor:

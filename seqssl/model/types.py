@@ -16,6 +16,9 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Generator, Tensor
 
+# Whether an export follows one row to write down what is computed. The first is there since torch 2.7.
+is_traced = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+
 
 @dataclass(frozen=True)
 class Segment:

@@ -15,6 +15,8 @@ Array = npt.NDArray[Any]
 NUM_DRAWS = 1000
 GAIN = ("gain", "low", "high")
 
+Told = dict[str, Any]  # figures by their names, as a page and `evaluation.json` have them
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -60,7 +62,7 @@ class Table:
             known[place] = resampling.values(self.metric, list(entry.by_seed.values()), by_row)
         return known[place]
 
-    def line(self, entry: Entry) -> dict[str, Any]:
+    def line(self, entry: Entry) -> Told:
         """An entry as plain values."""
         by_seed = {str(seed): self.metric(rows) for seed, rows in sorted(entry.by_seed.items())}
         low, high = interval(self.draws(entry))
@@ -82,7 +84,7 @@ class Table:
         """The metric, mean over seeds."""
         return float(np.mean([self.metric(rows) for rows in entry.by_seed.values()]))
 
-    def differences(self, row: str, other: str) -> list[dict[str, Any]]:
+    def differences(self, row: str, other: str) -> list[Told]:
         """How much better one row is than another at each fraction, with the interval of the difference."""
         sign = 1 if self.metric.higher_is_better else -1
         found = []
@@ -100,7 +102,7 @@ class Table:
             )
         return found
 
-    def worth(self) -> dict[str, Any]:
+    def worth(self) -> Told:
         """How many labels scratch needs for what pre-training reaches, and a sentence about it.
 
         `shown`: whether a gain is sure, and nothing without pre-training is surely better there.
@@ -136,7 +138,7 @@ class Table:
             "at": at,
         }
 
-    def claim(self, at: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    def claim(self, at: Sequence[Told]) -> Told | None:
         """Where pre-training is worth most, of the numbers of labels with a gain; None where there is none.
 
         Where scratch did as well with fewer labels, a gain over it is worth nothing.
@@ -147,7 +149,7 @@ class Table:
         gains = [n for n, each in enumerate(at) if each["low"] > 0 and times[n] >= 1]
         return at[max(gains, key=times.__getitem__)] if gains else None
 
-    def sentence(self, at: Sequence[dict[str, Any]], most: float) -> str:
+    def sentence(self, at: Sequence[Told], most: float) -> str:
         """What a person should take from the table."""
         if not all(math.isfinite(each["gain"]) for each in at):
             if self._diverged:

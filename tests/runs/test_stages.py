@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy import TOY, write_waves
+from toy import TOY, two_stages, write_waves
 
 from seqssl import cli, load_recipe
 from seqssl.config.schema import RunConfig
@@ -17,21 +17,7 @@ from seqssl.runs.stages import train_stages
 from seqssl.testing.harness import seeded
 from seqssl.training.log import read_records
 
-TINY = [
-    *(
-        text
-        for text in TOY
-        if not text.startswith(("quantizer", "encoder.conv", "encoder.ffn", "encoder.taps"))
-    ),
-    "encoder.block.ffn_dim=16",
-    "encoder.taps={output: 2}",
-    "feature_encoder=null",
-    "objectives.masked_prediction.final_dim=8",
-    "stages.first.targets.num_clusters=5",
-    "stages.first.train.num_updates=6",
-    "targets.num_clusters=6",
-    "targets.tap=layer1",
-]
+TINY = [*two_stages(TOY), "stages.first.train.num_updates=6"]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy import TOY, Toy, toy_config, write_waves
+from toy import TOY, Toy, toy_config, two_stages, write_waves
 from tuned_toys import write_labelled
 
 from seqssl import Sample, build_model, cli
@@ -207,18 +207,7 @@ def test_labels_that_no_fold_can_learn_are_told_before_training() -> None:
 
 
 STAGED = [
-    *(
-        text
-        for text in SMALL
-        if not text.startswith(("quantizer", "encoder.conv", "encoder.ffn", "encoder.taps"))
-    ),
-    "encoder.block.ffn_dim=16",
-    "encoder.taps={output: 2}",
-    "feature_encoder=null",
-    "objectives.masked_prediction.final_dim=8",
-    "stages.first.targets.num_clusters=5",
-    "targets.num_clusters=6",
-    "targets.tap=layer1",
+    *two_stages(SMALL),
     "modality=toy:Toy",
 ]
 
