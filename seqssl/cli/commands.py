@@ -91,8 +91,10 @@ def data(arguments: Arguments) -> None:
     from seqssl.data import catalog
 
     if arguments["action"] == "list":
-        for entry in catalog.list_corpora():
-            print(f"{entry.name:12} {entry.size}; {entry.license}\n{'':12} {entry.description}")
+        entries = catalog.list_corpora()
+        width = 1 + max(len(entry.name) for entry in entries)
+        for entry in entries:
+            print(f"{entry.name:{width}}{entry.size}; {entry.license}\n{'':{width}}{entry.description}")
     elif arguments["action"] != "get":
         raise UserError(f"data: '{arguments['action']}' is not understood; say list or get NAME")
     elif not arguments["name"]:
