@@ -82,18 +82,22 @@ def frames_table(found: FrameScores, headline: str) -> "RenderableType":
     )
     if few := too_few(found.num_units, found.unit):
         title += f"\n{few}"
-    table = Table(title=title, box=SIMPLE_HEAD)
-    for heading in ("weights", "stage"):
-        table.add_column(heading, no_wrap=True)
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)  # 80 columns hold it
+    table.add_column("stage", no_wrap=True)
     for heading in ("linear, %", "nearest", "rank", "ABX within", "across"):
         table.add_column(heading, justify="right", no_wrap=True)
+    weights = ""
     for score in found.scores:
+        if score.weights != weights:
+            weights = score.weights
+            table.add_row("no weights" if weights == NO_WEIGHTS else f"{weights} weights")
         shares = (score.nearest, score.abx_within, score.abx_across)
         near, within, across = ("" if x is None else f"{100 * x:.1f}" for x in shares)
         rank = "" if score.rank is None else f"{score.rank:.0f}"
         linear = f"{100 * score.accuracy:.1f} ({100 * score.low:.1f}-{100 * score.high:.1f})"
-        stage = _bold(score.stage) if score.stage == headline else score.stage
-        table.add_row(score.weights, stage, linear, near, rank, within, across)
+        stage = f"  {score.stage}"
+        shown = _bold(stage) if score.stage == headline else stage
+        table.add_row(shown, linear, near, rank, within, across)
     codes = [
         f"Codes, {weights}: {value:.1%} of what there is to know of the labels (PNMI), "
         f"purity {found.purity[weights]:.1%}"
