@@ -13,7 +13,7 @@ from seqssl.assembly import Stages, streams_of
 from seqssl.config.schema import RunConfig
 from seqssl.planning.cost import Shape, cost_of
 from seqssl.planning.hardware import peak_flops
-from seqssl.planning.plan import stage_of
+from seqssl.planning.plan import needed_bytes, stage_of
 from seqssl.training.optim import make_optimizer, trained_parameters
 from seqssl.training.tasks import PretrainTask
 
@@ -59,14 +59,14 @@ def main(recipe: str, *sizes: str) -> None:
                 "train.precision=bfloat16",
             )
             config, waiting = load_recipe(*settings), stage_of(*settings)
-            cost = cost_of(config, waiting=waiting)
+            cost, planned = cost_of(config, waiting=waiting), needed_bytes(config, waiting)
             peak, seconds = measured(config, waiting)
             torch.cuda.empty_cache()
             rate = cost.micro_flops / seconds
             use = rate / (peak_flops(name) or float("nan"))
             print(
-                f"{size:6} checkpointing {checkpointed:5} | planned {cost.memory_bytes / 2**30:6.2f} GiB, "
-                f"needed {peak / 2**30:6.2f} GiB, ratio {cost.memory_bytes / peak:.2f} | "
+                f"{size:6} checkpointing {checkpointed:5} | planned {planned / 2**30:6.2f} GiB, "
+                f"needed {peak / 2**30:6.2f} GiB, ratio {planned / peak:.2f} | "
                 f"{cost.micro_flops / 1e12:.3f} TFLOP in {seconds * 1e3:.1f} ms, {use:.0%} of the peak"
             )
 

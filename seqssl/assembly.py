@@ -330,7 +330,8 @@ def facts_of(streams: Sequence[OpenStream], known: Mapping[str, Value] | None = 
 
 def groups_of(streams: Sequence[OpenStream]) -> tuple[str, ...]:
     """All groups of the streams, sorted: a group's place is its number in `Batch.groups`."""
-    return tuple(sorted({str(group) for stream in streams for group in stream.corpus.groups} - {""}))
+    found = set[str]().union(*(stream.corpus.groups.tolist() for stream in streams))
+    return tuple(sorted({*map(str, found)} - {""}))
 
 
 def set_scaling(model: PretrainingModel, statistics: Mapping[str, Sequence[float]] | None) -> None:

@@ -20,11 +20,12 @@ from modalities.reading.looking import counted, matching
 from modalities.reading.notices import noted
 from modalities.speech import alignments, corpora, transcripts
 from modalities.speech.alignments import Intervals
-from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Stretch, decode, mono, sounds, wav_bytes
+from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Part, Sound, decode, mono, sounds
 from modalities.speech.finding import Alignments
 from modalities.speech.mel import LogMelEncoder as LogMelEncoder
 from modalities.speech.mel import StackedMelEncoder as StackedMelEncoder
 from modalities.speech.mel import mel_filters as mel_filters
+from modalities.speech.windows import Known, Windowing
 from seqssl import (
     Record,
     Rejected,
@@ -63,6 +64,8 @@ class Speech:
         decimal: Literal[".", ","] | None = None,
         alignments: bool = True,
         tier: str | None = None,
+        window_s: float | None = 30.0,
+        whole_s: float = 120.0,
     ) -> None:
         check_pattern(group_pattern, "modality.group_pattern")
         self.rate_hz = rate_hz
@@ -76,6 +79,9 @@ class Speech:
             self.alignments = False
         if tier is not None:
             self.tier = tier
+        self._windowing = Windowing(window_s, whole_s)
+        if self._windowing != Windowing():
+            self.window_s, self.whole_s = window_s, whole_s
         self._aligned, self._texts = Alignments(), transcripts.Texts()
         self.spec = SampleSpec(dtype="float32", units="amplitude in [-1, 1]", rate_hz=float(rate_hz))
 
@@ -194,9 +200,9 @@ class Speech:
             label = label or prompt
             if not transcripts.holds_speech(prompt):
                 return Rejected(str(name), "a prompt without speech, by its name")
-        size = float(path.stat().st_size)
-        read = partial(self._read_file, path, None, None, self._aligned.of(path))
-        return Record(str(name), read, group=group, label=label, split=split_of(str(name)), amount=size)
+        known = Known(str(name), group, label)
+        read = partial(self._read_file, known, path, None, None, self._aligned.of(path))
+        return known.record(read, split_of(str(name)), float(path.stat().st_size))
 
     def _from_folder_with_table(
         self, source: Path, table: Path, *, unasked: bool = False
@@ -250,36 +256,30 @@ class Speech:
             except ValueError as error:
                 yield Rejected(row.key, str(error))
                 continue
-            label = row.label or self._texts.of(row.path)
-            split = row.split or split_of(row.key)
-            read = partial(self._read_file, row.path, row.start_s, row.end_s, aligned)
+            known = Known(row.key, group, row.label or self._texts.of(row.path), row.label_column)
+            read = partial(self._read_file, known, row.path, row.start_s, row.end_s, aligned)
             seconds = (row.end_s or 0.0) - (row.start_s or 0.0)
             amount = seconds if seconds > 0 else float(row.path.stat().st_size)
-            record = Record(row.key, read, group=group, label=label, split=split, amount=amount)
+            record = known.record(read, row.split or split_of(row.key), amount)
             problem = "" if row.label else self._texts.problem(row.path)
             yield noted(noted(record, "" if row.group else grouping.doubt), problem)
 
     def _from_audio_column(self, table: Path, name: str) -> Iterator[Record]:
         file = pq.ParquetFile(table)
         aligned: Intervals | None = [] if self._aligned else None
-        known = {*corpora.TEXT_COLUMNS, *corpora.SPEAKER_COLUMNS, "split"}
-        columns = [name for name in file.schema_arrow.names if name in known]
+        usual = {*corpora.TEXT_COLUMNS, *corpora.SPEAKER_COLUMNS, "split"}
+        columns = [name for name in file.schema_arrow.names if name in usual]
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=columns).to_pylist()
             for index in range(file.metadata.row_group(group).num_rows):
-                row = rows[index] if columns else {}
-                key = f"{name}/{group}/{index}"
-                said = corpora.described(row)
-                yield Record(
-                    key,
-                    partial(self._read_cell, table, group, index, aligned),
-                    group=said.get("group", ""),
-                    label=said.get("label", ""),
-                    split=said["split"] or split_of_file(name),
-                )
+                said = corpora.described(rows[index] if columns else {})
+                split = said.pop("split") or split_of_file(name)
+                known = Known(f"{name}/{group}/{index}", **said)
+                yield known.record(partial(self._read_cell, known, table, group, index, aligned), split)
 
     def _read_file(
         self,
+        known: Known,
         path: Path,
         start_s: float | None,
         end_s: float | None,
@@ -287,60 +287,59 @@ class Speech:
     ) -> Rows:
         if path.stat().st_size == 0:
             raise ValueError("the file is empty")
-        stretches, notices = decode(path, path.suffix.lower())
+        sound = decode(path, path.suffix.lower(), self.rate_hz)
         if isinstance(aligned, Path):
-            aligned = alignments.read(aligned, getattr(self, "tier", None), stretches[0].rate_hz)
-        return self._rows(stretches, path.name, notices, start_s, end_s, aligned)
+            aligned = alignments.read(aligned, getattr(self, "tier", None), sound.source_hz)
+        return self._rows(known, sound, path.name, start_s, end_s, aligned)
 
-    def _read_cell(self, table: Path, group: int, index: int, aligned: Intervals | None) -> Rows:
+    def _read_cell(
+        self, known: Known, table: Path, group: int, index: int, aligned: Intervals | None
+    ) -> Rows:
         cell = corpora.audio_column(table, group)[index].as_py()
         if not isinstance(cell, dict):
             raise ValueError("its audio is missing (null)")
         name = str(cell.get("path") or "")
         if cell.get("bytes") is not None:
             suffix = Path(name).suffix.lower()
-            stretches, notices = decode(
-                io.BytesIO(cell["bytes"]), suffix if suffix in AUDIO_SUFFIXES else ".wav"
-            )
-            return self._rows(stretches, name, notices, aligned=aligned)
+            suffix = suffix if suffix in AUDIO_SUFFIXES else ".wav"
+            sound = decode(io.BytesIO(cell["bytes"]), suffix, self.rate_hz)
+            return self._rows(known, sound, name, aligned=aligned)
         if cell.get("array") is not None and cell.get("sampling_rate"):
             samples = np.asarray(cell["array"], dtype=np.float32)
-            samples = samples[:, None] if samples.ndim == 1 else samples.T
-            return self._rows([Stretch(samples, int(cell["sampling_rate"]))], name, [], aligned=aligned)
+            part = Part(samples[:, None] if samples.ndim == 1 else samples.T, int(cell["sampling_rate"]))
+            return self._rows(known, mono(lambda: iter([part]), self.rate_hz), name, aligned=aligned)
         if name and (table.parent / name).is_file():
-            return self._read_file(table.parent / name, None, None, aligned)
+            return self._read_file(known, table.parent / name, None, None, aligned)
         raise ValueError(f"its audio is neither bytes nor an array, and there is no file {name!r}")
 
     def _rows(
         self,
-        stretches: list[Stretch],
+        known: Known,
+        sound: Sound,
         name: str,
-        notices: list[str],
         start_s: float | None = None,
         end_s: float | None = None,
         aligned: Intervals | None = None,
     ) -> Rows:
-        """Mix to mono, resample, cut and check."""
-        amplitudes, more = mono(stretches, self.rate_hz)
-        total = len(amplitudes)
+        """The stretch that is wanted, checked, as a row or the rows of its pieces."""
+        total = len(sound.pcm)
+        first, last = 0, total
         if start_s is not None:
-            last = total if end_s is None else round(end_s * self.rate_hz)
+            first, last = (
+                round(start_s * self.rate_hz),
+                total if end_s is None else round(end_s * self.rate_hz),
+            )
             if not 0 <= start_s or last > total + self.rate_hz * 0.1 or last <= start_s * self.rate_hz:
                 seconds = total / self.rate_hz
                 raise ValueError(
                     f"the stretch from {start_s:g} to {end_s} s is not within its {seconds:.2f} s"
                 )
-            amplitudes = amplitudes[round(start_s * self.rate_hz) : last]
-        if len(amplitudes) < self.min_seconds * self.rate_hz:
+        pcm = sound.pcm[first:last]
+        if len(pcm) < self.min_seconds * self.rate_hz:
             raise ValueError(f"shorter than {self.min_seconds} s")
-        pcm = np.rint(amplitudes * 2**15).clip(-(2**15), 2**15 - 1).astype("<i2")
-        if np.ptp(pcm.astype(np.int32)) == 0:
+        if pcm.min() == pcm.max():
             raise ValueError("digital silence")
-        row = {
-            "part": "",
-            "length": len(pcm),
-            "audio": {"bytes": wav_bytes(pcm, self.rate_hz), "path": name},
-        }
+        spans = None
         if aligned is not None:
-            row["segments"] = alignments.within(aligned, start_s or 0.0, len(pcm), total, self.rate_hz)
-        return Rows([row], notices=[*notices, *more])
+            spans = alignments.within(aligned, start_s or 0.0, len(pcm), total, self.rate_hz)
+        return self._windowing.rows(pcm, self.rate_hz, name, known, spans, sound.notices)

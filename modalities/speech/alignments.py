@@ -3,7 +3,6 @@
 Each becomes intervals (start, end, label) in seconds. See docs/speech.md.
 """
 
-import json
 import math
 import re
 from collections import defaultdict
@@ -205,8 +204,10 @@ def _tiers(words: Sequence[str | float]) -> Iterator[tuple[str, Intervals]]:
         yield name, found
 
 
-def within(found: Sequence[Interval], start_s: float, length: int, total: int, rate_hz: int) -> str:
-    """Intervals as they are stored with a row of `length` steps that begins at `start_s`: JSON in steps.
+def within(
+    found: Sequence[Interval], start_s: float, length: int, total: int, rate_hz: int
+) -> list[tuple[int, int, str]]:
+    """The intervals within a row of `length` steps that begins at `start_s`, counted in its steps.
 
     ValueError where they go on after the end of the recording, of `total` steps, by more than `SLACK_S`.
     """
@@ -218,5 +219,5 @@ def within(found: Sequence[Interval], start_s: float, length: int, total: int, r
     for interval in found:
         first, last = (round((min(time, seconds) - start_s) * rate_hz) for time in interval[:2])
         if min(last, length) > max(first, 0):
-            steps.append([max(first, 0), min(last, length), interval.label])
-    return json.dumps(steps, ensure_ascii=False)
+            steps.append((max(first, 0), min(last, length), interval.label))
+    return steps

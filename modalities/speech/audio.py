@@ -1,17 +1,22 @@
-"""Audio files of any kind to amplitudes at one rate: decoded to their end, whatever their header claims."""
+"""Audio files of any kind to amplitudes at one rate: decoded to their end, whatever their header claims.
+
+Files come in parts, and each is mixed and resampled before the next is read: of a long recording no more is
+held than its one channel at the new rate.
+"""
 
 import io
-from collections.abc import Iterator, Sequence
-from fractions import Fraction
-from itertools import groupby
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int16, Shaped
 
 from modalities.reading.runs import equal_runs
+from modalities.speech.resampling import Resampler
 
 # By the library that reads them; the other one is tried where the first fails, as names may be wrong.
 SOUNDFILE_SUFFIXES = {
@@ -37,24 +42,33 @@ AUDIO_SUFFIXES = {*SOUNDFILE_SUFFIXES, *PYAV_SUFFIXES, RAW_SUFFIX}
 G722_DELAY = 22  # samples of codec delay
 BLOCK = 2**18  # samples read at once
 LEAST_HZ, MOST_HZ = 1000, 1_000_000
-MOST_TERMS = 4096  # in the ratio of two rates: beyond it the resampling filter grows without use
 MOST_BAD_PACKETS = 0.02
 CANCELLED = 1e-3  # of the channels' energy, below which their mean is no mixture
 SILENCE_S = 0.05  # equal samples for longer are a gate, a muted line or padding, not a quiet room
 CLAIM = 0.02  # a share of the length by which a header may be wrong without a word
+MOST_CLAIMED = 2**40  # frames, beyond which a header means that it does not know
 
 AudioFile = Path | io.BytesIO
 
 
-class Stretch(NamedTuple):
-    """Samples of one rate; a joined file, or a stream that changes, has several."""
+class Part(NamedTuple):
+    """Samples that follow on the part before."""
 
     samples: Float[np.ndarray, "t c"]  # in [-1, 1]
     rate_hz: int
+    stretch: int = 0  # a joined file, or a stream that changes, has several of one rate and format
 
 
-def decode(file: AudioFile, suffix: str) -> tuple[list[Stretch], list[str]]:
-    """All of a file, in stretches of one rate and number of channels, and notices.
+class Sound(NamedTuple):
+    """What a file holds, as one channel."""
+
+    pcm: Int16[np.ndarray, "t"]  # at the rate that was asked for; 2**15 is full scale
+    source_hz: int  # the rate of its beginning
+    notices: list[str]
+
+
+def decode(file: AudioFile, suffix: str, rate_hz: int) -> Sound:
+    """All of a file as one channel at a rate.
 
     ValueError where it holds no audio, or where only a part of it can be read.
     """
@@ -63,44 +77,47 @@ def decode(file: AudioFile, suffix: str) -> tuple[list[Stretch], list[str]]:
     readers = [_with_soundfile, _with_pyav] if suffix in SOUNDFILE_SUFFIXES else [_with_pyav, _with_soundfile]
     reasons: list[str] = []
     for reader in readers[:1] if suffix == RAW_SUFFIX else readers:
-        if isinstance(file, io.BytesIO):
-            file.seek(0)
+        notices: list[str] = []
         try:
-            stretches, notices = reader(file, suffix)
+            mixture = _mix(partial(reader, file, suffix, notices), rate_hz)
         except _NotInstalled as error:
             reasons.insert(0, str(error))
             continue
-        except _Damaged:
-            raise
+        except _Damaged as error:
+            raise ValueError(str(error)) from error
         except Exception as error:  # either library raises what its decoders raise
             reasons.append(_plain(error))
             continue
-        if sum(len(stretch.samples) for stretch in stretches):
+        sound = mixture.sound()
+        if len(sound.pcm):
             if reasons and reasons[0].startswith("its header"):
                 notices.append(reasons[0])
-            return stretches, notices
+            return sound._replace(notices=list(dict.fromkeys([*notices, *sound.notices])))
         reasons.append("its header says that it holds no samples (a data size of 0, as a stream writes it)")
     if "need the package" in reasons[0]:
         raise ValueError(reasons[0])
     raise ValueError(f"not readable as {suffix[1:]} audio: {reasons[0]}")
 
 
-def mono(stretches: Sequence[Stretch], rate_hz: int) -> tuple[Float[np.ndarray, "t"], list[str]]:
-    """One channel at one rate. Channels are averaged; where they cancel, the loudest one is taken."""
-    parts, notices = [], []
-    for samples, from_hz in stretches:
-        if not LEAST_HZ <= from_hz <= MOST_HZ:
-            raise ValueError(f"its header says {from_hz} Hz, which no recording of sound has")
-        if not np.isfinite(samples).all():
-            raise ValueError("not-a-number or infinite samples")
-        mixed = samples.mean(axis=1)
-        energy = np.square(samples, dtype=np.float64).mean(axis=0)
-        if samples.shape[1] > 1 and np.square(mixed, dtype=np.float64).mean() < CANCELLED * energy.mean():
-            mixed = samples[:, int(energy.argmax())]
-            notices.append("its channels cancel each other: the louder one is taken")
-        parts.append(_resampled(mixed, from_hz, rate_hz))
-    whole = np.concatenate(parts)
-    return whole / max(1.0, float(np.abs(whole).max(initial=0.0))), list(dict.fromkeys(notices))
+def mono(parts_of: Callable[[], Iterator[Part]], rate_hz: int) -> Sound:
+    """One channel at one rate. Channels are averaged; where they cancel, the loudest one is taken.
+
+    `parts_of` gives the parts from the beginning, a second time where channels cancel. ValueError for samples
+    that are no sound.
+    """
+    return _mix(parts_of, rate_hz).sound()
+
+
+def _mix(parts_of: Callable[[], Iterator[Part]], rate_hz: int) -> "_Mixture":
+    """The parts, read a second time where channels cancel: the louder one is known at the end."""
+    mixture = _Mixture(rate_hz)
+    for part in parts_of():
+        mixture.add(part)
+    if mixture.cancelled:
+        mixture = _Mixture(rate_hz, mixture.cancelled)
+        for part in parts_of():
+            mixture.add(part)
+    return mixture
 
 
 class _NotInstalled(Exception):
@@ -111,70 +128,156 @@ class _Damaged(ValueError):
     """Raised where a part of a file was read, and the rest cannot be."""
 
 
+class _Mixture:
+    """One channel at one rate, made of parts as they come.
+
+    `chosen` names the channel to take of a stretch, where the mean of all is nothing.
+    """
+
+    def __init__(self, rate_hz: int, chosen: Mapping[int, int] | None = None) -> None:
+        self._source_hz, self._problem = 0, ""  # the first thing that is wrong
+        self._rate_hz, self._chosen = rate_hz, chosen or {}
+        self._blocks: list[np.ndarray] = []
+        self._stretch = -1
+        self._resampler: Resampler | None = None
+        self._energies: dict[int, np.ndarray] = {}  # of a stretch: of each channel, and of their mean
+
+    def add(self, part: Part) -> None:
+        """Mix and resample a part."""
+        if not len(part.samples):
+            return
+        self._source_hz = self._source_hz or part.rate_hz
+        self._problem = self._problem or _problem_of(part)
+        if self._problem:  # which is said when all is read: a file that is damaged, too, is that first
+            self._blocks = []
+            return
+        if part.stretch != self._stretch or self._resampler is None:
+            self._flush()
+            self._stretch, self._resampler = part.stretch, Resampler(part.rate_hz, self._rate_hz)
+        self._blocks += self._resampler.add(self._mixed(part))
+
+    @property
+    def cancelled(self) -> dict[int, int]:
+        """The loudest channel of each stretch whose channels leave hardly anything of one another."""
+        return {
+            stretch: int(energy[:-1].argmax())
+            for stretch, energy in self._energies.items()
+            if energy[-1] < CANCELLED * energy[:-1].mean() and not self._problem
+        }
+
+    def sound(self) -> Sound:
+        """All of it, scaled down where it exceeds full scale; ValueError where it is no sound."""
+        if self._problem:
+            raise ValueError(self._problem)
+        self._flush()
+        most = max((float(np.abs(block).max(initial=0.0)) for block in self._blocks), default=0.0)
+        pcm = np.empty(sum(map(len, self._blocks)), "<i2")
+        end = len(pcm)
+        while self._blocks:  # each is let go as soon as it is in its place
+            block = self._blocks.pop() / max(1.0, most)
+            pcm[end - len(block) : end] = np.rint(block * 2**15).clip(-(2**15), 2**15 - 1)
+            end -= len(block)
+        notices = ["its channels cancel each other: the louder one is taken"] if self._chosen else []
+        return Sound(pcm, self._source_hz, notices)
+
+    def _mixed(self, part: Part) -> Float[np.ndarray, "t"]:
+        if part.stretch in self._chosen:
+            return np.ascontiguousarray(part.samples[:, self._chosen[part.stretch]])
+        mixed: np.ndarray = part.samples.mean(axis=1)
+        if part.samples.shape[1] > 1:
+            energy = np.square(part.samples, dtype=np.float64).sum(axis=0)
+            energy = np.append(energy, np.square(mixed, dtype=np.float64).sum())
+            self._energies[part.stretch] = self._energies.get(part.stretch, np.zeros(1)) + energy
+        return mixed
+
+    def _flush(self) -> None:
+        """The end of a stretch."""
+        self._blocks += self._resampler.end() if self._resampler else []
+        self._resampler = None
+
+
 def sounds(samples: Shaped[np.ndarray, "t"], rate_hz: int) -> Bool[np.ndarray, "t"]:
     """Which samples are not digital silence: stretches of one value that are longer than `SILENCE_S`."""
     starts, ends = equal_runs(samples)
     return np.repeat(ends - starts <= SILENCE_S * rate_hz, ends - starts)
 
 
-def _with_soundfile(file: AudioFile, suffix: str) -> tuple[list[Stretch], list[str]]:
+def _with_soundfile(file: AudioFile, suffix: str, notices: list[str]) -> Iterator[Part]:
     """WAV, FLAC and others, in blocks up to the end: the number of frames in a header is a claim."""
-    blocks: list[np.ndarray] = []
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    read = 0
     with soundfile.SoundFile(file) as sound:
         rate_hz, claimed = int(sound.samplerate), int(sound.frames)
         try:
             while len(block := sound.read(BLOCK, dtype="float32", always_2d=True)):
-                blocks.append(block)
+                read += len(block)
+                yield Part(block, rate_hz)
         except soundfile.LibsndfileError as error:
-            if not blocks:
+            if not read:
                 raise
-            raise _Damaged(_partly(blocks, rate_hz, claimed)) from error
-    samples = np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)
-    notices = []
-    if claimed < 2**40 and abs(len(samples) - claimed) > CLAIM * claimed:
-        notices.append(f"its header says {claimed / rate_hz:.1f} s, it holds {len(samples) / rate_hz:.1f} s")
-    return [Stretch(samples, rate_hz)], notices
+            raise _Damaged(_partly(read, rate_hz, claimed)) from error
+    if claimed < MOST_CLAIMED and abs(read - claimed) > CLAIM * claimed:
+        notices.append(f"its header says {claimed / rate_hz:.1f} s, it holds {read / rate_hz:.1f} s")
 
 
-def _with_pyav(file: AudioFile, suffix: str) -> tuple[list[Stretch], list[str]]:
+def _with_pyav(file: AudioFile, suffix: str, notices: list[str]) -> Iterator[Part]:
     """MP3, AAC, Opus and others, packet by packet, each frame with the rate and channels that it has."""
     try:
         import av
     except ImportError as error:
         raise _NotInstalled(f"{suffix[1:]} files need the package av: pip install 'seqssl[audio]'") from error
     raw = suffix == RAW_SUFFIX
-    frames: list[Any] = []
-    packets = bad = 0
+    counts: Counter[str] = Counter()
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+
+    def frames(container: Any) -> Iterator[Any]:
+        for packet in container.demux(audio=0):
+            counts["packets"] += 1
+            try:
+                decoded = packet.decode()
+            except av.FFmpegError:
+                counts["bad"] += 1
+                continue
+            counts["frames"] += len(decoded)
+            yield from decoded
+
     target: Any = str(file) if isinstance(file, Path) else file
     with av.open(target, mode="r", format="g722" if raw else None, metadata_errors="replace") as container:
         if not container.streams.audio:
             raise ValueError("it has no audio stream")
-        for packet in container.demux(audio=0):
-            packets += 1
-            try:
-                frames.extend(packet.decode())
-            except av.FFmpegError:
-                bad += 1
-    if bad > MOST_BAD_PACKETS * packets and frames:
-        raise _Damaged(f"{bad} of its {packets} packets are damaged")
-    if bad and not frames:
+        yield from _parts(frames(container), G722_DELAY if raw else 0)
+    if counts["bad"] > MOST_BAD_PACKETS * counts["packets"] and counts["frames"]:
+        raise _Damaged(f"{counts['bad']} of its {counts['packets']} packets are damaged")
+    if counts["bad"] and not counts["frames"]:
         raise ValueError("its packets cannot be decoded")
-    return [*_stretches(frames, G722_DELAY if raw else 0)], []
 
 
-def _stretches(frames: Sequence[Any], delay: int) -> Iterator[Stretch]:
-    """Frames of the same rate, channels and format as one stretch each."""
+def _parts(frames: Iterator[Any], delay: int) -> Iterator[Part]:
+    """Decoded frames, many at once; those of one rate, channels and format are a stretch.
 
-    def kind(frame: Any) -> tuple[int, int, str]:
-        return frame.sample_rate, frame.layout.nb_channels, frame.format.name
+    The first `delay` samples are left out.
+    """
+    held: list[Any] = []
+    stretch, kind, size = -1, None, 0
+    for frame in frames:
+        own = frame.sample_rate, frame.layout.nb_channels, frame.format.name
+        if held and (own != kind or size >= BLOCK):
+            yield _joined(held, stretch, delay)
+            held, size, delay = [], 0, 0
+        stretch, kind, size = stretch + (own != kind), own, size + frame.samples
+        held.append(frame)
+    if held:
+        yield _joined(held, stretch, delay)
 
-    for (rate_hz, channels, _), run in groupby(frames, kind):
-        same = list(run)
-        samples = np.concatenate([frame.to_ndarray() for frame in same], axis=1)
-        if not same[0].format.is_planar:  # 1 (t c) where planar samples are c t
-            samples = samples.reshape(-1, channels).T
-        yield Stretch(_as_float(samples.T[delay:]), int(rate_hz))
-        delay = 0
+
+def _joined(frames: list[Any], stretch: int, delay: int) -> Part:
+    """Frames of one kind, without their first samples."""
+    samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    if not frames[0].format.is_planar:  # 1 (t c) where planar samples are c t
+        samples = samples.reshape(-1, frames[0].layout.nb_channels).T
+    return Part(_as_float(samples.T[delay:]), int(frames[0].sample_rate), stretch)
 
 
 def _as_float(samples: np.ndarray) -> np.ndarray:
@@ -186,23 +289,16 @@ def _as_float(samples: np.ndarray) -> np.ndarray:
     return ((samples - middle) / scale).astype(np.float32)
 
 
-def _resampled(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
-    if from_hz == to_hz:
-        return samples
-    from scipy.signal import resample_poly  # slow to import, and most corpora do not need it
-
-    ratio = Fraction(to_hz, from_hz)
-    if (
-        max(ratio.numerator, ratio.denominator) > MOST_TERMS
-    ):  # a rate such as 44,056 Hz: off by less than 1e-7
-        ratio = ratio.limit_denominator(MOST_TERMS)
-    return np.asarray(resample_poly(samples, ratio.numerator, ratio.denominator))
+def _problem_of(part: Part) -> str:
+    """Why samples are no sound; "" where they are."""
+    if not LEAST_HZ <= part.rate_hz <= MOST_HZ:
+        return f"its header says {part.rate_hz} Hz, which no recording of sound has"
+    return "" if np.isfinite(part.samples).all() else "not-a-number or infinite samples"
 
 
-def _partly(blocks: Sequence[np.ndarray], rate_hz: int, claimed: int) -> str:
-    read = sum(map(len, blocks)) / rate_hz
-    of = f" of {claimed / rate_hz:.1f} s" if claimed < 2**40 else ""
-    return f"damaged: only {read:.1f} s{of} can be read"
+def _partly(read: int, rate_hz: int, claimed: int) -> str:
+    of = f" of {claimed / rate_hz:.1f} s" if claimed < MOST_CLAIMED else ""
+    return f"damaged: only {read / rate_hz:.1f} s{of} can be read"
 
 
 def _plain(error: Exception) -> str:

@@ -56,6 +56,7 @@ class Said:
     key: str
     path: Path | None  # None: the file is missing
     label: str = ""
+    label_column: str = ""  # what the table calls it, in small letters; "" where it is not the table's
     group: str = ""
     split: str = ""
     start_s: float | None = None
@@ -121,7 +122,8 @@ def as_found(
 def _as_found(row: Said, path: Path, names: Mapping[Path, str], words_of: Callable[[Path], str]) -> Said:
     key = names.get(path.resolve(), row.key)
     try:
-        return replace(row, key=key, label=words_of(path) or row.label)
+        words = words_of(path)
+        return replace(row, key=key, label=words, label_column="") if words else replace(row, key=key)
     except OSError as error:  # a text that cannot be read
         return replace(row, key=key, problem=str(error))
 
@@ -151,16 +153,18 @@ def _names_most(table: Path, settings: TableSettings, top: Path, sounds: Sequenc
 
 
 def described(row: Mapping[str, Any]) -> dict[str, str]:
-    """Label, group and split of a row of a table."""
+    """Label, its column, group and split of a row of a table."""
     found = {}
     for field, columns in (
         ("label", TEXT_COLUMNS),
         ("group", SPEAKER_COLUMNS),
         ("split", ("split", "subset", "set")),
     ):
-        value = _first(row, columns)
+        column, value = _cell(row, columns)
         if value is not None and not isinstance(value, list | dict):
             found[field] = str(value)
+            if field == "label":
+                found["label_column"] = column.strip().lower()
     return {**found, "split": known_split(found.get("split", ""))}
 
 
@@ -311,10 +315,6 @@ def _json_rows(table: Path) -> Iterator[dict[str, Any]]:
 def _records(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     names = [str(name) for name in frame.columns]
     return (dict(zip(names, cells, strict=True)) for cells in frame.itertuples(index=False, name=None))
-
-
-def _first(row: Mapping[str, Any], names: Iterable[str]) -> Any:
-    return _cell(row, names)[1]
 
 
 def _cell(row: Mapping[str, Any], names: Iterable[str]) -> tuple[str, Any]:

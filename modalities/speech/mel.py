@@ -40,6 +40,7 @@ LOG_MEL_STD = (
 class MelWindows(nn.Module):
     """What both encoders share: windows of 25 ms every 10 ms, and the filters of their bands."""
 
+    window: Tensor  # what the samples of a window are multiplied by
     filters: Tensor
 
     def __init__(self, rate_hz: float, num_bins: int) -> None:
@@ -53,6 +54,24 @@ class MelWindows(nn.Module):
         """Windows made of so many samples; a row shorter than one is followed by zeros."""
         return (lengths - self.window_length).clamp(min=0) // self.hop_length + 1
 
+    def mel_power(self, inputs: Float[Tensor, "b t"]) -> Float[Tensor, "b s f"]:
+        """The power of every window in the bands; a row shorter than one window is followed by zeros."""
+        inputs = F.pad(inputs, (0, max(0, self.window_length - inputs.shape[1])))
+        windows = inputs.unfold(1, self.window_length, self.hop_length)
+        if windows.device.type != "cpu":
+            return self._power(windows)
+        # The arrays of one row stay in a processor's cache, which gives a third of the time.
+        return torch.stack([self._power(row) for row in windows])
+
+    def _power(self, windows: Float[Tensor, "*b s w"]) -> Float[Tensor, "*b s f"]:
+        spectrum = torch.fft.rfft(self.weighted(windows), n=self.fft_length)
+        power: Tensor = spectrum.real.square() + spectrum.imag.square()
+        return power @ self.filters
+
+    def weighted(self, windows: Float[Tensor, "*b s w"]) -> Float[Tensor, "*b s w"]:
+        """The samples of windows as they are transformed."""
+        return windows * self.window
+
 
 class LogMelEncoder(MelWindows):
     """Log-mel power in 25 ms windows every 10 ms, fixed normalization, then 4-fold convolutional subsampling.
@@ -61,7 +80,6 @@ class LogMelEncoder(MelWindows):
     shorter than one window is followed by zeros.
     """
 
-    window: Tensor
     mean: Tensor
     std: Tensor
 
@@ -94,13 +112,8 @@ class LogMelEncoder(MelWindows):
 
     def log_mel(self, inputs: Float[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "b s f"]:
         """Log of mel power, before normalization."""
-        size = inputs.shape[1]
-        inputs = inputs * (torch.arange(size, device=inputs.device) < lengths[:, None])
-        inputs = F.pad(inputs, (0, max(0, self.window_length - size)))
-        windows = inputs.unfold(1, self.window_length, self.hop_length) * self.window
-        spectrum = torch.fft.rfft(windows, n=self.fft_length)
-        power: Tensor = spectrum.real.square() + spectrum.imag.square()
-        return (power @ self.filters + FLOOR).log()
+        inputs = inputs * (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None])
+        return (self.mel_power(inputs) + FLOOR).log()
 
 
 class StackedMelEncoder(MelWindows):
@@ -110,8 +123,6 @@ class StackedMelEncoder(MelWindows):
     loses its mean, is pre-emphasized by 0.97 and weighted by Povey's window. Each band of a row gets zero
     mean and unit variance. Windows at the end that do not fill a frame are left out.
     """
-
-    window: Tensor
 
     def __init__(
         self,
@@ -145,19 +156,19 @@ class StackedMelEncoder(MelWindows):
     def picture(self, inputs: Float[Tensor, "b t"], lengths: Int[Tensor, "b"]) -> Float[Tensor, "b s f"]:
         """The scaled bands of every window; 0 beyond the row."""
         x = inputs.float() * (torch.arange(inputs.shape[1], device=inputs.device) < lengths[:, None])
-        x = F.pad(x, (0, max(0, self.window_length - x.shape[1]))) * FULL_SCALE
-        windows = x.unfold(1, self.window_length, self.hop_length)
-        windows = windows - windows.mean(-1, keepdim=True)
-        before = torch.cat([windows[..., :1], windows[..., :-1]], dim=-1)
-        spectrum = torch.fft.rfft((windows - PRE_EMPHASIS * before) * self.window, n=self.fft_length)
-        power = spectrum.real.square() + spectrum.imag.square()
-        bands = (power @ self.filters).clamp(min=SMALLEST).log()
+        bands = self.mel_power(x * FULL_SCALE).clamp(min=SMALLEST).log()
         count = self.num_windows(lengths)[:, None, None]
         inside = torch.arange(bands.shape[1], device=x.device)[:, None] < count
         away = (bands - (bands * inside).sum(1, keepdim=True) / count) * inside
         variance = away.square().sum(1, keepdim=True) / (count - 1).clamp(min=1)
         scaled: Tensor = away * (variance + EPS).rsqrt()
         return scaled
+
+    def weighted(self, windows: Float[Tensor, "*b s w"]) -> Float[Tensor, "*b s w"]:
+        """Windows without their mean, each sample without most of the one before, weighted."""
+        windows = windows - windows.mean(-1, keepdim=True)
+        before = torch.cat([windows[..., :1], windows[..., :-1]], dim=-1)
+        return (windows - PRE_EMPHASIS * before) * self.window
 
 
 def mel_filters(num_bins: int, *, fft_length: int, rate_hz: int) -> Float[np.ndarray, "frequency f"]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from seqssl.cli.terminal import show, show_progress
 from seqssl.config import compose, files, tree
+from seqssl.config.addresses import is_remote
 from seqssl.config.values import Value
 from seqssl.errors import UserError
 
@@ -34,7 +35,7 @@ def train(arguments: Arguments) -> None:
     name, overrides = arguments["recipe"] or _run_to_continue(arguments.overrides), arguments.overrides
     if name == AUTO:
         name, overrides = _chosen(overrides)
-    resolved = _resolve(name, overrides)
+    resolved = resolved_recipe(name, overrides)
     from seqssl.cli.tables import run_tables
     from seqssl.planning.hardware import has_gpu
     from seqssl.runs.choosing import sized_by_data
@@ -54,36 +55,6 @@ def train(arguments: Arguments) -> None:
         run = run_training(config, progress=progress)
     if os.environ.get("RANK", "0") == "0":
         show(run_tables(run.out, run.metrics, run.report, run.seconds))
-
-
-def prepare(arguments: Arguments) -> None:
-    """Turn raw files into shards."""
-    adapter = _adapter(arguments)
-    from seqssl.config.text import names_in
-    from seqssl.data.prepare import prepare as write_shards
-
-    with show_progress() as progress:
-        write_shards(
-            adapter,
-            Path(arguments["source"]).expanduser(),
-            Path(arguments["out"]).expanduser(),
-            modality=arguments["modality"],
-            split_by=arguments["split_by"],
-            valid_share=arguments["valid_share"],
-            valid_groups=names_in(arguments["valid_groups"] or ""),
-            seed=arguments["seed"],
-            num_workers=arguments["workers"],
-            progress=progress,
-        )
-    from seqssl.data.shards import Corpus
-    from seqssl.report.prepared import summary, write_page
-
-    out = Path(arguments["out"]).expanduser()
-    for title, text in summary(Corpus(out), adapter):
-        print(f"{title}: {text}")
-    if (out / "quality.jsonl").exists():
-        print(f"what was noticed in each file: {out}/quality.jsonl")
-    print(f"look at it: {write_page(out, adapter)}")
 
 
 def data(arguments: Arguments) -> None:
@@ -125,10 +96,10 @@ def embed(arguments: Arguments) -> None:
     from seqssl.evaluation.frozen import check_pool
 
     check_pool(pool)
-    run, source = existing(arguments["run"]), existing(arguments["source"])
+    run, source = existing(arguments["run"]), located(arguments["source"])
     if out.suffix != ".parquet" or out.is_dir():
         raise UserError(f"out = {out}: name a file that ends in .parquet")
-    if out.exists() and out.resolve() == source.resolve():
+    if out.exists() and out.resolve() == Path(source).resolve():
         raise UserError(f"out = {out}: that is the source itself, which would be lost")
     from seqssl.evaluation.embedding import write_embeddings
     from seqssl.runs.folder import load
@@ -138,7 +109,7 @@ def embed(arguments: Arguments) -> None:
     encoder = load(run, tap=arguments["tap"], weights=arguments["weights"], stream=stream)
     with show_progress() as progress:
         corpus, adapter = open_source(
-            run, str(source), stream=stream, settings=modality_settings(arguments), progress=progress
+            run, source, stream=stream, settings=modality_settings(arguments), progress=progress
         )
         write_embeddings(encoder, corpus, adapter, out, pool=pool, progress=progress)
     print(f"{out}: {len(corpus)} rows, {pool} of {encoder.dim} dimensions, tap {encoder.tap}")
@@ -148,27 +119,12 @@ def embed(arguments: Arguments) -> None:
 
 def info(arguments: Arguments) -> None:
     """Show what a run or recipe expects and holds."""
-    resolved = _resolve(arguments["subject"], arguments.overrides)
+    resolved = resolved_recipe(arguments["subject"], arguments.overrides)
     from seqssl.cli.tables import info_tables
     from seqssl.planning.plan import stage_of
 
     waiting = stage_of(arguments["subject"], *arguments.overrides)
     show(info_tables(resolved.config, Path(arguments["subject"]).expanduser(), waiting))
-
-
-def plan(arguments: Arguments) -> None:
-    """Show what a run will cost."""
-    if arguments["devices"] < 1:
-        raise UserError(f"devices = {arguments['devices']}: must be at least 1")
-    _resolve(arguments["recipe"], arguments.overrides)  # it says what was chosen
-    from seqssl.cli.tables import plan_tables
-    from seqssl.planning import plan as planning
-
-    own = arguments["recipe"], *arguments.overrides
-    waiting = planning.stage_of(*own)
-    for stage, config in planning.by_stage(*own).items():
-        found = planning.plan(config, arguments["devices"], arguments["device"], stage=stage, waiting=waiting)
-        show(plan_tables(found))
 
 
 def doctor(arguments: Arguments) -> int:
@@ -195,8 +151,8 @@ def report(arguments: Arguments) -> None:
 
 def check(arguments: Arguments) -> int:
     """Run the contract checks on an adapter; returns an exit code."""
-    source = existing(arguments["source"])
-    adapter = _adapter(arguments)
+    source = brought(arguments["source"])
+    adapter = adapter_of(arguments)
     from seqssl.testing import ChecksFailed, adapter_checks, check_adapter
 
     try:
@@ -210,7 +166,7 @@ def check(arguments: Arguments) -> int:
 
 def config(arguments: Arguments) -> None:
     """Print the resolved recipe."""
-    resolved = _resolve(arguments["recipe"], arguments.overrides)
+    resolved = resolved_recipe(arguments["recipe"], arguments.overrides)
     if not arguments["--origin"]:
         print(compose.to_yaml(resolved.config), end="")
         return
@@ -233,7 +189,7 @@ def recipes(arguments: Arguments) -> None:
             print(f"    {'sizes:':10} {', '.join(sizes)}")
 
 
-def _resolve(name: str, overrides: list[str]) -> compose.Resolved:
+def resolved_recipe(name: str, overrides: list[str]) -> compose.Resolved:
     """The configuration of a recipe or run with its overrides; notes for the user go to stderr."""
     from seqssl.planning.plan import resolve
 
@@ -265,17 +221,20 @@ def _source_of(given: Mapping[str, Value]) -> str:
 
 def _chosen(overrides: list[str]) -> tuple[str, list[str]]:
     """The recipe for the data of the command line, and all overrides for it; says what was chosen."""
+    from seqssl.data.mirrors import bring
     from seqssl.runs.choosing import choose_recipe
 
     source = _source_of(compose.parse_overrides(overrides)[0])
     if not source:
         raise UserError("recipe = auto: say data=FOLDER, by which one is chosen")
-    name, settings, sentence = choose_recipe(Path(source).expanduser())
+    with show_progress() as progress:
+        place = bring(source, progress)
+    name, settings, sentence = choose_recipe(place)
     print(sentence, file=sys.stderr)
     return name, [*settings, *overrides]
 
 
-def _adapter(arguments: Arguments) -> "ModalityAdapter":
+def adapter_of(arguments: Arguments) -> "ModalityAdapter":
     """The adapter of a command's `modality`, with the settings that were given."""
     from seqssl.assembly import build_adapter
 
@@ -289,6 +248,21 @@ def modality_settings(arguments: Arguments) -> Mapping[str, Value]:
         raise UserError("; ".join(f"{problem.key}: {problem.remedy}" for problem in problems))
     settings = given.get("modality")
     return settings if isinstance(settings, dict) else {}
+
+
+def located(source: str) -> str:
+    """A source: the address of one in an object store, or a path where something is; else UserError."""
+    return source if is_remote(source) else str(existing(source))
+
+
+def brought(source: str) -> Path:
+    """The path of a source, which is brought into the cache where it lies in an object store."""
+    if not is_remote(source):
+        return existing(source)
+    from seqssl.data.mirrors import bring
+
+    with show_progress() as progress:
+        return bring(source, progress)
 
 
 def existing(text: str) -> Path:

@@ -18,7 +18,7 @@ from typing import Any
 from seqssl.cli.surface import COMMANDS, Command, Key, Typed
 from seqssl.config.schema import RunConfig
 from seqssl.config.values import did_you_mean
-from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted, UserError
+from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted, RankLost, UserError
 
 DONE, BUG, USER_ERROR, HALTED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -65,6 +65,9 @@ def _reported(arguments: Sequence[str] | None) -> int:
     except HealthHalt as error:
         print(f"seqssl: halted: {error}", file=sys.stderr)
         return HALTED
+    except RankLost as error:  # the other one, or who ended it, says why
+        print(f"seqssl: {error}", file=sys.stderr)
+        return BUG
     except (KeyboardInterrupt, Interrupted) as error:
         print(f"seqssl: interrupted. {error}".rstrip(), file=sys.stderr)
         return INTERRUPTED
@@ -161,10 +164,11 @@ def usage(command: Command) -> str:
         "modality": ["[modality.key=value ...]"],
     }
     parts = ["usage: seqssl", command.name, *words, *given, *flags, *further[command.overrides]]
-    lines = []
-    for key in (*command.words, *command.keys, *command.flags):
-        default = "" if key.default is None else f" (default: {key.default})"
-        lines.append(f"  {key.name:12} {key.help}{default}")
+    lines, shown = [], (*command.words, *command.keys, *command.flags)
+    width = max([12, *(len(key.name) for key in shown)])
+    for key in shown:
+        default = "" if key.default is None or key.convert is bool else f" (default: {key.default})"
+        lines.append(f"  {key.name:{width}} {key.help}{default}")
     if command.overrides == "recipe":
         lines.append("  Any setting of the recipe may follow, such as optim.lr=1e-3; see `seqssl config`.")
     return "\n".join([" ".join(parts), "", command.help, "", *lines, "", f"example: {_example(command)}"])
@@ -195,8 +199,8 @@ def _is_override(command: Command, name: str, keys: list[str]) -> bool:
 def _converted(key: Key, text: str) -> Typed:
     """The text of a key as its type; UserError where it cannot be."""
     try:
-        value: Typed = key.convert(text)
+        value: Typed = {"true": True, "false": False}[text] if key.convert is bool else key.convert(text)
         return value
-    except ValueError as error:
-        kind = {int: "an integer", float: "a number"}[key.convert]
+    except (ValueError, KeyError) as error:
+        kind = {int: "an integer", float: "a number", bool: "true or false"}[key.convert]
         raise UserError(f"{key.name} = {text}: expected {kind}") from error

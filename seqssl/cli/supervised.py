@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from seqssl.cli.commands import Arguments, existing, modality_settings
+from seqssl.cli.commands import Arguments, brought, existing, modality_settings
 from seqssl.cli.terminal import show, show_progress
 from seqssl.errors import UserError
 
@@ -96,7 +96,7 @@ def evening(arguments: Arguments) -> None:
 
     with show_progress() as progress:
         values = spend(
-            existing(arguments["data"]),
+            brought(arguments["data"]),
             Path(arguments["out"]).expanduser(),
             *arguments.overrides,
             recipe=arguments["recipe"],

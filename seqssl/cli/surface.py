@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-Typed = str | int | float | None  # the value of a key
+from seqssl.planning.assumptions import Assumptions
+
+Typed = str | int | float | bool | None  # the value of a key
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,28 @@ STREAM = Key("stream", "which kind of data, for a joint run", "")
 SIZE = Key("size", "a size of the recipe, or auto", "auto", override=True)
 POOL = "of a row: mean, statistics (mean and deviation), thirds (three means), last; none: every frame"
 DATA = Key("data", "prepared folder, raw folder or Parquet file; else the demo corpus", override=True)
+ASSUMED = (
+    Key(
+        "utilization",
+        "share of the vendor's FLOP/s that a step reaches",
+        Assumptions.utilization,
+        convert=float,
+    ),
+    Key(
+        "devices_per_machine",
+        "that `link` connects with one another",
+        Assumptions.devices_per_machine,
+        convert=int,
+    ),
+    Key("link", "GB/s of a device within its machine; else the vendor's figure", convert=float),
+    Key("bandwidth", "GB/s of a machine to others, each way", Assumptions.bandwidth, convert=float),
+    Key(
+        "overlap",
+        "share of network or computing, whichever is shorter, that is hidden",
+        Assumptions.overlap,
+        convert=float,
+    ),
+)
 
 COMMANDS = (
     Command(
@@ -66,15 +90,18 @@ COMMANDS = (
         "seqssl prepare modality={modality} source=my_files out=my_corpus",
         keys=(
             MODALITY,
-            Key("source", "a folder or file of raw data", required=True),
-            Key("out", "the folder to write", required=True),
+            Key("source", "a folder or file of raw data; also s3://, gs:// or abfs://", required=True),
+            Key("out", "the folder to write; also s3://, gs:// or abfs://", required=True),
             Key("split_by", "what is held out as a whole: group or record", "group"),
             Key("valid_share", "share that is held out", 0.1, convert=float),
             Key("valid_groups", "groups to hold out instead, by name: a,b"),
             Key("seed", "of the split", 0, convert=int),
-            Key("workers", "reading processes; all cores if not given", convert=int),
+            Key("workers", "reading processes; as many as there are, if not given", convert=int),
+            Key("executor", "who reads: process, dask:tcp://HOST:PORT, mpi, ray or ray:ADDRESS", "process"),
+            Key("part", "a share of the work, as of a job array: 3/16; without it all are joined"),
         ),
         overrides="modality",
+        module="preparing",
     ),
     Command(
         "data",
@@ -246,8 +273,13 @@ COMMANDS = (
             SIZE,
             Key("devices", "number of devices to plan for", 1, convert=int),
             Key("device", "a GPU of the table in the docs"),
+            Key("hours", "of data, to say how often a run goes through them", convert=float),
+            *ASSUMED,
+            Key("measure", "true: time the first updates of a real run here", False, convert=bool),
+            Key("find_batch", "true: run larger and larger micro-batches here", False, convert=bool),
         ),
         overrides="recipe",
+        module="planning",
     ),
     Command(
         "bench",

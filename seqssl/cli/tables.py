@@ -1,4 +1,4 @@
-"""Tables for the terminal: of a plan, and of a run or recipe."""
+"""Tables for the terminal: of a run or recipe."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from seqssl.config.schema import RunConfig, Slot
-from seqssl.planning.cost import Cost, parts_of
-from seqssl.planning.hardware import GPU_UTILIZATION, LOCAL_UTILIZATION
-from seqssl.planning.plan import Budget
+from seqssl.planning.cost import parts_of
 from seqssl.training import catalogue
 from seqssl.training.log import Record, number_of, read_records
 
@@ -23,43 +21,9 @@ if TYPE_CHECKING:
     from seqssl.model.pretraining import PretrainingModel
 
 
-def plan_tables(plan: Budget) -> "RenderableType":
-    """Parameters, memory and time."""
-    cost = plan.cost
-    title = f"{plan.title}: {cost.parameters / 1e6:,.1f}M parameters"
-    parts = _table(title, "part", "parameters", "GFLOP forward")
-    for part in cost.parts:
-        parts.add_row(part.name, f"{part.parameters:,}", f"{part.forward_flops / 1e9:,.1f}")
-    batch = (
-        f"A micro-batch is {cost.rows} rows of {cost.row_input:g} {cost.unit} ({cost.row_frames} frames);"
-        f" forward and backward take {cost.micro_flops / 1e12:,.3f} TFLOP in {cost.precision}."
-    )
-    kinds = ("weights", "gradients", "optimizer", "activations", "total")
-    memory = _table("Memory per device, GiB", "checkpointing", *kinds)
-    for checkpointed in (False, True):
-        memory.add_row(*_memory_row(cost, checkpointed))
-    columns = ("on", "TFLOP/s", "devices", "accumulate", "input", "time", "fits")
-    times = _table(f"Time for {plan.num_updates:,} updates", *columns)
-    for line in plan.estimates:
-        fits = {True: "yes", False: "no", None: ""}[line.fits]
-        speed, amount = f"{line.flops / 1e12:.3g}", f"{line.input_per_update:,.0f}"
-        counts = (str(line.devices), str(line.accumulate), amount)
-        times.add_row(line.device, speed, *counts, _duration(line.seconds), fits)
-    notes = (
-        f"TFLOP/s: {GPU_UTILIZATION:.0%} of the vendor's dense bfloat16 figure; here, {LOCAL_UTILIZATION:.0%}"
-        " of a matrix product\nmeasured just now. Accumulate: set train.accumulate so."
-        " Checkpointing: train.checkpoint_activations."
-    )
-    if cost.is_real:
-        notes += "\nA part of this model looks at values: one row was really run, and counts for all."
-    if plan.task != "pretrain":
-        notes += f"\nThis is the cost of pre-training; what task={plan.task} does beside it is not counted."
-    return Group(parts, batch, memory, times, notes)
-
-
 def run_tables(out: Path, metrics: Mapping[str, float], report: Path, seconds: float) -> "RenderableType":
     """What a finished run reached, and what to do next."""
-    table = _table(f"Held-out data after {_duration(seconds)}: {out}", "metric", "value")
+    table = empty_table(f"Held-out data after {duration(seconds)}: {out}", "metric", "value")
     _add_metrics(table, metrics, out)
     following = [f"open {report}", f"seqssl doctor {out}"]
     if (out / "facts.json").exists():  # it was tuned for a task
@@ -79,7 +43,7 @@ def info_tables(config: RunConfig, subject: Path, waiting: "Stages") -> "Rendera
     whole = assemble(config, streams, "meta")
     models = {stream.name: whole.of(stream.name) for stream in streams}
     contracts = [contract_table(stream, models[stream.name], subject) for stream in streams]
-    parts = _table(f"{config.recipe}, size {config.size}", "part", "trained", "fixed")
+    parts = empty_table(f"{config.recipe}, size {config.size}", "part", "trained", "fixed")
     for stream, model in models.items():
         for name, module in parts_of(model, config.encoder.taps).items():
             if not (name.startswith("encoder") and stream not in ("", next(iter(models)))):
@@ -106,7 +70,7 @@ def contract_table(stream: "Stream", model: "PretrainingModel", subject: Path) -
     width = spec.channels if spec.vocab_size is None else f"ids below {spec.vocab_size}"
     if spec.vocab_size is not None and spec.channels is not None:
         width = f"{spec.channels} of {width}"
-    table = _table(f"Input of {stream.name}" if stream.name else "Input", "", "")
+    table = empty_table(f"Input of {stream.name}" if stream.name else "Input", "", "")
     table.add_row("values", f"{spec.dtype}, {spec.units}")
     table.add_row("channels", "no channel axis" if width is None else str(width))
     table.add_row("rate", "none" if spec.rate_hz is None else rate_words(spec.rate_hz))
@@ -126,7 +90,7 @@ def rate_words(rate_hz: float) -> str:
     """A rate in words."""
     if rate_hz >= 0.5:
         return f"{rate_hz:g} Hz"
-    return f"a step every {_duration(1 / rate_hz)} ({rate_hz:.4g} Hz)"
+    return f"a step every {duration(1 / rate_hz)} ({rate_hz:.4g} Hz)"
 
 
 def _scaling(input_norm: Slot | None, statistics: Mapping[str, list[float]] | None) -> str:
@@ -167,7 +131,7 @@ def _progress(config: RunConfig, run: Path) -> list["RenderableType"]:
     lines = [f"{done:,} of {config.train.num_updates:,} updates done. {saved}"]
     valid = [record for record in records if record["kind"] == "valid"]
     if valid:
-        metrics = _table(
+        metrics = empty_table(
             f"Held-out data at update {number_of(valid[-1]['step']) or 0:,.0f}", "metric", "value"
         )
         _add_metrics(metrics, valid[-1], run)
@@ -187,7 +151,7 @@ def _add_metrics(table: Table, metrics: Record, run: Path) -> None:
             table.add_row(name, f"{number_of(value):.4g}")
 
 
-def _table(title: str, *columns: str) -> Table:
+def empty_table(title: str, *columns: str) -> Table:
     """An empty table: the first column is aligned left, the others right."""
     table = Table(
         title=title, title_justify="left", show_header=any(columns), box=SIMPLE_HEAD, pad_edge=False
@@ -197,16 +161,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _memory_row(cost: Cost, checkpointed: bool) -> list[str]:
-    """The row of a plan's table of memory, with or without checkpointing, in GiB."""
-    memory = cost.memory
-    activations = memory.activations_checkpointed if checkpointed else memory.activations
-    numbers = (memory.weights, memory.gradients, memory.optimizer, activations, memory.total(checkpointed))
-    chosen = " (this recipe)" if checkpointed == cost.checkpointed else ""
-    return [f"{str(checkpointed).lower()}{chosen}", *(f"{number / 2**30:,.2f}" for number in numbers)]
-
-
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration in a readable unit."""
     for size, unit in ((365 * 86_400, "years"), (86_400, "days"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:

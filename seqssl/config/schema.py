@@ -34,7 +34,8 @@ class DataConfig:
     (`*_frames`). At most one of each pair is set, and of `batch_*` exactly one.
     """
 
-    source: str | None = None  # prepared folder, raw folder, or a Parquet file; None = the demo corpus
+    # Prepared folder, raw folder, or a Parquet file, here or in an object store; None = the demo corpus.
+    source: str | None = None
     demo: str | None = None  # catalog name used when `source` is None
     batch_seconds: Annotated[float, POSITIVE] | None = None  # real input per micro-batch and rank
     batch_frames: Annotated[int, POSITIVE] | None = None

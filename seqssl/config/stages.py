@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from seqssl.config.addresses import stem_of
 from seqssl.config.schema import RunConfig
 
 MARK = "stage:"
@@ -14,7 +15,7 @@ def run_folder(config: RunConfig) -> Path:
     """`out`, else runs/<recipe>-<size>, with the name of the data unless it is the demo's."""
     if config.out is not None:
         return Path(config.out).expanduser()
-    own = f"-{Path(config.data.source).stem}" if config.data.source else ""
+    own = f"-{stem_of(config.data.source)}" if config.data.source else ""
     return Path("runs") / f"{Path(config.recipe).stem}-{config.size}{own}"
 
 

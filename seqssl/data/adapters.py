@@ -75,8 +75,9 @@ class Record:
     `read` is the expensive part and runs in a worker process, so it must be picklable (a
     `functools.partial`, a bound method). It returns the columns to store, or `Rows` of them, and raises
     `ValueError` with the reason when the data is bad. Columns with a meaning: `length` (int, input steps,
-    needed), `label` (text, instead of the record's), `weight` (float, how often training draws the row
-    relative to others; 1 where the column is missing).
+    needed), `label` and `group` (texts, instead of the record's), `weight` (float, how often training draws
+    the row relative to others; 1 where the column is missing). Splits are given to records: all rows of one
+    are in the same.
     """
 
     key: str  # unique in the source and stable: a relative path, with an offset where needed

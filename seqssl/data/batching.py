@@ -3,19 +3,20 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import count
 from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from seqssl.data.adapters import Augments, ModalityAdapter, Row, Sample
-from seqssl.data.epochs import Item, epoch_batches, padding_share, repeats
+from seqssl.data.epochs import padding_share
 from seqssl.data.joining import all_or_none, crop, join, where_given
+from seqssl.data.order import Order
 from seqssl.data.shards import Corpus
 from seqssl.data.wording import reason_of
 from seqssl.data.workers import start_worker, worker_context
@@ -68,32 +69,25 @@ class BatchLoader:
             splits = ", ".join(corpus.manifest.splits)
             raise UserError(f"{corpus.folder} has no rows in split '{split}'; it has: {splits}.")
         self.lengths = corpus.lengths[self.rows]
-        self._weights = None if corpus.weights is None else corpus.weights[self.rows]
-        self._groups = np.unique(corpus.groups[self.rows], return_inverse=True)[1]
         names = sorted(set(corpus.groups.tolist())) if groups is None else groups
         numbers = {name: number for number, name in enumerate(filter(None, names))}
         changes = names_of_changes(adapter, augment, views)
         self._builder = _BatchBuilder(corpus, adapter, max_length, seed, shuffle, numbers, views, changes)
-        self._batch_length = max(1, batch_length // views)
-        self._join_length, self._workers = join_length, workers
-        self._starts = [0]  # number of the first batch of each epoch, as far as known
-        self.epoch = lru_cache(maxsize=2)(self._epoch)
-        self._repeats = lru_cache(maxsize=2)(lambda epoch: repeats(self.epoch(epoch)))
-
-    def _epoch(self, epoch: int) -> list[list[Item]]:
-        """The batches of an epoch; an item holds positions in `rows`."""
-        return epoch_batches(
+        self._workers = workers
+        joins = join_length is not None
+        self.order = Order(
             self.lengths,
-            self._groups,
-            batch_length=self._batch_length,
-            max_length=self._builder.max_length,
-            join_length=self._join_length,
-            seed=self._builder.seed,
-            epoch=epoch,
-            shuffle=self._builder.training,
-            weights=self._weights,
-            at_least=self.share,
+            numbered(corpus.groups[self.rows]) if joins else np.zeros(len(self.rows), np.int32),
+            None if corpus.weights is None else corpus.weights[self.rows],
+            batch_length=max(1, batch_length // views),
+            max_length=max_length,
+            join_length=join_length,
+            seed=seed,
+            shuffle=shuffle,
+            at_least=share,
         )
+        # An item of an epoch's batch holds positions in `rows`.
+        self.epoch, self.epoch_of = self.order.epoch, self.order.epoch_of
 
     @property
     def num_steps(self) -> int:
@@ -103,13 +97,6 @@ class BatchLoader:
     def padding_share(self, epoch: int = 0) -> float:
         """Share of padding in an epoch's batches."""
         return padding_share(self.epoch(epoch), self.lengths, self._builder.max_length)
-
-    def epoch_of(self, cursor: int) -> tuple[int, int]:
-        """The epoch of batch number `cursor`, and its place in it."""
-        while self._starts[-1] <= cursor:
-            self._starts.append(self._starts[-1] + len(self.epoch(len(self._starts) - 1)))
-        epoch = int(np.searchsorted(self._starts, cursor, side="right")) - 1
-        return epoch, cursor - self._starts[epoch]
 
     def batches(self, epoch: int = 0, limit: int | None = None) -> Iterator[Batch]:
         """One epoch, or `limit` of its batches, evenly spread over it."""
@@ -131,9 +118,9 @@ class BatchLoader:
 
     def at(self, numbers: Iterable[int], part: int = 0) -> Iterator[Batch]:
         """The batches of these ascending numbers; of each, one part of those that `share` ranks take."""
-        yield from self._load(self._planned(numbers, part), self._workers)
+        yield from self._load(self.planned(numbers, part), self._workers)
 
-    def _planned(self, numbers: Iterable[int], part: int) -> Iterator[tuple[int, list[Drawn]]]:
+    def planned(self, numbers: Iterable[int], part: int = 0) -> Iterator[tuple[int, list[Drawn]]]:
         """The epoch of each batch number, and the items of the part."""
         for number in numbers:
             epoch, index = self.epoch_of(number)
@@ -142,14 +129,9 @@ class BatchLoader:
 
     def _drawn(self, epoch: int, index: int) -> list[Drawn]:
         """The items of a batch of an epoch, by the numbers of their rows in the corpus."""
-        batch = self.epoch(epoch)[index]
-        before: list[Item] = [(0,) * len(item) for item in batch]
-        if self._weights is not None and self._builder.training:
-            before = self._repeats(epoch)[index]
-        return [
-            [*zip(self.rows[list(item)].tolist(), times, strict=True)]
-            for item, times in zip(batch, before, strict=True)
-        ]
+        places = [place for item in self.epoch(epoch)[index] for place in item]
+        numbers = iter(self.rows[places].tolist())
+        return [[(next(numbers), times) for times in item] for item in self.order.before(epoch, index)]
 
     def _load(self, work: Iterator[tuple[int, list[Drawn]]], workers: int) -> Iterator[Batch]:
         """Build batches, in worker processes if there are any; they come in the order of `work`."""
@@ -180,6 +162,13 @@ class BatchLoader:
                 "A process that loads data died: out of memory (or of what a container has to share), "
                 "or your script lacks `if __name__ == '__main__':`. data.workers=0 loads without processes."
             ) from error
+
+
+def numbered(names: np.ndarray) -> Int[np.ndarray, "n"]:
+    """Names as numbers, in the order of the names."""
+    found = names.tolist()  # hashing millions of texts takes a second, sorting them a minute
+    numbers = {name: number for number, name in enumerate(sorted(set(found)))}
+    return np.fromiter(map(numbers.__getitem__, found), np.int32, len(found))
 
 
 def numbers_of(cursor: int, rank: int, world_size: int, share: int) -> Iterator[int]:

@@ -1,13 +1,50 @@
 """Which rows meet in which batch: a pure function of their lengths, the seed and the epoch."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
+from jaxtyping import Int
 
 Item = tuple[int, ...]  # rows that are joined in time
 MAX_PADDING = 0.05  # share of an epoch's batches
 LENGTH_NOISE = 0.02  # relative; lets rows of like length meet other batch mates in each epoch
+AT_A_TIME = 2**16  # numbers of an array that are Python's at the same time
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batches of an epoch, in order; each becomes a list of items when it is asked for.
+
+    Three arrays hold them, since an epoch may have millions of rows, and as many tuples take gigabytes:
+
+        rows     4 0 7 2 9    of all items, one after the other
+        items    0 1 3 4 5    where each item begins in `rows`, and the end
+        batches  0 2 4        where each batch begins in `items`, and the end
+
+    These are the batches [(4,), (0, 7)] and [(2,), (9,)].
+    """
+
+    rows: Int[np.ndarray, "r"]
+    items: Int[np.ndarray, "edges"]
+    batches: Int[np.ndarray, "edges"]
+
+    def __len__(self) -> int:
+        return len(self.batches) - 1
+
+    def __getitem__(self, number: int) -> list[Item]:
+        if not 0 <= number < len(self):
+            raise IndexError(f"there is no batch {number} among {len(self)}")
+        edges = self.items[self.batches[number] : self.batches[number + 1] + 1].tolist()
+        rows = self.rows[edges[0] : edges[-1]].tolist()
+        if len(rows) == len(edges) - 1:
+            return [(row,) for row in rows]
+        first = edges[0]
+        return [tuple(rows[start - first : end - first]) for start, end in pairwise(edges)]
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        return (self[number] for number in range(len(self)))
 
 
 def epoch_batches(
@@ -22,7 +59,7 @@ def epoch_batches(
     shuffle: bool,
     weights: np.ndarray | None = None,
     at_least: int = 1,
-) -> list[list[Item]]:
+) -> Batches:
     """All rows of one epoch, each exactly once, in batches of like length and in random order.
 
     A batch holds at most `batch_length` input steps, padding included (a longer row is a batch of its own). A
@@ -37,34 +74,56 @@ def epoch_batches(
     """
     rng = np.random.default_rng([seed, epoch])
     lengths = np.minimum(lengths, max_length) if max_length else np.asarray(lengths)
-    order = _drawn(len(lengths), weights, rng) if shuffle else np.arange(len(lengths))
-    if join_length is None:
-        items: list[Item] = [(row,) for row in order.tolist()]
-    else:
-        items = _join(lengths, groups, order, min(join_length, max_length or join_length))
-    sizes = np.array([sum(lengths[row] for row in item) for item in items], dtype=np.int64)
-    noise = rng.uniform(1 - LENGTH_NOISE, 1 + LENGTH_NOISE, len(items)) if shuffle else 1.0
+    rows = _small(_drawn(len(lengths), weights, rng) if shuffle else np.arange(len(lengths)))
+    items = None  # where each begins in `rows`; None: each is one row
+    if join_length is not None:
+        rows, items = _join(lengths, groups, rows, min(join_length, max_length or join_length))
+    sizes = lengths[rows].astype(np.int64, copy=False)
+    sizes = sizes if items is None else np.add.reduceat(sizes, items[:-1])
+    noise = rng.uniform(1 - LENGTH_NOISE, 1 + LENGTH_NOISE, len(sizes)) if shuffle else 1.0
     # Neighbors in length are batched, which leaves little padding; noise makes other neighbors each epoch.
-    by_length = np.argsort(sizes * noise, kind="stable")
-    batches = _with_enough(_cut(by_length.tolist(), sizes.tolist(), batch_length), at_least)
+    by_length = _small(np.argsort(sizes * noise, kind="stable"))
+    batches = _with_enough(_cut(sizes[by_length], batch_length), at_least)
+    if 0 < len(by_length) < at_least:
+        by_length, batches = np.resize(by_length, at_least), np.array([0, at_least])
     # An epoch must not go from short rows to long ones.
-    turns = rng.permutation(len(batches)) if shuffle else np.arange(len(batches))
-    return [[items[index] for index in batches[turn]] for turn in turns]
+    turns = rng.permutation(len(batches) - 1) if shuffle else np.arange(len(batches) - 1)
+    chosen, batches = _gathered(batches, turns)
+    places = by_length[chosen]
+    if items is None:
+        return Batches(rows[places], np.arange(len(places) + 1, dtype=rows.dtype), batches)
+    places, items = _gathered(items, places)
+    return Batches(rows[places], _small(items), batches)
 
 
-def repeats(batches: Iterable[Sequence[Item]]) -> list[list[Item]]:
+def repeats(batches: Batches) -> Batches:
     """For each row of each item, how often the row came before in these batches."""
-    seen: Counter[int] = Counter()
-    found: list[list[Item]] = []
-    for batch in batches:
-        found.append([])
-        for item in batch:
-            before = []
-            for row in item:
-                before.append(seen[row])
-                seen[row] += 1
-            found[-1].append(tuple(before))
-    return found
+    order = np.argsort(batches.rows, kind="stable")
+    ordered = batches.rows[order]
+    places = np.arange(len(order))
+    is_first = np.append(True, ordered[1:] != ordered[:-1])[: len(order)]
+    before = np.empty_like(places)
+    before[order] = places - np.maximum.accumulate(np.where(is_first, places, 0))
+    return replace(batches, rows=before)
+
+
+def _gathered(
+    edges: Int[np.ndarray, "edges"], chosen: Int[np.ndarray, "m"]
+) -> tuple[Int[np.ndarray, "places"], Int[np.ndarray, "new_edges"]]:
+    """The places of the stretches that are chosen, one stretch after the other, and the stretches' new edges.
+
+    Stretch i has the places from edges[i] to before edges[i + 1].
+    """
+    sizes = np.diff(edges)[chosen]
+    ends = np.cumsum(sizes, dtype=np.int64)
+    places = np.repeat(_small(edges[chosen] - (ends - sizes)), sizes)
+    places += np.arange(len(places), dtype=places.dtype)
+    return places, np.append(0, ends)
+
+
+def _small(numbers: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+    """Numbers of rows or of places in four bytes: an epoch has fewer than two thousand million."""
+    return numbers.astype(np.int32, copy=False)
 
 
 def _drawn(num_rows: int, weights: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
@@ -78,83 +137,89 @@ def _drawn(num_rows: int, weights: np.ndarray | None, rng: np.random.Generator) 
     return rng.permutation(np.minimum(np.searchsorted(edges, points, side="right"), num_rows - 1))
 
 
-def _join(lengths: np.ndarray, groups: np.ndarray, order: np.ndarray, join_length: int) -> list[Item]:
-    """Rows of each group, in the order given, joined up to `join_length`; a longer row stays alone."""
-    codes = np.unique(groups, return_inverse=True)[1]
-    by_group = order[np.argsort(codes[order], kind="stable")]
-    items: list[Item] = []
-    for rows in np.split(by_group, np.flatnonzero(np.diff(codes[by_group])) + 1):
-        alone = lengths[rows] >= join_length
-        items += [(row,) for row in rows[alone].tolist()]
-        items += _fill(rows[~alone].tolist(), lengths, join_length)
-    return items
+def _join(
+    lengths: Int[np.ndarray, "n"], groups: np.ndarray, order: Int[np.ndarray, "n"], join_length: int
+) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "edges"]]:
+    """Rows of each group, in the order given, joined up to `join_length`; a longer row stays alone.
+
+    Returns the rows, group by group, and where each item begins among them, with the end. The last two items
+    of a group share their rows evenly, as the last one has what is left, which is often very short.
+    """
+    alone = lengths >= join_length
+    order = order[np.argsort(~alone[order], kind="stable")]  # in each group, rows that stay alone come first
+    rows = order[np.argsort(groups[order], kind="stable")]
+    sizes, names, alone = lengths[rows].astype(np.int64), groups[rows], alone[rows]
+    # A stretch: neighbors that may be joined.
+    is_first = np.append(True, (names[1:] != names[:-1]) | alone[1:] | alone[:-1])[: len(rows)]
+    stretch = np.cumsum(is_first) - 1
+    ends = np.append(np.flatnonzero(is_first)[1:], len(rows))
+    after = np.cumsum(sizes)
+    before = after - sizes
+    # Where an item ends that begins at a place: before the first row that no longer fits.
+    full = np.searchsorted(after, before + join_length, side="right")
+    starts = _followed(np.maximum(np.minimum(full, ends[stretch]), np.arange(len(rows)) + 1))
+    last = np.flatnonzero(np.diff(stretch[starts], append=-1))  # item of each stretch
+    last = last[(last > 0) & (stretch[starts[last - 1]] == stretch[starts[last]])]
+    first, end = starts[last - 1], ends[stretch[starts[last]]]  # of the rows of two items
+    base, total = before[first], after[end - 1] - before[first]
+    half = np.searchsorted(after, base + total // 2, side="right")
+    fits = (half > first) & (total - (after[half - 1] - base) <= join_length)
+    starts[last[fits]] = half[fits]
+    return rows, np.append(starts, len(rows))
 
 
-def _fill(rows: Sequence[int], lengths: np.ndarray, join_length: int) -> list[Item]:
-    """Rows joined one after the other while they fit; the last two items share their rows evenly."""
-    items: list[list[int]] = []
-    total = join_length  # full, so that the first row opens an item
-    for row, length in zip(rows, lengths[rows].tolist(), strict=True):
-        total += length
-        if total > join_length:
-            items.append([])
-            total = length
-        items[-1].append(row)
-    if len(items) > 1:  # the last item has what is left, which is often very short
-        tail = items[-2] + items[-1]
-        sums = np.cumsum(lengths[tail])
-        half = int(np.searchsorted(sums, sums[-1] / 2, side="right"))
-        if half and sums[-1] - sums[half - 1] <= join_length:
-            items[-2:] = [tail[:half], tail[half:]]
-    return [tuple(item) for item in items]
+def _followed(following: Int[np.ndarray, "n"]) -> Int[np.ndarray, "m"]:
+    """The places from 0 on, each the one that follows the one before, up to the end."""
+    found, place, size = [], 0, len(following)
+    numbers = following.data
+    while place < size:
+        found.append(place)
+        place = numbers[place]
+    return np.array(found, dtype=np.int64)
 
 
-def _cut(order: Sequence[int], sizes: Sequence[int], batch_length: int) -> list[list[int]]:
-    """Batches of neighbors in `order`, as large as they may be while the epoch's padding stays small."""
+def _cut(sizes: Int[np.ndarray, "i"], batch_length: int) -> Int[np.ndarray, "edges"]:
+    """Batches of neighbors, as large as they may be while the epoch's padding stays small, as edges."""
     # Loose limits make large batches, so they are tried first. The last one always keeps the epoch's bound.
     for limit in (1.0, 0.5, 0.25, 0.1, MAX_PADDING):
-        batches = _cut_within(order, sizes, batch_length, limit)
-        if _padding([[sizes[index] for index in batch] for batch in batches]) <= MAX_PADDING:
+        edges = _cut_within(sizes, batch_length, limit)
+        padded = int(np.dot(np.diff(edges), np.maximum.reduceat(sizes, edges[:-1]))) if len(sizes) else 0
+        if 1 - int(sizes.sum()) / max(padded, 1) <= MAX_PADDING:
             break
-    return batches
+    return edges
 
 
-def _cut_within(
-    order: Sequence[int], sizes: Sequence[int], batch_length: int, limit: float
-) -> list[list[int]]:
+def _cut_within(sizes: Int[np.ndarray, "i"], batch_length: int, limit: float) -> Int[np.ndarray, "edges"]:
     """Batches of neighbors, none longer than `batch_length` or with a share of padding above `limit`."""
-    batches: list[list[int]] = []
-    longest = real = 0
-    for index in order:
-        longest, real = max(longest, sizes[index]), real + sizes[index]
-        padded = longest * (len(batches[-1]) + 1) if batches else batch_length + 1
-        if padded > batch_length or padded - real > limit * padded:
-            batches.append([])
-            longest = real = sizes[index]
-        batches[-1].append(index)
-    return batches
+    starts, place, longest, real, number = [], 0, batch_length + 1, 0, 0
+    for first in range(0, len(sizes), AT_A_TIME):
+        for size in sizes[first : first + AT_A_TIME].tolist():
+            if size > longest:  # twice as fast as `max`, and there may be millions
+                longest = size
+            real += size
+            number += 1
+            padded = longest * number
+            if padded > batch_length or padded - real > limit * padded:
+                starts.append(place)
+                longest, real, number = size, size, 1
+            place += 1
+    return np.array([*starts, place])
 
 
-def _with_enough(batches: list[list[int]], at_least: int) -> list[list[int]]:
-    """The same, with what batches that are too small lack taken from the one before, or the one after."""
-    found: list[list[int]] = []
-    for batch in batches:
-        if not found or min(len(batch), len(found[-1])) >= at_least:
-            found.append(batch)
+def _with_enough(edges: Int[np.ndarray, "edges"], at_least: int) -> Int[np.ndarray, "edges"]:
+    """The edges, moved or left out where batches are too small: those take of the one before, or after."""
+    if at_least <= 1 or len(edges) < 3:
+        return edges
+    starts = [0]
+    for start, end in zip(edges[1:-1].tolist(), edges[2:].tolist(), strict=True):
+        if min(end - start, start - starts[-1]) >= at_least:
+            starts.append(start)
             continue
-        both = found.pop() + batch
-        cut = len(both) - at_least if len(batch) < at_least else at_least
-        found += [both[:cut], both[cut:]] if at_least <= cut <= len(both) - at_least else [both]
-    return [(batch * at_least)[:at_least] if len(batch) < at_least else batch for batch in found]
-
-
-def _padding(batches: Iterable[Sequence[int]]) -> float:
-    """The share of padding in batches that are given by the lengths of their items."""
-    real, padded = 0, 0
-    for sizes in batches:
-        real += sum(sizes)
-        padded += len(sizes) * max(sizes)
-    return 1 - real / max(padded, 1)
+        both = end - starts[-1]
+        cut = both - at_least if end - start < at_least else at_least
+        if at_least <= cut <= both - at_least:
+            starts.append(starts[-1] + cut)
+    return np.array([*starts, edges[-1]])
 
 
 def padding_share(
@@ -162,4 +227,9 @@ def padding_share(
 ) -> float:
     """The share of padding in batches of rows."""
     lengths = np.minimum(lengths, max_length) if max_length else lengths
-    return _padding([[int(sum(lengths[row] for row in item)) for item in batch] for batch in batches])
+    real, padded = 0, 0
+    for batch in batches:
+        sizes = [int(sum(lengths[row] for row in item)) for item in batch]
+        real += sum(sizes)
+        padded += len(sizes) * max(sizes)
+    return 1 - real / max(padded, 1)

@@ -1,5 +1,6 @@
 """The cache, locks, hashes, and files that appear whole or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ from seqssl.errors import UserError
 
 Progress = Callable[[int, int, str], None]  # done, total, what
 MOST_ENDINGS = 6  # that a message counts
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # of shared disks that are mounted without
 
 
 def silent(done: int, total: int, what: str) -> None:
@@ -124,7 +126,7 @@ def refuse_linked_folders(folder: Path) -> None:
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock on `path`, so that one of several processes makes what all of them need.
 
-    The others wait; with `wait` off, they get a BlockingIOError.
+    The others wait; with `wait` off, they get a BlockingIOError. On a disk without locks nobody waits.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with unlinked(path).open("a") as file:
@@ -133,5 +135,9 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         except ImportError:  # Windows: no advisory locks; the ranks of one machine start there by hand
             yield
             return
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         yield

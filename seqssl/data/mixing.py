@@ -74,6 +74,18 @@ class MixedLoader:
         places = zip(self.loaders.values(), before, strict=True)
         return min(loader.epoch_of(number) for loader, number in places)
 
+    @property
+    def counted(self) -> dict[str, list[int]]:
+        """How many batches the epochs of all loaders have, as far as known: see `Order`."""
+        return {
+            digest: sizes for each in self.loaders.values() for digest, sizes in each.order.counted.items()
+        }
+
+    def recall(self, counted: Mapping[str, Sequence[int]]) -> None:
+        """Take over what equal loaders have `counted`."""
+        for each in self.loaders.values():
+            each.order.recall(counted)
+
     def _draw_streams(self, block: int) -> np.ndarray:
         """The stream of each of the `BLOCK` groups of a block, as an index."""
         golden = 0.6180339887498949

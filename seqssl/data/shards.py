@@ -1,16 +1,14 @@
 """Parquet shards: a writer whose files appear only when whole, and memory-mapped reading by row number."""
 
 import copy
-import errno
 import hashlib
 import json
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,18 +16,16 @@ import pyarrow.parquet as pq
 
 from seqssl.config.values import Value
 from seqssl.data.adapters import Row
-from seqssl.data.files import unlinked
+from seqssl.data.files import sha256_json, unlinked
+from seqssl.data.index import LENGTH, WEIGHT, Index, opened, unreadable
+from seqssl.data.recent import Recent
 from seqssl.errors import UserError
 
 SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 ROW_GROUP_BYTES = 2**20  # what one random access reads
-MAX_LENGTH = 2**40  # input steps
-CACHED_GROUPS = 256  # per process: some 256 MiB
-INDEX_COLUMNS = ("key", "group", "label", "split", "length")
-WEIGHT = "weight"  # a column that a modality may add
-
-T = TypeVar("T")
+CACHED_BYTES = 2**28  # of row groups, per process; the last one stays, however long its rows are
+OPEN_FILES = 32
 
 
 @dataclass(frozen=True)
@@ -76,32 +72,50 @@ class Manifest:
         """The manifest of a prepared folder; `UserError` when it is damaged or of another version."""
         path = folder / MANIFEST
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls.parse(path.read_text(encoding="utf-8"), str(folder))
+        except (OSError, UnicodeError) as error:
+            raise UserError(f"{path} cannot be read ({error}): remove {folder} and prepare again.") from error
+
+    @classmethod
+    def parse(cls, text: str, folder: str) -> "Manifest":
+        """The manifest with this text, of a folder; `UserError` as for `read`."""
+        path = f"{folder}/{MANIFEST}"
+        try:
+            values = json.loads(text)
             version = values["schema_version"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} cannot be read ({error}): remove {folder} and prepare again.") from error
         if version != SCHEMA_VERSION:
             raise UserError(f"{path} has schema version {version}, this is {SCHEMA_VERSION}: prepare again.")
         try:
-            values["splits"] = {name: Split(**split) for name, split in values["splits"].items()}
-            values["shards"] = [Shard(**shard) for shard in values["shards"]]
-            manifest = cls(**values)
-            counts = [
-                number for split in manifest.splits.values() for number in (split.num_rows, split.length)
-            ]
-            counts += [number for shard in manifest.shards for number in (shard.num_rows, shard.num_bytes)]
-            if not all(isinstance(number, int) and number >= 0 for number in counts):
-                raise ValueError("a count of rows, steps or bytes is no whole number from 0 on")
-            if not all(Path(shard.name).name == shard.name for shard in manifest.shards):
-                raise ValueError("a shard's name leads out of the folder")
+            return cls.restore(values)
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise UserError(f"{path} is damaged ({error}): remove {folder} and prepare again.") from error
+
+    @classmethod
+    def restore(cls, values: Mapping[str, Any]) -> "Manifest":
+        """A manifest from what JSON made of it; any of the errors of a damaged one."""
+        splits = {name: Split(**split) for name, split in values["splits"].items()}
+        manifest = cls(
+            **{**values, "splits": splits, "shards": [Shard(**shard) for shard in values["shards"]]}
+        )
+        counts = [number for split in manifest.splits.values() for number in (split.num_rows, split.length)]
+        counts += [number for shard in manifest.shards for number in (shard.num_rows, shard.num_bytes)]
+        if not all(isinstance(number, int) and number >= 0 for number in counts):
+            raise ValueError("a count of rows, steps or bytes is no whole number from 0 on")
+        if not all(Path(shard.name).name == shard.name for shard in manifest.shards):
+            raise ValueError("a shard's name leads out of the folder")
         return manifest
 
     @property
     def content_hash(self) -> str:
         """Digest of the shards' digests."""
         return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
+
+    @property
+    def shards_hash(self) -> str:
+        """Digest of all that is said of the shards: what an index is of."""
+        return sha256_json([asdict(shard) for shard in self.shards])
 
 
 @dataclass
@@ -173,8 +187,8 @@ class Corpus:
         self.manifest = Manifest.read(self.folder)
         self._splits: np.ndarray | None = None  # None = those stored
         self._labels: np.ndarray | None = None
-        self._files: Recent[pq.ParquetFile] = Recent(32)
-        self._groups: Recent[pa.Table] = Recent(CACHED_GROUPS)
+        self._files, self._groups = _caches()
+        self._index = Index(self.folder, [s.name for s in self.manifest.shards], self.manifest.shards_hash)
         for shard in self.manifest.shards:
             path = self.folder / shard.name
             if not path.is_file() or path.stat().st_size != shard.num_bytes:
@@ -184,21 +198,26 @@ class Corpus:
         return sum(shard.num_rows for shard in self.manifest.shards)
 
     def __getstate__(self) -> dict[str, object]:
-        """Everything but open files and the columns; a worker reads these again when it needs them."""
-        state = {**vars(self), "_files": Recent(32), "_groups": Recent(CACHED_GROUPS)}
-        state.pop("_index", None)
-        return state
+        """Everything but open files; a worker opens them again when it needs them."""
+        files, groups = _caches()
+        return {**vars(self), "_files": files, "_groups": groups}
 
     def assigned(self, splits: np.ndarray) -> "Corpus":
         """The same rows in other splits; a row with the split "" is in none."""
-        other = copy.copy(self)
+        other = self._copy()
         other._splits = np.asarray(splits, dtype=object)
         return other
 
     def relabelled(self, labels: Sequence[str]) -> "Corpus":
         """The same rows with other labels, one each."""
-        other = copy.copy(self)
+        other = self._copy()
         other._labels = np.array(labels, dtype=object)
+        return other
+
+    def _copy(self) -> "Corpus":
+        """The same rows, with the same open files and cache: many copies take the memory of one."""
+        other = copy.copy(self)
+        other._files, other._groups = self._files, self._groups
         return other
 
     @property
@@ -229,12 +248,12 @@ class Corpus:
     @property
     def lengths(self) -> np.ndarray:
         """Input steps of each row."""
-        return self._index["length"]
+        return self._index[LENGTH]
 
     @property
     def weights(self) -> np.ndarray | None:
         """How often training draws each row relative to others; None where all count alike."""
-        return self._index.get(WEIGHT)
+        return self._index[WEIGHT] if WEIGHT in self._index else None
 
     def rows(self, split: str) -> np.ndarray:
         """Row numbers of a split, ascending."""
@@ -242,82 +261,53 @@ class Corpus:
 
     def row(self, number: int) -> Row:
         """All columns of one row; lists come as numpy arrays."""
-        group = int(np.searchsorted(self._group_starts, number, side="right")) - 1
-        shard, index = self._group_places[group]
-        table = self._groups.get((shard, index), lambda: self._read_group(shard, index))
-        offset = number - int(self._group_starts[group])
+        shard = int(np.searchsorted(self._shard_starts, number, side="right")) - 1
+        inside = number - int(self._shard_starts[shard])
+        starts = self._open(shard).starts
+        group = int(np.searchsorted(starts, inside, side="right")) - 1
+        table = self._groups.get((shard, group), lambda: self._read_group(shard, group))
+        offset = inside - int(starts[group])
         row = {name: _from_arrow(table.column(name).chunk(0), offset) for name in table.column_names}
         return row if self._labels is None else {**row, "label": self._labels[number]}
 
-    def _file(self, shard: int) -> pq.ParquetFile:
-        return self._files.get(shard, lambda: self._open(shard))
-
-    def _open(self, shard: int) -> pq.ParquetFile:
-        """The Parquet file of a shard, memory-mapped; UserError where it is damaged."""
+    def _open(self, shard: int) -> "_Opened":
         path = self.folder / self.manifest.shards[shard].name
-        try:
-            return pq.ParquetFile(path, memory_map=True)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise _unreadable(path, error) from error
+        return self._files.get(shard, lambda: _Opened.of(path))
 
     def _read_group(self, shard: int, group: int) -> pa.Table:
         try:
-            return self._file(shard).read_row_group(group, use_threads=False).combine_chunks()
+            return self._open(shard).file.read_row_group(group, use_threads=False).combine_chunks()
         except (OSError, pa.ArrowException) as error:
-            raise _unreadable(self.folder / self.manifest.shards[shard].name, error) from error
+            raise unreadable(self.folder / self.manifest.shards[shard].name, error) from error
 
     @cached_property
-    def _index(self) -> dict[str, np.ndarray]:
-        """The small columns of all rows, by name; with weights, where the shards have them."""
-        if not self.manifest.shards:
-            raise UserError(f"{self.folder} holds no shards: prepare again into an empty folder.")
-        names = [*INDEX_COLUMNS, *([WEIGHT] if WEIGHT in self._file(0).schema_arrow.names else [])]
-        try:
-            shards = range(len(self.manifest.shards))  # one by one: not all of so many may be open
-            table = pa.concat_tables([self._file(shard).read(names) for shard in shards])
-            index = {name: table.column(name).to_numpy() for name in names}
-        except (OSError, KeyError, pa.ArrowException) as error:
-            raise _unreadable(self.folder, error) from error
-        lengths = index["length"]
-        if not (lengths.dtype.kind in "iu" and (lengths > 0).all() and (lengths < MAX_LENGTH).all()):
-            raise UserError(
-                f"{self.folder}: a row has an impossible length: prepare again into an empty folder."
-            )
-        return index
-
-    @cached_property
-    def _group_places(self) -> list[tuple[int, int]]:
-        files = range(len(self.manifest.shards))
-        return [(shard, group) for shard in files for group in range(self._file(shard).num_row_groups)]
-
-    @cached_property
-    def _group_starts(self) -> np.ndarray:
-        sizes = [self._file(shard).metadata.row_group(group).num_rows for shard, group in self._group_places]
-        return np.cumsum([0, *sizes[:-1]])
+    def _shard_starts(self) -> np.ndarray:
+        """The number of the first row of each shard."""
+        return np.cumsum([0, *(shard.num_rows for shard in self.manifest.shards)])
 
 
-class Recent(Generic[T]):
-    """A cache of the values used last."""
+class _Opened(NamedTuple):
+    """An open shard."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._values: OrderedDict[Hashable, T] = OrderedDict()
+    file: pq.ParquetFile
+    starts: np.ndarray  # first row of each row group
 
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of `key`, made if it is not in the cache."""
-        if key not in self._values:
-            self._values[key] = make()
-            if len(self._values) > self.capacity:
-                self._values.popitem(last=False)
-        self._values.move_to_end(key)
-        return self._values[key]
+    @classmethod
+    def of(cls, path: Path) -> "_Opened":
+        """The shard of a path; UserError where it is damaged."""
+        file = opened(path)
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        return cls(file, np.cumsum([0, *sizes]))
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
-    """What to say where a shard cannot be read: too many open files are no damage."""
-    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE):
-        return UserError(f"{path}: too many files are open; allow more, as by `ulimit -n 4096`.")
-    return UserError(f"{path} is damaged ({error}): prepare again into an empty folder.")
+def _caches() -> tuple[Recent[_Opened], Recent[pa.Table]]:
+    """Open files and row groups of a corpus that has read nothing yet."""
+    return Recent(OPEN_FILES), Recent(CACHED_BYTES, _table_bytes)
+
+
+def _table_bytes(table: pa.Table) -> int:
+    """What a row group takes in memory."""
+    return int(table.nbytes)
 
 
 def _num_bytes(value: object) -> int:

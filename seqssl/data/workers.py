@@ -1,27 +1,39 @@
 """Worker processes that start fast: they are forked from a server that has done the slow imports."""
 
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from multiprocessing.context import BaseContext
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
+from seqssl.data.executors import PROCESS, Pool, opened
 from seqssl.errors import UserError
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-CHUNK = 16  # tasks per message to a worker
+CHUNK = 16  # tasks per message to a worker, at most
+CHUNK_S = 1.0  # about so much work: results of long files are large, and all of a message wait in memory
+AHEAD = 4  # messages for each worker that are sent before the first is answered
+AHEAD_ALONE = 2  # where a message is one task
 PATIENCE_S = 10.0  # work shorter than this is done before a pool would have started
+SAMPLE_S = 1.0  # of work that is done here to know how much goes into a message, where workers wait already
 LOOK_EVERY_S = 1.0  # for the process that started this one
 MOST_ON_WINDOWS = 61  # processes that a pool can wait for there
+DIED = (
+    "A worker process died while reading: out of memory, a decoder crashed, or your script lacks "
+    "`if __name__ == '__main__':`. What is done is kept; num_workers=1 reads without workers."
+)
 
 
 def check_not_worker_import() -> None:
@@ -43,22 +55,37 @@ def worker_context(*preload: str) -> BaseContext:
 
 
 def map_ordered(
-    function: Callable[[T], R], tasks: Sequence[T], *, num_workers: int | None, preload: str
+    function: Callable[[T], R],
+    tasks: Sequence[T],
+    *,
+    num_workers: int | None,
+    preload: str,
+    executor: str | Executor = PROCESS,
 ) -> Iterator[R]:
-    """Results in the order of the tasks; those of the first seconds are made here, the rest by a pool.
+    """Results in the order of the tasks; those of the first seconds are made here, the rest by an executor.
 
-    `num_workers` None means one per CPU that this process may use; 1 means no pool. The results do not depend
-    on it.
+    `num_workers` None means one per CPU that this process may use, or all that the executor has; 1 means no
+    processes. `executor`: see `seqssl.data.executors`. The results depend on neither.
     """
-    num_workers = most_workers(num_workers or num_cpus())
-    start = time.monotonic()
-    done = 0
-    while done < len(tasks) and (num_workers == 1 or time.monotonic() - start < PATIENCE_S):
-        yield function(tasks[done])
-        done += 1
-    chunks = [tasks[first : first + CHUNK] for first in range(done, len(tasks), CHUNK)]
-    if chunks:
-        yield from _map_pool(function, chunks, num_workers, preload)
+    is_alone = executor == PROCESS and most_workers(num_workers or num_cpus()) == 1
+    patience = math.inf if is_alone else PATIENCE_S if executor == PROCESS else SAMPLE_S
+    # Processes are started when they are needed; that there is no such cluster is said before work begins.
+    with nullcontext() if executor == PROCESS else opened(executor, num_workers) as pool:
+        start = time.monotonic()
+        done = 0
+        while done < len(tasks) and time.monotonic() - start < patience:
+            yield function(tasks[done])
+            done += 1
+        size = _chunk_size(done, time.monotonic() - start)
+        chunks = [tasks[first : first + size] for first in range(done, len(tasks), size)]
+        if chunks:
+            with nullcontext(pool) if pool else _processes(num_workers, preload) as found:
+                yield from _map_pool(function, chunks, found)
+
+
+def _chunk_size(done: int, seconds: float) -> int:
+    """How many tasks go into a message, by how many were done in some seconds."""
+    return min(max(1, int(done * CHUNK_S / seconds)), CHUNK) if done else CHUNK
 
 
 def num_cpus() -> int:
@@ -71,31 +98,57 @@ def most_workers(number: int) -> int:
     return min(number, MOST_ON_WINDOWS) if os.name == "nt" else number
 
 
-def _map_pool(
-    function: Callable[[T], R], chunks: Sequence[Sequence[T]], num_workers: int, preload: str
-) -> Iterator[R]:
-    """Results in the order of the chunks, from a pool of workers; UserError where a worker dies."""
-    pending: deque[Future[list[R]]] = deque()
-    with ProcessPoolExecutor(num_workers, worker_context(preload), start_worker) as pool:
-        try:
-            for chunk in chunks:
-                pending.append(pool.submit(_map_chunk, function, chunk))
-                if len(pending) > 4 * num_workers:  # bounds what waits in memory
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "A worker process died while reading: out of memory, a decoder crashed, or your script lacks "
-                "`if __name__ == '__main__':`. What is done is kept; num_workers=1 reads without workers."
-            ) from error
-        finally:
-            for future in pending:
-                future.cancel()
+@contextmanager
+def _processes(num_workers: int | None, preload: str) -> Iterator[Pool]:
+    """Processes of this machine."""
+    number = most_workers(num_workers or num_cpus())
+    with ProcessPoolExecutor(number, worker_context(preload), start_worker) as executor:
+        yield Pool(executor, number, BrokenProcessPool, lambda error: DIED)
 
 
-def _map_chunk(function: Callable[[T], R], chunk: Sequence[T]) -> list[R]:
-    return [function(task) for task in chunk]
+def _map_pool(function: Callable[[T], R], chunks: Sequence[Sequence[T]], pool: Pool) -> Iterator[R]:
+    """Results in the order of the chunks; what the function raised is raised again.
+
+    Raises UserError where the pool fails.
+    """
+    for found in _answers(function, chunks, pool):
+        if isinstance(found, _Raised):
+            raise found.error from RuntimeError(found.where)
+        yield from found
+
+
+def _answers(
+    function: Callable[[T], R], chunks: Sequence[Sequence[T]], pool: Pool
+) -> Iterator["list[R] | _Raised"]:
+    """What became of each chunk, in order, of which only so many are worked on or wait at a time."""
+    pending: deque[Future[list[R] | _Raised]] = deque()
+    ahead = pool.num_workers * (AHEAD if len(chunks[0]) > 1 else AHEAD_ALONE)  # bounds what waits in memory
+    try:
+        for chunk in chunks:
+            pending.append(pool.executor.submit(_map_chunk, function, chunk))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except pool.failures as error:
+        raise UserError(pool.failed(error)) from error
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+class _Raised(NamedTuple):
+    """What a function raised in a worker. As a value: what an executor raises is then its own failure."""
+
+    error: Exception
+    where: str  # its traceback
+
+
+def _map_chunk(function: Callable[[T], R], chunk: Sequence[T]) -> "list[R] | _Raised":
+    try:
+        return [function(task) for task in chunk]
+    except Exception as error:
+        return _Raised(error, traceback.format_exc())
 
 
 def end_with(parent: int) -> None:

@@ -3,8 +3,9 @@
 import json
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,11 @@ import pyarrow.parquet as pq
 
 from seqssl.data.adapters import ModalityAdapter, Record, Row, Rows
 from seqssl.data.files import Progress, sha256_file, sha256_json
+from seqssl.data.fingerprint import Witness
+from seqssl.data.index import WEIGHT
+from seqssl.data.parts import Stretch
 from seqssl.data.problems import problem_of
-from seqssl.data.shards import WEIGHT, Shard, ShardWriter
+from seqssl.data.shards import Shard, ShardWriter
 from seqssl.data.statistics import Sums
 from seqssl.data.wording import printable, reason_of, shortened, storable
 from seqssl.data.workers import map_ordered
@@ -41,6 +45,31 @@ class _Result(NamedTuple):
     rejected: list[tuple[str, str]]  # key, reason
     quality: list[Columns]  # one entry, or none
     sums: Sums  # over the observed values of its rows
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How records are read; nothing of it changes what is written."""
+
+    num_workers: int | None  # see `map_ordered`
+    executor: str | Executor
+    progress: Progress
+    witness: Witness  # that workers see the source
+
+
+def _read_seen(adapter: ModalityAdapter, witness: Witness, task: _Task) -> _Result:
+    """All rows of a record of a source that is seen here; UserError where it is not."""
+    _check_once(witness)
+    result = _read_record(adapter, task)
+    if result.rejected:  # it may have gone in the meantime
+        witness.check()
+    return result
+
+
+@cache
+def _check_once(witness: Witness) -> None:
+    """UserError where this process does not see the source, which may be another one under the same path."""
+    witness.check()
 
 
 def _read_record(adapter: ModalityAdapter, task: _Task) -> _Result:
@@ -98,6 +127,7 @@ def _checked(adapter: ModalityAdapter, row: Columns, values: Columns, sums: Sums
         return f"{', '.join(empty)} is None, which cannot be stored"
     try:
         row |= {"length": values.pop("length"), **{name: _storable(value) for name, value in values.items()}}
+        row["group"] = printable(row["group"])
         sample = adapter.load(row, None)
     except UserError:
         raise
@@ -131,8 +161,9 @@ class Written(NamedTuple):
 
     shards: list[Shard]
     rejected: list[tuple[str, str]]  # (key, reason)
-    quality: list[Columns]
-    statistics: dict[str, list[float]] | None  # mean and std of each channel over the rows in "train"
+    quality: Sequence[Row]
+    sums: Sums  # of each channel over the rows in "train"
+    sizes: dict[str, tuple[int, int]]  # of each split: rows and input steps
 
 
 def write_shards(
@@ -142,25 +173,26 @@ def write_shards(
     records: Sequence[Record],
     splits: Sequence[str],
     *,
-    num_workers: int | None,
-    progress: Progress,
+    reading: Reading,
+    stretch: Stretch | None = None,
 ) -> Written:
-    """Write what is missing; the shards of an interrupted run are kept."""
-    plan = sha256_json([plan, [record.key for record in records], list(splits)])
-    shards, footers = _resume(out, plan)
-    done = footers[-1].last if footers else 0
+    """Write what is missing of all records, or of a stretch; the shards of an interrupted run are kept."""
+    plan, stretch = digest_of(plan, records, splits), stretch or Stretch(0, len(records))
+    shards, footers = _resume(out, plan, stretch)
+    done = footers[-1].last if footers else stretch.first
     tasks = [
         _Task({"key": record.key, "group": record.group, "label": record.label, "split": split}, record.read)
-        for record, split in zip(records, splits, strict=True)
+        for record, split in zip(records[done : stretch.last], splits[done : stretch.last], strict=True)
     ]
     results = map_ordered(
-        partial(_read_record, adapter),
-        tasks[done:],
-        num_workers=num_workers,
+        partial(_read_seen, adapter, reading.witness),
+        tasks,
+        num_workers=reading.num_workers,
         preload=type(adapter).__module__,
+        executor=reading.executor,
     )
     first, gathered = done, _Result([], [], [], Sums())
-    writer = ShardWriter(out / f"shard-{len(shards):05d}.parquet")
+    writer = ShardWriter(out / f"{stretch.shards}{len(shards):05d}.parquet")
     try:
         for last, result in enumerate(results, start=done + 1):
             for row in result.rows:
@@ -169,7 +201,7 @@ def write_shards(
             gathered.quality.extend(result.quality)
             if splits[last - 1] == "train":
                 gathered.sums.merge(result.sums)
-            if last == len(records) or writer.num_bytes >= SHARD_BYTES:
+            if last == stretch.last or writer.num_bytes >= SHARD_BYTES:
                 footer = _Footer(
                     plan, first, last, gathered.rejected, gathered.quality, gathered.sums.tolist()
                 )
@@ -178,8 +210,8 @@ def write_shards(
                     writer.close({FOOTER: json.dumps(asdict(footer))})
                     shards.append(_measure(writer.path))
                 first, gathered = last, _Result([], [], [], Sums())
-                writer = ShardWriter(out / f"shard-{len(shards):05d}.parquet")
-            progress(last, len(records), "reading")
+                writer = ShardWriter(out / f"{stretch.shards}{len(shards):05d}.parquet")
+            reading.progress(last - stretch.first, stretch.last - stretch.first, "reading")
     finally:
         writer.discard()
     sums = Sums()
@@ -189,17 +221,34 @@ def write_shards(
         shards,
         [(key, reason) for footer in footers for key, reason in footer.rejected],
         [entry for footer in footers for entry in footer.quality],
-        sums.statistics() if adapter.spec.vocab_size is None else None,
+        sums,
+        _split_sizes(out, shards),
     )
 
 
-def _resume(out: Path, plan: str) -> tuple[list[Shard], list[_Footer]]:
+def digest_of(plan: str, records: Sequence[Record], splits: Sequence[str]) -> str:
+    """A digest of the settings, of all records, and of their splits: what shards of one folder share."""
+    return sha256_json([plan, [record.key for record in records], list(splits)])
+
+
+def _split_sizes(out: Path, shards: Sequence[Shard]) -> dict[str, tuple[int, int]]:
+    """Rows and input steps of each split, by name, read from the shards."""
+    tables = [pq.read_table(out / shard.name, columns=["split", "length"]) for shard in shards]
+    if not tables:
+        return {}
+    sums = pa.concat_tables(tables).group_by("split").aggregate([("length", "sum"), ("length", "count")])
+    return {
+        row["split"]: (row["length_count"], row["length_sum"]) for row in sums.sort_by("split").to_pylist()
+    }
+
+
+def _resume(out: Path, plan: str, stretch: Stretch) -> tuple[list[Shard], list[_Footer]]:
     """Finished shards of the same plan; anything else that a run has left is removed."""
     shards: list[Shard] = []
     footers: list[_Footer] = []
-    for path in sorted(out.glob("shard-?????.*")):
+    for path in sorted(out.glob(f"{stretch.shards}?????.*")):
         footer = _read_footer(path)
-        expected = footers[-1].last if footers else 0
+        expected = footers[-1].last if footers else stretch.first
         if footer is not None and (footer.plan, footer.first) == (plan, expected):
             shards.append(_measure(path))
             footers.append(footer)

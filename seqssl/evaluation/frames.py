@@ -75,12 +75,19 @@ class Labelled:
     wanted: list[Array]  # the label of each frame of a row, NONE where it has none
     names: list[str]
 
+    @property
+    def units(self) -> list[str]:
+        """What is held out together: groups; a row without one, or where there are no two, is by itself."""
+        several = len(set(self.groups)) > 1
+        pairs = zip(self.groups, self.keys, strict=True)
+        return [group if group and several else key for group, key in pairs]
+
     def folds(self) -> tuple[Array, str]:
         """The fold of each row: groups stay together, where there are several."""
-        units = self.groups if len(set(self.groups)) > 1 else self.keys
+        units = self.units
         order = [unit for unit, _ in sorted(Counter(units).items(), key=lambda entry: (-entry[1], entry[0]))]
         place = {unit: number % min(NUM_FOLDS, len(order)) for number, unit in enumerate(order)}
-        return np.array([place[unit] for unit in units]), "groups" if units is self.groups else "rows"
+        return np.array([place[unit] for unit in units]), "rows" if units == self.keys else "groups"
 
 
 def probe_frames(
@@ -217,8 +224,7 @@ class _Judge:
         self.owner = np.concatenate([np.full(len(w), n) for n, w in enumerate(own.wanted)])
         self.wanted = np.concatenate(own.wanted)
         self.known = self.wanted != NONE
-        units = own.groups if self.unit == "groups" else own.keys
-        names, places = np.unique(np.array(units, dtype=np.str_), return_inverse=True)
+        names, places = np.unique(np.array(own.units, dtype=np.str_), return_inverse=True)
         self.units, self.unit_of = names.tolist(), places[self.owner]
         rng = np.random.default_rng(0)
         self.draws = rng.multinomial(

@@ -229,10 +229,11 @@ def score_all(table: Table, pattern: str, protocol: str, folds: Sequence[Fold]) 
 
 
 def units_of(table: Table, folds: Sequence[Fold]) -> Names:
-    """What the interval is over, for each tested row: its group, or itself where there is one group."""
+    """What the interval is over, for each tested row: its group; itself where there is none, or one."""
     tested = np.concatenate([fold.test for fold in folds])
     groups = table.groups[tested]
-    return groups if len(np.unique(groups)) > 1 else np.arange(len(tested)).astype(np.str_)
+    alone = (groups == "") | (len(np.unique(groups)) < 2)
+    return np.where(alone, [f"\n{number}" for number in range(len(tested))], groups)
 
 
 def bootstrap(right: npt.NDArray[np.bool_], units: Names) -> tuple[float, float]:

@@ -67,7 +67,8 @@ def compare_halves(encoder: Encoder, random: Encoder, corpus: Corpus, adapter: M
     (ours, hits), (theirs, others) = (_measured(each, firsts, seconds) for each in (encoder, random))
     groups = [str(group) for group in corpus.groups[rows[usable]]]
     several = len({*groups}) > 1
-    names = groups if several else [str(number) for number in usable]
+    own = zip(groups, usable, strict=True)
+    names = [group if group and several else f"\n{number}" for group, number in own]
     low, high = Resampling.of(names).interval_of_mean(hits.astype(float) - others, names)
     found = (len({*names}), "groups" if several else "rows")
     return Comparison(ours, theirs, len(usable), held_out, low, high, *found)

@@ -241,9 +241,33 @@ def convolve(conv: Any, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b s d"]:
         y: Tensor = conv(x.transpose(1, 2)).transpose(1, 2)
         return y
     (kernel,), (stride,) = conv.kernel_size, conv.stride
-    end = x.shape[1] - kernel + 1
-    windows = torch.cat([x[:, i : i + end : stride] for i in range(kernel)], dim=-1)  # b s k*c
+    windows: Tensor = Windows.apply(x, kernel, stride)  # type: ignore[no-untyped-call]
     return F.linear(windows, conv.weight.transpose(1, 2).flatten(1), conv.bias)
+
+
+class Windows(torch.autograd.Function):
+    """Each window of `kernel` steps, `stride` apart, laid end to end: (b, t, c) to (b, s, kernel * c).
+
+    Backward: what torch does with the slices, but into one tensor. Torch makes one for each step of a window,
+    zero but for one slice, and adds them up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: int, stride: int) -> Tensor:
+        """Lay windows end to end."""
+        ctx.kernel, ctx.stride, ctx.size = kernel, stride, x.shape[1]
+        end = ctx.size - kernel + 1
+        return torch.cat([x[:, i : i + end : stride] for i in range(kernel)], dim=-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient of a step: the sum over the windows that it is in."""
+        parts = grads[0].unflatten(-1, (ctx.kernel, -1)).unbind(2)
+        whole = grads[0].new_zeros(len(grads[0]), ctx.size, parts[0].shape[-1])
+        end = ctx.size - ctx.kernel + 1
+        for i, part in enumerate(parts):
+            whole[:, i : i + end : ctx.stride] += part
+        return whole, None, None
 
 
 def standard_deviation(x: Float[Tensor, "n d"]) -> Float[Tensor, ""]:

@@ -119,6 +119,8 @@ class FFTConvolution(nn.Module):
     padded to. `causal`: a frame reads itself and those before it.
     """
 
+    keeps_float32 = True  # the filter's network, whatever a step computes in: its weights must not be rounded
+
     def __init__(
         self,
         dim: int,

@@ -22,7 +22,8 @@ def centered(
     `valid` is of frames (b, s), or of each of their values, of the shape of `x`.
     """
     inside = _of_values(x, valid)
-    count = inside.expand_as(x).sum(dims, keepdim=True).clamp(min=1)
+    alike = x.shape[-1] if valid.dim() < x.dim() and x.dim() - 1 in dims else 1  # values of a frame
+    count = (alike * inside.sum(dims, keepdim=True)).clamp(min=1)
     away = (x.float() - (x.float() * inside).sum(dims, keepdim=True) / count) * inside
     return away, away.square().sum(dims, keepdim=True) / count
 

@@ -1,7 +1,8 @@
 """What a micro-batch costs: time and memory, from a step that is run without values (`measure`).
 
 FLOPs are 2 per multiply-add of matrix products and convolutions, forward and backward; norms, activations
-and data loading are left out. Activation memory is what autograd keeps for the backward pass.
+and data loading are left out. Activation memory is what autograd keeps for the backward pass, and copies of
+weights in bfloat16.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from seqssl.model.pretraining import PretrainingModel
     from seqssl.model.types import Batch
     from seqssl.planning.measure import Work
+    from seqssl.planning.sharding import Unit
 
 
 @dataclass(frozen=True)
@@ -30,19 +32,47 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes on one device."""
+class Kept:
+    """Bytes that wait for the backward pass, of a full micro-batch of one kind of data."""
 
-    weights: int
+    saved: int  # by autograd, without copies of weights
+    blocks: int  # of these, by the blocks of the context encoder
+    block_inputs: int  # what blocks keep with activation checkpointing
+    copies: int  # of weights, in bfloat16
+    block_copies: int
+    num_blocks: int  # that are run
+
+    def total(self, *, checkpointed: bool, divided: bool = False) -> int:
+        """The most at any time.
+
+        `checkpointed`: of the blocks only inputs are kept, and one block is run once more. By then the copies
+        are gone: autocast keeps them to the end of the forward pass. `divided`: the weights of blocks are
+        gathered in bfloat16 (`seqssl.training.sharded`), and need no copies.
+        """
+        copies = self.copies - self.block_copies * divided
+        if not checkpointed:
+            return self.saved + copies
+        return self.saved - self.blocks + self.block_inputs + max(copies, self.blocks // self.num_blocks)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device that works alone."""
+
+    weights: int  # in float32, with the model's buffers
+    model_buffers: int
     gradients: int
     optimizer: int
-    activations: int
-    activations_checkpointed: int  # with train.checkpoint_activations=true
+    kept: tuple[Kept, ...]  # for each kind of data; memory must hold the most
+
+    def activations(self, *, checkpointed: bool, divided: bool = False) -> int:
+        """What waits for the backward pass; see `Kept.total`."""
+        return max(each.total(checkpointed=checkpointed, divided=divided) for each in self.kept)
 
     def total(self, checkpointed: bool) -> int:
         """The sum, with or without activation checkpointing."""
-        activations = self.activations_checkpointed if checkpointed else self.activations
-        return self.weights + self.gradients + self.optimizer + activations
+        held = self.weights + self.gradients + self.optimizer
+        return held + self.activations(checkpointed=checkpointed)
 
 
 @dataclass(frozen=True)
@@ -57,13 +87,25 @@ class Cost:
     rows: int  # all of full length
     row_input: float
     row_frames: int
-    micro_flops: float  # forward and backward
+    once_flops: float  # forward and backward, where no block is run twice
+    block_flops: float  # of the blocks' forward pass, which activation checkpointing repeats
+    units: "tuple[Unit, ...]"  # what is gathered at once where weights are divided among devices
+    why_whole: str  # why weights cannot be divided; "" where they can
     is_real: bool = False  # one row was really run, because a part of the model looks at values
 
     @property
     def parameters(self) -> int:
         """Trainable parameters."""
         return sum(part.parameters for part in self.parts)
+
+    @property
+    def micro_flops(self) -> float:
+        """Forward and backward, with checkpointing as the recipe has it."""
+        return self.flops(self.checkpointed)
+
+    def flops(self, checkpointed: bool) -> float:
+        """Forward and backward, with or without activation checkpointing."""
+        return self.once_flops + self.block_flops * checkpointed
 
     @property
     def memory_bytes(self) -> int:
@@ -81,6 +123,7 @@ def cost_of(
     """
     from seqssl.assembly import assemble, streams_of
     from seqssl.planning.measure import measure, unfitted
+    from seqssl.planning.sharding import units_of, why_whole
 
     streams = streams or streams_of(config, waiting)
     # Measured without checkpointing: what it saves follows from what blocks keep without it.
@@ -100,21 +143,22 @@ def cost_of(
             bfloat16=bfloat16,
         )
     shares = {stream.name: stream.weight / total for stream in streams}
-    checkpointed = config.train.checkpoint_activations
-    repeated = {name: _blocks(work, "flops") if checkpointed else 0.0 for name, work in works.items()}
     first = shapes[streams[0].name]
     is_joint = len(streams) > 1  # streams differ in units and row lengths: only input steps have a mean
     steps = sum(shares[name] * shape.rows * shape.row_steps for name, shape in shapes.items())
     return Cost(
         parts=_parts(whole, streams, works, shares, taps),
         memory=_memory(config, whole, list(works.values())),
-        checkpointed=checkpointed,
+        checkpointed=config.train.checkpoint_activations,
         precision="bfloat16" if bfloat16 else "float32",
         unit="input steps" if is_joint else first.unit,
         rows=1 if is_joint else first.rows,
         row_input=round(steps) if is_joint else first.row_input,
         row_frames=max(shape.frames for shape in shapes.values()),
-        micro_flops=sum(shares[name] * (work.flops + repeated[name]) for name, work in works.items()),
+        once_flops=sum(shares[name] * work.flops for name, work in works.items()),
+        block_flops=sum(shares[name] * _blocks(work, "flops") for name, work in works.items()),
+        units=units_of(whole, bfloat16=bfloat16),
+        why_whole=why_whole(config, whole),
         is_real=any(work.is_real for work in works.values()),
     )
 
@@ -213,13 +257,13 @@ class Shape:
         )
 
 
-def _blocks(work: "Work", figure: Literal["flops", "saved", "inputs"]) -> float:
+def _blocks(work: "Work", figure: Literal["flops", "saved", "inputs", "copies"]) -> float:
     """A figure of the forward pass, summed over all blocks of the context encoder."""
     return sum(float(getattr(part, figure)) for name, part in work.parts.items() if "blocks" in name)
 
 
 def _memory(config: RunConfig, whole: "Model", works: "Sequence[Work]") -> Memory:
-    """Weights in float32 (and their bfloat16 copies under autocast), gradients, optimizer, activations."""
+    """What weights, gradients and optimizer take, and what waits for the backward pass."""
     trained = [p for p in whole.parameters() if p.requires_grad]
     number = sum(p.numel() for p in trained)
     held = sum(p.nbytes for p in whole.parameters()) + sum(b.nbytes for b in whole.buffers())
@@ -229,22 +273,26 @@ def _memory(config: RunConfig, whole: "Model", works: "Sequence[Work]") -> Memor
         )
     else:
         states = 2 * number
-    # Most, not mean, over streams: memory must hold the largest micro-batch.
+    num_blocks = max(config.encoder.taps.values())  # blocks above the highest tap are not run
     return Memory(
-        weights=held + max(work.copies for work in works),
+        weights=held,
+        model_buffers=sum(b.nbytes for b in whole.buffers()),
         gradients=4 * number,
         optimizer=4 * states,
-        activations=max(work.forward.saved for work in works),
-        activations_checkpointed=max(  # blocks above the highest tap are not run
-            _checkpointed(work, max(config.encoder.taps.values())) for work in works
-        ),
+        kept=tuple(_kept(work, num_blocks) for work in works),
     )
 
 
-def _checkpointed(work: "Work", num_blocks: int) -> int:
-    """Bytes kept with checkpointing: every block's inputs, and all of one block, which is run once more."""
-    blocks = _blocks(work, "saved")
-    return int(work.forward.saved - blocks + _blocks(work, "inputs") + blocks / num_blocks)
+def _kept(work: "Work", num_blocks: int) -> Kept:
+    """What waits for the backward pass."""
+    return Kept(
+        saved=work.forward.saved,
+        blocks=int(_blocks(work, "saved")),
+        block_inputs=int(_blocks(work, "inputs")),
+        copies=work.forward.copies,
+        block_copies=int(_blocks(work, "copies")),
+        num_blocks=num_blocks,
+    )
 
 
 def _count(module: "nn.Module") -> int:

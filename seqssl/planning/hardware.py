@@ -12,56 +12,68 @@ from seqssl.config.values import did_you_mean
 from seqssl.data.workers import num_cpus
 from seqssl.errors import UserError
 
-# Vendor figures of the SXM boards where there are several: dense bfloat16 FLOP/s, memory in bytes.
+
+@dataclass(frozen=True)
+class Gpu:
+    """What the vendor says of a GPU, of the SXM board where there are several."""
+
+    flops: float  # dense bfloat16, per second
+    memory: float  # bytes
+    link: float  # bytes per second to others of the same machine, in each direction
+
+
+PCIE = 32e9  # 16 lanes of the fourth generation
 GPUS = {
-    "rtx-3090": (71e12, 24e9),
-    "rtx-4090": (165e12, 24e9),
-    "a10": (125e12, 24e9),
-    "l4": (121e12, 24e9),
-    "l40s": (362e12, 48e9),
-    "a100-40gb": (312e12, 40e9),
-    "a100-80gb": (312e12, 80e9),
-    "h100": (989e12, 80e9),
-    "h200": (989e12, 141e9),
-    "b200": (2250e12, 180e9),
+    "rtx-3090": Gpu(71e12, 24e9, PCIE),
+    "rtx-4090": Gpu(165e12, 24e9, PCIE),
+    "a10": Gpu(125e12, 24e9, PCIE),
+    "l4": Gpu(121e12, 24e9, PCIE),
+    "l40s": Gpu(362e12, 48e9, PCIE),
+    "a100-40gb": Gpu(312e12, 40e9, 300e9),
+    "a100-80gb": Gpu(312e12, 80e9, 300e9),
+    "h100": Gpu(989e12, 80e9, 450e9),
+    "h200": Gpu(989e12, 141e9, 450e9),
+    "b200": Gpu(2250e12, 180e9, 900e9),
 }
 DEFAULT_GPU = "a100-80gb"
-GPU_UTILIZATION = 0.35  # of the vendor's peak that a training step is assumed to reach
-LOCAL_UTILIZATION = 0.5  # of this machine's own matrix-product speed
+# Of this machine's own matrix-product speed, what a training step is taken to reach. Small models on a CPU
+# reach the less, the faster its matrix products are: what lies between them takes as long as before.
+LOCAL_UTILIZATION = {
+    "cpu": {"float32": 0.3, "bfloat16": 0.1},
+    "cuda": {"float32": 0.5, "bfloat16": 0.5},
+}
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What a training step is expected to reach on a device."""
+    """What a training step is expected to reach on a device of this machine."""
 
     name: str
     flops: float  # per second
-    memory: float | None  # bytes; None: not known
+    share: float | None = None  # of what the vendor says, where that was measured
 
 
-def gpu_speed(name: str) -> Speed:
-    """The expected speed of a GPU of the table; UserError for a name that is not in it."""
+def gpu_of(name: str) -> Gpu:
+    """A GPU of the table; UserError for a name that is not in it."""
     if name.lower() not in GPUS:
         raise UserError(f"device = {name}: not in the table of GPUs{did_you_mean(name.lower(), GPUS)}")
-    peak, memory = GPUS[name.lower()]
-    return Speed(name.lower(), peak * GPU_UTILIZATION, memory)
+    return GPUS[name.lower()]
 
 
 def peak_flops(name: str) -> float | None:
     """The vendor's figure for a GPU by the name that its driver gives; None if it is not in the table."""
     words = set(re.split(r"[\s-]+", name.lower()))
-    found = [peak for key, (peak, _) in GPUS.items() if words.issuperset(key.split("-"))]
+    found = [gpu.flops for key, gpu in GPUS.items() if words.issuperset(key.split("-"))]
     return max(found, default=None)
 
 
 def local_speeds() -> list[Speed]:
     """This machine in float32 and bfloat16, by a short matrix product."""
     device = "cuda" if has_gpu() else "cpu"
-    speeds = []
-    for dtype in ("float32", "bfloat16"):
-        speed = matmul_speed(dtype, device=device) * LOCAL_UTILIZATION
-        speeds.append(Speed(f"here, {dtype}", speed, None))
-    return speeds
+    shares = LOCAL_UTILIZATION[device]
+    return [
+        Speed(f"here, {dtype}", share * matmul_speed(dtype, device=device)) for dtype, share in shares.items()
+    ]
 
 
 def has_gpu() -> bool:

@@ -41,12 +41,19 @@ class Share:
     flops: float = 0.0  # 2 per multiply-add of matrix products and convolutions
     saved: int = 0  # bytes that autograd keeps for the backward pass
     inputs: int = 0  # bytes of the part's first argument
+    copies: int = 0  # bytes of its weights' copies in bfloat16, which `saved` leaves out
 
     def __add__(self, other: "Share") -> "Share":
-        return Share(self.flops + other.flops, self.saved + other.saved, self.inputs + other.inputs)
+        return Share(
+            self.flops + other.flops,
+            self.saved + other.saved,
+            self.inputs + other.inputs,
+            self.copies + other.copies,
+        )
 
-    def __mul__(self, factor: int) -> "Share":
-        return Share(self.flops * factor, self.saved * factor, self.inputs * factor)
+    def of_rows(self, number: int) -> "Share":
+        """The share of so many rows, where this is that of one; copies of weights are there once."""
+        return Share(self.flops * number, self.saved * number, self.inputs * number, self.copies)
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,6 @@ class Work:
     parts: Mapping[str, Share]  # of the parts asked for, by name
     forward: Share  # all of the model
     flops: float  # forward and backward
-    copies: int  # bytes of the weights' copies in bfloat16, which `saved` leaves out
     is_real: bool = False  # one row was run on real tensors, because a part looks at values
 
 
@@ -83,9 +89,8 @@ def measure(
     except Exception:  # values asked for raise errors of many kinds; other errors are raised again below
         model, row, rows = unfitted(build("cpu")).train(), _first_row(batch), len(batch.lengths)
         work = _step(model, row, model.plan(row, draws), draws, parts_of(model), bfloat16=bfloat16)
-    # Copies of weights are there once, so they do not grow with the rows.
-    parts = {name: part * rows for name, part in work.parts.items()}
-    return Work(parts, work.forward * rows, work.flops * rows, work.copies, is_real=True)
+    parts = {name: part.of_rows(rows) for name, part in work.parts.items()}
+    return Work(parts, work.forward.of_rows(rows), work.flops * rows, is_real=True)
 
 
 def unfitted(model: PretrainingModel) -> PretrainingModel:
@@ -113,7 +118,7 @@ def _step(
             output = model(batch, plan.frames, temperature=TEMPERATURE, generator=draws.generator())
         forward = meter.reading()
         torch.stack([*output.terms.values()]).sum().backward()
-    return Work(meter.parts, forward, meter.flops, sum(meter.copies.values()))
+    return Work(meter.parts, forward, meter.flops)
 
 
 def _first_row(batch: Batch) -> Batch:
@@ -181,7 +186,7 @@ class _Meter(TorchDispatchMode):
 
     def reading(self) -> Share:
         """The counts so far."""
-        return Share(self.flops, self._saved)
+        return Share(self.flops, self._saved, copies=sum(self.copies.values()))
 
     @contextmanager
     def watching(self, parts: Mapping[str, nn.Module]) -> Iterator[None]:
@@ -210,7 +215,7 @@ class _Meter(TorchDispatchMode):
         if self._inside == name:
             now, before, first = self.reading(), self._before, next(iter(inputs), None)
             size = first.nbytes if isinstance(first, Tensor) else 0
-            own = Share(now.flops - before.flops, now.saved - before.saved, size)
+            own = Share(now.flops - before.flops, now.saved - before.saved, size, now.copies - before.copies)
             self.parts[name] = self.parts.get(name, Share()) + own
             self._inside = ""
 

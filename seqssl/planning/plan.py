@@ -9,27 +9,35 @@ from typing import TYPE_CHECKING
 from seqssl.config import compose
 from seqssl.config.compose import Resolved
 from seqssl.config.schema import RunConfig
+from seqssl.errors import UserError
+from seqssl.planning.assumptions import Assumptions
+from seqssl.planning.cluster import GPU_SHARE, Choice, cheapest, choices_of
 from seqssl.planning.cost import Cost, cost_of
-from seqssl.planning.hardware import DEFAULT_GPU, Speed, gpu_speed, has_gpu, local_speeds, num_cores
+from seqssl.planning.hardware import DEFAULT_GPU, Speed, gpu_of, has_gpu, local_speeds, num_cores
+from seqssl.planning.sharding import load_of
 
 if TYPE_CHECKING:
     from seqssl.assembly import Stages
 
 MANY_CORES = 16  # from here on size=auto gives a CPU the size above the smallest
-GPU_SHARE = 0.9  # of a GPU's memory that a plan may fill; the rest is fragmentation and the driver
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """The time of a whole run on a number of devices."""
+class Here:
+    """The time of a whole run on this machine."""
 
-    device: str
-    flops: float  # per second and device, that a training step is assumed to reach
-    devices: int
-    accumulate: int
-    input_per_update: float  # seconds, or input steps for a modality without a rate
+    speed: Speed
+    update: float  # seconds
     seconds: float
-    fits: bool | None  # None: the device's memory is not known
+
+
+@dataclass(frozen=True)
+class Heard:
+    """How a run goes through so many hours of data."""
+
+    hours: float
+    epochs: float  # in the whole run
+    update: float  # the share of them that one update reads
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,15 @@ class Budget:
     task: str  # the target of its slot
     cost: Cost
     num_updates: int
-    estimates: list[Estimate]
+    recipe_input: float  # of one update on one device: seconds, or input steps for a modality without a rate
+    update_input: float  # of one on the devices asked for
+    gpu: str
+    assumed: Assumptions
+    why_whole: str  # why weights cannot be divided among devices; "" where they can
+    choices: list[Choice]  # on the devices asked for
+    fewer: list[Choice]  # the cheapest one on fewer devices, and on those asked for
+    here: list[Here]
+    heard: Heard | None  # None: nobody said how much data there are
 
 
 def plan(
@@ -48,20 +64,60 @@ def plan(
     devices: int = 1,
     device: str | None = None,
     *,
+    assumed: Assumptions | None = None,
+    hours: float | None = None,
+    measured: Sequence[Speed] = (),
     stage: str = "",
     waiting: "Stages | None" = None,
 ) -> Budget:
-    """Estimate a run on 1 to `devices` devices.
+    """What a run takes on `devices` GPUs, on fewer, and here.
 
-    `device` names a GPU of `GPUS`; None shows the default GPU. This machine, measured, is always shown.
-    `stage` names the run's part in a recipe of several, of which `waiting` gives the others.
+    `device` names a GPU of `GPUS`; None takes the default one. This machine's speed, by a matrix product and
+    as `measured`, is always shown. `hours` is the amount of data. `stage` names the run's part in a recipe of
+    several, of which `waiting` gives the others. UserError for what makes no sense.
     """
-    gpu = gpu_speed(device or DEFAULT_GPU)
-    cost = cost_of(config, waiting=waiting)
-    estimates = [_estimate(config, cost, gpu, number) for number in _counts(devices)]
-    estimates += [_estimate(config, cost, speed, 1) for speed in local_speeds()]
-    title = f"{config.recipe}, size {config.size}{f', stage {stage}' if stage else ''}"
-    return Budget(title, str(config.task["target"]), cost, config.train.num_updates, estimates)
+    name, assumed = (device or DEFAULT_GPU).lower(), assumed or Assumptions()
+    gpu, cost = gpu_of(name), cost_of(config, waiting=waiting)
+    accumulate = config.train.accumulate
+
+    def ways(number: int) -> list[Choice]:
+        return choices_of(
+            cost, gpu, assumed, devices=number, accumulate=accumulate, own_shards=config.train.shards
+        )
+
+    choices, counts = ways(devices), _counts(devices, assumed.devices_per_machine)
+    micro_input = cost.rows * cost.row_input
+    update_input = micro_input * choices[0].accumulate * devices
+    here = [
+        Here(speed, update, update * config.train.num_updates)
+        for speed in (*local_speeds(), *measured)
+        for update in [accumulate * cost.micro_flops / speed.flops]
+    ]
+    return Budget(
+        title=f"{config.recipe}, size {config.size}{f', stage {stage}' if stage else ''}",
+        task=str(config.task["target"]),
+        cost=cost,
+        num_updates=config.train.num_updates,
+        recipe_input=micro_input * accumulate,
+        update_input=update_input,
+        gpu=name,
+        assumed=assumed,
+        why_whole=cost.why_whole,
+        choices=choices,
+        fewer=[cheapest(ways(number)) for number in counts],
+        here=here,
+        heard=None if hours is None else _heard(hours, update_input, cost.unit, config.train.num_updates),
+    )
+
+
+def _heard(hours: float, update_input: float, unit: str, num_updates: int) -> Heard:
+    """How often so many hours are gone through; UserError where input is not counted in seconds."""
+    if not hours > 0:
+        raise UserError(f"hours = {hours:g}: must be above 0")
+    if unit != "s":
+        raise UserError(f"hours = {hours:g}: the input of this recipe is counted in {unit}, not in seconds.")
+    share = update_input / 3600 / hours
+    return Heard(hours, share * num_updates, share)
 
 
 def load_recipe(name: str | Path, *overrides: str) -> RunConfig:
@@ -107,7 +163,7 @@ def choose_size(
         gpu = torch.cuda.get_device_properties(0)
         suited = [size for size in sizes[:-1] if not exceeds_epoch(at(size), amounts)] + [sizes[-1]]
         for size in suited:
-            needed = cost_of(at(size), waiting=waiting(size)).memory_bytes
+            needed = needed_bytes(at(size), waiting(size))
             if needed <= GPU_SHARE * gpu.total_memory:
                 reason = f"about {needed / 2**30:.1f} GiB fit on the GPU ({gpu.name})"
                 if larger := [each for each in sizes[: sizes.index(size)] if each not in suited]:
@@ -116,6 +172,19 @@ def choose_size(
     cores = num_cores()
     chosen = sizes[-2] if cores >= MANY_CORES and len(sizes) > 1 else sizes[-1]
     return chosen, f"size=auto chose {chosen}: no GPU to use, {cores} CPU cores. {hint}"
+
+
+def needed_bytes(config: RunConfig, waiting: "Stages") -> int:
+    """What a run takes of each GPU, as it is configured, on as many as torchrun started it on."""
+    train, devices = config.train, int(os.environ.get("WORLD_SIZE", "1"))
+    load = load_of(
+        cost_of(config, waiting=waiting),
+        devices=devices,
+        shards=train.shards,
+        accumulate=train.accumulate,
+        checkpointed=train.checkpoint_activations,
+    )
+    return load.total
 
 
 def exceeds_epoch(config: RunConfig, amounts: Mapping[str, int] | None = None) -> bool:
@@ -136,20 +205,6 @@ def exceeds_epoch(config: RunConfig, amounts: Mapping[str, int] | None = None) -
     return bool(found) and all(found)
 
 
-def _estimate(config: RunConfig, cost: Cost, speed: Speed, number: int) -> Estimate:
-    """The estimate for `number` devices that share the recipe's micro-batches: the global batch stays."""
-    accumulate = -(-config.train.accumulate // number)
-    return Estimate(
-        device=speed.name,
-        flops=speed.flops,
-        devices=number,
-        accumulate=accumulate,
-        input_per_update=cost.rows * cost.row_input * accumulate * number,
-        seconds=config.train.num_updates * accumulate * cost.micro_flops / speed.flops,
-        fits=None if speed.memory is None else cost.memory_bytes <= GPU_SHARE * speed.memory,
-    )
-
-
-def _counts(devices: int) -> list[int]:
-    """Numbers of devices to estimate: 1, 2, 4, ... and the number asked for."""
-    return sorted({*(2**power for power in range(devices.bit_length())), devices})
+def _counts(devices: int, per_machine: int) -> list[int]:
+    """Numbers of devices to plan for: one, a machine's, and the number asked for."""
+    return sorted({1, min(per_machine, devices), devices})

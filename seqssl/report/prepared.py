@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqssl.data.adapters import HasPicture, ModalityAdapter, Sample
+from seqssl.data.checks import PAGE, REJECTED
 from seqssl.data.files import write_atomic
-from seqssl.data.prepare import PAGE, REJECTED
-from seqssl.data.shards import Corpus
+from seqssl.data.shards import Corpus, Manifest, Split
 from seqssl.report.page import document, table
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ UNITS = (
     (0, 1.0, "seconds"),
 )
 NUM_SAMPLED = 200  # rows of which the range of each channel is taken
+MOST_SAMPLED = 2**24  # values of them, which are held at once; fewer rows where they are long
 
 
 def summary(corpus: Corpus, adapter: ModalityAdapter) -> list[tuple[str, str]]:
@@ -40,24 +41,43 @@ def summary(corpus: Corpus, adapter: ModalityAdapter) -> list[tuple[str, str]]:
     rate = spec.get("rate_hz")
     lines = []
     for name, split in manifest.splits.items():
-        time = f", {duration(split.hours)}" if split.hours is not None else ""
         groups = sorted({*corpus.groups[corpus.splits == name].tolist()} - {""})
         of = (
             f" of {len(groups):,} {'group' if len(groups) == 1 else 'groups'} ({some(groups)})"
             if groups
             else ""
         )
-        lines.append((name, f"{split.num_rows:,} rows{of}, {split.length:,} input steps{time}"))
+        lines.append((name, f"{split.num_rows:,} rows{of}, {split.length:,} input steps{_time(split)}"))
     steps = "not a time series"
     if isinstance(rate, int | float):
         steps = f"{rate:g} a second" if rate >= 1 else f"one every {1 / rate:g} s"
     lines.append(("input steps", f"{steps}; {spec.get('units')}"))
     if span := _span(sample for _, sample in sampled(corpus, adapter)):
         lines.append(("times", span))
-    for title, said in (("read as", manifest.readings), ("notice", manifest.notices)):
-        lines += [(title, f"{sentence} ({files(count)})") for sentence, count in said.items()]
-    lines.append(("rejected", f"{manifest.num_rejected:,} ({REJECTED} says why)"))
-    return lines
+    return [*lines, *_told(manifest)]
+
+
+def amounts(manifest: Manifest) -> list[tuple[str, str]]:
+    """The same as far as the manifest says it, without a look at the rows."""
+    lines = [
+        (name, f"{split.num_rows:,} rows, {split.length:,} input steps{_time(split)}")
+        for name, split in manifest.splits.items()
+    ]
+    return [*lines, *_told(manifest)]
+
+
+def _time(split: Split) -> str:
+    return f", {duration(split.hours)}" if split.hours is not None else ""
+
+
+def _told(manifest: Manifest) -> list[tuple[str, str]]:
+    """What was read how, and what was left out."""
+    lines = [
+        (title, f"{sentence} ({files(count)})")
+        for title, said in (("read as", manifest.readings), ("notice", manifest.notices))
+        for sentence, count in said.items()
+    ]
+    return [*lines, ("rejected", f"{manifest.num_rejected:,} ({REJECTED} says why)")]
 
 
 def write_page(folder: Path, adapter: ModalityAdapter) -> Path:
@@ -82,6 +102,9 @@ def write_page(folder: Path, adapter: ModalityAdapter) -> Path:
 def sampled(corpus: Corpus, adapter: ModalityAdapter) -> list[tuple[str, Sample]]:
     """Keys and samples of some rows, evenly spread; a row that cannot be loaded is left out."""
     rows = evenly(len(corpus), NUM_SAMPLED)
+    values = int(corpus.lengths[rows].sum()) * (adapter.spec.channels or 1)
+    if values > MOST_SAMPLED:
+        rows = evenly(len(corpus), max(NUM_EXAMPLES, len(rows) * MOST_SAMPLED // values))
     found = ((str(corpus.keys[row]), _loaded(corpus, adapter, row)) for row in rows)
     return [(key, sample) for key, sample in found if sample is not None]
 

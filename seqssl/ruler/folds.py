@@ -56,10 +56,9 @@ def make_folds(groups: Sequence[str], splits: Sequence[str], how: str, num_seeds
 
 
 def units_of(groups: Sequence[str]) -> list[str]:
-    """What is kept together: the groups; where there are fewer than two, each row by itself."""
-    if len(set(groups)) < 2:
-        return [str(number) for number in range(len(groups))]
-    return list(groups)
+    """What is kept together: the groups; a row without one, or where there are no two, is by itself."""
+    several = len(set(groups)) > 1
+    return [group if group and several else f"\n{number}" for number, group in enumerate(groups)]
 
 
 def assign(sizes: Counter[str], number: int) -> dict[str, int]:

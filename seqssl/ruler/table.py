@@ -40,9 +40,8 @@ class Table:
     def __post_init__(self) -> None:
         by_row = len(self.groups_held_out) < 2
         object.__setattr__(self, "_by_row", by_row)
-        units = [
-            r.key if by_row else r.group for e in self.entries for rows in e.by_seed.values() for r in rows
-        ]
+        tested = [row for entry in self.entries for rows in entry.by_seed.values() for row in rows]
+        units = [row.group if row.group and not by_row else row.key for row in tested]
         object.__setattr__(self, "_resampling", Resampling.of(units, num_draws=NUM_DRAWS))
         object.__setattr__(self, "_draws", {})
 

@@ -11,7 +11,7 @@ from seqssl.config.schema import FinetuneConfig, RunConfig, StreamConfig
 from seqssl.errors import UserError
 from seqssl.planning.plan import resolve
 from seqssl.runs.folder import find_run, stream_of
-from seqssl.runs.sources import existing, is_demo, is_own
+from seqssl.runs.sources import is_demo, is_own, located
 
 BEST = {
     "classify": "max:classify/accuracy",
@@ -69,7 +69,7 @@ def configuration(
     if data is not None and is_demo(data):
         own += [f"data.demo={data}", "data.source=null", "data.valid_groups=[]"]
     elif data is not None and not is_own(data, part.data):
-        own += [f"data.source={existing(data)}", "data.valid_groups=[]"]
+        own += [f"data.source={located(data)}", "data.valid_groups=[]"]
     start = (
         f"{Path(run).expanduser()}{f'#{stream}' if stream else ''}"  # a checkpoint's own path, if it is one
     )

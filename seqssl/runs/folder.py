@@ -238,12 +238,12 @@ def write_config(
     config: RunConfig,
     out: Path,
     streams: Sequence[OpenStream],
-    processes: int = 1,
-    precision: str | None = None,
+    kept: Mapping[str, object] | None = None,
 ) -> None:
     """Write config.yaml: the resolved configuration, where it came from, and what a run that goes on keeps.
 
-    That is how many processes share it, and in what precision it trains; None: it has not been decided.
+    `kept`: how many `processes` share it, in what `precision` it trains, and how many `micro_batches` an
+    update has.
     """
     out.mkdir(parents=True, exist_ok=True)
     origins = {
@@ -260,8 +260,7 @@ def write_config(
         "commit": git_commit(),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
-        "processes": processes,
-        "precision": precision,
+        **(kept or {}),
         **(origins[""] if "" in origins else {"streams": origins}),
     }
     text = write(stages.with_marks(asdict(config), out)) + yaml.safe_dump(

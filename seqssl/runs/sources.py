@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from seqssl.assembly import build_adapter, streams_of
+from seqssl.config.addresses import is_remote
 from seqssl.config.layers import Layers
 from seqssl.config.schema import DataConfig
 from seqssl.config.values import Value
@@ -35,6 +36,11 @@ def existing(text: str | Path) -> Path:
     return path
 
 
+def located(source: str) -> str:
+    """A source: the address of one in an object store, or a path where something is; else UserError."""
+    return source if is_remote(source) else str(existing(source))
+
+
 def is_demo(source: str) -> bool:
     """Whether a text names a demo corpus, and no path."""
     return source in {entry.name for entry in list_corpora()} and not Path(source).exists()
@@ -44,7 +50,9 @@ def is_own(source: str | Path, data: DataConfig) -> bool:
     """Whether a path or demo corpus is what a run was trained on, whose held-out groups then hold."""
     if is_demo(str(source)):
         return data.source is None and data.demo == source
-    return data.source is not None and existing(source).resolve() == Path(data.source).expanduser().resolve()
+    if data.source is None or is_remote(str(source)) or is_remote(data.source):
+        return data.source == str(source)
+    return existing(source).resolve() == Path(data.source).expanduser().resolve()
 
 
 def open_source(
@@ -63,7 +71,7 @@ def open_source(
     part = stream_of(streams_of(config), stream).config
     data = part.data
     if source is not None and not is_own(source, data):
-        given = None if is_demo(source) else str(existing(source))
+        given = None if is_demo(source) else located(source)
         data = replace(data, source=given, demo=source if given is None else data.demo, valid_groups=[])
     layers = Layers()
     layers.merge({"modality": copy.deepcopy(part.modality)}, "")

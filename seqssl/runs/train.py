@@ -28,9 +28,10 @@ from seqssl.doctor import Monitor, together
 from seqssl.doctor.beginning import few_codes
 from seqssl.errors import FirstRankFailed, HealthHalt, UserError
 from seqssl.finetuning.supervised import Supervised
-from seqssl.model.protocols import FollowsUpdates, Task
+from seqssl.model.protocols import Task
 from seqssl.planning import hardware
 from seqssl.planning.cost import Cost, cost_of
+from seqssl.planning.sharding import why_whole
 from seqssl.report.illustration import illustrate
 from seqssl.report.page import write_report
 from seqssl.report.types import Illustration
@@ -38,6 +39,7 @@ from seqssl.runs.fitting import compile_blocks, prepare_model
 from seqssl.runs.folder import alone, check_same_run, write_config, write_facts
 from seqssl.runs.precision import precision_of_run
 from seqssl.runs.processes import number_of, side_by_side
+from seqssl.runs.sharing import shared_out
 from seqssl.runs.streams import (
     chosen_rows,
     describe,
@@ -130,28 +132,28 @@ def train_part(
         precision, warning = precision_of_run(out, config.train, model, streams, device)
         if config.train.compile:  # once it is known in what precision
             compile_blocks(model.of(streams[0].name))
-        kept = name_of(precision)
+        own, number, words = shared_out(config, out, parallel)
+        kept = {"processes": parallel.share, "precision": name_of(precision), "micro_batches": number}
         # Not before the task has accepted its labels: a folder with a configuration is a run that has begun.
-        parallel.first(lambda: write_config(config, out, all_rows, parallel.share, kept), device)
+        parallel.first(lambda: write_config(config, out, all_rows, kept), device)
         if isinstance(task, Supervised):
             facts = task.facts
             parallel.first(lambda: write_facts(out, facts), device)
-        if warning:
-            say(warning)
+        for text in filter(None, (warning, words)):
+            say(text)
         cost = cost_of(config, kinds) if isinstance(task, PretrainTask) else None
         units, machine = measure(cost, streams, device, precision, parallel.share)
         amount = f"{sum(p.numel() for p in task.model.parameters()) / 1e6:.1f} M parameters"
         say("\n".join([*map(describe, streams), f"run: {out} | {amount} | {machine}"]))
-        trainer = trainer_of(config, task, streams, out, device, parallel, precision, units, quiet=quiet)
+        trainer = trainer_of(own, task, streams, out, device, parallel, precision, units, quiet=quiet)
         metrics = trainer.fit()
-        report = out / "report.html"
         # Where no rank has the whole model, all of them must call it; one alone would wait forever.
         parallel.make_readable(task.model)
         shown = illustrations(task, model, streams, config.seed) if parallel.evaluates else []
         parallel.first(lambda: write_report(out, shown), device)
     if metrics and not math.isfinite(metrics.get("loss", 0.0)):
         raise HealthHalt(f"the held-out loss is not a number; `seqssl doctor {out}` says more.")
-    return Run(out, metrics, report, time.monotonic() - began)
+    return Run(out, metrics, out / "report.html", time.monotonic() - began)
 
 
 def check_stages(config: RunConfig) -> None:
@@ -166,20 +168,7 @@ def check_stages(config: RunConfig) -> None:
 
 def check_shards(config: RunConfig, model: Model) -> None:
     """UserError where parts of the model, or of its optimizer, read or change weights that are divided."""
-    moving = [
-        type(part).__name__
-        for part in model.modules()
-        # A codebook that is learned by gradient, and revives nothing, has no more to do after an update.
-        if isinstance(part, FollowsUpdates)
-        and (getattr(part, "revive", True) or not getattr(part, "learns", True))
-    ]
-    problem = ""
-    if config.task["target"] != "pretrain":
-        problem = "it is for pre-training"
-    elif config.optim.name == "adafactor":
-        problem = "Adafactor's moments are rows and columns of whole weights; take optim.name=adam"
-    elif moving:
-        problem = f"{moving[0]} changes weights without a gradient, and needs them whole"
+    problem = why_whole(config, model)
     if problem:
         raise UserError(f"train.shards = {config.train.shards}: {problem}.")
 

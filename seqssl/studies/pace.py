@@ -5,18 +5,26 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
 
 from seqssl.assembly import Stages
 from seqssl.config.compose import sizes_of
 from seqssl.config.files import find_recipe
 from seqssl.config.schema import RunConfig
+from seqssl.data.files import Progress, silent
+from seqssl.errors import UserError
+from seqssl.planning import hardware
 from seqssl.planning.cost import cost_of
+from seqssl.planning.hardware import Speed
 from seqssl.planning.plan import by_stage, resolve, stage_of
 from seqssl.runs.processes import processes_of
 from seqssl.runs.train import train
 from seqssl.training.log import number_of, read_records
 
 FIRST, LAST = 4, 16  # updates between which a step is timed
+LONGEST_S = 600.0  # that `measured_speed` may take by its own reckoning
 ENOUGH = 2000  # updates: a larger model that makes fewer in its time has learned less than a smaller one
 FEWEST, MOST = 40, 300  # updates of a tuned row
 # The judge, from the best to what a short time allows: fractions of the labels, seeds, learning rates.
@@ -49,6 +57,28 @@ def seconds_per_update(config: RunConfig, folder: Path) -> tuple[float, int]:
     processes = processes_of(folder)
     shutil.rmtree(folder)
     return (times[LAST] - times[FIRST]) / (LAST - FIRST), processes
+
+
+def measured_speed(parts: Mapping[str, RunConfig], waiting: Stages, progress: Progress = silent) -> Speed:
+    """What this machine reaches in the first updates of a real run, with all that belongs to one.
+
+    Of several stages the first is run, since it waits for no other. UserError where that would take long.
+    """
+    config = next(iter(parts.values()))
+    work = cost_of(config, waiting=waiting).micro_flops * config.train.accumulate
+    expected = LAST * work / max(speed.flops for speed in hardware.local_speeds())
+    if expected > LONGEST_S:
+        raise UserError(
+            f"measure = true: {LAST} updates would take about {expected / 60:,.0f} min here; take a smaller"
+            " size, or train.accumulate=1."
+        )
+    progress(0, 0, f"{LAST} updates of a run")
+    with TemporaryDirectory() as folder:
+        seconds, _ = seconds_per_update(config, Path(folder) / "run")
+    peak = None
+    if hardware.has_gpu():
+        peak = hardware.peak_flops(torch.cuda.get_device_name())
+    return Speed("here, measured", work / seconds, None if peak is None else work / seconds / peak)
 
 
 def affordable_size(recipe: str, overrides: Sequence[str], seconds: float, folder: Path) -> tuple[str, str]:

@@ -65,7 +65,7 @@ class Work:
         """The one kind of data of the recipe; UserError where it has several."""
         streams = streams_of(config, stage_of(self.recipe, *self.settings))
         if len(streams) > 1:
-            raise UserError(f"bench: {self.recipe} has several streams; name a recipe of one.")
+            raise UserError(f"{self.recipe} has several streams: a step is of one; name a recipe of one.")
         return streams[0]
 
     def batch(self, config: RunConfig, stream: Stream) -> Batch:
@@ -79,21 +79,26 @@ class Work:
                 f"length = {self.length or full.row_input:g}: such a row is {max(0, frames)} frames, too few "
                 "to train on."
             )
-        made = replace(full, rows=self.rows, row_steps=steps, frames=frames).batch(stream, model)
-        size, generator = made.inputs.shape, torch.Generator().manual_seed(0)
-        lengths = torch.linspace(1.0, 0.5, self.rows).mul(steps).long()
-        if spec.vocab_size is not None:
-            inputs = torch.randint(spec.vocab_size, size, generator=generator)
-        else:
-            inputs = 0.1 * torch.randn(size, generator=generator)
-        present = length_mask(lengths, steps).view(self.rows, steps, *[1] * (len(size) - 2))
-        views = config.data.views
-        return replace(
-            made,
-            inputs=(inputs * present).to(made.inputs.dtype),
-            lengths=lengths,
-            clips=torch.arange(self.rows) // views if views > 1 else None,
-        )
+        shape = replace(full, rows=self.rows, row_steps=steps, frames=frames)
+        return noise(stream, model, shape, torch.linspace(1.0, 0.5, self.rows).mul(steps).long())
+
+
+def noise(stream: Stream, model: PretrainingModel, shape: Shape, lengths: Tensor) -> Batch:
+    """A batch of noise of a shape, with rows of so many input steps."""
+    spec, made = stream.spec, shape.batch(stream, model)
+    size, generator = made.inputs.shape, torch.Generator().manual_seed(0)
+    if spec.vocab_size is not None:
+        inputs = torch.randint(spec.vocab_size, size, generator=generator)
+    else:
+        inputs = 0.1 * torch.randn(size, generator=generator)
+    present = length_mask(lengths, shape.row_steps).view(shape.rows, shape.row_steps, *[1] * (len(size) - 2))
+    views = stream.config.data.views
+    return replace(
+        made,
+        inputs=(inputs * present).to(made.inputs.dtype),
+        lengths=lengths,
+        clips=torch.arange(shape.rows) // views if views > 1 else None,
+    )
 
 
 def sketch(config: RunConfig, stream: Stream) -> PretrainingModel:
@@ -106,11 +111,18 @@ def own_step(config: RunConfig, stream: Stream, batch: Batch, device: torch.devi
 
     Targets that are fitted before the first update are fitted to this batch.
     """
+    return own_steps(config, stream, batch, device)(batch)
+
+
+def own_steps(
+    config: RunConfig, stream: Stream, first: Batch, device: torch.device
+) -> Callable[[Batch], Step]:
+    """What makes updates of one model out of batches; targets are fitted to the `first`."""
     model = assemble(config, [stream]).of(stream.name)
     targets = model.eval().targets
     if isinstance(targets, Fits):
         try:
-            targets.fit([batch], torch.Generator().manual_seed(config.seed))
+            targets.fit([first], torch.Generator().manual_seed(config.seed))
         except ValueError as error:
             raise UserError(
                 f"the targets cannot be fitted to this batch: {error}. Take more rows."
@@ -119,9 +131,9 @@ def own_step(config: RunConfig, stream: Stream, batch: Batch, device: torch.devi
         compile_blocks(model)
     task = PretrainTask(model.to(device).train(), config.seed)
     update = _update(model, config, device)
-    draws, moved = Draws((config.seed,), config.temperature.start), batch.to(device)
+    draws = Draws((config.seed,), config.temperature.start)
 
-    def loss() -> Tensor:
+    def loss(batch: Batch, moved: Batch) -> Tensor:
         plan = task.plan(batch, draws).to(device)
         output = task.step(moved, plan, draws)
         terms = [
@@ -130,11 +142,11 @@ def own_step(config: RunConfig, stream: Stream, batch: Batch, device: torch.devi
         ]
         return torch.stack(terms).sum()
 
-    def step() -> None:
-        update(loss)
+    def step(batch: Batch, moved: Batch) -> None:
+        update(partial(loss, batch, moved))
         task.after_update()
 
-    return step
+    return lambda batch: partial(step, batch, batch.to(device))
 
 
 def peer_step(config: RunConfig, stream: Stream, batch: Batch, device: torch.device) -> Step:
@@ -211,16 +223,16 @@ def _peak_mib(work: Work, name: str, precision: str, beside: bool) -> float:
     if beside:
         peers.peer_of(config, stream.spec).load()
     gc.collect()
-    before = _resident_mib("VmRSS")
+    before = resident_mib("VmRSS")
     step = steps_of(config, stream, batch, device, [name])[name]
     for _ in range(2):
         step()
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return _resident_mib("VmHWM") - before
+    return resident_mib("VmHWM") - before
 
 
-def _resident_mib(kind: str) -> float:
+def resident_mib(kind: str) -> float:
     """MiB of this process: now (VmRSS), or the most so far (VmHWM); 0 where the system does not tell."""
     status = Path("/proc/self/status")
     if status.exists():

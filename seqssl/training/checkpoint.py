@@ -34,7 +34,13 @@ class OptimizerState(TypedDict):
     groups: list[ParamGroup]
 
 
-class State(TypedDict):
+class _Known(TypedDict, total=False):
+    """What a state may hold beside: it spares time, and nothing depends on it."""
+
+    epochs: dict[str, list[int]]  # batches of each epoch so far, of each kind of data
+
+
+class State(_Known):
     """How far a run is, in values that JSON can hold."""
 
     update: int
@@ -160,7 +166,15 @@ def _state_of(stored: Mapping[str, object]) -> State:
     if not isinstance(best, float | int | None) or not isinstance(tally, dict):
         raise ValueError("best or tally in state.json has another type")
     update, cursor = (int(str(value)) for value in numbers.values())
-    return State(update=update, cursor=cursor, best=best, tally=tally)
+    epochs = stored.get("epochs", {})
+    if not isinstance(epochs, dict) or not all(map(_are_sizes, epochs.values())):
+        raise ValueError("epochs in state.json has another type")
+    return State(update=update, cursor=cursor, best=best, tally=tally, epochs=epochs)
+
+
+def _are_sizes(value: object) -> bool:
+    """Whether a value from JSON is a list of positive whole numbers."""
+    return isinstance(value, list) and all(type(size) is int and size > 0 for size in value)
 
 
 def fitting(

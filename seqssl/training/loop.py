@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seqssl.config.schema import OptimConfig, TemperatureConfig, TrainConfig
+from seqssl.data.order import CountsEpochs
 from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted, UserError
 from seqssl.model.protocols import FollowsUpdates, Summarizes, Task
 from seqssl.model.types import Batch, Draws, Plan, sent
@@ -21,6 +22,7 @@ from seqssl.training.log import MetricsLog, Value
 from seqssl.training.parallel import Alone, Parallel
 from seqssl.training.precision import autocast
 from seqssl.training.progress import Reporter, describe
+from seqssl.training.saving import Saver
 from seqssl.training.signals import interruptible
 from seqssl.training.tally import Tally
 from seqssl.training.tasks import StepModule
@@ -87,11 +89,12 @@ class Trainer:
         train = self.settings.train
         self.chosen_by = Best.read(train.keep_best)
         # Wrapping comes first: where ranks share out the weights, an optimizer must know the shares.
-        self.runner = self.parallel.wrap(StepModule(self.task))
+        self.runner = self.parallel.wrap(StepModule(self.task), self.precision)
         self.optimizer = optim.make_optimizer(self.settings.optim, optim.trained_parameters(self.task))
         self.tally, self.update, self.cursor, self.best = Tally(), 0, 0, math.inf
         self.inputs_before = 0.0  # input steps in the tally that another process has seen, before a resume
         problems = self.resume()
+        self.saver = Saver(self.checkpoints, train.keep_last, self.parallel, self.device)
         self.log = None
         if self.parallel.is_first:
             told = start(train.trackers, self.run, self.settings, self.update)
@@ -114,7 +117,7 @@ class Trainer:
         batches = self.data.endless(self.cursor, self.parallel.rank, self.parallel.size)
         latest: dict[str, float] = {}
         try:
-            with interruptible() as interrupted:
+            with interruptible() as interrupted, self.saver:
                 while self.update < train.num_updates:
                     self.step([next(batches) for _ in range(train.accumulate)])
                     last = self.update == train.num_updates
@@ -128,8 +131,9 @@ class Trainer:
                     if self.settings.health == "halt" and self.parallel.any(bool(self.findings), self.device):
                         found = "\n".join(self.findings)
                         self.halt(HealthHalt(f"halted at update {self.update} by health=halt:\n{found}"))
-                    if self.parallel.any(interrupted(), self.device):
+                    if self.parallel.any(interrupted() or self.saver.has_failed, self.device):
                         self.interrupt()
+                self.saver.finish()
             self.event("done", f"{self.update} updates")
         finally:
             self.reporter.close()
@@ -140,6 +144,7 @@ class Trainer:
     def step(self, batches: list[Batch]) -> None:
         """One optimizer update from this rank's micro-batches."""
         settings, task, ranks = self.settings, self.task, self.parallel
+        ranks.reach(f"update {self.update + 1:,}")
         num_updates = settings.train.num_updates
         rate = optim.learning_rate(settings.optim, self.update, num_updates)
         temperature = optim.temperature(settings.temperature, self.update, num_updates)
@@ -187,15 +192,17 @@ class Trainer:
         """
         # Dropout draws from torch's global generator, which must not depend on what came before.
         torch.manual_seed(draws.generator().initial_seed())
-        with self.parallel.micro_step(self.runner, is_last=is_last), autocast(self.device, self.precision):
-            output = self.runner(batch.to(self.device), plan.to(self.device), draws)
-            loss = torch.zeros((), device=self.device)
-            for name, total in output.terms.items():
-                # A product drops a term without counts: to branch on a count would wait for the device.
-                mean = total / counts[name].clamp(min=1) * (counts[name] > 0)
-                loss = loss + output.weights[name] * mean
-        # Ranks average their gradients, where the sum is wanted.
-        (loss * self.parallel.size).backward()
+        with self.parallel.micro_step(self.runner, is_last=is_last):
+            with autocast(self.device, self.precision):
+                output = self.runner(batch.to(self.device), plan.to(self.device), draws)
+                loss = torch.zeros((), device=self.device)
+                for name, total in output.terms.items():
+                    # A product drops a term without counts: to branch on a count would wait for the device.
+                    mean = total / counts[name].clamp(min=1) * (counts[name] > 0)
+                    loss = loss + output.weights[name] * mean
+            self.parallel.reach()
+            # Ranks average their gradients, where the sum is wanted.
+            (loss * self.parallel.size).backward()
         self.tally.add(output, plan, batch)
 
     def write_training_record(self) -> None:
@@ -233,14 +240,13 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Held-out metrics; keeps the weights that are best by `train.keep_best` as `best`."""
         began = time.monotonic()
+        self.parallel.reach(f"the evaluation after update {self.update:,}")
         metrics = self.evaluate_quietly()
         # The first rank decides alone, and tells all: gathering the weights takes every rank.
         cost = self.chosen_by.cost(metrics) if self.parallel.is_first else math.inf
         if self.parallel.any(cost < self.best, self.device):
-            weights, _ = self.parallel.gather_state(self.task.model)
-            if self.parallel.is_first:
-                self.best = cost
-                checkpoint.save(self.checkpoints / "best", weights, None, self.state(Tally()))
+            self.best = min(self.best, cost)
+            self.saver.save("best", self.task.model, None, self.state(Tally()))
         if self.parallel.is_first:
             self.record("valid", metrics)
         is_unknown = self.parallel.is_first and self.chosen_by.is_unknown(metrics)
@@ -292,11 +298,14 @@ class Trainer:
     def halt(self, error: Exception) -> None:
         """Save, and stop all ranks; the first one, which knows why, with the error."""
         self.save()
+        self.saver.finish()
         raise error if self.parallel.is_first else FirstRankFailed("the first rank has stopped the run")
 
     def interrupt(self) -> None:
-        """Save, say so, and raise Interrupted."""
+        """Save, say so, and raise Interrupted; or what has failed when something was saved before."""
+        self.saver.finish()
         self.save()
+        self.saver.finish()
         self.event("interrupt", "saved; run the same command again to go on")
         raise Interrupted(f"interrupted at update {self.update}; saved to {self.checkpoints}")
 
@@ -312,17 +321,14 @@ class Trainer:
             cursor=self.cursor,
             best=self.best if math.isfinite(self.best) else None,
             tally=tally.state(),
+            epochs=self.data.counted if isinstance(self.data, CountsEpochs) else {},
         )
 
     def save(self) -> None:
-        """Save everything that the rest of the run depends on."""
-        weights, optimizer = self.parallel.gather_state(self.task.model, self.optimizer)
-        tally = self.tally.merged(self.parallel, self.device)
-        if self.parallel.is_first:
-            path = self.checkpoints / f"step-{self.update:08d}"
-            checkpoint.save(path, weights, optimizer, self.state(tally))
-            checkpoint.prune(self.checkpoints, self.settings.train.keep_last)
-        self.parallel.barrier()
+        """Save everything that the rest of the run depends on; it is written while the run goes on."""
+        self.parallel.reach(f"the checkpoint of update {self.update:,}")
+        state = self.state(self.tally.merged(self.parallel, self.device))
+        self.saver.save(f"step-{self.update:08d}", self.task.model, self.optimizer, state)
 
     def resume(self) -> list[str]:
         """Restore the newest whole checkpoint, if there is one; returns lines for the user."""
@@ -335,4 +341,6 @@ class Trainer:
         self.best = math.inf if saved.state["best"] is None else saved.state["best"]
         self.tally = Tally.restore(saved.state["tally"], self.device, holds_sums=self.parallel.is_first)
         self.inputs_before = self.tally.num_inputs()
+        if isinstance(self.data, CountsEpochs):
+            self.data.recall(saved.state.get("epochs", {}))
         return [*problems, f"going on from {saved.path.name} (epoch {self.data.epoch_of(self.cursor)[0]})"]

@@ -99,5 +99,7 @@ def clip_gradients(parameters: Iterable[Tensor], norm: Tensor, max_norm: float) 
     bad = ~torch.isfinite(norm)
     if gradients:
         torch._foreach_mul_(gradients, scale)  # of all at once, where the device can
+    if norm.device.type == "cpu" and not bad:
+        return  # a look costs nothing here, and a pass over all gradients does
     for grad in gradients:
         grad.masked_fill_(bad, 0.0)

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from seqssl.errors import FirstRankFailed, RankLost
 from seqssl.training.checkpoint import OptimizerState, load_optimizer, state_of, weights_of
+from seqssl.training.watch import Watch
 
 if dist.is_available():  # imported later, defaults of its functions would hold the process group
     import torch.distributed.nn
@@ -33,6 +34,7 @@ class Parallel(ABC):
     size: int = 1
     local_rank: int = 0
     share: int = 1  # among how many ranks one batch of the recipe is divided
+    watch: Watch | None = None  # that names ranks which do not come
 
     @property
     def is_first(self) -> bool:
@@ -45,12 +47,18 @@ class Parallel(ABC):
         return self.is_first
 
     @abstractmethod
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """A module that computes the same, with batch statistics and gradients shared over ranks."""
+    def wrap(self, module: nn.Module, precision: torch.dtype = torch.float32) -> nn.Module:
+        """A module that computes the same, with batch statistics and gradients shared over ranks.
+
+        `precision`: in which matrix products are computed, under autocast.
+        """
 
     @abstractmethod
     def micro_step(self, runner: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
-        """The context of one micro-step of a wrapped module; ranks exchange gradients at the last one."""
+        """The context of one micro-step of a wrapped module, forward and backward.
+
+        Ranks exchange gradients at the last one.
+        """
 
     @abstractmethod
     def sum(self, value: Tensor) -> Tensor:
@@ -59,6 +67,18 @@ class Parallel(ABC):
     @abstractmethod
     def barrier(self) -> None:
         """Wait for all ranks."""
+
+    def reach(self, words: str = "") -> None:
+        """Say that this rank has come so far, to whoever waits for others. Every rank must call it.
+
+        `words`: what people are told of the place, from now on.
+        """
+        if self.watch is not None:
+            self.watch.reach(words)
+
+    def working(self) -> AbstractContextManager[None]:
+        """A context of work for which others wait, however long it takes."""
+        return nullcontext() if self.watch is None else self.watch.busy()
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is set on any rank. Every rank must call it."""
@@ -73,7 +93,8 @@ class Parallel(ABC):
         result, error = None, None
         if self.is_first:
             try:
-                result = work()
+                with self.working():
+                    result = work()
             except BaseException as raised:
                 error = raised
         failed = self.any(error is not None, device)
@@ -86,8 +107,17 @@ class Parallel(ABC):
     def gather_state(
         self, model: nn.Module, optimizer: Optimizer | None = None
     ) -> tuple[dict[str, Tensor], OptimizerState | None]:
-        """The whole weights and the whole state of the optimizer, to be saved. Every rank must call it."""
-        return weights_of(model), None if optimizer is None else state_of(optimizer)
+        """The whole weights and the whole state of the optimizer, to be saved. Every rank must call it.
+
+        They are copies in main memory, which later updates leave alone; other ranks than the first get none.
+        """
+        if not self.is_first:
+            return {}, None
+        weights = _copies(weights_of(model))
+        if optimizer is None:
+            return weights, None
+        state = state_of(optimizer)
+        return weights, OptimizerState(tensors=_copies(state["tensors"]), groups=state["groups"])
 
     def load_state(
         self,
@@ -115,7 +145,7 @@ class Parallel(ABC):
 
     def undivided(self) -> AbstractContextManager[None]:
         """A context in which only the first rank works, and may use what the others leave idle."""
-        return nullcontext()
+        return self.working()
 
     def make_readable(self, model: nn.Module) -> None:
         """Let weights be read outside a step, from now on. Every rank must call it."""
@@ -129,7 +159,7 @@ class Parallel(ABC):
 class Alone(Parallel):
     """One process."""
 
-    def wrap(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module, precision: torch.dtype = torch.float32) -> nn.Module:
         """The module itself."""
         return module
 
@@ -148,10 +178,10 @@ class Alone(Parallel):
 class Replicated(Parallel):
     """Every rank holds the whole model, and gradients are averaged (torch's DistributedDataParallel)."""
 
-    def __init__(self, rank: int, size: int, local_rank: int = 0) -> None:
-        self.rank, self.size, self.local_rank = rank, size, local_rank
+    def __init__(self, rank: int, size: int, local_rank: int = 0, watch: Watch | None = None) -> None:
+        self.rank, self.size, self.local_rank, self.watch = rank, size, local_rank, watch
 
-    def wrap(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module, precision: torch.dtype = torch.float32) -> nn.Module:
         """The module in DistributedDataParallel; from now on `all_reduce` of its parts sums over ranks."""
         share_statistics(module)
         # A step may leave parameters without a gradient: of another stream, above the highest tap, of a
@@ -161,23 +191,29 @@ class Replicated(Parallel):
             return replicate(forward_sync_buffers=False)
         return replicate(broadcast_buffers=False)
 
-    def micro_step(self, runner: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
+    @contextmanager
+    def micro_step(self, runner: nn.Module, *, is_last: bool) -> Iterator[None]:
         """Keeps gradients on this rank until the last micro-step: one exchange for an update."""
-        if is_last or not isinstance(runner, nn.parallel.DistributedDataParallel):
-            return nullcontext()
-        held: AbstractContextManager[None] = runner.no_sync()
-        return held
+        held: AbstractContextManager[None] = nullcontext()
+        if not is_last and isinstance(runner, nn.parallel.DistributedDataParallel):
+            held = runner.no_sync()
+        with exchanging(), held:
+            yield
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum over ranks."""
+        self.reach()
         return add_up(value.clone())
 
     def barrier(self) -> None:
         """Wait for all ranks."""
-        dist.barrier()
+        self.reach()
+        with exchanging():
+            dist.barrier()
 
     def everyones(self, texts: Sequence[str]) -> list[str]:
         """The texts of all ranks."""
+        self.reach()
         found: list[list[str]] = [[] for _ in range(self.size)]
         with exchanging():
             dist.all_gather_object(found, [*texts])
@@ -185,6 +221,7 @@ class Replicated(Parallel):
 
     def from_first(self, value: T) -> T:
         """What the first rank has in the place of this value."""
+        self.reach()
         held = [value]
         with exchanging():
             dist.broadcast_object_list(held, 0)
@@ -204,7 +241,7 @@ class SideBySide(Replicated):
         self.share, self.threads = size, threads  # of all processes together
         self._total: Tensor | None = None  # the gradient as one tensor, from update to update
 
-    def wrap(self, module: nn.Module) -> nn.Module:
+    def wrap(self, module: nn.Module, precision: torch.dtype = torch.float32) -> nn.Module:
         """The module itself, with the first rank's weights; `all_reduce` of its parts now sums over ranks."""
         share_statistics(module)
         agree(module)
@@ -238,6 +275,11 @@ class SideBySide(Replicated):
             torch.set_num_threads(before)
 
 
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in main memory."""
+    return {name: x.detach().to("cpu", copy=True) for name, x in tensors.items()}
+
+
 def agree(module: nn.Module) -> None:
     """Give every rank the first one's weights: a part may have drawn its own in its own way."""
     with exchanging():
@@ -261,7 +303,10 @@ def exchanging() -> Iterator[None]:
     except RuntimeError as error:
         if "gloo" not in str(error):
             raise
-        raise RankLost(f"another process of this run is gone: {error}") from error
+        raise RankLost(
+            f"another process of this run is gone ({str(error).strip()}). torchrun --max-restarts, or the "
+            "same command once more, goes on from the last checkpoint."
+        ) from error
 
 
 def share_statistics(module: nn.Module) -> None:

@@ -3,13 +3,16 @@
 import math
 
 import torch
+from torch import nn
 
+from seqssl.model.convolutions import Conv1d
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch
 
 # Rounding to bfloat16 changes the stages of a deep encoder by some hundredths of their size; a wrong kernel
 # changes them altogether.
 MOST_ERROR = 0.3
+MAPS = (nn.Linear, nn.Conv1d, Conv1d)  # whose weights autocast rounds; types derived from them may differ
 
 
 def name_of(precision: torch.dtype) -> str:
@@ -20,6 +23,19 @@ def name_of(precision: torch.dtype) -> str:
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """A context for matrix products in `precision`; float32 changes nothing."""
     return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
+
+
+def maps_of(block: nn.Module) -> list[nn.Module]:
+    """The parts of a block whose weights autocast would round.
+
+    A part that computes in float32 by weights of its own says so by an attribute `keeps_float32`. What does
+    not learn is a teacher's, and computes in float32 altogether.
+    """
+    exact = {
+        kept for part in block.modules() if getattr(part, "keeps_float32", False) for kept in part.modules()
+    }
+    learns = any(p.requires_grad for p in block.parameters())
+    return [part for part in block.modules() if learns and type(part) in MAPS and part not in exact]
 
 
 @torch.no_grad()

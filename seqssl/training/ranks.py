@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from seqssl.errors import UserError
 from seqssl.training.parallel import Alone, Parallel, Replicated, SideBySide
+from seqssl.training.watch import LATE_S, Watch, meet
 
 PATIENCE = timedelta(hours=12)  # of ranks that wait for one another: the first prepares the data
 _GROUPS = count()  # numbers of the groups that this process joins, one for each run; all ranks count alike
@@ -44,36 +45,41 @@ def start(device: torch.device, *, shards: int = 1) -> Parallel:
     if size == 1:
         return Alone()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    watch = None
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(local_rank)
-        _join("nccl" if device.type == "cuda" else "gloo")
+        watch = _join("nccl" if device.type == "cuda" else "gloo")
     if shards > 1:
         from seqssl.training.sharded import Sharded  # here, because it takes a second to import
 
-        return Sharded(dist.get_rank(), size, local_rank, shards=shards, device=device.type)
-    return Replicated(dist.get_rank(), size, local_rank)
+        return Sharded(dist.get_rank(), size, local_rank, watch, shards=shards, device=device.type)
+    return Replicated(dist.get_rank(), size, local_rank, watch)
 
 
-def _join(backend: str) -> None:
-    """Form the group of all ranks, under names that no group before had.
-
-    torchrun's store outlives a group: by the same names, a rank that comes later to the second run would find
-    the addresses of the first run's processes.
-    """
-    store, rank, size = _meeting_place()
-    own = dist.PrefixStore(f"seqssl-{next(_GROUPS)}", store)  # type: ignore[attr-defined]
+def _join(backend: str) -> Watch:
+    """Form the group of all ranks, under a name that no group before had; what watches over it."""
+    store, beside, rank, size = _meeting_place()
+    name = meet(store, rank, size, next(_GROUPS), patience_s=PATIENCE.total_seconds())
+    watch = Watch(dist.PrefixStore(f"{name}/watch", beside), rank, size)  # type: ignore[attr-defined]
+    watch.start()
+    own = dist.PrefixStore(name, store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=PATIENCE)
+    return watch
 
 
 @cache
-def _meeting_place() -> tuple[Any, int, int]:
-    """The store that torchrun's variables lead to, this rank, and how many there are.
+def _meeting_place() -> tuple[Any, Any, int, int]:
+    """The store that torchrun's variables lead to, a second way to it, this rank, and how many there are.
 
-    Opened once: where the first rank serves it, the others may still ask while that is between two runs.
+    Opened once: where the first rank serves it, the others may still ask while that is between two runs. Who
+    waits for a key keeps a connection busy, so the thread that watches needs one of its own.
     """
-    found: tuple[Any, int, int] = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]
-    return found
+    store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    patience = timedelta(seconds=LATE_S)
+    beside = dist.TCPStore(host, port, None, False, patience, False)  # type: ignore[attr-defined]
+    return store, beside, rank, size
 
 
 def stop(parallel: Parallel, *, failed: bool = False) -> None:
@@ -82,6 +88,8 @@ def stop(parallel: Parallel, *, failed: bool = False) -> None:
     `failed`: this rank leaves alone, and NCCL would wait for what the others still have to send, as long as
     `PATIENCE`. So it stays a member, and is to end by `end_with_group`; the launcher ends the others.
     """
+    if parallel.watch is not None:
+        parallel.watch.stop()
     is_member = parallel.size > 1 and dist.is_initialized()
     if is_member and not (failed and dist.get_backend() == "nccl"):
         groups = [dist.group.WORLD]

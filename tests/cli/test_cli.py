@@ -171,7 +171,7 @@ def test_train_goes_on_with_the_run_in_out(
         seen.append((name, overrides))
         raise UserError("enough")
 
-    monkeypatch.setattr(commands, "_resolve", note)
+    monkeypatch.setattr(commands, "resolved_recipe", note)
     assert cli.main(["train", f"out={tmp_path}", "health=halt"]) == 2
     assert seen == [(str(tmp_path), [f"out={tmp_path}", "health=halt"])]
 

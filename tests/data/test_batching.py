@@ -1,5 +1,7 @@
+import gc
 import itertools
 import pickle
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -301,3 +303,18 @@ def test_rows_that_come_again_are_the_same_wherever_one_begins(corpus, heavy):
     for batch, *halves in zip(make_loader(corpus, share=2, **options).batches(0), *parts, strict=False):
         assert torch.equal(batch.inputs[0::2], halves[0].inputs)
         assert torch.equal(batch.inputs[1::2], halves[1].inputs)
+
+
+def test_a_loader_and_its_rows_go_with_the_last_reference(corpus):
+    """In a cycle, the rows in memory would wait for the garbage collector, which may be hours."""
+    own = corpus.assigned(corpus.splits)
+    loader = make_loader(own, join_length=30)
+    next(loader.endless())
+    loader.padding_share()
+    left = [weakref.ref(own), weakref.ref(loader)]
+    gc.disable()
+    try:
+        del own, loader
+        assert [each() for each in left] == [None, None]
+    finally:
+        gc.enable()

@@ -1,17 +1,61 @@
 import numpy as np
 import pytest
+import slow_epochs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssl.data.epochs import MAX_PADDING, Item, epoch_batches, padding_share, repeats
+from seqssl.data import epochs
+from seqssl.data.epochs import MAX_PADDING, Batches, Item, epoch_batches, padding_share, repeats
 
 lengths_lists = st.lists(st.integers(1, 400), min_size=1, max_size=60)
+DEFAULTS = {"batch_length": 500, "max_length": None, "join_length": None, "seed": 0, "epoch": 0}
 
 
 def plan(lengths, groups=None, **options) -> list[list[Item]]:
-    defaults = {"batch_length": 500, "max_length": None, "join_length": None, "seed": 0, "epoch": 0}
     groups = np.zeros(len(lengths), dtype=int) if groups is None else np.asarray(groups)
-    return epoch_batches(np.asarray(lengths), groups, **{**defaults, "shuffle": True, **options})
+    return [*epoch_batches(np.asarray(lengths), groups, **{**DEFAULTS, "shuffle": True, **options})]
+
+
+@given(st.data())
+def test_arrays_give_the_batches_of_the_loops(data):
+    """The order of a run's batches is a promise: a faster way must come to the same one."""
+    draw = data.draw
+    longest = draw(st.sampled_from([3, 40, 10**6]))
+    lengths = np.array(draw(st.lists(st.integers(1, longest), min_size=1, max_size=80)), dtype=np.int64)
+    size = {"min_size": len(lengths), "max_size": len(lengths)}
+    groups = np.array(draw(st.lists(st.integers(0, 4), **size)), dtype=np.int64)
+    weights = np.array(draw(st.lists(st.floats(0, 3), **size))) + 1e-9
+    limit = st.integers(1, 3 * longest)
+    options = {
+        "batch_length": draw(st.integers(1, 20 * longest)),
+        "max_length": draw(st.none() | limit),
+        "join_length": draw(st.none() | limit),
+        "seed": draw(st.integers(0, 3)),
+        "epoch": draw(st.integers(0, 3)),
+        "shuffle": draw(st.booleans()),
+        "weights": draw(st.none() | st.just(weights)),
+        "at_least": draw(st.integers(1, 4)),
+    }
+    found = epoch_batches(lengths, groups, **options)
+    wanted = slow_epochs.epoch_batches(lengths, groups, **options)
+    assert [*found] == wanted
+    assert [*repeats(found)] == slow_epochs.repeats(wanted)
+
+
+def test_long_epochs_are_cut_like_short_ones(monkeypatch):
+    lengths = np.random.default_rng(0).integers(1, 100, 200)
+    whole = plan(lengths)
+    monkeypatch.setattr(epochs, "AT_A_TIME", 7)
+    assert plan(lengths) == whole
+
+
+def test_a_batch_is_asked_for_by_its_number():
+    batches = epoch_batches(np.array([7, 7, 7]), np.zeros(3, int), **{**DEFAULTS, "shuffle": False})
+    assert len(batches) == 1
+    assert batches[0] == [(0,), (1,), (2,)]
+    for number in (1, -1):
+        with pytest.raises(IndexError, match="no batch"):
+            batches[number]
 
 
 @given(
@@ -115,4 +159,6 @@ def test_what_is_divided_is_hardly_another_epoch(lengths, at_least):
 
 
 def test_repeats_are_counted_in_the_order_of_the_batches():
-    assert repeats([[(3, 1), (3,)], [(1, 3, 2)]]) == [[(0, 0), (1,)], [(1, 2, 0)]]
+    batches = Batches(np.array([3, 1, 3, 1, 3, 2]), np.array([0, 2, 3, 6]), np.array([0, 2, 3]))
+    assert [*batches] == [[(3, 1), (3,)], [(1, 3, 2)]]
+    assert [*repeats(batches)] == [[(0, 0), (1,)], [(1, 2, 0)]]

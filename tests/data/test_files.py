@@ -1,5 +1,7 @@
 """Which files a source has."""
 
+import errno
+import fcntl
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import soundfile
 
 import seqssl
 from modalities.speech import Speech
+from seqssl.data.files import locked
 from seqssl.data.prepare import prepare
 
 
@@ -87,3 +90,17 @@ def test_recordings_behind_a_link_are_found_under_their_speaker(tmp_path: Path) 
     (record,) = Speech().records(tmp_path / "source", "all")
     assert isinstance(record, seqssl.Record)
     assert (record.key, record.group) == ("anna/a.wav", "anna")
+
+
+def test_a_disk_without_locks_makes_nobody_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EWOULDBLOCK]
+
+    def refuse(*_: object) -> None:
+        raise OSError(answers.pop(0), "no lock")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    while len(answers) > 1:
+        with locked(tmp_path / "lock"):
+            (tmp_path / "lock").read_text()
+    with pytest.raises(BlockingIOError), locked(tmp_path / "lock", wait=False):
+        pass

@@ -133,7 +133,7 @@ def test_of_files_changed_in_place_no_shard_is_kept(source, tmp_path, small_shar
     """A file of the same size is another one, where it was written since."""
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("seqssl.data.prepare.Manifest", interrupt)
+        patch.setattr("seqssl.data.making.Manifest", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(source, out)
     path = source / "group0" / "row0.num"

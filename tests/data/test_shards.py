@@ -5,8 +5,13 @@ import pickle
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numbers_adapter import Numbers, write_numbers
 
-from seqssl.data.shards import Corpus, Manifest, Recent, Shard, ShardWriter, Split
+from seqssl.data.prepare import prepare
+from seqssl.data.recent import Recent
+from seqssl.data.shards import Corpus, Manifest, Shard, ShardWriter, Split
 from seqssl.errors import UserError
 
 
@@ -67,12 +72,41 @@ def test_rows_come_back_as_they_were(tmp_path, small_groups):
 
 
 def test_many_row_groups_do_not_stay_in_memory(tmp_path, small_groups, monkeypatch):
-    monkeypatch.setattr("seqssl.data.shards.CACHED_GROUPS", 16)
+    """By their bytes: a row of an hour is a group of 115 MB, and 256 of these were kept."""
+    monkeypatch.setattr("seqssl.data.shards.CACHED_BYTES", 50_000)
     corpus = write_corpus(tmp_path, num_shards=40, rows_per_shard=2)
+    held = []
     for number in range(len(corpus)):
         assert corpus.row(number)["length"] == number + 1
-    assert len(corpus._groups._values) <= 16
-    assert len(corpus._files._values) <= 32
+        assert corpus._groups.size <= 50_000
+        held.append(len(corpus._groups))
+    assert held[-1] < max(held) < 40, "rows become longer, so fewer groups are kept"
+    assert len(corpus._files) <= 32
+
+
+def test_a_row_group_that_is_larger_than_the_cache_stays_until_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqssl.data.shards.CACHED_BYTES", 1)
+    corpus = write_corpus(tmp_path)
+    for number in (0, 4, 5, 0):
+        assert_same(corpus.row(number), make_row(number))
+        assert len(corpus._groups) == 1
+    group = corpus._groups.get((0, 0), pytest.fail)
+    assert corpus._groups.size == group.nbytes
+
+
+@given(st.integers(1, 20), st.lists(st.tuples(st.integers(0, 6), st.integers(0, 9)), max_size=40))
+def test_recent_keeps_what_was_used_last_as_far_as_it_fits(capacity, uses):
+    recent, kept, sizes = Recent(capacity, len), [], {}
+    for key, size in uses:
+        size = sizes.setdefault(key, size)
+        value = recent.get(key, lambda size=size: [0] * size)
+        assert len(value) == size
+        kept = [*(each for each in kept if each != key), key]
+        while len(kept) > 1 and sum(sizes[each] for each in kept) > capacity:
+            del sizes[kept.pop(0)]
+        assert (len(recent), recent.size) == (len(kept), sum(sizes[each] for each in kept))
+        for each in kept:  # none is made again, in an order that leaves theirs
+            recent.get(each, lambda: pytest.fail("it was dropped"))
 
 
 def test_recent_drops_what_was_used_longest_ago():
@@ -171,3 +205,17 @@ def test_a_shard_has_no_name_before_it_is_whole(tmp_path, small_groups):
     assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
     writer.discard()
     assert not list(tmp_path.iterdir())
+
+
+def test_copies_of_a_corpus_read_a_row_group_once(tmp_path, monkeypatch):
+    write_numbers(tmp_path / "raw", num_groups=3, num_rows=4)
+    prepare(Numbers(), tmp_path / "raw", tmp_path / "out", modality="numbers", num_workers=1)
+    corpus, read = Corpus(tmp_path / "out"), []
+    whole = Corpus._read_group
+    monkeypatch.setattr(Corpus, "_read_group", lambda self, *place: read.append(place) or whole(self, *place))
+    for number in range(5):
+        other = corpus.assigned(np.array(["train"] * len(corpus), dtype=object)).relabelled(
+            [str(number)] * len(corpus)
+        )
+        assert other.row(0)["label"] == str(number)
+    assert len(read) == 1

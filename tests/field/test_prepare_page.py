@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 from field import prepare
 
+from modalities.weather import Weather
+from seqssl.data.shards import Corpus
+from seqssl.report import prepared
 from seqssl.report.prepared import duration, evenly
 
 
@@ -59,3 +62,19 @@ def test_words_for_amounts() -> None:
         "3.6 seconds", "30.0 minutes", "3.0 hours", "100 hours (4.2 days)", "5,000 hours",
     ]  # fmt: skip
     assert evenly(0, 3) == [] and evenly(1, 3) == [0] and evenly(10, 3) == [0, 4, 9]
+
+
+def test_of_long_rows_fewer_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred of an hour each were held at once."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    times = pd.date_range("2020-01-01", periods=48, freq="h")
+    for number in range(20):
+        table = pd.DataFrame({"time": times, "T2M": np.arange(48) % 24 + 0.5, "station": f"s{number}"})
+        table.to_csv(folder / f"s{number}.csv", index=False)
+    prepare("weather", folder, "modality.columns=[T2M]", out=tmp_path / "out")
+    corpus, adapter = Corpus(tmp_path / "out"), Weather(columns=("T2M",))
+    assert len(prepared.sampled(corpus, adapter)) == len(corpus) == 20
+    for most, number in ((20 * 48, 20), (10 * 48, 10), (1, 3)):
+        monkeypatch.setattr(prepared, "MOST_SAMPLED", most)
+        assert len(prepared.sampled(corpus, adapter)) == number

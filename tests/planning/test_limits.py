@@ -39,7 +39,7 @@ def test_a_pool_has_a_worker_for_each_cpu_of_its_own_and_on_windows_61_at_most(
 def test_a_system_that_does_not_tell_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "Path", lambda name: tmp_path / "nothing")
     monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
-    assert steps._resident_mib("VmRSS") == 0
+    assert steps.resident_mib("VmRSS") == 0
 
 
 def test_an_older_torch_does_not_say_what_the_cpu_can(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,7 @@ def test_a_plan_shows_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["plan", *arguments]) == 0
     told = capsys.readouterr().out
     assert "vq_wav2vec, size tiny, stage quantizer" in told and "discretebert, size tiny:" in told
-    assert told.count("Memory per device") == 2
+    assert told.count("Memory of each device") == 2
 
 
 def test_a_stage_of_a_recipe_with_stages_is_refused() -> None:

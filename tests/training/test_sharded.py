@@ -1,8 +1,15 @@
-"""The loop, checkpoints and evaluation hold where no rank has the whole model."""
+"""The loop, checkpoints and evaluation hold where no rank has the whole model.
+
+How often ranks exchange something, and how much, is in `tests/planning/test_sharding.py`.
+"""
 
 import os
 import subprocess
+from copy import deepcopy
+from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,7 +20,13 @@ from toy import toy_arguments, toy_config, write_waves
 
 from seqssl.assembly import build_model
 from seqssl.errors import UserError
+from seqssl.model.blocks import ConformerBlock, TransformerBlock
+from seqssl.model.future import CausalConvBlock
+from seqssl.model.linear_mixers import FFTConvolution, GatedLinear, LocalAttention, SummaryMixing
+from seqssl.model.mixers import Attention, Position
+from seqssl.model.types import Frames
 from seqssl.runs.train import check_shards
+from seqssl.training.precision import maps_of
 
 SHARDS = "train.shards=2"
 SETTINGS = (
@@ -23,6 +36,8 @@ SETTINGS = (
     "train.save_every=2",
     "train.keep_last=4",
 )
+# Diversity is a function of the whole batch, not a sum over micro-batches: one process has another.
+ROUNDED = ("train.precision=bfloat16", "objectives.diversity=null")
 
 
 def launch(folder: Path, *arguments: str) -> None:
@@ -42,8 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
     waves = write_waves(folder / "waves")
     os.environ["SEQSSL_CACHE"] = str(folder / "cache")
-    launch(folder, "-m", "seqssl", "train", *toy_arguments(waves, folder / "replicated", *SETTINGS))
-    launch(folder, "-m", "seqssl", "train", *toy_arguments(waves, folder / "sharded", *SETTINGS, SHARDS))
+    for run, more in (("replicated", ()), ("sharded", (SHARDS,)), ("rounded", (SHARDS, *ROUNDED))):
+        launch(folder, "-m", "seqssl", "train", *toy_arguments(waves, folder / run, *SETTINGS, *more))
     # Once more from the middle: the state that was gathered is what another run goes on from.
     for run, more in (("resumed", (SHARDS,)), ("resumed-whole", ())):
         (folder / run / "checkpoints").mkdir(parents=True)
@@ -79,6 +94,44 @@ def test_the_best_weights_are_gathered_too(folder: Path) -> None:
     )
     for key in theirs:
         torch.testing.assert_close(ours[key], theirs[key], rtol=1e-4, atol=1e-5)
+
+
+def test_rounded_weights_learn_as_autocast_does(folder: Path) -> None:
+    """One process, whose weights are in float32, and rounded by autocast."""
+    quiet_train(folder / "waves", folder / "autocast", *SETTINGS, *ROUNDED, "train.accumulate=4")
+    one, two = comparable(folder / "autocast"), comparable(folder / "rounded")
+    assert len(one) == len(two) >= 4
+    for first, second in zip(one, two, strict=True):
+        assert second["loss"] == pytest.approx(first["loss"], rel=1e-3)
+    assert all(x.dtype == torch.float32 for x in weights(folder / "rounded").values())
+
+
+MIXERS = {
+    **{position: partial(Attention, num_heads=2, position=position) for position in get_args(Position)},
+    **{mixer.__name__: mixer for mixer in (LocalAttention, SummaryMixing, FFTConvolution, GatedLinear)},
+}
+BLOCKS: list[tuple[Any, str]] = [
+    *product((ConformerBlock, TransformerBlock), MIXERS),
+    (partial(CausalConvBlock, layer=1), ""),
+]
+
+
+@pytest.mark.parametrize(("kind", "mixer"), BLOCKS)
+def test_a_block_with_rounded_weights_gives_what_autocast_gives(kind: Any, mixer: str) -> None:
+    torch.manual_seed(0)
+    block = kind(MIXERS[mixer](32), 32) if mixer else kind(32)
+    for p in block.parameters():
+        p.data += 0.1 * torch.randn_like(p)
+    rounded = deepcopy(block)
+    for part in maps_of(rounded):
+        part.bfloat16()
+    assert any(p.dtype == torch.bfloat16 for p in rounded.parameters())
+    x = torch.randn(2, 300, 32)
+    frames = Frames(torch.arange(300) < torch.tensor([300, 170])[:, None])
+    with torch.autocast("cpu", torch.bfloat16):
+        one, two = (each(x, frames)[frames.valid] for each in (block, rounded))
+    assert two.dtype == one.dtype == torch.float32, "what goes from block to block is not rounded"
+    assert torch.equal(one, two)
 
 
 @pytest.mark.parametrize(

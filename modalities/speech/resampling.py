@@ -1,0 +1,57 @@
+"""Resampling of a signal that comes in parts."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+from jaxtyping import Float
+
+MOST_TERMS = 4096  # in the ratio of two rates: beyond it the filter grows without use
+REACH = 10  # of scipy's filter to either side, in steps of the lower rate
+BLOCK = 2**18  # samples resampled at once
+
+
+class Resampler:
+    """`scipy.signal.resample_poly`, part by part: the values are those of the whole signal, bit for bit.
+
+    A sample of its output is a weighted sum of the input around it. So a block is resampled together with as
+    much before and behind it as the filter reaches, and what comes of that surplus is cut off.
+    """
+
+    def __init__(self, from_hz: int, to_hz: int) -> None:
+        ratio = Fraction(to_hz, from_hz)
+        if max(ratio.numerator, ratio.denominator) > MOST_TERMS:  # such as 44,056 Hz: off by less than 1e-7
+            ratio = ratio.limit_denominator(MOST_TERMS)
+        self.up, self.down = ratio.numerator, ratio.denominator
+        reach = math.ceil(REACH * max(self.up, self.down) / self.up) + 1
+        self._reach = math.ceil(reach / self.down) * self.down  # blocks begin at samples of both rates
+        self._held: list[np.ndarray] = []  # input that is still needed
+        self._before = 0  # how much of it belongs to what has been given out
+
+    def add(self, samples: Float[np.ndarray, "t"]) -> list[Float[np.ndarray, "s"]]:
+        """What can be told of the output with these samples."""
+        if self.up == self.down:
+            return [samples]
+        self._held.append(samples)
+        ready = sum(map(len, self._held)) - self._before - self._reach
+        if ready < BLOCK:
+            return []
+        ready -= ready % self.down
+        held = np.concatenate(self._held)
+        first, last = self._before, self._before + ready
+        found = self._resampled(held[: last + self._reach])
+        rest = held[max(0, last - self._reach) :].copy()  # a view would keep all of it
+        self._held, self._before = [rest], min(last, self._reach)
+        return [found[first * self.up // self.down : last * self.up // self.down]]
+
+    def end(self) -> list[Float[np.ndarray, "s"]]:
+        """The rest of the output."""
+        if not self._held:
+            return []
+        found = self._resampled(np.concatenate(self._held))
+        return [found[self._before * self.up // self.down :]]
+
+    def _resampled(self, samples: Float[np.ndarray, "t"]) -> Float[np.ndarray, "s"]:
+        from scipy.signal import resample_poly  # slow to import, and most corpora do not need it
+
+        return np.asarray(resample_poly(samples, self.up, self.down))

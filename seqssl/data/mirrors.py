@@ -1,0 +1,154 @@
+"""What lies in an object store as a path of this machine: sources and prepared folders in the cache.
+
+Adapters read files, so files are brought: only those that the store lists, once, and again where they have
+changed there. Each keeps the time that it has in the store; so names, sizes and times tell states of a source
+apart as they do on a disk.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from seqssl.config.addresses import is_remote, name_of, stem_of
+from seqssl.data.checks import QUALITY, REJECTED
+from seqssl.data.files import Progress, cache_root, locked, sha256_json, silent, write_atomic
+from seqssl.data.index import INDEX, write_index
+from seqssl.data.remote import NO_PERMISSION, Entry, Remote, download_all, size_in_words
+from seqssl.data.shards import MANIFEST, Manifest
+from seqssl.data.wording import printable
+from seqssl.errors import UserError
+
+SPARE_BYTES = 10**9  # that a disk keeps free
+
+
+def bring(source: str | Path, progress: Progress = silent) -> Path:
+    """The path of a source; what lies in an object store is brought into the cache before.
+
+    Of a prepared folder come its shards, checked by their SHA-256; of any other folder all files. Raises
+    UserError where there is nothing, something may not be read, or the disk of the cache has no room.
+    """
+    if not is_remote(str(source)):
+        return Path(source).expanduser()
+    remote = Remote.of(str(source))
+    text = _manifest_text(remote)
+    return _mirrored(remote, progress) if text is None else _corpus(remote, text, progress)
+
+
+def manifest_at(source: str | Path) -> Manifest | None:
+    """The manifest of a prepared folder, also of one in an object store; None where a source is none."""
+    if is_remote(str(source)):
+        text = _manifest_text(Remote.of(str(source)))
+        return None if text is None else Manifest.parse(text, str(source))
+    folder = Path(source).expanduser()
+    return Manifest.read(folder) if (folder / MANIFEST).is_file() else None
+
+
+def _manifest_text(remote: Remote) -> str | None:
+    """The text of a folder's manifest; None where there is none, as far as this may be asked."""
+    try:
+        return remote.text(MANIFEST)
+    except UserError as error:
+        if NO_PERMISSION in str(error):  # who may not list a bucket is not told that a file is not there
+            return None
+        raise
+
+
+def _corpus(remote: Remote, text: str, progress: Progress) -> Path:
+    """A prepared folder in the cache, named by its content; it has its manifest when all else is there."""
+    manifest = Manifest.parse(text, remote.address)
+    folder = cache_root() / "prepared" / f"{stem_of(remote.address)}-{sha256_json(text)[:12]}"
+    with locked(_lock(folder)):
+        if (folder / MANIFEST).is_file():
+            return folder
+        there = {entry.name: entry for entry in remote.listing()}
+        files = [(there[name], folder / name) for name in (INDEX, REJECTED, QUALITY) if name in there]
+        for shard in manifest.shards:
+            entry = there.get(shard.name)
+            if entry is None or entry.num_bytes != shard.num_bytes:
+                raise UserError(f"{remote.address}: {shard.name} is missing or cut short: prepare again.")
+            files.append((entry._replace(sha256=shard.sha256), folder / shard.name))
+        _bring_all(remote, files, folder, progress)
+        if INDEX not in there:
+            write_index(folder, [shard.name for shard in manifest.shards], manifest.shards_hash)
+        write_atomic(folder / MANIFEST, text)
+    return folder
+
+
+def _mirrored(remote: Remote, progress: Progress) -> Path:
+    """A file, or a folder with all files that a listing of it has, in the cache."""
+    place = cache_root() / "remote" / sha256_json(remote.address)[:12]
+    root = place / name_of(remote.address)
+    with locked(_lock(place)):
+        entries = remote.listing()
+        left_out = _left_out([entry.name for entry in entries])
+        for name, why in left_out.items():
+            progress(0, 0, f"left out: {printable(name)}, {why}")
+        kept = [entry for entry in entries if entry.name not in left_out and not _is_hidden(entry.name)]
+        if not kept:
+            raise UserError(f"{remote.address}: there is no file in it.")
+        files = [(entry, root / entry.name if entry.name else root) for entry in kept]
+        _remove_others(place, {path for _, path in files})
+        _bring_all(remote, files, place, progress)
+    return root
+
+
+def _bring_all(remote: Remote, files: Sequence[tuple[Entry, Path]], place: Path, progress: Progress) -> None:
+    """Bring the files that are not here as they are there; UserError where the disk has no room."""
+    missing = [(entry, path) for entry, path in files if not _is_same(entry, path)]
+    if not missing:
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    size, free = sum(entry.num_bytes for entry, _ in missing), shutil.disk_usage(place).free
+    said = f"{len(missing):,} of {len(files):,} files ({size_in_words(size)}) of {remote.address}"
+    if size + SPARE_BYTES > free:
+        raise UserError(
+            f"{said} do not fit on the disk of the cache, {cache_root()}, of which {size_in_words(free)} are "
+            "free: set SEQSSL_CACHE to a folder of a larger one, or name a smaller folder."
+        )
+    progress(0, 0, f"downloading {said} to {place}")
+    download_all(remote, missing, progress)
+
+
+def _is_same(entry: Entry, path: Path) -> bool:
+    """Whether a file is here with the size and the time that it has in the store."""
+    if not path.is_file():
+        return False
+    stat = path.stat()
+    return (stat.st_size, stat.st_mtime_ns) == (entry.num_bytes, entry.time_ns)
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether a file is one that programs keep for themselves: `list_files` leaves the same ones out."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _left_out(names: Sequence[str]) -> dict[str, str]:
+    """Names of a store that cannot be files below a folder of a disk, and why."""
+    folders = {name[:place] for name in names for place, letter in enumerate(name) if letter == "/"}
+    found: dict[str, str] = {}
+    for name in filter(None, names):
+        parts = name.split("/")
+        foreign = [part for part in parts if part in ("", ".", "..") or (os.sep != "/" and os.sep in part)]
+        if foreign or "\0" in name:
+            found[name] = "its name is none that a disk can have"
+        elif name in folders:
+            found[name] = "a folder has the same name"
+    return found
+
+
+def _remove_others(place: Path, wanted: set[Path]) -> None:
+    """Remove what an earlier state of a source has left below a folder of the cache."""
+    for root, folders, names in os.walk(place, topdown=False):
+        for name in names:
+            if Path(root, name) not in wanted:
+                Path(root, name).unlink()
+        for name in folders:
+            path = Path(root, name)
+            if not any(path.iterdir()):
+                path.rmdir()
+
+
+def _lock(folder: Path) -> Path:
+    """The lock of a folder of the cache."""
+    return cache_root() / "locks" / folder.name
