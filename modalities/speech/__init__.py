@@ -137,13 +137,14 @@ class Speech:
         return Suggestion(counted("sound", found)) if found else None
 
     def load(self, row: Mapping[str, Any], rng: np.random.Generator | None) -> Sample:
-        """Amplitudes of a stored row, without a change; digital silence counts as missing."""
+        """Amplitudes of a stored row; digital silence, of whatever value, counts as missing and is 0."""
         pcm = np.frombuffer(row["audio"]["bytes"], dtype="<i2", offset=WAV_HEADER_BYTES)
         stored = row.get("segments", "")  # "" where the source has no alignments at all
         segments = tuple(Segment(*parts) for parts in json.loads(stored)) if stored else None
+        observed = sounds(pcm, self.rate_hz)
         return Sample(
-            pcm * np.float32(2**-15),
-            observed=sounds(pcm, self.rate_hz),
+            np.where(observed, pcm * np.float32(2**-15), np.float32(0)),
+            observed=observed,
             label=row["label"],
             group=row["group"],
             segments=segments,

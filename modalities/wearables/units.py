@@ -8,8 +8,10 @@ from jaxtyping import Float
 from modalities.reading.quantities import G_MS2
 from modalities.wearables.signals import STILL_G
 
-AUTO_G = (0.5, 1.6)  # closer than for a unit that is said: 2,048 counts are no 2 g in mg
 G_OF = {"g": 1.0, "m/s2": 1 / G_MS2, "mg": 1e-3}
+LEAST_AUTO_G = 0.5  # where nothing says the unit
+# Fast exercise is 2 g and more in the median. In mg that is what counts look like: 2,048 are often 1 g.
+MOST_AUTO_G = {"g": 3.0, "m/s2": 3.0, "mg": 1.6}
 COUNTS = (64, 128, 256, 512, 2048, 4096, 8192, 16384)  # in 1 g, as sensors of 8 to 16 bits count
 SAMPLES_AT_REST = 50
 RESTING_RAD_S = 0.35  # 20 deg/s: no gyroscope's offset is larger
@@ -115,13 +117,19 @@ def _check_said(size: Size, unit: str, words: str) -> None:
 
 def _found(values: Float[np.ndarray, "t 3"], size: Size) -> str:
     """The unit in which gravity is 1 g. ValueError where it is in none, or was removed."""
-    found = next((unit for unit in G_OF if size.near(unit, *AUTO_G)), "")
+    found = next((unit for unit in G_OF if size.near(unit, LEAST_AUTO_G, MOST_AUTO_G[unit])), "")
     if not found:
         raise ValueError(_unexplained(size))
     if not size.gravity:
         raise ValueError(
             f"the median acceleration is {size.median:.3g} and points every way: gravity was "
             "removed, and nothing else tells the unit; set modality.units=g or modality.units=m/s2"
+        )
+    known = values[np.isfinite(values)]
+    if found != "mg" and (known == np.round(known)).all():
+        raise ValueError(
+            f"the median acceleration is {size.median:.3g} and all values are whole numbers: counts? Set "
+            f"modality.scale to what one count is in g, or modality.units={found}"
         )
     if found == "mg" and np.nanmin(values) > 0:
         raise ValueError(

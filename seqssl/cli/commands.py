@@ -101,6 +101,7 @@ def embed(arguments: Arguments) -> None:
         raise UserError(f"out = {out}: name a file that ends in .parquet")
     if out.exists() and out.resolve() == Path(source).resolve():
         raise UserError(f"out = {out}: that is the source itself, which would be lost")
+    from seqssl.data.rejections import told
     from seqssl.evaluation.embedding import write_embeddings
     from seqssl.runs.folder import load
     from seqssl.runs.sources import open_source
@@ -113,8 +114,8 @@ def embed(arguments: Arguments) -> None:
         )
         write_embeddings(encoder, corpus, adapter, out, pool=pool, progress=progress)
     print(f"{out}: {len(corpus)} rows, {pool} of {encoder.dim} dimensions, tap {encoder.tap}")
-    if corpus.manifest.num_rejected:
-        print(f"rejected: {corpus.manifest.num_rejected} (see {corpus.folder}/rejected.jsonl)")
+    if text := told(corpus):
+        print(text)
 
 
 def info(arguments: Arguments) -> None:

@@ -33,6 +33,7 @@ def finetune(arguments: Arguments) -> None:
 
 def predict(arguments: Arguments) -> None:
     """Write what a tuned run says of data."""
+    from seqssl.data.rejections import told
     from seqssl.runs.predict import check_out, write_predictions
     from seqssl.runs.predict import predict as predictions
     from seqssl.runs.sources import open_source
@@ -54,8 +55,8 @@ def predict(arguments: Arguments) -> None:
         print(text)
     write_predictions(rows, out)
     print(f"{out}: {len(rows)} rows with {', '.join([*rows[0]][2:])}")
-    if corpus.manifest.num_rejected:
-        print(f"rejected: {corpus.manifest.num_rejected} (see {corpus.folder}/rejected.jsonl)")
+    if text := told(corpus):
+        print(text)
 
 
 def evaluate(arguments: Arguments) -> None:

@@ -1,8 +1,6 @@
 """What is refused before or while a folder is prepared, each in one message."""
 
 import errno
-import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +10,10 @@ from seqssl.data.files import endings_of, lies_inside
 from seqssl.data.fingerprint import plain
 from seqssl.data.index import INDEX
 from seqssl.data.parts import is_of_part
+from seqssl.data.rejections import REJECTED, most_frequent
 from seqssl.data.shards import MANIFEST, Corpus, Manifest
 from seqssl.errors import UserError
 
-REJECTED = "rejected.jsonl"
 QUALITY = "quality.jsonl"
 PAGE = "prepare.html"
 PLANNED = "plan.txt"  # while a folder is prepared: of which state of the source
@@ -87,10 +85,7 @@ def nothing_usable(adapter: ModalityAdapter, source: Path, rejected: Sequence[Re
             else ""
         )
         return f"Nothing in {source} looks like data of this modality: it holds {endings_of(source)}{read}."
-    # Reasons that differ in a number only are one reason; the first of them is shown.
-    counts = Counter(re.sub(r"\d+", "0", line.reason) for line in rejected).most_common(5)
-    first = {re.sub(r"\d+", "0", line.reason): line.reason for line in reversed(rejected)}
-    reasons = "".join(f"\n  - {count} x {first[reason]}" for reason, count in counts)
+    reasons = "".join(f"\n  - {count} x {line.reason}" for count, line in most_frequent(rejected, 5))
     return f"No usable rows in {source}; {len(rejected)} rejected:{reasons}"
 
 

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from seqssl.data.adapters import ModalityAdapter, Record, Rejected, Row
-from seqssl.data.checks import PLANNED, QUALITY, REJECTED, check_plan, nothing_usable
+from seqssl.data.checks import PLANNED, QUALITY, check_plan, nothing_usable
 from seqssl.data.files import Progress, write_atomic
 from seqssl.data.fingerprint import plain
 from seqssl.data.index import write_index
 from seqssl.data.parts import Done, Part, gathered, tidy
+from seqssl.data.rejections import REJECTED
 from seqssl.data.shards import MANIFEST, Manifest, Split
 from seqssl.data.splits import about_groups
 from seqssl.data.statistics import Sums

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seqssl.config.addresses import is_remote, name_of, stem_of
-from seqssl.data.checks import QUALITY, REJECTED
+from seqssl.data.checks import QUALITY
 from seqssl.data.files import Progress, cache_root, locked, sha256_json, silent, write_atomic
 from seqssl.data.index import INDEX, write_index
+from seqssl.data.rejections import REJECTED
 from seqssl.data.remote import NO_PERMISSION, Entry, Remote, download_all, size_in_words
 from seqssl.data.shards import MANIFEST, Manifest
 from seqssl.data.wording import printable

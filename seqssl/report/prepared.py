@@ -1,8 +1,5 @@
 """prepare.html: what a person can check of a prepared folder; here a wrong reading becomes visible."""
 
-import json
-import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -11,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqssl.data.adapters import HasPicture, ModalityAdapter, Sample
-from seqssl.data.checks import PAGE, REJECTED
+from seqssl.data.checks import PAGE
 from seqssl.data.files import write_atomic
+from seqssl.data.rejections import REJECTED, most_frequent, rejections
 from seqssl.data.shards import Corpus, Manifest, Split
 from seqssl.report.page import document, table
 
@@ -54,7 +52,9 @@ def summary(corpus: Corpus, adapter: ModalityAdapter) -> list[tuple[str, str]]:
     lines.append(("input steps", f"{steps}; {spec.get('units')}"))
     if span := _span(sample for _, sample in sampled(corpus, adapter)):
         lines.append(("times", span))
-    return [*lines, *_told(manifest)]
+    reasons = most_frequent(rejections(corpus.folder), 3)
+    because = [("because", f"{line.reason} ({count:,} x, as {line.path})") for count, line in reasons]
+    return [*lines, *_told(manifest), *because]
 
 
 def amounts(manifest: Manifest) -> list[tuple[str, str]]:
@@ -92,7 +92,7 @@ def write_page(folder: Path, adapter: ModalityAdapter) -> Path:
         f'<div class="card">{table(summary(corpus, adapter))}</div>',
         *(picture(adapter, *good[place]) for place in chosen),
         _ranges(adapter, [sample for _, sample in good]),
-        _reasons(folder / REJECTED),
+        _reasons(folder),
     ]
     body = "\n".join(filter(None, sections))
     write_atomic(folder / PAGE, document(f"{folder.name}: prepared data", body))
@@ -249,16 +249,10 @@ def _ranges(adapter: ModalityAdapter, samples: Sequence[Sample]) -> str:
     return f'<h2>Ranges</h2>\n<p>{words}</p>\n<div class="card">{table(rows)}</div>' if rows else ""
 
 
-def _reasons(path: Path) -> str:
+def _reasons(folder: Path) -> str:
     """The most frequent reasons for rejections, each with an example."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if not lines:
-        return ""
-    entries = [json.loads(line) for line in lines]
-    counts = Counter(re.sub(r"\d+", "0", entry["reason"]) for entry in entries)
-    first = {re.sub(r"\d+", "0", entry["reason"]): entry for entry in reversed(entries)}
-    rows: Iterable[tuple[str, str]] = (
-        (f"{count:,} x", f"{first[plain]['reason']} (for example {first[plain]['path']})")
-        for plain, count in counts.most_common(10)
-    )
-    return f'<h2>Rejected</h2>\n<div class="card">{table(rows)}</div>'
+    rows = [
+        (f"{count:,} x", f"{line.reason} (for example {line.path})")
+        for count, line in most_frequent(rejections(folder), 10)
+    ]
+    return f'<h2>Rejected</h2>\n<div class="card">{table(rows)}</div>' if rows else ""

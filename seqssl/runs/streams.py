@@ -17,6 +17,7 @@ from seqssl.data.files import Progress
 from seqssl.data.lengths import lengths_of
 from seqssl.data.mixing import MixedLoader
 from seqssl.data.prepare import open_or_prepare
+from seqssl.data.rejections import REJECTED, told
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.markov import markov_bits
@@ -44,7 +45,7 @@ def opened(stream: Stream, parallel: Parallel, device: torch.device, progress: P
                 f"{config.data.source or corpus.folder} has no rows for the split {split!r} "
                 f"({len(corpus)} in all): it takes usable rows on both sides. See data.valid_share and "
                 "data.valid_groups, what the source itself names as splits, and "
-                f"{corpus.folder}/rejected.jsonl."
+                f"{corpus.folder / REJECTED}."
             )
     return OpenStream(stream.name, config, adapter, stream.weight, corpus=corpus)
 
@@ -184,9 +185,10 @@ def references(streams: Iterable[OpenStream]) -> dict[str, float]:
 
 
 def describe(stream: OpenStream) -> str:
-    """A line about a stream's data."""
+    """A line about a stream's data, and one about what could not be used."""
     name = f" {stream.name}" if stream.name else ""
-    return f"data{name}: {stream.corpus.folder} | {describe_corpus(stream.corpus)}"
+    lines = [f"data{name}: {stream.corpus.folder} | {describe_corpus(stream.corpus)}", told(stream.corpus)]
+    return "\n".join(filter(None, lines))
 
 
 def describe_rows(stream: OpenStream) -> str:

@@ -6,6 +6,7 @@ from seqssl.config.schema import DataConfig
 from seqssl.config.text import matches
 from seqssl.data.adapters import SampleSpec
 from seqssl.data.lengths import lengths_of
+from seqssl.data.rejections import told
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import refuse_several
@@ -67,10 +68,7 @@ def scanned(corpus: Corpus, counts: Counter[str], problem: str = "") -> list[str
     found = [
         f"{rows:,} rows{amount}" + (f" of {groups} groups (people, places, pieces)" if groups > 1 else "")
     ]
-    if corpus.manifest.num_rejected:
-        found.append(
-            f"{corpus.manifest.num_rejected} files or rows could not be used: rejected.jsonl says why"
-        )
+    found += filter(None, [told(corpus)])
     if counts:
         some = ", ".join(f"{label} ({count})" for label, count in counts.most_common(5))
         found.append(f"{len(counts)} labels on {sum(counts.values()):,} rows: {some}"

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqssl import Record, Rows, Sample, SampleSpec, UserError
+from seqssl import Record, Rejected, Rows, Sample, SampleSpec, UserError
 from seqssl.data import writing
 from seqssl.data.batching import BatchLoader
 from seqssl.data.epochs import epoch_batches
 from seqssl.data.prepare import prepare
+from seqssl.data.rejections import most_frequent, told
 from seqssl.data.shards import Corpus, Manifest
 from seqssl.data.statistics import Sums
 
@@ -251,6 +252,27 @@ def test_missing_values_that_are_not_zero_are_rejected(
     monkeypatch.setattr(Windows, "load", load)
     prepared(tmp_path)
     assert "a missing value is not 0" in (tmp_path / "out" / "rejected.jsonl").read_text()
+
+
+def test_what_could_not_be_used_is_told_in_one_line(tmp_path: Path) -> None:
+    corpus, _ = prepared(tmp_path)
+    line = told(corpus)
+    assert "\n" not in line
+    assert line.startswith(f"2 of {2 + len(corpus)} files or rows could not be used: 2 x ")
+    assert "not-a-number" in line and "(as file3); " in line
+    assert line.endswith("rejected.jsonl names them")
+    (tmp_path / "out" / "rejected.jsonl").unlink()  # it was not copied with the folder
+    assert told(corpus).startswith("2 of ")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 99)), max_size=30), st.integers(1, 4))
+def test_the_most_frequent_reasons_are_counted(found: list[tuple[str, int]], most: int) -> None:
+    rejected = [Rejected(f"{n}", f"{word} is {size}") for n, (word, size) in enumerate(found)]
+    slow: dict[str, list[Rejected]] = {}
+    for line in rejected:
+        slow.setdefault(line.reason.split()[0], []).append(line)
+    expected = sorted(((len(lines), lines[0]) for lines in slow.values()), key=lambda pair: -pair[0])
+    assert most_frequent(rejected, most) == expected[:most]
 
 
 def test_no_group_is_left_to_train_on(tmp_path: Path) -> None:

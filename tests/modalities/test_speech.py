@@ -13,10 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modalities.speech import LogMelEncoder, Speech, mel_filters
+from modalities.speech import WAV_HEADER_BYTES, LogMelEncoder, Speech, mel_filters
 from modalities.speech.audio import sounds
 from seqssl import Record, Rejected, UserError
 from seqssl.data.prepare import prepare
+from seqssl.data.problems import problem_of
 from seqssl.data.shards import Corpus
 from seqssl.testing import adapter_checks, feature_encoder_checks
 
@@ -222,6 +223,18 @@ class TestDigitalSilence:
                 if len({*values[first:last].tolist()}) == 1:
                     expected[first:last] = False
         assert sounds(values, 200).tolist() == expected.tolist()
+
+    @given(st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 400)), min_size=1, max_size=8))
+    def test_of_any_value_is_missing_and_0(self, stretches):
+        """Telephone codes decode silence to 8, and a sensor's offset stands still at any value."""
+        pcm = np.array([1, *(value for value, size in stretches for _ in range(size))], np.int16)
+        row = {"audio": {"bytes": bytes(WAV_HEADER_BYTES) + pcm.tobytes()}, "label": "", "group": ""}
+        speech = Speech(rate_hz=1000)
+        sample = speech.load(row, None)
+        assert problem_of(sample, speech.spec, len(pcm)) in ("", "nothing in it is observed")
+        np.testing.assert_array_equal(
+            sample.values, np.where(sounds(pcm, 1000), pcm / 2.0**15, 0).astype(np.float32)
+        )
 
     def test_is_missing_and_the_sound_beside_it_is_not(self, tmp_path):
         (tmp_path / "raw" / "anna").mkdir(parents=True)

@@ -88,6 +88,22 @@ class TestUnitsThatNobodySays:
         samples[::50] = 1e30
         assert Size.of(samples).gravity
 
+    @pytest.mark.parametrize("size", [1.7, 2.0, 2.5, 2.9])
+    @pytest.mark.parametrize("unit, of_g", [("g", 1.0), ("m/s2", 1 / G)])
+    def test_running_all_the_time_is_2_g_and_more(self, size, unit, of_g):
+        running = GRAVITY + 0.5 * moving(clock())
+        running *= size / np.median(np.linalg.norm(running, axis=1))
+        scaled, found = in_g(running / of_g, "auto")
+        assert found == unit
+        np.testing.assert_allclose(scaled, running, rtol=1e-5)
+
+    @pytest.mark.parametrize("in_1_g", [1, 2, 8, 16, 27])
+    def test_small_counts_are_not_taken_for_g_or_metres(self, in_1_g):
+        counts = np.round(in_1_g * truth(clock()))
+        with pytest.raises(ValueError, match="counts"):
+            in_g(counts, "auto")
+        assert in_g(counts, "auto", 1 / in_1_g)[0].dtype == np.float32
+
 
 class TestCountsWithAnOffset:
     @pytest.mark.parametrize("settings", [{}, {"scale": 1 / 4096}, {"scale": 1.0}])
