@@ -1,7 +1,7 @@
 """Targets that are clusters of frames: of the input itself, or of another run's layers (HuBERT, 2106.07447).
 
 The clusters are fitted once, before the first update, and saved with the model.
-Codes that are learned can start there.
+`starting_codes` starts learned codes at clusters of frames.
 """
 
 import hashlib
@@ -21,17 +21,14 @@ from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE
 from seqssl.model.description import InputDescription
 from seqssl.model.fixed import FixedCodes
 from seqssl.model.measures import effective_rank, pnmi
-from seqssl.model.norms import MaskedBatchNorm, scaled
+from seqssl.model.norms import scaled
 from seqssl.model.precision import in_float32
-from seqssl.model.pretraining import PretrainingModel
-from seqssl.model.protocols import FeatureEncoder, Quantizer
-from seqssl.model.quantizers import GumbelProductQuantizer
-from seqssl.model.targets import LearnedCodes, Teacher
+from seqssl.model.protocols import FeatureEncoder
+from seqssl.model.targets import Teacher
 from seqssl.model.types import Batch, length_mask
 
 MAX_FRAMES = 200_000  # to fit clusters to
 CHOICE_FRAMES = 8_000  # by which a layer is chosen
-START_FRAMES = 50_000  # from which learned codes start
 AUTO = "auto"
 NO_ORIGIN = -1  # of a teacher that was not opened, or has not begun
 
@@ -177,7 +174,8 @@ class TeacherClusters(Clusters):
     whose clusters tell most of the labels of segments (PNMI) where rows have such, and else the one with the
     highest effective rank, on `CHOICE_FRAMES` frames drawn evenly. The teacher is opened when it is first
     needed and is not saved with the model: to fit, its newest checkpoint, and from then on that one, of which
-    update and digest are kept with the centers. Its frames must be as many as the model's own.
+    update and digest are kept with the centers. Its frames must be as many as the model's own. `neighbors`: a
+    frame predicts the codes of so many frames on each side, too.
     """
 
     layer: Tensor
@@ -194,10 +192,12 @@ class TeacherClusters(Clusters):
         num_clusters: int = 500,
         standardize: bool = False,
         max_frames: int = MAX_FRAMES,
+        neighbors: Annotated[int, NOT_NEGATIVE] = 0,
     ) -> None:
         super().__init__(
-            feature_encoder, num_clusters=num_clusters, standardize=standardize, max_frames=max_frames
-        )
+            feature_encoder, num_clusters=num_clusters, standardize=standardize, max_frames=max_frames,
+            neighbors=neighbors,
+        )  # fmt: skip
         self.run, self.tap = run, tap
         self._open, self._list_taps = partial(open_teacher, run), list_taps
         self._opened: dict[str, Teacher] = {}
@@ -291,60 +291,3 @@ class TeacherClusters(Clusters):
         self._opened.clear()
         if self.tap == AUTO:
             self._place = int(self.layer)
-
-
-class StartedCodes(LearnedCodes):
-    """Learned codes that start as clusters of the frames, as the feature encoder makes them before training.
-
-    From random ones a few entries may get all frames, and the losses need not mend that. Only where codes
-    start differs: what happens then is up to the objectives, as for `LearnedCodes`. It takes a Gumbel
-    quantizer. `max_frames`: how many to fit to, drawn evenly.
-    """
-
-    quantizer: GumbelProductQuantizer
-
-    def __init__(
-        self,
-        quantizer: Quantizer,
-        quantizer_norm: MaskedBatchNorm | None = None,
-        *,
-        max_frames: Annotated[int, POSITIVE] = START_FRAMES,
-    ) -> None:
-        super().__init__(quantizer, quantizer_norm)
-        if not isinstance(quantizer, GumbelProductQuantizer):
-            raise ValueError(
-                "targets=learned_from_clusters starts a Gumbel quantizer, "
-                f"and this is {type(quantizer).__name__}"
-            )
-        self.max_frames = max_frames
-        self._model: tuple[PretrainingModel, ...] = ()  # in a tuple: this is a part of it, not the reverse
-
-    def follow(self, model: PretrainingModel) -> None:
-        """Remember whose frames are to be clustered."""
-        self._model = (model,)
-
-    def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, int | float | str]:
-        """Start at clusters of the frames of some batches; facts about it. ValueError for too few frames."""
-        frames, total = kmeans.sample(self._frames_of(batches), self.max_frames, generator)
-        if len(frames) < (size := self.quantizer.codebook_size):
-            raise ValueError(f"{size} clusters need as many frames, and there are {len(frames)}")
-        if self.quantizer_norm is not None:
-            self.quantizer_norm.running_mean.copy_(frames.mean(0))
-            self.quantizer_norm.running_var.copy_(frames.var(0))
-        distance = self.quantizer.start_at_clusters(self._scaled(frames, counts=False), generator)
-        return {
-            "clusters": self.quantizer.codebook_size,
-            "frames": total,
-            "fitted_to": len(frames),
-            "mean_squared_distance": distance,
-        }
-
-    def pretend(self) -> None:
-        """Nothing is missing before the fit: codes are random ones then."""
-
-    def _frames_of(self, batches: Iterable[Batch]) -> Iterable[Float[Tensor, "_ f"]]:
-        (model,) = self._model
-        for batch in batches:
-            with torch.no_grad():
-                features = model.encode_features(batch)
-            yield features.x[known_frames(batch, features.valid, model.stride)].float().cpu()

@@ -11,7 +11,7 @@ import seqssl
 from seqssl import testing
 from seqssl.data.adapters import SampleSpec
 from seqssl.model.alignment import Alphabet
-from seqssl.model.clusters import StartedCodes
+from seqssl.model.starting_codes import StartedCodes
 from seqssl.model.codebooks import FiniteScalarQuantizer, NearestQuantizer, ResidualQuantizer
 from seqssl.model.layers import ConvPosition
 from seqssl.model.linear_mixers import (

@@ -197,6 +197,26 @@ def test_a_teacher_of_another_frame_rate_is_refused() -> None:
         made.fit(batches(), seeded())
 
 
+def test_a_frame_may_be_asked_for_its_neighbors_in_the_teacher() -> None:
+    def open_teacher(run: str, tap: str, origin: object = None) -> object:
+        return lambda batch: Features(batch.inputs[:, ::STRIDE], -(-batch.lengths // STRIDE))
+
+    def made(neighbors: int) -> TeacherClusters:
+        encoder = PatchEncoder(CHANNELS, dim=4, patch=STRIDE)
+        clusters = TeacherClusters(
+            encoder, open_teacher, list, run="there", tap="layer2", num_clusters=5, neighbors=neighbors
+        )  # type: ignore[arg-type]
+        clusters.fit(batches(), seeded())
+        return clusters
+
+    batch = batches()[0]
+    alone, around = made(0).codes_of(batch, 30)[..., 0], made(1).codes_of(batch, 30)
+    for row, length in enumerate((-(-batch.lengths // STRIDE)).tolist()):
+        for frame in range(length):
+            places = [frame, max(frame - 1, 0), min(frame + 1, length - 1)]
+            assert around[row, frame].tolist() == alone[row, places].tolist()
+
+
 def test_a_frame_gets_its_code_from_the_nearest_center() -> None:
     made, batch = fitted(), batches()[0]
     frames = MaskedFrames.of(torch.ones(3, 30, dtype=torch.bool))

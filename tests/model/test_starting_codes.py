@@ -12,7 +12,7 @@ from toy import toy_config, write_waves
 
 from seqssl import GumbelProductQuantizer, LinearTarget
 from seqssl.errors import UserError
-from seqssl.model.clusters import StartedCodes
+from seqssl.model.starting_codes import StartedCodes
 from seqssl.model.objectives import perplexity
 from seqssl.model.quantizers import COUNTS_DECAY, GRACE, MARGIN
 from seqssl.runs.train import train
