@@ -11,7 +11,6 @@ import seqssl
 from seqssl import testing
 from seqssl.data.adapters import SampleSpec
 from seqssl.model.alignment import Alphabet
-from seqssl.model.starting_codes import StartedCodes
 from seqssl.model.codebooks import FiniteScalarQuantizer, NearestQuantizer, ResidualQuantizer
 from seqssl.model.layers import ConvPosition
 from seqssl.model.linear_mixers import (
@@ -22,6 +21,7 @@ from seqssl.model.linear_mixers import (
     SummaryMixing,
 )
 from seqssl.model.norms import MaskedBatchNorm
+from seqssl.model.starting_codes import StartedCodes
 from seqssl.testing.harness import seeded
 from seqssl.testing.objectives import Sizes
 

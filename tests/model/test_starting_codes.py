@@ -12,9 +12,9 @@ from toy import toy_config, write_waves
 
 from seqssl import GumbelProductQuantizer, LinearTarget
 from seqssl.errors import UserError
-from seqssl.model.starting_codes import StartedCodes
 from seqssl.model.objectives import perplexity
 from seqssl.model.quantizers import COUNTS_DECAY, GRACE, MARGIN
+from seqssl.model.starting_codes import StartedCodes
 from seqssl.runs.train import train
 from seqssl.testing.harness import seeded
 from seqssl.testing.strategies import seeds
