@@ -85,7 +85,7 @@ def section(values: Evaluation, heading: str = "h2") -> str:
         f"<p><strong>{escape(values['worth']['sentence'])}</strong></p>",
         f"<p>{metric}, {tested}; lines are means over seeds, bands and brackets the middle 95 % of "
         f"bootstrap draws over {units}. {few}</p>",
-        f'<div class="card">{curve(values)}</div>',
+        f'<div class="card picture">{curve(values)}</div>',
         f'<div class="card">{table(values)}</div>',
     ]
     for note in caveats(values):
@@ -144,10 +144,10 @@ def caveats(values: Evaluation) -> list[str]:
 
 
 def curve(values: Evaluation, title: str = "") -> str:
-    """Score against labels, one line a row, as an <svg>."""
+    """Score against labels, one line a row, as an <svg>; names stand below it, where a phone has room."""
     with styled():
-        figure, axes = new_axes(9.6, 3.4)
-        figure.subplots_adjust(left=0.085)
+        figure, axes = new_axes(7.0, 3.9)
+        figure.subplots_adjust(left=0.11, bottom=0.27)
         draw_curve(axes, values)
         if title:
             axes.set_title(title, loc="left", fontsize=9)
@@ -162,7 +162,8 @@ def draw_curve(axes: Any, values: Evaluation) -> None:
         found = sorted((e for e in results if e["row"] == row), key=lambda e: e["num_labels"])
         color, line = STYLES.get(row, (COLORS[3], "-"))
         x = [entry["num_labels"] for entry in found]
-        axes.plot(x, [e["mean"] for e in found], line, color=color, marker="o", markersize=3.5, label=row)
+        axes.plot(x, [e["mean"] for e in found], line, color=color, marker="o", markersize=3.5,
+                  label=found[0].get("words", row))  # fmt: skip
         if row in ("scratch", "pretrained") or len(names) < 3:
             axes.fill_between(
                 x, [e["low"] for e in found], [e["high"] for e in found], color=color, alpha=0.13
@@ -176,7 +177,7 @@ def draw_curve(axes: Any, values: Evaluation) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.set_xlabel("labels to learn from")
     axes.set_ylabel(values["metric_words"])
-    axes.legend(loc="best")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
 
 
 def table(values: Evaluation) -> str:
@@ -187,9 +188,9 @@ def table(values: Evaluation) -> str:
     for fraction in fractions:
         number = max(e["num_labels"] for e in results if e["fraction"] == fraction)
         heads.append(f"<td>{fraction:.3g} ({number:,.0f})</td>")
-    lines = [f"<tr><td>share of the labels (labels)</td>{''.join(heads)}</tr>"]
+    lines = [f"<tr><td>share of the labels (how many)</td>{''.join(heads)}</tr>"]
     scale, form = (100, ".1f") if values.get("unit") == "share" else (1, ".3f")
-    for row in dict.fromkeys(entry["row"] for entry in results):
+    for row, words in {entry["row"]: entry.get("words", entry["row"]) for entry in results}.items():
         cells = []
         for fraction in fractions:
             entry = next((e for e in results if e["row"] == row and e["fraction"] == fraction), None)
@@ -199,7 +200,7 @@ def table(values: Evaluation) -> str:
                 else [_number(entry[k], scale, form) for k in ("mean", "low", "high")]
             )
             cells.append(f"<td>{texts[0]} ({texts[1]} to {texts[2]})</td>" if entry else "<td></td>")
-        lines.append(f"<tr><td>{escape(row)}</td>{''.join(cells)}</tr>")
+        lines.append(f"<tr><td>{escape(words)}</td>{''.join(cells)}</tr>")
     return f"<table>{''.join(lines)}</table>"
 
 

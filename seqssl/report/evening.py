@@ -71,9 +71,10 @@ def parts_of(values: Mapping[str, Any]) -> list[str]:
     if evaluation:
         parts += [
             "<h2>How well labels are told apart, by how many were given</h2>",
-            "<p>Higher is better. The blue line starts from what the evening learned without labels, the "
-            "other full line from nothing; dotted is what a simple method does without any encoder.</p>",
-            f'<div class="card">{curve(evaluation)}</div>',
+            "<p>The blue line starts from what the evening learned without labels, the orange one from "
+            "nothing; dotted is what a simple method does without any encoder. Where bands overlap, the "
+            "difference may be chance.</p>",
+            f'<div class="card picture">{curve(evaluation)}</div>',
             f'<div class="card">{table(evaluation)}</div>',
             *(f"<p>{escape(note)}</p>" for note in caveats(evaluation)),
         ]
@@ -111,9 +112,10 @@ def without_labels(halves: Mapping[str, Any]) -> list[str]:
     ]
     return [
         "<h2>Without labels</h2>",
-        f"<p>{halves['rows']} {rows_of(halves)}, are cut in two. How often is the nearest second half that "
-        f"of the row (by chance {1 / halves['rows']:.1%}), and in how many directions do frames spread?</p>",
-        '<div class="card"><table><tr><td></td><td>found again</td><td>effective rank</td></tr>'
+        f"<p>{halves['rows']} {rows_of(halves)}, are cut in two. How often is the second half that is most "
+        f"like a first one that of the same row (by chance {1 / halves['rows']:.1%})? Directions say how "
+        "varied is what the encoder tells (effective rank).</p>",
+        '<div class="card"><table><tr><td></td><td>found again</td><td>directions</td></tr>'
         + "".join(rows)
         + "</table></div>",
     ]

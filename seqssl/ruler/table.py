@@ -67,6 +67,7 @@ class Table:
         low, high = interval(self.draws(entry))
         return {
             "row": entry.row,
+            "words": WORDS.get(entry.row, entry.row),
             "fraction": entry.fraction,
             "num_labels": entry.num_labels,
             "mean": float(np.mean([*by_seed.values()])),
@@ -172,11 +173,15 @@ class Table:
         else:
             claim = max(at, key=lambda each: float(each["gain"]))
             is_sure = claim["low"] > 0
+            gain, *ends = (self._signed(claim[end]) for end in GAIN)
+            compared = (
+                f"{gain.lstrip('+-')} {'better' if claim['gain'] >= 0 else 'worse'} than that of scratch"
+            )
+            chance = ", which may be chance" if not is_sure and claim["high"] >= 0 else ""
             text = (
-                f"No gain {'in labels' if is_sure else 'seen'}: with {claim['num_labels']:,.0f} labels the "
-                f"{name} of the pre-trained encoder is better by {self._signed(claim['gain'])} (interval "
-                f"{self._signed(claim['low'])} to {self._signed(claim['high'])})"
-                f"{', but with fewer scratch had as much' if is_sure else ''}."
+                f"No gain {'in labels' if is_sure else 'is shown'}: with {claim['num_labels']:,.0f} labels "
+                f"the {name} of the pre-trained encoder is {compared}{chance} (interval of the gain "
+                f"{ends[0]} to {ends[1]}){', but with fewer labels scratch had as much' if is_sure else ''}."
             )
         losses = [f"{each['num_labels']:,.0f}" for each in at if each["high"] < 0]
         if losses:

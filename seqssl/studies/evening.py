@@ -255,7 +255,11 @@ class _Work:
             return {"findings": [], "made": 0, "weights": "", "report": ""}
         health, place = examine(begun), begun.relative_to(self.out).as_posix()
         return {
-            "findings": [each.symptom for each in health.findings if not health.has_recovered(each)],
+            "findings": [
+                f"{each.symptom}. Likely cause: {each.cause}"
+                for each in health.findings
+                if not health.has_recovered(each)
+            ],
             "made": update_of(begun),
             "weights": place,
             "report": f"{place}/report.html" if (begun / "report.html").exists() else "",

@@ -56,7 +56,7 @@ def test_a_gain_is_told_in_labels() -> None:
 def test_no_gain_and_a_loss_are_told_as_such() -> None:
     same = [entry("scratch", 10, 0.3), entry("pretrained", 10, 0.3)]
     told = Table(CLASSES[0], same, ["a", "b"], 200).worth()["sentence"]
-    assert told.startswith("No gain seen: with 10 labels")
+    assert told.startswith("No gain is shown: with 10 labels")
     worse = [entry("scratch", 10, 0.5), entry("pretrained", 10, 0.3)]
     assert "it is worse than scratch" in Table(CLASSES[0], worse, ["a", "b"], 200).worth()["sentence"]
 
@@ -174,7 +174,7 @@ def test_a_gain_is_not_worth_fewer_labels_than_were_given() -> None:
     small = [of("pretrained", n, [share] * 8) for n, share in ((10, 0.7), (100, 0.6), (1000, 0.8))]
     worth = Table(CLASSES[0], [*falling, *small], names, 200).worth()
     assert worth["sentence"].startswith("No gain in labels: with 100 labels the accuracy ")
-    assert "but with fewer scratch had as much." in worth["sentence"] and not worth["shown"]
+    assert "but with fewer labels scratch had as much." in worth["sentence"] and not worth["shown"]
     assert "scratch is not rising: with 100 labels it did worse than with fewer." in worth["sentence"]
     large = [of("pretrained", n, [share] * 8) for n, share in ((10, 0.7), (100, 0.75), (1000, 0.8))]
     worth = Table(CLASSES[0], [*falling, *large], names, 200).worth()

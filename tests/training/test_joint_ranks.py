@@ -1,13 +1,12 @@
 """A joint run on two gloo ranks: each rank may see another kind of data in the same step."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from launching import launch
 from test_joint import LETTERS, RECIPE, SHARED, WAVES
-from test_runs import comparable, environment
+from test_runs import comparable
 from toy import write_letters, write_waves
 
 import seqssl
@@ -28,13 +27,9 @@ def test_two_ranks_give_the_losses_of_one(tmp_path: Path, monkeypatch: pytest.Mo
     ]  # fmt: skip
     one = load_recipe("joint.yaml", "size=tiny", "out=one", "train.accumulate=2", *settings)
     seqssl.train(one, say=lambda text: None)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "seqssl",
-         "train", "recipe=joint.yaml", "size=tiny", "out=two", *settings],
-        env=environment(tmp_path) | {"OMP_NUM_THREADS": "1", "SEQSSL_CACHE": os.environ["SEQSSL_CACHE"]},
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-9000:]
+    more = {"SEQSSL_CACHE": os.environ["SEQSSL_CACHE"]}
+    arguments = ("train", "recipe=joint.yaml", "size=tiny", "out=two", *settings)
+    launch(tmp_path, "-m", "seqssl", *arguments, more=more)
     first, second = comparable(Path("one")), comparable(Path("two"))
     assert len(first) == len(second) > 3
     for a, b in zip(first, second, strict=True):

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from launching import launch
 from test_runs import comparable, environment, quiet_train
 from toy import toy_arguments, write_waves
 
 from seqssl.model.norms import MaskedBatchNorm
-
-LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     quiet_train(waves, folder / "one", *settings, "train.accumulate=2")
     arguments = toy_arguments(waves, folder / "two", *settings)
     script = Path(__file__).with_name("ranks.py")
-    done = subprocess.run(
-        [*LAUNCH, str(script), str(folder), *arguments],
-        env=environment(folder) | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch(folder, str(script), str(folder), *arguments)
     return folder
 
 
@@ -98,14 +89,8 @@ def test_a_run_that_is_ill_halts_on_all_ranks(tmp_path: Path) -> None:
     """Before, the first rank saved alone and waited for the others for ever."""
     waves = write_waves(tmp_path / "waves", constant=True)
     settings = ("health=halt", "train.num_updates=40", "train.log_every=1", "train.save_every=40")
-    done = subprocess.run(
-        [*LAUNCH, "-m", "seqssl", "train", *toy_arguments(waves, tmp_path / "run", *settings)],
-        env=environment(tmp_path) | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    arguments = toy_arguments(waves, tmp_path / "run", *settings)
+    done = launch(tmp_path, "-m", "seqssl", "train", *arguments, fails=True)
     assert "halted at update" in done.stderr, done.stderr[-2000:]
     (saved,) = (tmp_path / "run/checkpoints").glob("step-*")
     assert f"halted at update {int(saved.name[5:])} " in done.stderr
@@ -116,14 +101,7 @@ def test_what_the_first_rank_finds_wrong_ends_all_with_one_message(mistake: str,
     waves = tmp_path / "nowhere" if mistake == "data" else write_waves(tmp_path / "waves")
     (tmp_path / "file").write_text("")
     out = tmp_path / "run" if mistake == "data" else tmp_path / "file" / "run"
-    done = subprocess.run(
-        [*LAUNCH, "-m", "seqssl", "train", *toy_arguments(waves, out)],
-        env=environment(tmp_path) | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = launch(tmp_path, "-m", "seqssl", "train", *toy_arguments(waves, out), fails=True)
     said = [line for line in done.stderr.splitlines() if line.startswith("seqssl:")]
     assert len(said) == 1 and str(waves if mistake == "data" else tmp_path / "file") in said[0]
     assert "bug in seqssl" not in done.stderr

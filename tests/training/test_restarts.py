@@ -5,14 +5,14 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from launching import launch
 from safetensors.torch import load_file
-from test_runs import comparable, environment, quiet_train
+from test_runs import comparable, quiet_train
 from toy import toy_arguments, toy_config, write_waves
 
 import seqssl
@@ -26,22 +26,13 @@ SCRIPT = Path(__file__).with_name("disturbed.py")
 SETTINGS = ("encoder.num_layers=3", "objectives.diversity=null", "train.num_updates=9", "train.trackers=[]")
 
 
-def launch(
+def disturbed(
     folder: Path, how: str, out: str, *settings: str, ranks: int = 2
 ) -> subprocess.CompletedProcess[str]:
+    """A run that is disturbed as `how` says, and started again by the launcher."""
     arguments = toy_arguments(folder / "waves", folder / out, *SETTINGS, *settings)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts=2",
-                f"--nproc-per-node={ranks}", "--monitor-interval=0.1", str(SCRIPT), how]  # fmt: skip
-    done = subprocess.run(
-        [*launcher, *arguments],
-        env=environment(folder) | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    return done
+    options = ("--max-restarts=2", "--monitor-interval=0.1")
+    return launch(folder, str(SCRIPT), how, *arguments, ranks=ranks, options=options)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def calm(folder: Path) -> subprocess.CompletedProcess[str]:
     """A run of two ranks that nothing ends; one of them is late, once."""
-    return launch(folder, "late:1@6", "calm")
+    return disturbed(folder, "late:1@6", "calm")
 
 
 def weights(run: Path, name: str = "step-00000009") -> dict[str, torch.Tensor]:
@@ -68,7 +59,7 @@ def records(run: Path) -> list[dict[str, Any]]:
 
 def test_nothing_is_lost_with_a_rank(folder: Path, calm: subprocess.CompletedProcess[str]) -> None:
     """Whichever rank it is, and bit for bit; two are added up in any order."""
-    done = launch(folder, "kill:1@5,0@8", "killed")
+    done = disturbed(folder, "kill:1@5,0@8", "killed")
     for name in ("step-00000009", "step-00000006", "best"):
         expected, found = (weights(folder / run, name) for run in ("calm", "killed"))
         assert expected.keys() == found.keys()

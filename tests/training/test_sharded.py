@@ -13,9 +13,9 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from launching import launch
 from safetensors.torch import load_file
-from test_ranks import LAUNCH
-from test_runs import comparable, environment, quiet_train
+from test_runs import comparable, quiet_train
 from toy import toy_arguments, toy_config, write_waves
 
 from seqssl.assembly import build_model
@@ -38,18 +38,6 @@ SETTINGS = (
 )
 # Diversity is a function of the whole batch, not a sum over micro-batches: one process has another.
 ROUNDED = ("train.precision=bfloat16", "objectives.diversity=null")
-
-
-def launch(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(
-        [*LAUNCH, *arguments],
-        env=environment(folder) | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
