@@ -24,6 +24,7 @@ from modalities.dna.intervals import (
     problem_on,
     read_intervals,
 )
+from modalities.dna.repeats import keys_of
 from modalities.dna.storage import DAMAGE, Bases, OtherStrand
 from modalities.reading.dialects import TableSettings
 from modalities.reading.looking import MOST, counted, problem_of
@@ -43,6 +44,7 @@ class Piece:
     start: int = 0  # of its first base in the sequence
     whole: bool = True  # it is all of the sequence
     features: tuple[tuple[int, int, str], ...] = ()  # stretches of the whole sequence, with their strand
+    notice: str = ""  # a sentence about its file
 
 
 class DNA:
@@ -221,50 +223,41 @@ class DNA:
     def _of_sequences(
         self, name: str, prefix: str, found: Iterable[tuple[Sequence, Interval | None]]
     ) -> Iterator[Record | Rejected]:
-        """Records of the sequences of the file `name`; of several with one interval, the first."""
-        first: dict[str, str] = {}  # which sequence has a key, or with `rc` its interval on either strand
-        copies: list[str] = []
-        for sequence, interval in found:
-            key = interval.key if interval else sequence.name
-            if not key:
-                yield Rejected(name, "a record without a name: nothing follows its '>'")
-                continue
-            same = replace(interval, reverse=False).key if interval and self._rc else key
-            if same not in first:
-                if len(first) % self.every == 0:
-                    yield from self._of_sequence(prefix + key, sequence, interval)
-                first[same] = sequence.name
-            elif interval:
-                copies.append(f"{sequence.name} has that of {first[same]}")
-            else:
-                yield Rejected(prefix + key, f"the name is that of an earlier sequence in {name}")
-        if copies:
-            total = len(first) + len(copies)
-            reason = (
-                f"{len(copies)} of {total} have the interval of an earlier one, which is kept: {copies[0]}"
-            )
-            yield Rejected(name, reason)
+        """Records of the sequences of the file `name`; copies are left out."""
+        keys = keys_of(name, prefix, found, both_strands=self._rc)
+        yield from keys.rejected
+        chosen = keys.kept[:: self.every]
+        # The longest one is the likeliest to have a row, which the notice of the file needs
+        longest = max(chosen, key=lambda one: len(one.sequence.bases), default=None)
+        for one in chosen:
+            notice = keys.notice if one is longest else ""
+            yield from self._of_sequence(prefix + one.key, one.sequence, one.interval, notice)
 
-    def _of_sequence(self, key: str, sequence: Sequence, interval: Interval | None) -> Iterator[Record]:
+    def _of_sequence(
+        self, key: str, sequence: Sequence, interval: Interval | None, notice: str
+    ) -> Iterator[Record]:
         """One record, or several of a long sequence; windows lie at the same places in both cases."""
         bases = sequence.bases
         chromosome = interval.chrom if interval else chromosome_of_title(sequence.title)
+        own = sequence.pair or sequence.name
         describe = partial(
             Record,
-            group=sequence.group or chromosome or gene_of_title(sequence.title) or sequence.name,
+            group=sequence.group or chromosome or gene_of_title(sequence.title) or own,
             label=sequence.label,
             split=sequence.split,
             amount=float(len(bases)),
         )
         starts, num_windows = self._starts(len(bases)), max(1, BLOCK_BASES // self.step)
         if len(starts) <= num_windows:
-            yield describe(key, partial(self._read, Piece(key, bases, features=sequence.features)))
+            piece = Piece(key, bases, features=sequence.features, notice=notice)
+            yield describe(key, partial(self._read, piece))
             return
         for block in (starts[at : at + num_windows] for at in range(0, len(starts), num_windows)):
             start, stop = block[0], min(len(bases), block[-1] + self.length)
             name = f"{key}:{start}-{stop}"
             inside = tuple(part for part in sequence.features if part[0] < stop and part[1] > start)
-            piece = Piece(name, bases.narrow(start, stop), start, whole=False, features=inside)
+            said = "" if start else notice
+            piece = Piece(name, bases.narrow(start, stop), start, False, inside, said)
             yield describe(name, partial(self._read, piece))
 
     def _starts(self, num_bases: int) -> range:
@@ -299,9 +292,10 @@ class DNA:
             raise ValueError(problem if single else f"{problem}, or worse, in each of {len(starts)} windows")
         if dropped:
             changes["dropped_windows"] = dict(dropped)
-        if single and not changes and not self.shuffled:
+        if single and not changes and not self.shuffled and not piece.notice:
             return {name: value for name, value in rows[0].items() if name != "part"}
-        return Rows(rows, {"bases": len(letters), "rows": len(rows), **changes} if changes else {})
+        quality = {"bases": len(letters), "rows": len(rows), **changes} if changes else {}
+        return Rows(rows, quality, notices=[*filter(None, [piece.notice])])
 
     def _rows(self, window: bytes, key: str, part: str) -> list[dict[str, object]]:
         """A window as it is, or as a pair of the real and a shuffled one."""

@@ -30,6 +30,7 @@ SEQUENCE_COLUMNS = ("sequence", "seq", "dna")
 LABEL_COLUMNS = ("label", "class", "target")
 GROUP_COLUMNS = ("group", "chromosome", "chrom", "chr")
 KEY_COLUMNS = ("key", "id")
+MATE = re.compile(r"/[12]$")  # behind the name of a read
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Sequence:
     name: str  # what identifies it in its file
     bases: Bases
     title: str = ""  # a line about it, which may name an interval
+    pair: str = ""  # of a read whose name tells the mates apart: the name that both share
     label: str = ""
     group: str = ""
     split: str = ""
@@ -151,7 +153,8 @@ def _fastq(path: Path) -> Iterator[Sequence]:
 
     with _text_lines(path) as lines:
         for title, letters, _ in FastqGeneralIterator(lines):
-            yield Sequence((title.split() or [""])[0], InMemory(letters.encode()), title)
+            name = (title.split() or [""])[0]
+            yield Sequence(name, InMemory(letters.encode()), title, MATE.sub("", name))
 
 
 def _genbank(path: Path) -> Iterator[Sequence]:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+from modalities.music.encodings import xml_in_utf8
+
 MAX_XML_BYTES = 2**26  # 64 MiB: a symphony has 20
 MAX_ELEMENTS = 3_000_000  # music21 holds all of them
 MAX_BEATS = 128
@@ -42,17 +44,20 @@ def check(written: Written, notes: int, quarters: float) -> None:
 
 
 def xml_of(path: Path) -> bytes:
-    """The text of a MusicXML file, unpacked where it is a .mxl; ValueError for one too large or damaged."""
+    """The text of a MusicXML file in UTF-8, unpacked where it is a .mxl.
+
+    `ValueError` for one that is too large or damaged, or not in the encoding that it says.
+    """
     if path.suffix.lower() != ".mxl":
         if path.stat().st_size > MAX_XML_BYTES:
             raise ValueError(f"{path.stat().st_size:,} bytes of MusicXML, more than {MAX_XML_BYTES:,}")
-        return path.read_bytes()
+        return xml_in_utf8(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
         name = _root_file(archive, sizes)
         if sizes[name] > MAX_XML_BYTES:
             raise ValueError(f"unpacked it has {sizes[name]:,} bytes, more than {MAX_XML_BYTES:,}")
-        return archive.read(name)
+        return xml_in_utf8(archive.read(name))
 
 
 def in_xml(text: bytes) -> Written:

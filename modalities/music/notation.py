@@ -12,6 +12,7 @@ from typing import Any
 
 from modalities.music import counts
 from modalities.music.abc import read_abc
+from modalities.music.encodings import wide_encoding
 from modalities.music.pieces import Bar, Note, Piece, end_of, joined, regular_bars, table, written_bars
 
 KERN_MODE = re.compile(r"\*([A-Ga-g])[#-]*:([a-z]*)")
@@ -66,10 +67,10 @@ def tunes(text: str) -> list[str]:
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8, or in Latin-1 as older collections are; line ends are made one kind."""
+    """A text file in UTF-8, UTF-16, or Latin-1 as older collections are; line ends are made one kind."""
     data = path.read_bytes()
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode(wide_encoding(data) or "utf-8-sig").removeprefix("\ufeff")
     except UnicodeDecodeError:
         text = data.decode("latin-1")
     return text.replace("\r\n", "\n").replace("\r", "\n")

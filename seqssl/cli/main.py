@@ -79,7 +79,7 @@ def _reported(arguments: Sequence[str] | None) -> int:
             advice = "Check the path, and who may read and write there."
             print(f"seqssl: {error.filename}: {error.strerror}. {advice}", file=sys.stderr)
             return USER_ERROR
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             print("seqssl: the disk is full: free some space and try again.", file=sys.stderr)
             return USER_ERROR
         traceback.print_exc()

@@ -78,7 +78,7 @@ def get(name: str, progress: Progress = silent) -> Path:
     """
     entry = find_corpus(name)
     failures = []
-    with locked(cache_root() / "locks" / f"raw-{name}"):
+    with locked(cache_root() / "locks" / f"raw-{name}", progress=progress):
         if entry.folder.is_dir():
             return entry.folder
         for source in entry.sources:

@@ -1,10 +1,12 @@
 """What is refused before or while a folder is prepared, each in one message."""
 
 import errno
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from seqssl.config.addresses import inside
 from seqssl.data.adapters import ModalityAdapter, NamesEndings, Rejected, SampleSpec
 from seqssl.data.files import endings_of, lies_inside
 from seqssl.data.fingerprint import plain
@@ -35,6 +37,8 @@ def check_paths(source: Path, out: Path) -> None:
     if source.is_dir() and lies_inside(out, source):
         raise UserError(f"The prepared folder {out} lies inside the raw data {source}: choose another.")
     check_ours([path.name for path in out.iterdir()] if out.is_dir() else [], str(out))
+    if (out / MANIFEST).is_file() and not is_prepared(out):
+        raise UserError(f"{out} holds something else ({MANIFEST}): choose an empty or new folder.")
 
 
 def check_ours(names: Sequence[str], out: str) -> None:
@@ -43,6 +47,44 @@ def check_ours(names: Sequence[str], out: str) -> None:
     for name in names:
         if name.removesuffix(".tmp") not in ours and name[:6] != "shard-" and not is_of_part(name):
             raise UserError(f"{out} holds something else ({name}): choose an empty or new folder.")
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder has a manifest that `prepare` wrote; UserError where it is damaged."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return False
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): check who may read it.") from error
+    if is_manifest(content):
+        return True
+    check_no_shards([entry.name for entry in folder.iterdir()], str(folder))
+    return False
+
+
+def is_manifest(content: bytes) -> bool:
+    """Whether a manifest.json is one of `prepare`, of whatever version: other programs write some, too."""
+    return {"schema_version", "shards"} <= json_object(content).keys()
+
+
+def json_object(content: bytes) -> dict[str, object]:
+    """The JSON object that a file holds; an empty one where it holds anything else."""
+    try:
+        found = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def check_no_shards(names: Sequence[str], folder: str) -> None:
+    """UserError where shards lie beside a manifest.json that is none of ours, or is damaged."""
+    if any(name.startswith("shard-") and name.endswith(".parquet") for name in names):
+        raise UserError(
+            f"{inside(folder, MANIFEST)} cannot be read, and shards lie beside it: it is damaged, or another "
+            "program wrote it. Prepare the raw data again, into a new folder."
+        )
 
 
 def check_shares(split_by: str, valid_share: float) -> None:
@@ -91,14 +133,20 @@ def nothing_usable(adapter: ModalityAdapter, source: Path, rejected: Sequence[Re
 
 @contextmanager
 def disk_errors(out: Path) -> Iterator[None]:
-    """A context that turns a full disk or a missing permission into a UserError."""
+    """A context that turns a full or broken disk, or a missing permission, into a UserError."""
     try:
         yield
     except PermissionError as error:
         raise UserError(f"No permission for {error.filename}.") from error
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise UserError(
-            f"The disk of {out} is full. Finished shards are kept: free some space and run this again."
-        ) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"The disk of {out} is full, or your share of it. What is finished is kept: free some space "
+                "and run this again."
+            ) from error
+        if error.errno in (errno.EIO, errno.EROFS):
+            raise UserError(
+                f"{error.filename or out}: {error.strerror}. Check the path and its disk, or choose another "
+                "folder."
+            ) from error
+        raise

@@ -123,10 +123,11 @@ def refuse_linked_folders(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True, progress: Progress = silent) -> Iterator[None]:
     """Hold an exclusive lock on `path`, so that one of several processes makes what all of them need.
 
-    The others wait; with `wait` off, they get a BlockingIOError. On a disk without locks nobody waits.
+    The others wait, and `progress` is told so; with `wait` off, they get a BlockingIOError. On a disk without
+    locks nobody waits.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with unlinked(path).open("a") as file:
@@ -136,7 +137,13 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
             yield
             return
         try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    raise
+                progress(0, 0, f"waiting for another process, which holds {path}")
+                fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise

@@ -189,7 +189,7 @@ def _scan(adapter: ModalityAdapter, source: Path, progress: Progress) -> tuple[l
                 continue
             key = printable(found.key)
             if key in records:
-                rejected.append(Rejected(key, "the key is used by an earlier row"))
+                rejected.append(Rejected(key, "its name is that of an earlier row"))
             else:
                 label, group = storable(found.label), printable(found.group)
                 records[key] = replace(found, key=key, group=group, label=label)

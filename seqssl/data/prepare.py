@@ -9,10 +9,21 @@ from seqssl.config.addresses import is_remote
 from seqssl.config.schema import DataConfig
 from seqssl.data.adapters import ModalityAdapter
 from seqssl.data.catalog import find_corpus, get
-from seqssl.data.checks import PLANNED, check_exists, check_paths, check_shares, check_spec, disk_errors
+from seqssl.data.checks import (
+    PAGE,
+    PLANNED,
+    QUALITY,
+    check_exists,
+    check_paths,
+    check_shares,
+    check_spec,
+    disk_errors,
+    is_prepared,
+)
 from seqssl.data.executors import PROCESS, check_executor
 from seqssl.data.files import Progress, cache_root, locked, refuse_linked_folders, sha256_json, silent
 from seqssl.data.fingerprint import Witness, code_of, describe, listing
+from seqssl.data.index import INDEX
 from seqssl.data.making import Elsewhere, Work, finished, write_part, write_whole
 from seqssl.data.mirrors import bring, manifest_at
 from seqssl.data.parts import Part, count_in
@@ -77,11 +88,30 @@ def prepare(
         reading=Reading(num_workers, executor, progress, Witness.of(place, files)),
         elsewhere=elsewhere,
     )
-    with disk_errors(out), locked(out / (part.lock if part else ".lock")):
+    with disk_errors(out), locked(out / (part.lock if part else ".lock"), progress=progress):
         refuse_linked_folders(out)
-        if (out / MANIFEST).exists():
+        if _is_made(work):
             return finished(work)
         return write_part(work, part) if part else write_whole(work, count)
+
+
+def _is_made(work: Work) -> bool:
+    """Whether the folder is prepared already.
+
+    A folder for a store is no more than a copy to send: where it is of something else, or not whole, and the
+    store has no manifest, it is made anew.
+    """
+    out, elsewhere = work.out, work.elsewhere
+    if elsewhere and MANIFEST not in elsewhere.sizes:
+        if (out / MANIFEST).exists():
+            manifest, sizes = Manifest.read(out), work.sizes()
+            is_whole = all(sizes.get(shard.name) == shard.num_bytes for shard in manifest.shards)
+            if manifest.plan != work.plan or not is_whole:
+                (out / MANIFEST).unlink()
+        if not (out / MANIFEST).exists():
+            for name in (INDEX, QUALITY, PAGE):
+                (out / name).unlink(missing_ok=True)
+    return (out / MANIFEST).exists()
 
 
 def _division(out: Path, part: Part | None, elsewhere: Elsewhere | None) -> int:
@@ -111,7 +141,7 @@ def open_or_prepare(
         source, usual_split = get(str(config.demo), progress), entry.split_by
         valid_groups = valid_groups or [*entry.valid_groups]
     split_by = config.split_by or usual_split
-    if (source / MANIFEST).is_file():
+    if is_prepared(source):
         if config.valid_groups:
             raise UserError(
                 f"data.valid_groups = {', '.join(config.valid_groups)}: {source} is prepared already, with "

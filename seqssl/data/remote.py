@@ -1,12 +1,10 @@
 """Files and folders of object stores, by pyarrow: listed, read, written; what goes wrong is one sentence."""
 
-import errno
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +13,8 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from seqssl.data.files import Progress, unlinked
+from seqssl.config.addresses import inside
+from seqssl.data.files import Progress, sha256_json, unlinked
 from seqssl.data.wording import shortened
 from seqssl.errors import UserError
 
@@ -34,7 +33,8 @@ REASONS = {  # what the answer of a store means, by words in it
         "ExpiredToken", "UNRECOGNIZED_CLIENT", "MISSING_AUTHENTICATION_TOKEN", "UNAUTHENTICATED",
     ),
     NO_PERMISSION: (
-        "ACCESS_DENIED", "AccessDenied", "PERMISSION_DENIED", "Forbidden", "Authorization", "HTTP status 403",
+        "ACCESS_DENIED", "AccessDenied", "PERMISSION_DENIED", "Forbidden", "HTTP status 403",
+        "AuthorizationFailure", "AuthorizationPermissionMismatch",
     ),
     "it cannot be reached": (
         "NETWORK_CONNECTION", "curlCode", "resolve host", "Connection refused", "timed out", "UNAVAILABLE",
@@ -101,12 +101,12 @@ class Remote:
         files = [file for file in found if file.type == pafs.FileType.File]
         return sorted(Entry(file.path[start:], file.size, file.mtime_ns or 0) for file in files)
 
-    def text(self, name: str) -> str | None:
+    def content(self, name: str) -> bytes | None:
         """The content of a small file; None where there is none."""
         with remote_errors(self.address):
             try:
                 with self.store.open_input_stream(self.at(name)) as stream:
-                    return bytes(stream.read()).decode("utf-8")
+                    return bytes(stream.read())
             except FileNotFoundError:
                 return None
 
@@ -116,15 +116,15 @@ class Remote:
         `came` is told of bytes as they come. UserError where its size or content is not what the entry says.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = unlinked(target.with_name(f".{target.name}.tmp"))
+        # A short name: the target's own may be as long as a disk allows.
+        temporary = unlinked(target.with_name(f".{sha256_json(target.name)[:16]}.tmp"))
         digest, size = hashlib.sha256(), 0
-        with remote_errors(self.address):
-            with self.store.open_input_stream(self.at(entry.name)) as stream, temporary.open("wb") as file:
-                while part := stream.read(PART_BYTES):
-                    file.write(part)
-                    digest.update(part)
-                    size += len(part)
-                    came(len(part))
+        with temporary.open("wb") as file:
+            for part in self._parts(entry.name):
+                file.write(part)
+                digest.update(part)
+                size += len(part)
+                came(len(part))
         if size != entry.num_bytes:
             raise UserError(
                 f"{self.address}: {entry.name or 'it'} was listed with {entry.num_bytes:,} bytes and has "
@@ -135,14 +135,34 @@ class Remote:
         os.utime(temporary, ns=(entry.time_ns, entry.time_ns))
         os.replace(temporary, target)
 
+    def _parts(self, name: str) -> Iterator[bytes]:
+        """The content of a file, part by part."""
+        where = inside(self.address, name) if name else self.address
+        with remote_errors(where), self.store.open_input_stream(self.at(name)) as stream:
+            while part := stream.read(PART_BYTES):
+                yield part
+
     def upload(self, path: Path, name: str) -> None:
-        """Write a file, which appears when it is whole."""
-        with (
-            remote_errors(self.address),
-            path.open("rb") as file,
-            self.store.open_output_stream(self.at(name)) as stream,
-        ):
-            shutil.copyfileobj(file, stream, PART_BYTES)
+        """Write a file; where that is interrupted, what has been written of it is removed."""
+        with path.open("rb") as file:
+            stream = None
+            try:
+                with remote_errors(self.address):
+                    stream = self.store.open_output_stream(self.at(name))
+                while part := file.read(PART_BYTES):
+                    with remote_errors(self.address):
+                        stream.write(part)
+            except BaseException as error:
+                # The end of a stream publishes what was written as if it were the whole file, also that of
+                # one whose opening was interrupted. But where opening has failed, nothing was written.
+                if stream is not None or not isinstance(error, Exception):
+                    with suppress(OSError, pa.ArrowException):
+                        if stream is not None:
+                            stream.close()
+                        self.store.delete_file(self.at(name))
+                raise
+            with remote_errors(self.address):
+                stream.close()
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -167,16 +187,12 @@ def _anonymous(bucket: str, query: dict[str, str]) -> pafs.FileSystem:
 
 @contextmanager
 def remote_errors(address: str) -> Iterator[None]:
-    """A context that tells errors of a store in one sentence; those of this machine's disks pass."""
+    """A context that tells errors of a store in one sentence. Nothing in it may use this machine's disks."""
     try:
         yield
     except FileNotFoundError as error:
-        if error.filename is not None:
-            raise
         raise UserError(f"{address}: there is no such file or folder.") from error
     except (OSError, pa.ArrowException) as error:
-        if getattr(error, "filename", None) is not None or getattr(error, "errno", None) == errno.ENOSPC:
-            raise
         said = shortened(str(error)).rstrip(".")
         why = next((why for why, signs in REASONS.items() if any(sign in str(error) for sign in signs)), "")
         raise UserError(f"{address}: {why} ({said})." if why else f"{address}: {said}.") from error
@@ -200,6 +216,12 @@ def download_all(remote: Remote, files: Sequence[tuple[Entry, Path]], progress: 
         finally:
             for future in futures:
                 future.cancel()
+
+
+def place_of(address: str) -> str:
+    """By what name the cache knows an address: a slash at the end of its path makes no difference."""
+    path, mark, options = address.partition("?")
+    return sha256_json(f"{path.rstrip('/')}{mark}{options}")[:12]
 
 
 def size_in_words(num_bytes: int) -> str:

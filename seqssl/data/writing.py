@@ -93,7 +93,7 @@ def _rows_of(adapter: ModalityAdapter, task: _Task, found: Row | Rows, sums: Sum
         values = dict(columns)
         part = printable(str(values.pop("part", number if many else "")))
         row = {**task.columns, "key": f"{key}#{part}" if part else key}
-        problem = "the key is used by an earlier row" if row["key"] in rows else ""
+        problem = "its name is that of an earlier row" if row["key"] in rows else ""
         problem = problem or _checked(adapter, row, values, sums)
         if problem:
             rejected.append((row["key"], problem))

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -104,3 +105,22 @@ def test_a_disk_without_locks_makes_nobody_wait(tmp_path: Path, monkeypatch: pyt
             (tmp_path / "lock").read_text()
     with pytest.raises(BlockingIOError), locked(tmp_path / "lock", wait=False):
         pass
+
+
+def test_who_waits_for_a_lock_is_told(tmp_path: Path) -> None:
+    held = (tmp_path / "lock").open("a")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    late = threading.Timer(5, held.close)  # for a lock that waits without a word
+    late.start()
+    said: list[str] = []
+
+    def progress(done: int, total: int, what: str) -> None:
+        said.append(what)
+        late.cancel()
+        held.close()
+
+    with locked(tmp_path / "lock", progress=progress):
+        pass
+    with locked(tmp_path / "lock", progress=progress):
+        pass
+    assert said == [f"waiting for another process, which holds {tmp_path / 'lock'}"]

@@ -1,8 +1,11 @@
 """Sources, prepared folders and `out` in an object store: a small S3 server, and pyarrow's own client."""
 
 import errno
+import fcntl
+import io
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,11 +23,13 @@ from seqssl.config.addresses import inside, is_remote, name_of, stem_of
 from seqssl.config.schema import DataConfig
 from seqssl.config.stages import run_folder
 from seqssl.data import mirrors, writing
+from seqssl.data.files import Progress, cache_root
 from seqssl.data.index import INDEX
 from seqssl.data.mirrors import bring, manifest_at
 from seqssl.data.prepare import fixed_split, open_or_prepare, prepare, prepared_steps
-from seqssl.data.remote import Remote, remote_errors, size_in_words
+from seqssl.data.remote import PART_BYTES, Entry, Remote, place_of, remote_errors, size_in_words
 from seqssl.data.shards import Corpus, Manifest
+from seqssl.data.staging import staged
 from seqssl.runs.sources import is_own, located
 
 
@@ -335,6 +340,11 @@ def test_errors_are_one_sentence(
         (OSError("AWS Error INVALID_ACCESS_KEY_ID during HeadObject operation"), "credentials of this envi"),
         (OSError("google::cloud::Status(PERMISSION_DENIED: ... )"), "no permission"),
         (OSError("an odd answer"), r"s3://b/x: an odd answer\."),
+        (
+            OSError("HTTP status 400: AuthorizationHeaderMalformed: the region 'us-east-1' is wrong"),
+            r"s3://b/x: HTTP status 400.* is wrong\.",
+        ),
+        (OSError("AuthorizationPermissionMismatch: This request is not authorized"), "no permission"),
         (pa.ArrowInvalid("an odd answer"), r"s3://b/x: an odd answer\."),
         (FileNotFoundError(errno.ENOENT, "no such object"), "there is no such file or folder"),
     ],
@@ -344,15 +354,285 @@ def test_what_a_store_answers_is_understood(error: Exception, words: str) -> Non
         raise error
 
 
-def test_errors_of_a_disk_are_no_errors_of_a_store() -> None:
-    for error in (
-        OSError(errno.ENOSPC, "full"),
-        PermissionError(errno.EACCES, "no", "/x"),
-        KeyError("a bug"),
-    ):
-        with pytest.raises(type(error)) as caught, remote_errors("s3://b/x"):
-            raise error
-        assert caught.value is error
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "is full"), (errno.EDQUOT, "is full"), (errno.EIO, "broken"), (errno.EROFS, "broken")],
+)
+def test_errors_of_a_disk_are_no_errors_of_a_store(
+    raw: Path, store: Server, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    class Failing(io.BytesIO):
+        def write(self, content: object) -> int:
+            raise OSError(number, "broken")
+
+    plain = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda self, mode="r", **more: Failing() if mode == "wb" else plain(self, mode, **more)
+    )
+    with pytest.raises(UserError, match=words) as caught:
+        bring(store.uri("mine/raw"))
+    assert str(cache_root()) in str(caught.value) and "s3://" not in str(caught.value)
+
+
+def test_a_bug_is_no_error_of_a_store() -> None:
+    with pytest.raises(KeyError), remote_errors("s3://b/x"):
+        raise KeyError("a bug")
+
+
+def test_a_file_that_has_gone_since_the_listing_is_named(
+    raw: Path, store: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = Remote.listing
+    monkeypatch.setattr(Remote, "listing", lambda self: [*listing(self), Entry("group0/gone.num", 1, 0)])
+    with pytest.raises(UserError, match=r"^s3://mine/raw/group0/gone\.num: there is no such file"):
+        bring(store.uri("mine/raw"))
+
+
+@pytest.mark.parametrize("many", [True, False], ids=["many parts", "one part"])
+def test_an_interrupted_upload_leaves_nothing(
+    store: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    class Cut(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() >= (12 * PART_BYTES if many else PART_BYTES):
+                raise KeyboardInterrupt
+            return super().read(size)
+
+    remote = Remote.of(store.uri("mine/made"))
+    monkeypatch.setattr(Path, "open", lambda self, mode: Cut(b"x" * 13 * PART_BYTES))
+    with pytest.raises(KeyboardInterrupt):
+        remote.upload(tmp_path / "a", "a")
+    assert not sent(store, "made")
+
+
+def test_an_upload_that_is_interrupted_when_it_begins_leaves_nothing(store: Server, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"whole")
+    real = Remote.of(store.uri("mine/made"))
+
+    def begun(path: str) -> None:
+        real.store.open_output_stream(path).close()
+        raise KeyboardInterrupt
+
+    slow: Any = SimpleNamespace(open_output_stream=begun, delete_file=real.store.delete_file)
+    with pytest.raises(KeyboardInterrupt):
+        Remote(real.address, slow, real.path).upload(tmp_path / "a", "a")
+    assert not sent(store, "made")
+
+
+def test_an_upload_that_is_refused_leaves_what_is_there(store: Server, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"new")
+    store.put("mine", "made/a", b"old")
+    real = Remote.of(store.uri("mine/made"))
+
+    def refuse(path: str) -> None:
+        raise OSError("ACCESS_DENIED")
+
+    closed: Any = SimpleNamespace(open_output_stream=refuse, delete_file=real.store.delete_file)
+    with pytest.raises(UserError, match="no permission"):
+        Remote(real.address, closed, real.path).upload(tmp_path / "a", "a")
+    assert sent(store, "made") == {"a": b"old"}
+
+
+def interrupted(store: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> bytes:
+    """Prepare for mine/made, all but the manifest; what that would be."""
+    upload = Remote.upload
+
+    def fail(self: Remote, path: Path, name: str) -> None:
+        if name == "manifest.json":
+            raise UserError("the line is dead")
+        upload(self, path, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "upload", fail)
+        assert cli.main(command(tmp_path / "raw", store.uri("mine/made"), *more)) == 2
+    (manifest,) = (tmp_path / "cache" / "outgoing").glob("*/made/manifest.json")
+    return manifest.read_bytes()
+
+
+def test_a_cut_manifest_in_a_store_is_sent_again(
+    raw: Path, store: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for end in (60, 0):
+        whole = interrupted(store, tmp_path, monkeypatch)
+        store.put("mine", "made/manifest.json", whole[:end])
+        assert cli.main(command(raw, store.uri("mine/made"))) == 0
+        assert sent(store, "made")["manifest.json"] == whole
+        store.buckets["mine"] = {}
+
+
+def test_a_cut_file_in_a_store_is_sent_again(
+    raw: Path, store: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(store, tmp_path, monkeypatch)
+    whole = sent(store, "made")["shard-00000.parquet"]
+    store.put("mine", "made/shard-00000.parquet", whole[:60])
+    assert cli.main(command(raw, store.uri("mine/made"))) == 0
+    assert sent(store, "made")["shard-00000.parquet"] == whole
+
+
+@pytest.mark.parametrize("content", [b'{"audio": "a.wav"}\n{"audio": "b.wav"}\n', b"\xff", b'{"audio": 1}'])
+def test_nothing_is_prepared_over_the_manifest_of_another_program(
+    raw: Path, store: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    store.put("mine", "made/manifest.json", content)
+    assert cli.main(command(raw, store.uri("mine/made"))) == 2
+    said = capsys.readouterr().err
+    assert "s3://mine/made/manifest.json is none that seqssl has written" in said and "remove" not in said
+    assert sent(store, "made") == {"manifest.json": content}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_bytes(content)
+    assert cli.main(command(raw, tmp_path / "out")) == 2
+    said = capsys.readouterr().err
+    assert "holds something else (manifest.json)" in said and "remove" not in said
+    assert files_in(tmp_path / "out") == {"manifest.json": content}
+
+
+def test_settings_may_change_after_an_interruption(
+    raw: Path, store: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(store, tmp_path, monkeypatch)
+    (made,) = (tmp_path / "cache" / "outgoing").glob("*/made")
+    for name in ("quality.jsonl", "prepare.html"):
+        (made / name).write_text("of the old settings")
+        store.put("mine", f"made/{name}", b"of the old settings")
+    assert cli.main(command(raw, store.uri("mine/made"), "seed=1")) == 0
+    found = sent(store, "made")
+    assert "quality.jsonl" not in found and b"<html" in found["prepare.html"]
+    prepare(Numbers(), raw, tmp_path / "b", modality="numbers_adapter:Numbers", num_workers=1, seed=1)
+    assert found["manifest.json"] == (tmp_path / "b" / "manifest.json").read_bytes()
+    assert rows(bring(store.uri("mine/made"))).equals(rows(tmp_path / "b"))
+
+
+def test_a_folder_that_was_removed_from_a_store_is_made_anew(raw: Path, store: Server) -> None:
+    out = store.uri("mine/made")
+    assert cli.main(command(raw, out)) == 0
+    first = sent(store, "made")
+    assert cli.main(command(raw, out, "seed=1")) == 2, "another one is there"
+    store.buckets["mine"] = {}
+    assert cli.main(command(raw, out)) == 0 and sent(store, "made") == first
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"audio": "a.wav"}\n{"audio": "b.wav"}\n',
+        b"\xff\xfe",
+        b"[1]",
+        b'{"schema_version": 2}',
+        b"[" * 10**5,
+    ],
+    ids=["lines", "no text", "a list", "an object", "deep"],
+)
+def test_a_manifest_of_another_program_is_a_file_like_others(
+    raw: Path, store: Server, content: bytes
+) -> None:
+    store.put("mine", "raw/manifest.json", content)
+    (raw / "manifest.json").write_bytes(content)
+    for source in (store.uri("mine/raw"), str(raw)):
+        config = DataConfig(source=source)
+        assert manifest_at(source) is None and prepared_steps(config) is None and not fixed_split(config)
+        assert (bring(source) / "manifest.json").read_bytes() == content
+        assert len(open_or_prepare(Numbers(), config, modality="numbers")) == 24
+
+
+def test_a_damaged_manifest_beside_shards_is_told(prepared: Path, store: Server) -> None:
+    whole = (prepared / "manifest.json").read_bytes()
+    for content in (whole[:60], b"\xff"):
+        store.put("mine", "prepared/manifest.json", content)
+        (prepared / "manifest.json").write_bytes(content)
+        for source in (store.uri("mine/prepared"), str(prepared)):
+            where = f"^{source.partition('?')[0]}/manifest.json cannot be read, and shards lie beside it"
+            for ask in (bring, manifest_at) if "://" in source else (manifest_at,):
+                with pytest.raises(UserError, match=where) as caught:
+                    ask(source)
+                assert "remove" not in str(caught.value)
+            with pytest.raises(UserError, match=where):
+                open_or_prepare(Numbers(), DataConfig(source=source), modality="numbers")
+    store.put("mine", "prepared/manifest.json", whole.replace(b'"schema_version": 2', b'"schema_version": 3'))
+    for ask in (bring, manifest_at):
+        with pytest.raises(UserError, match=r"^s3://mine/prepared/manifest\.json has schema version 3"):
+            ask(store.uri("mine/prepared"))
+
+
+def test_long_names_come_as_far_as_a_disk_has_them(store: Server) -> None:
+    longest, wide = f"{'n' * 251}.num", f"{'ä' * 126}.num"
+    for name in (longest, f"x{longest}", f"x{longest}/a", wide):
+        store.put("mine", f"raw/{name}", name.encode())
+    said: list[str] = []
+    folder = bring(store.uri("mine/raw"), lambda done, total, what: said.append(what))
+    assert files_in(folder) == {longest: longest.encode()}
+    told = [text for text in said if text.endswith("its name is longer than 255 bytes")]
+    assert len(told) == 3 and any("ä" in text for text in told)
+
+
+def test_names_that_a_disk_takes_for_the_same_come_once(store: Server, tmp_path: Path) -> None:
+    for name in ("a/B.num", "a/b.num", "C", "c/d"):
+        store.put("mine", f"raw/{name}", name.encode())
+    assert len(files_in(bring(store.uri("mine/raw")))) == 4
+    (tmp_path / "cache" / "LOCKS").mkdir()  # what a disk without capital letters would say is there
+    said: list[str] = []
+    folder = bring(store.uri("mine/raw"), lambda done, total, what: said.append(what))
+    assert {*files_in(folder)} == {"a/B.num", "c/d"}
+    assert "left out: a/b.num, the disk of the cache takes it for a/B.num" in said
+    assert "left out: C, a folder has the same name" in said
+
+
+def test_names_that_windows_cannot_have_are_left_out_there(
+    store: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("c:/x", "c:y", "a\\b", "a/12:30.num", "good"):
+        store.put("mine", f"raw/{name}", b"x")
+    assert len(files_in(bring(store.uri("mine/raw")))) == 5
+    monkeypatch.setattr(mirrors, "IS_WINDOWS", True)
+    assert {*files_in(bring(store.uri("mine/raw")))} == {"good"}
+
+
+def test_times_that_a_disk_has_rounded_are_the_same(raw: Path, store: Server) -> None:
+    folder = bring(store.uri("mine/raw"))
+    for path in folder.rglob("*.num"):
+        rounded = path.stat().st_mtime_ns // 2_000_000_000 * 2
+        os.utime(path, (rounded, rounded))
+    store.asked.clear()
+    bring(store.uri("mine/raw"))
+    assert not store.count("GET", ".num")
+
+
+def until_told(lock: Path, said: list[str]) -> Progress:
+    """Hold a lock until somebody says to wait for it, or a few seconds."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = lock.open("a")
+    fcntl.flock(held, fcntl.LOCK_EX)
+    late = threading.Timer(5, held.close)
+    late.start()
+
+    def progress(done: int, total: int, what: str) -> None:
+        if what == f"waiting for another process, which holds {lock}":
+            said.append(what)
+            late.cancel()
+            held.close()
+
+    return progress
+
+
+def test_waiting_for_another_process_is_told(prepared: Path, store: Server) -> None:
+    locks, said = cache_root() / "locks", list[str]()
+    bring(store.uri("mine/raw"), until_told(locks / place_of(store.uri("mine/raw")), said))
+    folder = bring(store.uri("mine/prepared"))
+    bring(store.uri("mine/prepared"), until_told(locks / folder.name, said))
+    out = store.uri("mine/made")
+    with staged(out, progress=until_told(locks / f"{place_of(out)}-whole", said)):
+        pass
+    assert len(said) == 3
+
+
+def test_a_slash_at_the_end_makes_no_difference(raw: Path, store: Server) -> None:
+    assert bring(store.uri("mine/raw/")) == bring(store.uri("mine/raw"))
+    places = []
+    for path in ("mine/made", "mine/made/"):
+        with staged(store.uri(path)) as stage:
+            places.append(stage.folder)
+    assert places[0] == places[1]
+    assert place_of("s3://b/x/") == place_of("s3://b/x") != place_of("s3://b/x?region=y")
 
 
 def test_that_the_disk_is_too_small_is_said_before(

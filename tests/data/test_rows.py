@@ -219,7 +219,7 @@ def test_evaluation_sees_every_row_whatever_it_weighs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"part": "same"}, "the key is used by an earlier row"),
+        ({"part": "same"}, "its name is that of an earlier row"),
         ({"label": None}, "label is None, which cannot be stored"),
         ({"values": np.full((6, 2), 1e20, np.float32), "length": 6}, "too large to compute with"),
     ],

@@ -216,14 +216,6 @@ class TestBadFiles:
             "the file is damaged or cut short (unexpected number of bytes"
         )
 
-    def test_repeated_names(self, tmp_path):
-        path = write(
-            tmp_path / "a.fa", f">x first\n{bases(50, 1)}\n>y\n{bases(50, 2)}\n>x second\n{bases(50, 3)}\n"
-        )
-        rows, reasons, _ = read(path)
-        assert {key: row["sequence"] for key, row in rows.items()} == {"x": bases(50, 1), "y": bases(50, 2)}
-        assert reasons == {"x": "the name is that of an earlier sequence in a.fa"}
-
     def test_windows_line_ends_blank_lines_and_a_byte_order_mark(self, tmp_path):
         text = (
             "\ufeff>x first\r\n\r\nACGTACGTAC GTACGTACGT\r\nacgt\r\n\r\n  \r\nACGTACGTACGT\r\n\r\n>y\r\n"

@@ -1,8 +1,24 @@
 import re
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
-from music_files import SCALE, expected, kern, music_xml, prepared, read_one, triples, write, xml_note
+from music_files import (
+    ABC,
+    KERN,
+    SCALE,
+    TUNE,
+    XML,
+    expected,
+    kern,
+    music_xml,
+    prepared,
+    read_one,
+    triples,
+    write,
+    xml_note,
+)
 
 from modalities.music.notation import tunes
 
@@ -111,6 +127,83 @@ class TestReading:
             (7, 7),
             (10, 10),
         ]
+
+
+def xml_in(encoding: str, declared: str, composer: str = "Fauré", text: str = XML) -> bytes:
+    """The tune, or another text, in an encoding, with a first line that names one."""
+    first = (
+        f'<?xml version="1.0" encoding="{declared}" standalone="no"?>'
+        if declared
+        else '<?xml version="1.0"?>'
+    )
+    return text.replace('<?xml version="1.0"?>', first).replace("Anon.", composer).encode(encoding)
+
+
+class TestEncodings:
+    @pytest.mark.parametrize("ending", [".musicxml", ".xml", ".mxl"])
+    @pytest.mark.parametrize(
+        "encoding, declared, composer",
+        [
+            ("utf-16", "UTF-16", "Dvořák"),
+            ("utf-16", "", "Dvořák"),  # the byte order mark says it
+            ("utf-16-le", "UTF-16", "Dvořák"),
+            ("utf-16-be", "utf-16", "Dvořák"),
+            ("utf-8-sig", "UTF-8", "Dvořák"),
+            ("utf-8", "utf-8", "Dvořák"),
+            ("utf-8", "", "Dvořák"),
+            ("iso-8859-1", "ISO-8859-1", "Fauré"),
+            ("cp1252", "windows-1252", "Fauré"),
+            ("shift_jis", "Shift_JIS", "武満徹"),
+            ("ascii", "us-ascii", "Anon."),
+        ],
+    )
+    def test_of_music_xml(self, ending, encoding, declared, composer, tmp_path):
+        path, data = tmp_path / f"tune{ending}", xml_in(encoding, declared, composer)
+        if ending == ".mxl":
+            data = packed(tmp_path / "packed", data)
+        piece = read_one(path, data)
+        assert triples(piece) == expected(TUNE) and piece.composer == composer
+
+    @pytest.mark.parametrize(
+        "data, reason",
+        [
+            (xml_in("iso-8859-1", ""), "it has letters that are not in UTF-8, which its first line names or"),
+            (
+                xml_in("iso-8859-1", "UTF-8"),
+                "it has letters that are not in UTF-8, which its first line names",
+            ),
+            (
+                xml_in("utf-8", "utf-16"),
+                "its first line says that it is in 'utf-16', which it is not or which",
+            ),
+            (xml_in("utf-8", "latin-99"), "its first line says that it is in 'latin-99', which it is not or"),
+            (xml_in("utf-8", "rot13"), "its first line says that it is in 'rot13', which it is not or"),
+            (xml_in("utf-16", "UTF-16")[:-1], "it has letters that are not in UTF-16"),
+        ],
+    )
+    def test_of_music_xml_that_are_not_what_it_says(self, data, reason, tmp_path):
+        with pytest.raises(ValueError, match=re.escape(reason)):
+            read_one(tmp_path / "tune.xml", data)
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "iso-8859-1"])
+    def test_what_is_refused_in_one_is_refused_in_all(self, encoding, tmp_path):
+        text = XML.replace("<beats>3</beats>", "<beats>99999999</beats>")
+        with pytest.raises(ValueError, match="a metre of more than 128 beats"):
+            read_one(tmp_path / "tune.xml", xml_in(encoding, encoding, text=text))
+
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig", "latin-1"])
+    def test_of_kern_and_abc(self, encoding, tmp_path):
+        for name, text in (("tune.krn", KERN), ("tune.abc", ABC)):
+            data = text.replace("Anon.", "Fauré").replace("\n", "\r\n").encode(encoding)
+            piece = read_one(tmp_path / name, data)
+            assert triples(piece) == expected(TUNE) and piece.composer == "Fauré"
+
+
+def packed(path: Path, score: bytes) -> bytes:
+    """An .mxl file of one score."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("score.xml", score)
+    return path.read_bytes()
 
 
 class TestBadInput:
