@@ -38,7 +38,8 @@ def opened(stream: Stream, parallel: Parallel, device: torch.device, progress: P
     opening = partial(open_or_prepare, adapter, config.data, modality=str(config.modality["target"]))
     corpus = parallel.first(partial(opening, progress=progress), device)
     if corpus is None:
-        corpus = opening()
+        with parallel.working():  # another node may have to prepare or download it once more
+            corpus = opening()
     for split in ("train", "valid"):
         if not len(corpus.rows(split)):
             raise UserError(

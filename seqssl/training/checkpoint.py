@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -21,6 +22,7 @@ from seqssl.errors import UserError
 
 FORMAT = 2
 READABLE = (1, 2)  # 1: quantizers stood beside the targets, sums were named otherwise
+OLD = ".old.partial"  # ends the name of a checkpoint while another one takes its place
 YOUNGER = "targets.origin"  # ends the name of a buffer that was added within format 2: without it, it stays
 
 ParamGroup = dict[str, bool | float | int | list[float] | list[int] | None]
@@ -62,7 +64,7 @@ class Checkpoint:
 
 def save(path: Path, weights: Mapping[str, Tensor], optimizer: OptimizerState | None, state: State) -> None:
     """Write a checkpoint folder under a temporary name, then rename it; UserError where that fails."""
-    partial = path.with_name(f"{path.name}.partial")
+    partial, old = path.with_name(f"{path.name}.partial"), path.with_name(f"{path.name}{OLD}")
     groups: dict[str, list[ParamGroup]] = {}
     try:
         shutil.rmtree(unlinked(partial), ignore_errors=True)
@@ -72,15 +74,17 @@ def save(path: Path, weights: Mapping[str, Tensor], optimizer: OptimizerState | 
             save_file(_cpu(optimizer["tensors"]), partial / "optimizer.safetensors")
             groups = {"param_groups": optimizer["groups"]}
         (partial / "state.json").write_text(json.dumps({"format": FORMAT, **state, **groups}))
-        old = path.with_name(f"{path.name}.old.partial")  # `prune` removes it, should a kill leave it there
         if path.exists():  # as `best` does; a folder cannot be renamed to one that has content
+            shutil.rmtree(unlinked(old), ignore_errors=True)  # a kill may have left it there
             path.rename(old)
         partial.rename(path)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):  # the first error is the one to report; `prune` tries again
+            _put_back(old)
         # safetensors reports a full disk in its message only.
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
         reason = "the disk is full: free some space, or set out= to another disk" if full else str(error)
         raise UserError(
             f"the checkpoint {path} could not be written: {reason}. Earlier checkpoints are whole: the same "
@@ -88,8 +92,20 @@ def save(path: Path, weights: Mapping[str, Tensor], optimizer: OptimizerState | 
         ) from error
 
 
+def _put_back(old: Path) -> None:
+    """Give a checkpoint its own name again if the one that was to take its place did not get there."""
+    path = old.with_name(old.name.removesuffix(OLD))
+    if old.exists() and not path.exists():
+        old.rename(path)
+
+
 def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints, and what a killed run left half-written."""
+    """Delete all but the newest `keep` checkpoints, and what a killed run left half-written.
+
+    A whole checkpoint that a killed run had renamed, to replace it, gets its own name again.
+    """
+    for old in [*folder.glob(f"*{OLD}")]:
+        _put_back(old)
     for path in [*numbered(folder)[: -max(1, keep)], *folder.glob("*.partial")]:
         shutil.rmtree(path, ignore_errors=True)
 

@@ -16,6 +16,7 @@ from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted, UserError
 from seqssl.model.protocols import FollowsUpdates, Summarizes, Task
 from seqssl.model.types import Batch, Draws, Plan, sent
 from seqssl.training import checkpoint, optim
+from seqssl.training.allocator import keep_memory
 from seqssl.training.best import Best
 from seqssl.training.catalogue import Catalogues, write
 from seqssl.training.log import MetricsLog, Value
@@ -87,6 +88,8 @@ class Trainer:
     def fit(self) -> dict[str, float]:
         """Train until `train.num_updates` are done, from what the run folder holds; the held-out metrics."""
         train = self.settings.train
+        if self.device.type == "cpu":
+            keep_memory()
         self.chosen_by = Best.read(train.keep_best)
         # Wrapping comes first: where ranks share out the weights, an optimizer must know the shares.
         self.runner = self.parallel.wrap(StepModule(self.task), self.precision)
@@ -226,10 +229,8 @@ class Trainer:
 
     def speed(self, inputs_per_s: float) -> dict[str, float]:
         """Figures of throughput, utilization and memory, from input steps per second on all ranks."""
-        units = self.units
-        if units.rate_hz is None:
-            figures = {"throughput/inputs_per_s": inputs_per_s}
-        else:
+        units, figures = self.units, {"throughput/inputs_per_s": inputs_per_s}
+        if units.rate_hz is not None:
             figures = {"throughput/input_s_per_s": inputs_per_s / units.rate_hz}
         if units.flops_per_input is not None and units.peak_flops is not None:
             figures["mfu"] = inputs_per_s * units.flops_per_input / (units.peak_flops * self.parallel.size)
@@ -252,7 +253,7 @@ class Trainer:
         is_unknown = self.parallel.is_first and self.chosen_by.is_unknown(metrics)
         if self.parallel.any(is_unknown, self.device):
             wrong = f"train.keep_best = {self.settings.train.keep_best}: there is no such held-out metric"
-            self.halt(UserError(f"{wrong}; there is {', '.join(sorted(metrics))}. The run so far is saved."))
+            self.halt(UserError(f"{wrong}; there is {', '.join(sorted(metrics))}. Set it to one of them."))
         self.parallel.barrier()
         self.interval_started += time.monotonic() - began  # no part of the throughput
         return metrics
@@ -270,8 +271,7 @@ class Trainer:
             return
         record: dict[str, Value] = {"kind": kind, "step": self.update}
         record["epoch"] = self.data.epoch_of(self.cursor)[0]
-        record["time_s"] = round(time.monotonic() - self.started, 3)
-        record |= metrics
+        record |= {"time_s": round(time.monotonic() - self.started, 3), **metrics}
         self.log.write(record)
         self.reporter.say(describe(record, self.catalogues))
         self.check_health(record)
@@ -280,10 +280,9 @@ class Trainer:
         """Let the health rules see a record, and do what the policy says about their findings."""
         if self.settings.health == "off":
             return
-        findings = [str(finding) for finding in self.observe(record)]
-        for text in findings:
-            self.event("health", text)
-        self.findings += findings
+        for finding in self.observe(record):
+            self.event("health", str(finding))
+            self.findings.append(str(finding))
 
     def event(self, name: str, message: str, **details: list[str]) -> None:
         """Write and show something that happened."""
@@ -297,8 +296,11 @@ class Trainer:
 
     def halt(self, error: Exception) -> None:
         """Save, and stop all ranks; the first one, which knows why, with the error."""
-        self.save()
-        self.saver.finish()
+        try:
+            self.save()
+            self.saver.finish()
+        except UserError as failed:  # which alone would not say why the run was to stop
+            raise type(failed)(f"{failed}\n{error}") from failed
         raise error if self.parallel.is_first else FirstRankFailed("the first rank has stopped the run")
 
     def interrupt(self) -> None:
@@ -337,7 +339,9 @@ class Trainer:
             return problems
         model = self.task.model
         self.parallel.load_state(model, checkpoint.fitting(model, saved), self.optimizer, saved.optimizer)
-        self.update, self.cursor = saved.state["update"], saved.state["cursor"]
+        # The batches of an update are of one kind, so an update of another size begins at a multiple of it.
+        group = self.settings.train.accumulate * self.parallel.size // self.parallel.share
+        self.update, self.cursor = saved.state["update"], -(-saved.state["cursor"] // group) * group
         self.best = math.inf if saved.state["best"] is None else saved.state["best"]
         self.tally = Tally.restore(saved.state["tally"], self.device, holds_sums=self.parallel.is_first)
         self.inputs_before = self.tally.num_inputs()

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from seqssl.training import checkpoint
 from seqssl.training.parallel import Parallel
+from seqssl.training.watch import tell
 
 AT_ONCE = 2  # copies of a state in memory: the best weights of an evaluation, and the checkpoint after it
 
@@ -19,8 +20,9 @@ AT_ONCE = 2  # copies of a state in memory: the best weights of an evaluation, a
 class Saver:
     """Writes checkpoints to a folder, one after the other, in a thread of the first rank.
 
-    What fails is raised by the next call, on all ranks. Leaving the context lets the thread finish what it
-    was given, and raises nothing.
+    What fails is raised by the next call, on all ranks; what was given after it is not written, because a
+    checkpoint records which weights `best` holds. Leaving the context lets the thread finish what it was
+    given, and raises nothing: a failure that no call has raised is printed.
     """
 
     def __init__(self, folder: Path, keep: int, parallel: Parallel, device: torch.device) -> None:
@@ -35,6 +37,10 @@ class Saver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._thread.shutdown()
+        try:
+            self._wait(0)
+        except Exception as failed:
+            tell(str(failed) or repr(failed))
 
     def save(self, name: str, model: nn.Module, optimizer: Optimizer | None, state: checkpoint.State) -> None:
         """Copy the state, to be written under a name; with an optimizer, the oldest ones then go.
@@ -44,16 +50,21 @@ class Saver:
         self.parallel.first(lambda: self._wait(AT_ONCE - 1), self.device)
         weights, moments = self.parallel.gather_state(model, optimizer)
         if self.parallel.is_first:
-            work = partial(self._write, name, weights, moments, deepcopy(state))  # which may grow meanwhile
+            before = self._given[-1] if self._given else None
+            # The state may grow meanwhile.
+            work = partial(self._write, before, name, weights, moments, deepcopy(state))
             self._given.append(self._thread.submit(work))
 
     def _write(
         self,
+        before: Future[None] | None,
         name: str,
         weights: dict[str, torch.Tensor],
         optimizer: checkpoint.OptimizerState | None,
         state: checkpoint.State,
     ) -> None:
+        if before is not None:
+            before.result()  # raises what went wrong there
         checkpoint.save(self.folder / name, weights, optimizer, state)
         if optimizer is not None:
             checkpoint.prune(self.folder, self.keep)
@@ -70,4 +81,7 @@ class Saver:
     def _wait(self, left: int) -> None:
         """Wait until no more than so many are still to be written; raises what went wrong."""
         while len(self._given) > left:
-            self._given.pop(0).result()
+            work = self._given.pop(0)
+            if work.exception() is not None:
+                self._given.clear()  # what came after it fails with the same error
+            work.result()

@@ -16,11 +16,16 @@ from seqssl.errors import RankLost
 LATE_S = 60.0  # that a rank is waited for before it is named; named again whenever that has doubled
 LONGEST_PAUSE_S = 0.25  # between two looks into the store while ranks meet
 NAMED = 4  # ranks that are named with their processes; of more, the numbers alone
+TRIES = 4  # of one look into the store, before a rank's watch ends
 NO_SIGN = ", and gives no sign of life"
 ADVICE = "If one hangs, end its process: torchrun --max-restarts starts all anew, from the last checkpoint."
 EVEN = (
     "{} has taken {:.0f} s so far, and no rank is behind the others. If it is not the computation that takes "
     "so long, the exchange between ranks hangs (NCCL_DEBUG=INFO tells more)."
+)
+ENDED = (
+    "the watch of rank {} of {} has ended, because the store that ranks share does not answer ({}). The run "
+    "goes on, but this rank names no late ranks any more, and others may say that it gives no sign of life."
 )
 
 
@@ -201,12 +206,18 @@ class Watch:
             self._thread.join(timeout=1.0)
 
     def _run(self) -> None:
-        try:
-            self.look()
-            while not self._ended.wait(self.pulse_s):
+        failed = 0  # looks in a row
+        while failed < TRIES:
+            try:
                 self.look()
-        except RuntimeError:  # the store is gone, and with it the run, or soon; training says so, if so
-            return
+                failed = 0
+            except RuntimeError as error:  # the store is busy, or gone, as it is when the first rank is
+                failed += 1
+                if failed == TRIES and not self._ended.is_set():
+                    reason = str(error).partition("\n")[0]  # torch adds where in its own code that was
+                    self._say(ENDED.format(self.rank, self.size, reason))
+            if self._ended.wait(self.pulse_s):
+                return
 
     def look(self) -> None:
         """Tell how far this rank is; where it has waited for long, find out for whom, and say it."""
@@ -258,7 +269,9 @@ class Watch:
                 f"Rank {r} is {after[r].process}, last at {after[r].words}{NO_SIGN * (r in dead)}."
                 for r in known
             ]
-            return " ".join([f"{text} {waited:.0f} s: still waiting.", *told, *([ADVICE] if first else [])])
+            # A rank that gives no sign may only have lost its watch, unless it is known to be behind.
+            advised = first and any(after[r].count < at.count for r in late if r in after)
+            return " ".join([f"{text} {waited:.0f} s: still waiting.", *told, *([ADVICE] if advised else [])])
         even = all(word.count == at.count and not word.busy for word in after.values())
         return EVEN.format(at.words, waited) if even and waited >= 10 * self.late_s else ""
 

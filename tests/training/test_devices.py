@@ -31,6 +31,7 @@ from seqssl.runs import fitting, streams
 from seqssl.runs.train import check_shared
 from seqssl.training import optim, ranks
 from seqssl.training.parallel import Alone, Replicated
+from seqssl.training.watch import Watch
 
 CPU, GPU, META = (torch.device(name) for name in ("cpu", "cuda", "meta"))
 
@@ -173,6 +174,27 @@ def test_a_gpu_is_fed_by_the_cores_beside_it(
 def toy_stream(waves: Path, tmp_path: Path) -> assembly.OpenStream:
     (stream,) = streams_of(toy_config(waves, tmp_path / "run"))
     return streams.opened(stream, Alone(), CPU, silent)
+
+
+def test_a_rank_that_prepares_for_itself_is_not_late(
+    waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of another node, say, whose disk the first rank has not prepared."""
+
+    class Second(Alone):
+        rank, size = 1, 2
+        watch = Watch(SimpleNamespace(), 1, 2)  # type: ignore[arg-type]
+
+    prepare, busy = streams.open_or_prepare, list[int]()
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        busy.append(Second.watch._busy)
+        return prepare(*arguments, **named)
+
+    monkeypatch.setattr(streams, "open_or_prepare", noted)
+    (stream,) = streams_of(toy_config(waves, tmp_path / "run"))
+    assert streams.opened(stream, Second(), CPU, silent).corpus is not None
+    assert busy == [1] and Second.watch._busy == 0
 
 
 def test_held_out_batches_are_read_ahead_too(

@@ -125,7 +125,7 @@ def test_micro_batches_are_shared_out_anew(
 
 def test_four_ranks_give_what_one_does(folder: Path) -> None:
     """Two groups of two, each with all weights divided among them (HSDP)."""
-    launch(folder, "none", "four", "train.shards=2", ranks=4)
+    disturbed(folder, "none", "four", "train.shards=2", ranks=4)
     quiet_train(folder / "waves", folder / "one", *SETTINGS, "train.accumulate=4")
     one, four = comparable(folder / "one"), comparable(folder / "four")
     assert len(one) == len(four) > 5

@@ -152,3 +152,88 @@ def test_an_error_is_raised_once_by_the_next_call(tmp_path: Path, monkeypatch: p
         saver.save("best", model, None, STATE)
         saver.finish()
     assert (tmp_path / "best/model.safetensors").exists()
+
+
+def full_for(name: str, patch: pytest.MonkeyPatch) -> None:
+    """Let nothing be written for the checkpoint of this name."""
+    write = checkpoint.save_file
+
+    def full(tensors: Any, path: Path) -> None:
+        if path.parent.name == f"{name}.partial":
+            raise OSError(28, "No space left on device")
+        write(tensors, path)
+
+    patch.setattr(checkpoint, "save_file", full)
+
+
+def test_nothing_is_written_after_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint would record a best that is not on disk, and a resumed run would not write it again."""
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    full_for("best", monkeypatch)
+    with Saver(tmp_path, 2, Alone(), torch.device("cpu")) as saver:
+        saver.save("best", model, None, STATE)
+        saver.save("step-1", model, optimizer, STATE)
+        with pytest.raises(UserError, match="best could not be written"):
+            saver.finish()
+        saver.finish()  # it has been raised
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_failure_is_told_where_something_else_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = torch.nn.Linear(2, 2)
+    full_for("best", monkeypatch)
+    with pytest.raises(Killed), Saver(tmp_path, 2, Alone(), torch.device("cpu")) as saver:
+        saver.save("best", model, None, STATE)
+        raise Killed
+    assert capsys.readouterr().err.count("best could not be written: the disk is full") == 1
+    with pytest.raises(UserError), Saver(tmp_path, 2, Alone(), torch.device("cpu")) as saver:
+        saver.save("best", model, None, STATE)
+        saver.save("best", model, None, STATE)
+        saver.finish()
+    assert not capsys.readouterr().err, "the error says it"
+
+
+def weight_of(path: Path) -> float:
+    return float(checkpoint.read(path).model["weight"])
+
+
+def save_weight(path: Path, value: float) -> None:
+    checkpoint.save(path, {"weight": torch.tensor(value)}, None, STATE)
+
+
+def test_a_checkpoint_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before, the old one was left under another name, which `prune` deleted."""
+    save_weight(tmp_path / "best", 1.0)
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name == "best.partial":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", failing)
+        with pytest.raises(UserError, match="Input/output error"):
+            save_weight(tmp_path / "best", 2.0)
+    assert weight_of(tmp_path / "best") == 1
+    checkpoint.prune(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    save_weight(tmp_path / "best", 2.0)
+    assert weight_of(tmp_path / "best") == 2
+
+
+def test_a_checkpoint_that_a_kill_left_without_its_name_gets_it_back(tmp_path: Path) -> None:
+    """Between the two renames, or while the old one was being deleted."""
+    save_weight(tmp_path / "best.old.partial", 1.0)
+    save_weight(tmp_path / "best.partial", 2.0)
+    checkpoint.prune(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["best"] and weight_of(tmp_path / "best") == 1
+    save_weight(tmp_path / "best.old.partial", 0.0)
+    save_weight(tmp_path / "best", 2.0)  # a folder that is not empty stands in the way
+    assert [path.name for path in tmp_path.iterdir()] == ["best"] and weight_of(tmp_path / "best") == 2
+    save_weight(tmp_path / "best.old.partial", 0.0)
+    checkpoint.prune(tmp_path, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["best"] and weight_of(tmp_path / "best") == 2

@@ -1,9 +1,12 @@
 """What the loop promises a task: one division by global counts, its own parameters, other runs' weights."""
 
 import json
+import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +19,12 @@ from toy import toy_config
 import seqssl
 from seqssl import Batch, Draws, Frames, Output, Plan, TransformerBlock, UserError, build_model
 from seqssl.config.schema import OptimConfig, TemperatureConfig, TrainConfig
+from seqssl.data.batching import numbers_of
 from seqssl.runs.starting import starting_weights
 from seqssl.training import checkpoint
 from seqssl.training.loop import Settings, Trainer
 from seqssl.training.optim import ParameterGroup
+from seqssl.training.parallel import Alone
 
 
 class Terms(nn.Module):
@@ -291,3 +296,46 @@ def test_a_metric_that_came_before_a_resume_is_known_after_it(tmp_path: Path) ->
             trainer.settings.train.save_every = 3
             trainer.fit()
     judged(Measured({"loss": 1.0}), tmp_path / "run", "max:good").fit()
+
+
+def test_a_halt_says_why_even_where_nothing_can_be_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensors: Any, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    trainer = judged(TermsTask(), tmp_path / "run", "min:loss")
+    trainer.settings = replace(trainer.settings, health="halt")
+    trainer.observe = lambda record: ["loss: it is bad"]
+    with pytest.raises(UserError, match="the disk is full") as caught:
+        trainer.fit()
+    assert "halted at update 1 by health=halt:\nloss: it is bad" in str(caught.value)
+
+
+class Numbered(Rows):
+    """Notes the numbers of the batches that a rank takes."""
+
+    def endless(self, cursor: int, rank: int, world_size: int) -> Iterable[Batch]:
+        self.taken: list[int] = []
+        for number in numbers_of(cursor, rank, world_size, 1):
+            self.taken.append(number)
+            yield self.batches[0]
+
+
+def test_an_update_begins_at_a_multiple_of_its_size_after_a_resume_with_another(tmp_path: Path) -> None:
+    """Batches in a row are of one stream from there: before, ranks had different ones in the same step."""
+
+    def taken(run: Path, rank: int, size: int, accumulate: int, num_updates: int) -> list[int]:
+        one, data = judged(TermsTask(), run, "min:loss"), Numbered(6)
+        one.settings.train.num_updates, one.settings.train.accumulate = num_updates, accumulate
+        one.data, one.parallel = data, Alone()
+        one.parallel.rank, one.parallel.size = rank, size
+        one.fit()
+        return data.taken
+
+    assert taken(tmp_path / "run", 0, 6, 1, 5) == [0, 6, 12, 18, 24]
+    for rank in range(4):  # 30 batches are done, and an update has 8 now: four updates of 8 are 32
+        copy = shutil.copytree(tmp_path / "run", tmp_path / f"copy{rank}")
+        assert taken(copy, rank, 4, 2, 7) == [number + rank for number in (32, 36, 40, 44)]
+    assert taken(tmp_path / "run", 0, 6, 1, 7) == [30, 36], "an update of the same size goes on as it was"

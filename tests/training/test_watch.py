@@ -1,12 +1,13 @@
 """Ranks find one another whatever earlier ones left behind, and say for whom they wait."""
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 
 from seqssl.errors import RankLost
-from seqssl.training.watch import Watch, meet
+from seqssl.training.watch import TRIES, Watch, meet
 
 
 class Shelf:
@@ -140,6 +141,23 @@ def test_a_process_that_is_gone_is_told_from_one_that_is_late() -> None:
     assert (
         "rank 1 of 3 has not come through update 8" in text and "last at update 8, and gives no sign" in text
     )
+    assert "end its process" not in text, "its watch alone may have ended"
+
+
+@pytest.mark.parametrize(("told", "advised"), [(False, False), (True, True)])
+def test_only_of_a_rank_that_is_known_to_be_behind_the_process_is_to_be_ended(
+    told: bool, advised: bool
+) -> None:
+    """One that has told nothing, or that is as far as the others, may have lost its watch alone."""
+    group = Group(2)
+    if told:
+        group.wait(1)
+    group.dead = {1}
+    group.reach("update 8", without=(1,))
+    group.wait(20)
+    ((_, text),) = group.said
+    assert text.startswith("rank 1 of 2 has not come to update 8 for")
+    assert ("If one hangs, end its process" in text) == advised
 
 
 def test_who_works_for_all_is_not_late_while_it_lives() -> None:
@@ -163,13 +181,48 @@ def test_an_exchange_that_hangs_is_told_when_nobody_is_behind() -> None:
     assert group.said[0][1].startswith("update 8 has taken 196 s so far, and no rank is behind the others.")
 
 
-def test_a_watch_ends_with_its_store() -> None:
-    class Gone(Shelf):
-        def set(self, key: str, value: str) -> None:
-            raise RuntimeError("Connection reset by peer")
+class Broken(Shelf):
+    """A store that fails so many times, and then no more."""
 
-    watch = Watch(Gone(), 0, 2)
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def set(self, key: str, value: str) -> None:
+        self.times -= 1
+        if self.times >= 0:
+            raise RuntimeError("Connection reset by peer\nException raised from recvBytes")
+        super().set(key, value)
+
+
+def test_a_watch_ends_with_its_store_and_says_so() -> None:
+    said = list[str]()
+    watch = Watch(Broken(10**9), 0, 2, late_s=0.12, say=said.append)
     watch.start()
     watch._thread.join(timeout=5)
     assert not watch._thread.is_alive()
     watch.stop()
+    (text,) = said
+    assert text.startswith("the watch of rank 0 of 2 has ended, ") and "(Connection reset by peer)" in text
+
+
+def test_a_watch_outlives_a_store_that_fails_for_a_moment() -> None:
+    said, store = list[str](), Broken(TRIES - 1)
+    watch = Watch(store, 0, 2, late_s=0.12, say=said.append)
+    watch.start()
+    end = time.monotonic() + 5
+    while "rank/0" not in store.held and time.monotonic() < end:
+        time.sleep(0.01)
+    assert "rank/0" in store.held and watch._thread.is_alive()
+    watch.stop()
+    assert not said
+
+
+def test_a_watch_that_is_stopped_says_nothing_about_its_store() -> None:
+    """The first rank, which serves it, may have left before."""
+    said = list[str]()
+    watch = Watch(Broken(10**9), 0, 2, late_s=0.12, say=said.append)
+    watch._ended.set()
+    watch.start()
+    watch._thread.join(timeout=5)
+    assert not watch._thread.is_alive() and not said
