@@ -12,6 +12,7 @@ from pathlib import Path
 
 from modalities.reading.headers import (
     GROUPED,
+    MINUS,
     Line,
     after_header,
     below_all,
@@ -286,7 +287,7 @@ def _numbers(rows: Sequence[Line], names: Sequence[str]) -> dict[str, list[str]]
     """The cells of each column that mostly holds numbers, without quotes and blanks."""
     found = {}
     for place, name in enumerate(names):
-        cells = [unquoted(row.cells[place]) for row in rows if place < len(row.cells)]
+        cells = [unquoted(row.cells[place]).replace(MINUS, "-") for row in rows if place < len(row.cells)]
         kinds = [kind for kind in map(kind_of, cells) if kind]
         if kinds.count("number") > 0.5 * len(kinds):
             found[name] = cells

@@ -11,6 +11,7 @@ import pandas as pd
 
 ISO = "ISO8601"
 YEARS = (1800, 2200)
+MOST_SHAPES = 8  # ways of writing that are looked at in one column
 DATES = (
     "%Y-%m-%d", "%d-%m-%Y", "%m-%d-%Y", "%Y-%d-%m", "%d-%m-%y", "%m-%d-%y", "%y-%m-%d", "%Y-%j",
     "%d-%b-%Y", "%d-%B-%Y", "%d-%b-%y", "%Y-%b-%d", "%b-%d-%Y",
@@ -44,9 +45,29 @@ PARTS = {
     "%B": "[A-Za-z]{3,9}", "%a": "[A-Za-z]{3}", "%H": r"\d{1,2}", "%I": r"\d{1,2}", "%M": r"\d{2}",
     "%S": r"\d{2}", "%f": r"\d{1,9}", "%p": "[AP]M", "%z": r"[+-]\d\d:?\d\d",
 }  # fmt: skip
+# A date in front of a clock, and a mark between them
+DAY_BEFORE = re.compile(r"((?=.*%[yY]).*?%[YymdjbB])(?:, |[ T,_:-])%[HI](?!.*%[YymdjbB]).*")
 BRACKETED = re.compile(r"\s*\[[\w/+-]+\]$")
 
 
+def shapes_of(texts: Any) -> list[str]:
+    """One of the texts for each way in which they are written, the usual way first."""
+    shapes = texts.str.replace(r"\d", "0", regex=True).str.replace(r"[^\W\d_]", "a", regex=True)
+    usual = shapes.value_counts().index[:MOST_SHAPES]
+    return [str(texts[shapes == shape].iloc[0]) for shape in usual]
+
+
+def shortened(form: str) -> tuple[str, ...]:
+    """The same format without a fraction, and without a time of the day (midnight), as some programs cut it.
+
+    A day alone says nothing of a zone, so that it is no short form of a time with an offset.
+    """
+    short = [form.replace(f"{mark}%f", "") for mark in ".,:" if f"{mark}%f" in form]
+    day = DAY_BEFORE.fullmatch(form)
+    return (*short, *([day[1]] if day and "%z" not in form else []))
+
+
+@lru_cache(maxsize=512)
 def formats_like(text: str) -> tuple[str, ...]:
     """Formats that a time could have, ISO 8601 first."""
     plain = tidy_text(text)
@@ -110,9 +131,17 @@ def tidy(texts: Any) -> tuple[Any, Any]:
 
 
 def moments_of(texts: Any, form: str) -> Any:
-    """Texts as moments in UTC (or local time called so), NaT where a text has another form."""
+    """Texts as moments in UTC (or local time called so), NaT where a text has another form.
+
+    Texts of the same form cut short (a day at midnight, whole seconds) are moments, too.
+    """
     plain, late = tidy(texts)
     moments = pd.to_datetime(plain, format=form, errors="coerce", utc=True)
+    for short in shortened(form):
+        rest = moments.isna() & plain.notna()
+        if rest.any():
+            cut = pd.to_datetime(plain[rest], format=short, errors="coerce", utc=True)
+            moments = moments.where(~rest, cut.reindex(moments.index))
     return moments if late is None else moments + pd.to_timedelta(late.astype(int), unit="D")
 
 

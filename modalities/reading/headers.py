@@ -10,6 +10,7 @@ from modalities.reading.axes import likely_axes
 from modalities.reading.parts import EITHER, PARTS, WORDS
 from modalities.reading.quantities import unit_of
 
+MINUS = "\u2212"  # a typographer's minus sign
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)*|[.,]\d+)([eE][+-]?\d+)?")
 TIME = re.compile(r"\d{1,4}[-/.:]\d{1,2}\D.*|\d{1,2}:\d\d.*|\d{1,2}[- ][A-Za-z]{3}.*|\d{8}T\d.*")
 # 1,219 or 1.219,5: the mark between groups of three digits, the groups after the first, the rest
@@ -41,7 +42,7 @@ class Line(NamedTuple):
 
 def kind_of(cell: str) -> str:
     """What a cell looks like: "number", "time", "text", or "" for nothing."""
-    cell = cell.strip().strip('"').strip()
+    cell = cell.strip().strip('"').strip().replace(MINUS, "-")
     if cell.lower() in NOTHING:
         return ""
     if NUMBER.fullmatch(cell) and (cell.count(".") < 2 or GROUPED.fullmatch(cell)):

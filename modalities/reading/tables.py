@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modalities.reading.dialects import BLANKS, Dialect, TableSettings, sniff
+from modalities.reading.headers import MINUS
 
 CSV_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".psv", ".psv.gz")
 TABLE_SUFFIXES = (*CSV_SUFFIXES, ".parquet")
@@ -78,7 +79,7 @@ class Table:
         try:
             batch = next(file.iter_batches(HEAD), None)
             rows = [] if batch is None else [batch]
-            return _frame(pa.Table.from_batches(rows, file.schema_arrow))
+            return _with_numbers(_frame(pa.Table.from_batches(rows, file.schema_arrow)), ())
         except UNREADABLE as error:
             raise _unreadable(self.path, error) from error
 
@@ -88,7 +89,7 @@ class Table:
         if self.dialect:
             return self._read_csv(self.dialect, wanted, texts)
         try:
-            return _frame(pq.read_table(self.path, columns=[*wanted]))
+            return _with_numbers(_frame(pq.read_table(self.path, columns=[*wanted]), texts), texts)
         except UNREADABLE as error:
             raise _unreadable(self.path, error) from error
 
@@ -132,12 +133,7 @@ class Table:
                 f"{len(dialect.names)} of the header: correct it, or set modality.skip_lines or "
                 "modality.separator"
             )
-        found = table[[*columns]]
-        marked = dialect.thousands or dialect.decimal != "."
-        for name in found.columns if marked else ():
-            if name not in texts and not pd.api.types.is_numeric_dtype(found[name]):
-                found = found.assign(**{name: _with_points(found[name], dialect)})
-        return found
+        return _with_numbers(table[[*columns]], texts, dialect.thousands, dialect.decimal)
 
     @contextmanager
     def _below_header(self, dialect: Dialect) -> Iterator[Any]:
@@ -156,20 +152,33 @@ class Table:
                 yield file
 
 
-def _with_points(column: Any, dialect: Dialect) -> Any:
+def _with_numbers(
+    table: pd.DataFrame, texts: Collection[str], thousands: str = "", decimal: str = "."
+) -> pd.DataFrame:
+    """A table in which columns of numbers with other marks, or with another minus sign, hold numbers."""
+    for name in table.columns:
+        column = table[name]
+        if name in texts or pd.api.types.infer_dtype(column, skipna=True) != "string":
+            continue
+        if thousands or decimal != "." or column.str.contains(MINUS, regex=False).any():
+            table = table.assign(**{name: _with_points(column, thousands, decimal)})
+    return table
+
+
+def _with_points(column: Any, thousands: str, decimal: str) -> Any:
     """A column of texts with its numbers as Python writes them, if it mostly holds numbers, else as it is."""
-    mark, point = re.escape(dialect.thousands), re.escape(dialect.decimal)
+    mark, point = re.escape(thousands), re.escape(decimal)
     grouped = rf"\d{{1,3}}(?:{mark}\d{{3}})+|" if mark else ""
     number = rf"[+-]?(?:(?:{grouped}\d+)(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?"
-    sample = column.dropna().iloc[:: max(1, len(column) // 500)].astype("string").str.strip()
+    texts = column.astype("string").str.strip().str.replace(MINUS, "-", regex=False)
+    sample = texts.dropna().iloc[:: max(1, len(texts) // 500)]
     if sample.str.fullmatch(number).mean() < 0.3:  # texts, or times
         return column
-    texts = column.astype("string").str.strip()
     fits = texts.str.fullmatch(number).fillna(False)
     if fits.sum() <= column.notna().sum() / 2:
         return column
-    plain = texts.str.replace(dialect.thousands, "", regex=False) if mark else texts
-    plain = texts.where(~fits, plain.str.replace(dialect.decimal, ".", regex=False))
+    plain = texts.str.replace(thousands, "", regex=False) if mark else texts
+    plain = texts.where(~fits, plain.str.replace(decimal, ".", regex=False))
     numbers = pd.to_numeric(plain, errors="coerce")
     return numbers if numbers.notna().sum() == column.notna().sum() else plain.astype(object)
 
@@ -193,8 +202,12 @@ def _schema(path: Path) -> pa.Schema:
         raise _unreadable(path, error) from error
 
 
-def _frame(table: pa.Table) -> pd.DataFrame:
+def _frame(table: pa.Table, texts: Collection[str] = ()) -> pd.DataFrame:
+    """As pandas has it; but whole numbers of `texts` stay whole beside empty cells, and are no floats."""
     frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+    for place, column in enumerate(table.schema):
+        if column.name in texts and pa.types.is_integer(column.type) and table.column(place).null_count:
+            frame.isetitem(place, table.column(place).to_pandas(integer_object_nulls=True))
     return frame
 
 

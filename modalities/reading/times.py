@@ -21,10 +21,13 @@ from modalities.reading.formats import (
     moments_of,
     more_regular,
     seconds_of,
+    shapes_of,
+    shortened,
     tidy,
     tidy_text,
 )
 from modalities.reading.parts import joined
+from modalities.reading.summertime import localized
 
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
@@ -190,7 +193,9 @@ def _of_texts(column: Any, name: str, settings: TimeSettings) -> Times:
     known = texts[texts.notna() & (texts != "")]
     if len(known) == 0:
         raise ValueError(f"the times in column {name!r} are all missing")
-    sample = known.iloc[np.unique(np.linspace(0, len(known) - 1, 60).astype(int))]
+    # The first rows, too: among others, every 24th hour may be a midnight
+    spread = np.linspace(0, len(known) - 1, 60).astype(int)
+    sample = known.iloc[np.unique([*range(min(len(known), 24)), *spread])]
     example = str(known.iloc[0])[:40]
     if sample.str.fullmatch(OF_DAY.pattern).mean() > 0.9:
         if settings.dated:
@@ -200,7 +205,8 @@ def _of_texts(column: Any, name: str, settings: TimeSettings) -> Times:
                 f"of the date, too, as in modality.time_column=DATE+{name}"
             )
         return _of_day(texts)
-    formats = tuple(form for form in formats_like(str(sample.iloc[0])) if fit(sample, form) > 0.5)
+    candidates = dict.fromkeys(form for text in shapes_of(sample) for form in formats_like(text))
+    formats = tuple(form for form in candidates if fit(sample, form) > 0.5)
     fits = {form: fit(texts, form) for form in formats}
     best = max(fits.values(), default=0.0)
     likely = [form for form in formats if fits[form] >= best - 1e-9]
@@ -260,7 +266,8 @@ def _parsed(texts: Any, form: str, settings: TimeSettings) -> Times:
     )
     if not aware:
         return _local(moments.dt.tz_localize(None), settings, form)
-    parsed = pd.to_datetime(first, format=form)
+    read = (pd.to_datetime(first, format=one, errors="coerce") for one in (form, *shortened(form)))
+    parsed = next(moment for moment in read if isinstance(moment, pd.Timestamp))
     offset = parsed.utcoffset()
     offset_s = offset.total_seconds() if offset is not None else 0.0
     return Times(seconds_of(moments), offset_s, True, form)
@@ -270,7 +277,7 @@ def _of_day(texts: Any, form: str = "") -> Times:
     """Times of the day as seconds from an unknown midnight, with a day more at each midnight."""
     plain = tidy(texts)[0].str.replace(",", ".").str.replace("h", ":")
     if form:
-        moments = pd.to_datetime(plain, format=form, errors="coerce")
+        moments = moments_of(plain, form)
     else:
         even = plain.str.replace(r"^(\d{1,2})\.(\d\d)(?:\.(\d\d))?$", r"\1:\2:\3", regex=True).str.rstrip(":")
         short = even.str.count(":") == 1
@@ -297,7 +304,7 @@ def _local(moments: Any, settings: TimeSettings, reading: str) -> Times:
     """Moments without an offset, in the settings' time zone."""
     zone = settings.timezone
     # Local time that the change to or from summer time makes ambiguous or impossible is not guessed
-    times = moments.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")
+    times = localized(moments, zone)
     known = times[times.notna()]
     first = known.iloc[0] if len(known) else pd.Timestamp(0, tz=zone)
     offset = (first.utcoffset() or pd.Timedelta(0)) - (first.dst() or pd.Timedelta(0))

@@ -1,5 +1,6 @@
 """NPY and NPZ: stacked windows, or lists of recordings, with the subject of each."""
 
+import contextlib
 import math
 import os
 import zipfile
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from modalities.wearables import pickles
 from modalities.wearables.recordings import SENSOR_AXES, FileSettings, Recording, text
+from modalities.wearables.units import Size
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 VALUES = ("X", "x", "data", "samples")
@@ -22,6 +25,7 @@ LABELS = ("y", "Y", "label", "labels")
 SPLITS = ("split", "splits")
 LABEL_NAMES = ("y_labels", "label_names", "class_names")
 CHANNEL_NAMES = ("X_labels", "channel_names", "channels")
+LOOKED_AT = 200  # recordings of an array, of which the unit of all is judged
 BESIDE = {*GROUPS, *LABELS, *SPLITS, *LABEL_NAMES, *CHANNEL_NAMES}  # files that belong to an X.npy
 
 
@@ -59,6 +63,7 @@ def read_collection(path: Path) -> Collection:
 def forget() -> None:
     """Drop the file that was read last: it may have changed since."""
     read_collection.cache_clear()
+    _together.cache_clear()
 
 
 def read_item(path: Path, index: int, settings: FileSettings) -> Recording:
@@ -66,6 +71,26 @@ def read_item(path: Path, index: int, settings: FileSettings) -> Recording:
     if settings.source_rate_hz is None:
         raise ValueError("arrays have no times: set modality.source_rate_hz")
     collection = read_collection(path)
+    sensors = _sensors(collection, index, settings)
+    times = np.arange(len(sensors)) / settings.source_rate_hz
+    together = _together(path, settings) if len(collection.recordings) > 1 else None
+    return Recording.of(sensors, times, together=together)
+
+
+@lru_cache(maxsize=1)
+def _together(path: Path, settings: FileSettings) -> Size | None:
+    """How large the samples of all recordings of a file are: a window of 10 s alone tells its unit badly."""
+    collection = read_collection(path)
+    count = len(collection.recordings)
+    readable = []
+    for index in np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int)):
+        with contextlib.suppress(ValueError):  # told where this recording is read
+            readable.append(_sensors(collection, int(index), settings)[:, :3])
+    return Size.together(readable)
+
+
+def _sensors(collection: Collection, index: int, settings: FileSettings) -> Float[np.ndarray, "t c"]:
+    """The axes of one recording, 3 or with the gyroscope 6."""
     values = np.asarray(collection.recordings[index])
     if values.ndim != 2 or values.dtype.kind not in "fiub":
         raise ValueError(
@@ -81,8 +106,8 @@ def read_item(path: Path, index: int, settings: FileSettings) -> Recording:
     if len(names) != values.shape[1]:
         raise ValueError(f"{values.shape[1]} channels and {len(names)} names for them")
     with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and rejected as such
-        sensors = values[:, [names.index(name) for name in settings.sensors(names)]].astype(np.float32)
-    return Recording.of(sensors, np.arange(len(values)) / settings.source_rate_hz)
+        sensors: np.ndarray = values[:, [names.index(name) for name in settings.sensors(names)]]
+        return sensors.astype(np.float32)
 
 
 def files_beside(path: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from modalities.reading.columns import WHOLE_TIMES
 from modalities.reading.parts import plain
 from modalities.reading.quantities import IN_NAME
+from modalities.reading.summertime import read_on
 from modalities.reading.times import UNIT_NAMES, UNITS, Times, TimeSettings, read_times
 from modalities.wearables.recordings import FileSettings
 
@@ -53,7 +54,11 @@ def read_clock(
         raise ValueError(f"the times in column {name} are all missing")
     first = float(known[0])
     dated = found.dated or (numeric and 1e8 < first < 1e11)
-    return found.seconds - first, pd.Timestamp(first, unit="s").round("us") if dated else None, found.reading
+    seconds = read_on(found.seconds) if dated else found.seconds
+    reading = found.reading
+    if seconds is not found.seconds:
+        reading += ", which go back by an hour once (the end of summer time) and are read on from there"
+    return seconds - first, pd.Timestamp(first, unit="s").round("us") if dated else None, reading
 
 
 def stated_unit(name: str) -> str:

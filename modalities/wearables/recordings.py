@@ -17,6 +17,7 @@ from modalities.reading.groups import check_pattern
 from modalities.reading.quantities import IN_NAME
 from modalities.reading.tables import shown
 from modalities.reading.times import check_timezone
+from modalities.wearables.units import Size
 
 DEVICE_SUFFIXES = (".cwa", ".gt3x", ".bin")
 SUFFIXES = ", ".join(DEVICE_SUFFIXES)
@@ -126,12 +127,14 @@ class Recording:
 
     accelerometer: Float[np.ndarray, "t 3"]
     times: Float[np.ndarray, "t"]  # seconds since the first sample, in the file's order
-    gyroscope: Float[np.ndarray, "t 3"] | None = None
+    gyroscope: Float[np.ndarray, "g 3"] | None = None
     labels: Shaped[np.ndarray, "t"] | None = None  # text per sample, "" where there is none
     start: pd.Timestamp | None = None  # of time 0, where it is known
     scale: float | None = None  # to g, where the format fixes it
     units: str = ""  # of the accelerometer, where the file says them
     gyroscope_units: str = ""  # the same
+    gyroscope_times: Float[np.ndarray, "g"] | None = None  # its own, where its samples are in other rows
+    together: Size | None = None  # of all recordings of the file, where they are surely in one unit
     readings: tuple[str, ...] = ()  # how the file was understood, in sentences
     facts: Mapping[str, Any] = field(default_factory=dict)  # for the quality report
 

@@ -22,6 +22,7 @@ CALIBRATION_WINDOWS = (
 DIRECTION_G = 0.3
 CALIBRATED_MG = 10.0  # an error that remains above this means that the fit failed (the same)
 IRREGULAR = 0.25  # a clock whose middle 90 % of steps differ by more than this from the median is irregular
+GAP = 1.5  # usual long steps: one missing sample of a regular clock is a gap, a phone's uneven steps are none
 MOST_DAYS = 90.0
 RESAMPLED_STEPS = 2**16  # output steps made at once, to bound the memory of a recording of weeks
 MARGIN_STEPS = 32  # computed on either side of them and thrown away: more than the filter's reach of 10
@@ -55,9 +56,7 @@ class Clock:
             raise ValueError(
                 f"its times span {days:.0f} days, more than {MOST_DAYS:.0f}: the clock was set meanwhile"
             )
-        longest = (
-            1.5 * high
-        )  # one missing sample of a regular clock is a gap, a phone's uneven steps are none
+        longest = GAP * high
         regular = high - usual <= IRREGULAR * usual and usual - low <= IRREGULAR * usual
         return cls(float(steps[steps <= longest].mean()), longest, regular)
 
@@ -104,6 +103,26 @@ def resample(
             right = min(last + 1, int(np.searchsorted(times, fine[-1])) + MARGIN_STEPS)
             piece = _interpolated(times[left:right], values[left:right], fine, cubic=clock.regular)
             out[step:end] = _decimated(piece, oversampling)[step - low : end - low]
+    return out
+
+
+def brought(
+    times: Float[np.ndarray, "t"], values: Float[np.ndarray, "t c"], wanted: Float[np.ndarray, "n"]
+) -> Float[np.ndarray, "n c"]:
+    """A sensor's values at the increasing times of another one, float32; NaN in its gaps."""
+    clock, rate_hz = Clock.of(times), Clock.of(wanted).rate_hz
+    if clock.rate_hz > 1.02 * rate_hz:  # what is too fast for the other one's rate must not alias
+        num_steps = math.floor((times[-1] - times[0]) * rate_hz + 1e-6) + 1
+        values = resample(times - times[0], values, clock, rate_hz, num_steps)
+        times = times[0] + np.arange(num_steps) / rate_hz
+        clock = Clock(1 / rate_hz, GAP / rate_hz, regular=True)
+    out = np.full((len(wanted), values.shape[1]), np.nan, dtype=np.float32)
+    for first, last in _stretches(times, np.isfinite(values).all(axis=1), clock.longest_s):
+        low = int(np.searchsorted(wanted, times[first], side="left"))
+        high = int(np.searchsorted(wanted, times[last], side="right"))
+        run = slice(first, last + 1)
+        if high > low:
+            out[low:high] = _interpolated(times[run], values[run], wanted[low:high], cubic=clock.regular)
     return out
 
 

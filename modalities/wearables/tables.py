@@ -1,7 +1,7 @@
 """CSV and Parquet: which column means what, and when each sample was taken."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from modalities.reading.tables import TABLE_SUFFIXES, Table, shown
 from modalities.wearables.clocks import TIME_NAMES, read_clock
 from modalities.wearables.parts import DEVICE_NAMES, PART_NAMES, Part, named, rows_of, telling
 from modalities.wearables.recordings import AXES, FileSettings, Recording, text, usual_name, usual_names
+from modalities.wearables.sensors import recording_of
 
 __all__ = ["TABLE_SUFFIXES", "forget", "layout", "parts", "read_table"]
 
@@ -157,7 +158,9 @@ def read_table(path: Path, settings: FileSettings, part: Part) -> Recording:
             f"the rate from {'the header' if found.rate_hz else 'modality.source_rate_hz'}: no times"
         )
     units = [_unit_of_axes(found.table, sensors[place : place + 3]) for place in (0, 3)]
-    return Recording.of(
+    # Where rows are counted, one of another sensor is time, too
+    made: Callable[..., Recording] = recording_of if times else Recording.of
+    return made(
         _numbers(frame, sensors),
         seconds,
         labels=_names(frame[label]) if label else None,

@@ -1,5 +1,6 @@
 """In which unit a sensor's samples are, judged by gravity and by what bodies do, and samples in ours."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +37,8 @@ class Size:
     median: float  # of their norms
     gravity: bool  # whether gravity is in them: those of a stretch mostly point one way
     offset: bool = False  # whether their zero is mid-scale
+    whole: bool = False  # whether all values are whole numbers
+    positive: bool = False  # whether no value is 0 or below
 
     @classmethod
     def of(cls, values: Float[np.ndarray, "t 3"]) -> "Size":
@@ -53,7 +56,24 @@ class Size:
         sizes = np.median(norms[: count * length].reshape(count, length)[chosen], axis=1)
         median = float(np.median(norms))
         offset = bool(np.percentile(parts, 1) > LEAST_OFFSET * median)
-        return cls(median, bool(middles.sum() >= LEAST_MIDDLE * sizes.sum()), offset)
+        gravity = bool(middles.sum() >= LEAST_MIDDLE * sizes.sum())
+        whole = all(bool((part == np.round(part)).all()) for part in (known[:STRETCH], known))
+        return cls(median, gravity, offset, whole, not bool((values <= 0).any()))
+
+    @classmethod
+    def together(cls, recordings: Iterable[Float[np.ndarray, "_ 3"]]) -> "Size | None":
+        """That of recordings in one unit, each of the same weight; None where none of them moves."""
+        moving = (one for one in recordings if np.isfinite(one).all(axis=1).any() and not _is_constant(one))
+        sizes = [cls.of(one) for one in moving]
+        if not sizes:
+            return None
+        return cls(
+            float(np.median([size.median for size in sizes])),
+            sum(size.gravity for size in sizes) >= len(sizes) / 2,
+            all(size.offset for size in sizes),
+            all(size.whole for size in sizes),
+            all(size.positive for size in sizes),
+        )
 
     def near(self, unit: str, least: float, most: float) -> bool:
         """Whether the median is that many g, taken as in a unit."""
@@ -67,12 +87,13 @@ def in_g(
     stated: str = "",
     *,
     fixed: bool = False,
+    together: Size | None = None,
 ) -> tuple[Float[np.ndarray, "t 3"], str]:
     """Accelerations in g, and their unit; ValueError where the samples say that it is another, or any.
 
     `units` is "auto" or a unit, `stated` the one that the file says, `scale` what one of the file's counts is
     in g, which is sure where the format has it `fixed`. A body at rest feels 1 g, so the median norm tells
-    the unit where none is said.
+    the unit where none is said: that of all recordings of the file where they are one array (`together`).
     """
     size = Size.of(values)
     if scale is not None:
@@ -89,7 +110,13 @@ def in_g(
         _check_said(size, said, f"taken as {said}{', as the file says' if units == 'auto' else ''}")
         chosen = said
     else:
-        chosen = _found(values, size)
+        chosen = _found(together or size)
+        if together and not size.near(chosen, LEAST_G, MOST_G):
+            raise ValueError(
+                f"taken as {chosen}, the unit of all recordings of this file together, the median "
+                f"acceleration is {G_OF[chosen] * size.median:.2g} g, not near 1 g"
+            )
+        size = together or size
     scaled = values if chosen == "g" else (values * np.float32(G_OF[chosen])).astype(np.float32)
     return scaled, chosen if size.gravity else f"{chosen}, without gravity"
 
@@ -115,7 +142,13 @@ def _check_said(size: Size, unit: str, words: str) -> None:
     raise ValueError(_unexplained(size))
 
 
-def _found(values: Float[np.ndarray, "t 3"], size: Size) -> str:
+def _is_constant(values: Float[np.ndarray, "t 3"]) -> bool:
+    """Whether no known value differs from the first: a stuck sensor, or filled up."""
+    known = values[np.isfinite(values).all(axis=1)]
+    return bool((known == known[:1]).all())
+
+
+def _found(size: Size) -> str:
     """The unit in which gravity is 1 g. ValueError where it is in none, or was removed."""
     found = next((unit for unit in G_OF if size.near(unit, LEAST_AUTO_G, MOST_AUTO_G[unit])), "")
     if not found:
@@ -125,13 +158,12 @@ def _found(values: Float[np.ndarray, "t 3"], size: Size) -> str:
             f"the median acceleration is {size.median:.3g} and points every way: gravity was "
             "removed, and nothing else tells the unit; set modality.units=g or modality.units=m/s2"
         )
-    known = values[np.isfinite(values)]
-    if found != "mg" and (known == np.round(known)).all():
+    if found != "mg" and size.whole:
         raise ValueError(
             f"the median acceleration is {size.median:.3g} and all values are whole numbers: counts? Set "
             f"modality.scale to what one count is in g, or modality.units={found}"
         )
-    if found == "mg" and np.nanmin(values) > 0:
+    if found == "mg" and size.positive:
         raise ValueError(
             f"the median acceleration is {size.median:.3g} and no value is below 0: mg, or counts with an "
             "offset? Say modality.units=mg, or subtract the offset first"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from modalities.wearables import signals, units
 from modalities.wearables.recordings import AXES, Recording
@@ -113,7 +113,9 @@ class Windowing:
         measured = np.where(stuck[:, None], np.float32(np.nan), recording.accelerometer)
         scale = self.scale if recording.scale is None else recording.scale
         fixed = recording.scale is not None
-        measured, unit = units.in_g(measured, self.units, scale, recording.units, fixed=fixed)
+        measured, unit = units.in_g(
+            measured, self.units, scale, recording.units, fixed=fixed, together=recording.together
+        )
         measured, counts = _cleaned(measured, self.max_g, "accelerometer", "g")
         counts["missing_samples"] -= int(stuck.sum())
         values, calibration = resampled(measured), {"applied": False, "reason": "modality.calibrate=false"}
@@ -230,34 +232,56 @@ def _dropped(quality: Mapping[str, Any]) -> list[str]:
 
 
 def _in_order(recording: Recording) -> tuple[Recording, int]:
-    """The samples that are later than all before, from time 0, and how many are not."""
-    later = signals.increasing(recording.times)
-    num_late = int((~later).sum())
-    if num_late > MOST_LATE * len(later):
-        known = recording.times[np.isfinite(recording.times)]
-        back = int((known < np.maximum.accumulate(known)).sum())
-        advice = (
-            "sort them, or call the column that tells several devices apart 'device'"
-            if back > NOTICED * len(later)
-            else "where samples are regular, say so: modality.time_column=null modality.source_rate_hz=50"
-        )
-        raise ValueError(
-            f"{num_late} of {len(later)} times are missing, repeated or earlier than one before: the clock "
-            f"is too coarse, or the rows are out of order; {advice}"
-        )
+    """The samples that are later than all before, from time 0, and how many are not.
+
+    A gyroscope with times of its own is brought to those of the accelerometer.
+    """
+    later = _later(recording.times)
     times = recording.times[later]
     if len(times) < 2:
         raise ValueError("fewer than two samples")
     start = None if recording.start is None else recording.start + pd.Timedelta(seconds=float(times[0]))
+    gyroscope = recording.gyroscope
+    if gyroscope is not None and recording.gyroscope_times is not None:
+        own = _later(recording.gyroscope_times)
+        if own.sum() < 2:
+            raise ValueError("the gyroscope has fewer than two samples: set modality.gyroscope=false")
+        gyroscope = signals.brought(recording.gyroscope_times[own], gyroscope[own], times)
+    elif gyroscope is not None:
+        gyroscope = gyroscope[later]
     ordered = replace(
         recording,
         accelerometer=recording.accelerometer[later],
-        gyroscope=None if recording.gyroscope is None else recording.gyroscope[later],
+        gyroscope=gyroscope,
+        gyroscope_times=None,
         labels=None if recording.labels is None else recording.labels[later],
         times=times - times[0],
         start=start,
     )
-    return ordered, num_late
+    return ordered, int((~later).sum())
+
+
+def _later(times: Float[np.ndarray, "t"]) -> Bool[np.ndarray, "t"]:
+    """Which times are later than all before; ValueError where too many are not."""
+    later = signals.increasing(times)
+    num_late = int((~later).sum())
+    if num_late <= MOST_LATE * len(later):
+        return later
+    known = times[np.isfinite(times)]
+    falls = -np.diff(known)
+    falls = falls[falls > 0]
+    advice = "where samples are regular, say so: modality.time_column=null modality.source_rate_hz=50"
+    if int((known < np.maximum.accumulate(known)).sum()) > NOTICED * len(later):
+        advice = "sort them, or call the column that tells several devices apart 'device'"
+        if len(falls) == 1:
+            advice = (
+                f"they go back once, by {falls[0]:.6g} s: where that is the end of summer time, write them "
+                f"in UTC or with their offset (sorting mixes two hours); else {advice}"
+            )
+    raise ValueError(
+        f"{num_late} of {len(later)} times are missing, repeated or earlier than one before: the clock "
+        f"is too coarse, or the rows are out of order; {advice}"
+    )
 
 
 def _known(recording: Recording, start_s: float, seconds: float) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import gzip
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from modalities.reading.dialects import TableSettings
@@ -174,3 +175,39 @@ def test_a_quoted_comma_in_a_header_that_is_a_comment(tmp_path):
     found = Table.open(path)
     assert found.names == ("Date and time", "Wind speed (m/s)", "Wind speed, Standard deviation (m/s)")
     assert found.read(["Wind speed (m/s)"])["Wind speed (m/s)"][2] == 2.5
+
+
+class TestMinusSigns:
+    """Spreadsheets and publishers write a minus sign of its own (U+2212) for a hyphen."""
+
+    NUMBERS = ("-1.5", "2.25", "-0.5", "-3", "1e-3", "-7.25") * 10
+
+    def expected(self) -> list[float]:
+        return [*map(float, self.NUMBERS)]
+
+    @pytest.mark.parametrize("separator, decimal", [(",", "."), (";", ","), ("\t", ".")])
+    def test_are_read_as_such(self, tmp_path, separator, decimal):
+        written = [number.replace("-", "\u2212").replace(".", decimal) for number in self.NUMBERS]
+        found = table(tmp_path / "x.csv", written, separator=separator)
+        assert loads(found) == self.expected()
+        assert [*found.head().select_dtypes("number").columns] == ["load"]
+
+    def test_in_a_column_that_is_all_below_zero(self, tmp_path):
+        found = table(tmp_path / "x.csv", ["\u221212.5", "\u22121,212.5"] * 30)
+        assert loads(found) == [-12.5, -1212.5] * 30
+
+    def test_in_texts_of_parquet(self, tmp_path):
+        texts = [number.replace("-", "\u2212") for number in self.NUMBERS]
+        frame = pd.DataFrame({"load": [*texts, None], "note": [*texts, "x"], "list": [[1.0]] * 61})
+        frame.to_parquet(tmp_path / "x.parquet")
+        found = Table.open(tmp_path / "x.parquet")
+        assert loads(found)[:-1] == self.expected() and np.isnan(loads(found)[-1])
+        assert "load" in found.head().select_dtypes("number")
+        assert found.read(["note"], texts=["note"])["note"].tolist() == [*texts, "x"]
+
+    def test_in_names_are_left(self, tmp_path):
+        (tmp_path / "x.csv").write_text("time,W m\u22122,note\n" + "2020-01-01,\u22125,\u2212 cold\n" * 30)
+        found = Table.open(tmp_path / "x.csv")
+        assert found.names == ("time", "W m\u22122", "note")
+        read = found.read(found.names)
+        assert read["W m\u22122"].tolist() == [-5] * 30 and read["note"].tolist() == ["\u2212 cold"] * 30

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from wearables_files import GRAVITY, clock, frame, read, refused, steps, truth, turning, values, write
+from wearables_files import GRAVITY, clock, found, frame, read, refused, steps, truth, turning, values, write
 
 from modalities.wearables.units import Size, in_g
 
@@ -128,3 +128,44 @@ class TestCountsWithAnOffset:
     def test_a_scale_of_the_format_is_believed(self):
         counts = 40 + np.random.default_rng(0).normal(size=(3000, 3))
         assert in_g(counts, "auto", 1 / 64, fixed=True)[0].min() > 0.5
+
+
+class TestRecordingsOfOneArray:
+    """A window of 10 s that is held so that all axes are positive tells its unit badly."""
+
+    def stack(self, path, factor: float, others: float = 1.0):
+        windows = np.stack([truth(clock(12), seed) for seed in range(8)])
+        windows[::2] = np.abs(windows[::2]) + 0.01  # these point one way
+        windows[3] *= others
+        np.savez(path, X=np.round(windows * factor, 0 if factor > 100 else 6), pid=np.arange(8) // 2)
+        return windows
+
+    @pytest.mark.parametrize("factor", [1000.0, G, 1.0])
+    def test_have_one_unit_found_from_all(self, tmp_path, factor):
+        windows = self.stack(tmp_path / "a.npz", factor)
+        records = found(tmp_path / "a.npz", source_rate_hz=50.0)
+        assert len(records) == 8
+        for record, window in zip(records, windows, strict=True):
+            got = np.median(np.linalg.norm(values(record.read()), axis=1))
+            assert got == pytest.approx(np.median(np.linalg.norm(window, axis=1)), rel=0.03)
+
+    def test_that_are_in_another_are_refused(self, tmp_path):
+        self.stack(tmp_path / "a.npz", 1000.0, others=0.001 * G)
+        records = found(tmp_path / "a.npz", source_rate_hz=50.0)
+        with pytest.raises(ValueError, match="taken as mg, the unit of all recordings"):
+            records[3].read()
+        assert records[2].read().rows
+
+    def test_are_counts_where_no_value_of_any_is_below_zero(self, tmp_path):
+        windows = np.stack([np.round(600 + 100 * truth(clock(12), seed)) for seed in range(4)])
+        np.savez(tmp_path / "a.npz", X=windows, pid=[1, 1, 2, 2])
+        for record in found(tmp_path / "a.npz", source_rate_hz=50.0):
+            with pytest.raises(ValueError, match="offset"):
+                record.read()
+
+    def test_that_are_stuck_or_unreadable_say_nothing(self, tmp_path):
+        ragged = np.empty(5, dtype=object)
+        ragged[:] = [1000 * truth(clock(12)), *[np.zeros((600, 3))] * 3, np.zeros((5, 2))]
+        np.savez(tmp_path / "a.npz", X=ragged, pid=[1, 2, 3, 4, 5])
+        records = found(tmp_path / "a.npz", source_rate_hz=50.0)
+        np.testing.assert_allclose(values(records[0].read()), truth(steps(360)), atol=5e-3)
