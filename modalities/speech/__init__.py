@@ -20,7 +20,7 @@ from modalities.reading.looking import counted, matching
 from modalities.reading.notices import noted
 from modalities.speech import alignments, corpora, transcripts
 from modalities.speech.alignments import Intervals
-from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Part, Sound, decode, mono, sounds
+from modalities.speech.audio import AUDIO_SUFFIXES, RAW_SUFFIX, Part, Sound, decode, is_silence, mono, sounds
 from modalities.speech.finding import Alignments
 from modalities.speech.mel import LogMelEncoder as LogMelEncoder
 from modalities.speech.mel import StackedMelEncoder as StackedMelEncoder
@@ -247,12 +247,15 @@ class Speech:
             raise UserError(f"{table}: {error}") from error
 
     def _of_rows(self, rows: list[corpora.Said], table: Path) -> Iterator[Record | Rejected]:
-        grouping = Grouping.of([row.key for row in rows if not row.problem], self.group_pattern)
+        names = dict.fromkeys(row.name for row in rows if not row.problem)
+        grouping = Grouping.of(names, self.group_pattern)
+        several = any(row.sound for row in rows)  # then no sound is held out from itself
         for row in rows:
             try:
                 if row.path is None or row.problem:
                     raise ValueError(row.problem or f"the file that {table.name} names is missing")
-                group = row.group if self.group_pattern is None and row.group else grouping.group(row.key)
+                group = row.group if self.group_pattern is None and row.group else grouping.group(row.name)
+                group = group or (row.name if several else "")
                 aligned = self._aligned.of(row.path)
             except ValueError as error:
                 yield Rejected(row.key, str(error))
@@ -261,7 +264,7 @@ class Speech:
             read = partial(self._read_file, known, row.path, row.start_s, row.end_s, aligned)
             seconds = (row.end_s or 0.0) - (row.start_s or 0.0)
             amount = seconds if seconds > 0 else float(row.path.stat().st_size)
-            record = known.record(read, row.split or split_of(row.key), amount)
+            record = known.record(read, row.split or split_of(row.name), amount)
             problem = "" if row.label else self._texts.problem(row.path)
             yield noted(noted(record, "" if row.group else grouping.doubt), problem)
 
@@ -338,7 +341,7 @@ class Speech:
         pcm = sound.pcm[first:last]
         if len(pcm) < self.min_seconds * self.rate_hz:
             raise ValueError(f"shorter than {self.min_seconds} s")
-        if pcm.min() == pcm.max():
+        if is_silence(pcm, self.rate_hz):
             raise ValueError("digital silence")
         spans = None
         if aligned is not None:

@@ -45,6 +45,7 @@ LEAST_HZ, MOST_HZ = 1000, 1_000_000
 MOST_BAD_PACKETS = 0.02
 CANCELLED = 1e-3  # of the channels' energy, below which their mean is no mixture
 SILENCE_S = 0.05  # equal samples for longer are a gate, a muted line or padding, not a quiet room
+LEAST_SOUND_S = 0.025  # a window of the features: what is shorter, between silences, is a click or their edge
 CLAIM = 0.02  # a share of the length by which a header may be wrong without a word
 MOST_CLAIMED = 2**40  # frames, beyond which a header means that it does not know
 
@@ -200,6 +201,12 @@ def sounds(samples: Shaped[np.ndarray, "t"], rate_hz: int) -> Bool[np.ndarray, "
     """Which samples are not digital silence: stretches of one value that are longer than `SILENCE_S`."""
     starts, ends = equal_runs(samples)
     return np.repeat(ends - starts <= SILENCE_S * rate_hz, ends - starts)
+
+
+def is_silence(samples: Shaped[np.ndarray, "t"], rate_hz: int) -> bool:
+    """Whether less than `LEAST_SOUND_S` of some samples is no digital silence, or all of them are equal."""
+    heard = int(np.count_nonzero(sounds(samples, rate_hz)))
+    return heard < min(LEAST_SOUND_S * rate_hz, len(samples)) or bool(samples.min() == samples.max())
 
 
 def _with_soundfile(file: AudioFile, suffix: str, notices: list[str]) -> Iterator[Part]:

@@ -1,8 +1,8 @@
 """How tables and manifests of speech say what was said, by whom, and in which stretch of a file."""
 
-import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -19,8 +19,8 @@ from modalities.reading.dialects import TableSettings
 from modalities.reading.groups import known_split
 from modalities.reading.tables import Table, shown
 from modalities.speech.audio import AUDIO_SUFFIXES
-from modalities.speech.lists import without_header
-from modalities.speech.texts import lines_of, text_of
+from modalities.speech.lists import fairseq_of, without_header
+from modalities.speech.texts import json_rows
 
 TABLE_SUFFIXES = {".csv", ".tsv", ".parquet", ".json", ".jsonl"}
 TABLE_NAMES = ("metadata.csv", "metadata.tsv", "metadata.parquet", "metadata.jsonl", "manifest.jsonl")
@@ -46,7 +46,6 @@ LOOKED_AT = 20  # rows of each
 MOST_NAMED = 0.9  # of the sounds have to be in a table that is read unasked
 SUFFIXES = ("", ".wav", ".flac", ".mp3", ".ogg")  # that an id may lack
 CLOCK = re.compile(r"(?:(?P<h>\d+):(?=[0-5]?\d:))?(?P<m>\d+):(?P<s>[0-5]?\d(?:[.,]\d+)?)")
-COUNTED = re.compile(r".+\t\d+")
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,7 @@ class Said:
 
     key: str
     path: Path | None  # None: the file is missing
+    sound: str = ""  # its name, where several rows are each all of it
     label: str = ""
     label_column: str = ""  # what the table calls it, in small letters; "" where it is not the table's
     group: str = ""
@@ -63,18 +63,36 @@ class Said:
     end_s: float | None = None
     problem: str = ""  # why the row cannot be used
 
+    @property
+    def name(self) -> str:
+        """What tells its group and split: its key, without the number of a row."""
+        return self.sound or self.key
+
 
 def rows_of(table: Path, settings: TableSettings, top: Path | None = None) -> Iterator[Said]:
     """The rows of a table or manifest. ValueError, with what was found, where it names no files.
 
-    Its files are looked for beside it and beside its folder, but not above `top`.
+    Its files are looked for beside it and beside its folder, but not above `top`. A key that
+    comes again has the number of its row behind it.
     """
+    rows = [*_rows_of(table, settings, top)]
+    whole = [row for row in rows if row.path and row.start_s is None and not row.problem]
+    counts = Counter(row.path for row in whole)
+    first = {row.path: row.key for row in reversed(whole)}
+    seen: set[str] = set()
+    for number, row in enumerate(rows, start=1):
+        key = f"{row.key}/{number}" if row.key in seen and row.path else row.key
+        seen.add(row.key)
+        yield replace(row, key=key, sound=first[row.path] if counts[row.path] > 1 else "")
+
+
+def _rows_of(table: Path, settings: TableSettings, top: Path | None) -> Iterator[Said]:
     folders = _folders(table, top)
     if table.suffix.lower() in (".json", ".jsonl"):
-        yield from _described(_json_rows(table), table, folders)
+        yield from _described(json_rows(table), table, folders)
         return
     if table.suffix.lower() != ".parquet":
-        fairseq = _fairseq(table)
+        fairseq = fairseq_of(table)
         if fairseq is not None:
             root, names = fairseq
             yield from (Said(name, _file(_beside(root), name)) for name in names)
@@ -162,7 +180,7 @@ def described(row: Mapping[str, Any]) -> dict[str, str]:
     ):
         column, value = _cell(row, columns)
         if value is not None and not isinstance(value, list | dict):
-            found[field] = str(value)
+            found[field] = _text(value)
             if field == "label":
                 found["label_column"] = column.strip().lower()
     return {**found, "split": known_split(found.get("split", ""))}
@@ -172,7 +190,7 @@ def _described(
     rows: Iterable[Mapping[str, Any]], table: Path, folders: Sequence[Path], names: Iterable[str] = ()
 ) -> Iterator[Said]:
     """Rows with a column of paths, known by its name or because its cells name files."""
-    column, keys = "", set()
+    column = ""
     for number, row in enumerate(rows):
         column = column or _path_column(row, folders)
         if not column:
@@ -182,7 +200,7 @@ def _described(
                 "columns are "
                 f"{found}: name one of them so, or set modality.separator or modality.csv_columns"
             )
-        name = "" if _is_missing(row.get(column)) else str(row[column])
+        name = "" if _is_missing(row.get(column)) else _text(row[column])
         if not name:
             yield Said(f"{table.name}/{number + 1}", None)
             continue
@@ -191,13 +209,11 @@ def _described(
             start, end = _stretch(row)
         except ValueError as error:
             problem = f"row {number + 1} of {table.name}: {error}"
-        path, known = _file(folders, name), described(row)
+        path, known = _file(folders, str(row[column])) or _file(folders, name), described(row)
         if path and "\\" in name and "\\" not in path.name:  # a list that was made on Windows
             name = PureWindowsPath(name).as_posix()
         cut = start is not None
         key = f"{name}/{start:g}-{'end' if end is None else format(end, 'g')}" if cut else name
-        key = f"{key}/{number + 1}" if key in keys and cut else key
-        keys.add(key)
         if path and path.is_relative_to(table.parent):  # then so are all
             folders = _beside(table.parent)
         yield Said(key, path, **known, start_s=start, end_s=end, problem=problem)
@@ -263,7 +279,7 @@ def _folders(table: Path, top: Path | None) -> list[Path]:
 
 def _file(folders: Sequence[Path], name: str) -> Path | None:
     """The file that a table means: in one of some folders, with Windows' marks, or without a suffix."""
-    for given in dict.fromkeys([name, PureWindowsPath(name).as_posix()]):
+    for given in dict.fromkeys([name, name.strip(), PureWindowsPath(name.strip()).as_posix()]):
         for folder in folders:
             for suffix in SUFFIXES:
                 try:
@@ -281,37 +297,6 @@ def _sound(folders: Sequence[Path], name: str) -> Path | None:
     return path if path and path.suffix.lower() in AUDIO_SUFFIXES else None
 
 
-def _fairseq(table: Path) -> tuple[Path, list[str]] | None:
-    """Root and files of a manifest of fairseq: a folder, then lines of a path and a number of samples."""
-    if table.suffix.lower() != ".tsv":
-        return None
-    first, *lines = lines_of(text_of(table)) or [""]
-    if not lines or "\t" in first or not all(map(COUNTED.fullmatch, lines)):
-        return None
-    first = first.strip()
-    roots = [Path(first).expanduser(), table.parent / first, table.parent]
-    root = next((root for root in roots if (root / lines[0].partition("\t")[0]).is_file()), table.parent)
-    return root, [line.rpartition("\t")[0] for line in lines]
-
-
-def _json_rows(table: Path) -> Iterator[dict[str, Any]]:
-    """Rows of JSON lines, as NeMo writes manifests, or of one list."""
-    text = text_of(table).strip()
-    if text.startswith("["):
-        found = json.loads(text)
-        yield from (row for row in found if isinstance(row, dict))
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"line {number} of {table.name} is no JSON: {line[:40]!r}") from error
-        if isinstance(row, dict):
-            yield row
-
-
 def _records(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     names = [str(name) for name in frame.columns]
     return (dict(zip(names, cells, strict=True)) for cells in frame.itertuples(index=False, name=None))
@@ -322,6 +307,12 @@ def _cell(row: Mapping[str, Any], names: Iterable[str]) -> tuple[str, Any]:
     known = {str(name).strip().lower(): name for name in reversed([*row])}
     filled = (name for name in names if name in known and not _is_missing(row[known[name]]))
     return next(((str(known[name]), row[known[name]]) for name in filled), ("", None))
+
+
+def _text(value: Any) -> str:
+    """A cell as text, the same for 7 and 7.0, which whole numbers become beside an empty cell."""
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value) if whole else value).strip()
 
 
 def _is_missing(value: Any) -> bool:

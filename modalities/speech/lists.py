@@ -13,6 +13,7 @@ SEPARATORS = ("|", "\t", ";", ",")  # in the order in which they are tried
 IN_SENTENCES = (";", ",")  # marks that a text has, too: there a cell may stand in quotation marks
 RIVAL = 0.5  # of the letters of the fullest column: one with as many might be the text, too
 SAME = 0.5  # of the words of one column in another, which then says the same
+COUNTED = re.compile(r".+\t\d+")
 MICROPHONE = re.compile(r"_mic\d$")  # of VCTK
 LIST_LINE = re.compile(r"\s*([^\s:]+)(?:\s*:\s*|\s+)(\S.*?)\s*")
 PATH = re.compile(r".*(\S[/\\]\S|\.\w{2,4}$).*")
@@ -44,6 +45,19 @@ def without_header(
         said = (next((row[place] for place in texts if row[place]), "") for row in rows)
         return [{"file": row[files[0]], "text": text} for row, text in zip(rows, said, strict=True)]
     return None
+
+
+def fairseq_of(table: Path) -> tuple[Path, list[str]] | None:
+    """Root and files of a manifest of fairseq: a folder, then lines of a path and a number of samples."""
+    if table.suffix.lower() != ".tsv":
+        return None
+    first, *lines = lines_of(text_of(table)) or [""]
+    if not lines or "\t" in first or not all(map(COUNTED.fullmatch, lines)):
+        return None
+    first = first.strip()
+    roots = [Path(first).expanduser(), table.parent / first, table.parent]
+    root = next((root for root in roots if (root / lines[0].partition("\t")[0]).is_file()), table.parent)
+    return root, [line.rpartition("\t")[0] for line in lines]
 
 
 def _cells(line: str, separator: str) -> list[str]:

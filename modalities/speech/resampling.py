@@ -6,6 +6,8 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Float
 
+from modalities.reading.runs import equal_runs
+
 MOST_TERMS = 4096  # in the ratio of two rates: beyond it the filter grows without use
 REACH = 10  # of scipy's filter to either side, in steps of the lower rate
 BLOCK = 2**18  # samples resampled at once
@@ -13,6 +15,9 @@ BLOCK = 2**18  # samples resampled at once
 
 class Resampler:
     """`scipy.signal.resample_poly`, part by part: the values are those of the whole signal, bit for bit.
+
+    Only where all input that the filter reaches is one value (of 16 bits) the output is that value: the
+    filter lets it ripple, and ring at both ends of a file, beyond which it takes zeros.
 
     A sample of its output is a weighted sum of the input around it. So a block is resampled together with as
     much before and behind it as the filter reaches, and what comes of that surplus is cut off.
@@ -23,9 +28,10 @@ class Resampler:
         if max(ratio.numerator, ratio.denominator) > MOST_TERMS:  # such as 44,056 Hz: off by less than 1e-7
             ratio = ratio.limit_denominator(MOST_TERMS)
         self.up, self.down = ratio.numerator, ratio.denominator
-        reach = math.ceil(REACH * max(self.up, self.down) / self.up) + 1
-        self._reach = math.ceil(reach / self.down) * self.down  # blocks begin at samples of both rates
+        self._half = math.ceil(REACH * max(self.up, self.down) / self.up)  # of the filter, in input
+        self._reach = math.ceil((self._half + 1) / self.down) * self.down  # blocks begin in both rates
         self._held: list[np.ndarray] = []  # input that is still needed
+        self._from_start = True  # whether that is all input so far
         self._before = 0  # how much of it belongs to what has been given out
 
     def add(self, samples: Float[np.ndarray, "t"]) -> list[Float[np.ndarray, "s"]]:
@@ -34,13 +40,14 @@ class Resampler:
             return [samples]
         self._held.append(samples)
         ready = sum(map(len, self._held)) - self._before - self._reach
-        if ready < BLOCK:
+        if ready < max(BLOCK, self._reach):
             return []
         ready -= ready % self.down
         held = np.concatenate(self._held)
         first, last = self._before, self._before + ready
-        found = self._resampled(held[: last + self._reach])
+        found = self._resampled(held[: last + self._reach], to_end=False)
         rest = held[max(0, last - self._reach) :].copy()  # a view would keep all of it
+        self._from_start &= last <= self._reach
         self._held, self._before = [rest], min(last, self._reach)
         return [found[first * self.up // self.down : last * self.up // self.down]]
 
@@ -48,10 +55,19 @@ class Resampler:
         """The rest of the output."""
         if not self._held:
             return []
-        found = self._resampled(np.concatenate(self._held))
+        found = self._resampled(np.concatenate(self._held), to_end=True)
         return [found[self._before * self.up // self.down :]]
 
-    def _resampled(self, samples: Float[np.ndarray, "t"]) -> Float[np.ndarray, "s"]:
+    def _resampled(self, samples: Float[np.ndarray, "t"], *, to_end: bool) -> Float[np.ndarray, "s"]:
         from scipy.signal import resample_poly  # slow to import, and most corpora do not need it
 
-        return np.asarray(resample_poly(samples, self.up, self.down))
+        found = np.asarray(resample_poly(samples, self.up, self.down))
+        levels = np.rint(samples * np.float32(2**15))
+        starts, ends = equal_runs(levels)
+        long = ends - starts > 2 * self._half
+        for start, end in zip(starts[long].tolist(), ends[long].tolist(), strict=True):
+            first = 0 if start == 0 and self._from_start else start + self._half
+            last = end if end == len(samples) and to_end else end - self._half
+            places = slice(-(-first * self.up // self.down), -(-last * self.up // self.down))
+            found[places] = levels[start] / 2**15
+        return found

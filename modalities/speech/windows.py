@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, Int16
 
-from modalities.speech.audio import sounds, wav_bytes
+from modalities.speech.audio import is_silence, wav_bytes
 from seqssl import Record, Rows
 
 LEAST_WINDOW_S = 1.0
@@ -80,7 +80,7 @@ class Windowing:
         texts = texts_of(known.text, loud, edges)
         rows = []
         for number, (start, end) in enumerate(pairwise(edges)):
-            if not sounds(pcm[start:end], rate_hz).any():
+            if is_silence(pcm[start:end], rate_hz):
                 continue
             row = _row(pcm[start:end], rate_hz, name, None if spans is None else divided[number])
             row["part"] = f"{start / rate_hz:.12g}"

@@ -12,23 +12,26 @@ from seqssl.config.compose import Resolved
 from seqssl.config.files import header, list_recipes
 from seqssl.config.schema import RunConfig
 from seqssl.data.adapters import Suggestion
+from seqssl.data.checks import is_prepared
 from seqssl.data.files import Progress, endings_of, list_files
-from seqssl.data.shards import MANIFEST, Corpus
+from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.planning.plan import resolve
 from seqssl.runs.streams import opened
 from seqssl.training.parallel import Alone
 
 
-def choose_recipe(source: Path) -> tuple[str, list[str], str]:
+def choose_recipe(source: Path, *, long: bool = False) -> tuple[str, list[str], str]:
     """The recommended recipe for what a file or folder seems to hold, settings for it, and a sentence.
+
+    `long`: there are hours, not minutes, for which some kinds of data have a recipe of their own.
 
     Raises UserError where no kind of data fits, or several do.
     """
     if not source.exists():
         raise UserError(f"data = {source}: there is no such file or folder.")
-    recommended = recommended_recipes()
-    if (source / MANIFEST).is_file():
+    recommended = recommended_recipes(long=long)
+    if is_prepared(source):
         modality = Corpus(source).manifest.modality
         found = {modality: Suggestion("prepared data")}
     else:
@@ -68,13 +71,13 @@ def sized_by_data(name: str, overrides: Sequence[str], config: RunConfig, progre
     return resolve(name, *overrides, amounts=amounts)
 
 
-def recommended_recipes() -> dict[str, str]:
-    """The recipe of each kind of data that is taken where nobody names one."""
-    return {fields["recommended"]: name for name, fields in _headers().items() if "recommended" in fields}
-
-
-def _headers() -> dict[str, dict[str, str]]:
-    return {name: header(path) for name, path in list_recipes().items()}
+def recommended_recipes(*, long: bool = False) -> dict[str, str]:
+    """The recipe of each kind of data that is taken where nobody names one; `long`: where there are hours."""
+    headers = {name: header(path) for name, path in list_recipes().items()}
+    found: dict[str, str] = {}
+    for field in ("recommended", "evening") if long else ("recommended",):
+        found |= {fields[field]: name for name, fields in headers.items() if field in fields}
+    return found
 
 
 def _suggestion(modality: str, source: Path) -> Suggestion | None:

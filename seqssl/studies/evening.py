@@ -35,6 +35,7 @@ PLAN, PAGE, RUN, EVALUATION = "evening.json", "evening.html", "run", "run/evalua
 TRAINING_SHARE = {True: 0.55, False: 0.9}  # of the time, with labels to judge by and without
 CHECKPOINTS = 12
 EVALUATED = 0.25  # held-out batches at most, as a share of those that were trained on since the last time
+LONG_H = 1.0  # hours from which a recipe for an evening is taken: so long a training uses up simpler targets
 Asked = dict[str, str | list[str]]
 
 
@@ -163,7 +164,7 @@ class _Work:
             self.say("going on with the evening in this folder")
             return
         if name == "auto":
-            name, settings, sentence = choose_recipe(source)
+            name, settings, sentence = choose_recipe(source, long=plan.hours >= LONG_H)
             self.say(sentence)
         own = [*settings, f"data={source}", *plan.asked["more"], f"out={self.out / RUN}"]
         found = resolve(name, *own)

@@ -173,3 +173,51 @@ def test_a_file_cut_in_the_middle_says_how_much_could_be_read(tmp_path: Path) ->
         assert "can be read" in found.rejected["cut.flac"] or "damaged" in found.rejected["cut.flac"]
     else:
         assert "its header says 10.0 s" in found.said
+
+
+ALAW_SILENCE = 8 / 32768  # what A-law has instead of 0
+SILENCES = {
+    "a-law": ([0.0], 8000, "ALAW"),
+    "8000": ([0.25], 8000, "PCM_16"),
+    "11025": ([0.25], 11_025, "PCM_16"),
+    "22050": ([-0.25], 22_050, "PCM_24"),
+    "two": ([0.0, ALAW_SILENCE], RATE, "PCM_16"),
+    "two at 8000": ([0.0, ALAW_SILENCE, 0.25], 8000, "PCM_16"),
+}
+
+
+@pytest.mark.parametrize("kind", SILENCES)
+def test_silence_of_any_value_and_rate_is_refused(tmp_path: Path, kind: str) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    values, rate, subtype = SILENCES[kind]
+    soundfile.write(source / "a.wav", np.repeat(values, 3 * rate), rate, subtype=subtype)
+    soundfile.write(source / "b.wav", sine(300, 1), RATE)
+    found = prepare("speech", source)
+    assert found.rejected == {"a.wav": "digital silence"} and len(found.rows) == 1
+
+
+def test_a_click_between_silences_is_no_sound_and_a_short_recording_is(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    click = np.zeros(2 * RATE)
+    click[RATE : RATE + 50] = sine(3000, 50 / RATE)
+    (source / "click.wav").write_bytes(wav(click))
+    (source / "short.wav").write_bytes(wav(sine(300, 0.02)))
+    (source / "word.wav").write_bytes(wav(np.concatenate([np.zeros(RATE), sine(300, 0.1), np.zeros(RATE)])))
+    found = prepare("speech", source, "modality.min_seconds=0.01")
+    assert found.rejected == {"click.wav": "digital silence"}
+    assert {row["key"] for row in found.rows} == {"short.wav", "word.wav"}
+
+
+def test_pieces_of_silence_behind_a_voice_are_left_out_at_any_rate(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    voice = 0.1 * np.random.default_rng(0).normal(size=5 * 8000)
+    sound = np.concatenate([np.zeros(5 * 8000), voice, np.zeros(20 * 8000)])
+    soundfile.write(source / "a.wav", sound, 8000, subtype="ALAW")
+    found = prepare("speech", source, "modality.window_s=3", "modality.whole_s=3")
+    starts = [float(row["key"].partition("#")[2]) for row in found.rows]
+    ends = [start + row["length"] / RATE for start, row in zip(starts, found.rows, strict=True)]
+    assert min(ends) > 5 and max(starts) < 10, "each piece has something of the voice"
+    assert "pieces are digital silence, and left out" in found.message + str(found.quality)

@@ -4,11 +4,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from modalities.speech import Speech
 from seqssl import Record, Rejected, UserError
+from seqssl.data.prepare import prepare
+from seqssl.data.shards import Corpus
 
 RATE = 16_000
 
@@ -283,3 +288,92 @@ def test_tables_that_are_not_read_are_said(tmp_path: Path, tables: dict[str, int
     assert {row.key for row in found if isinstance(row, Record)} == {f"clips/{name}" for name in names}
     (said,) = notices(found)
     assert f"source={tmp_path / next(iter(tables))}" in said and all(table in said for table in tables)
+
+
+CAPTIONS = [(f"{number}.wav", f"caption {take} of {number}") for take in range(3) for number in range(4)]
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
+def test_a_sound_that_is_named_several_times_keeps_all_its_rows(tmp_path: Path, name: str) -> None:
+    corpus(tmp_path, *(f"{number}.wav" for number in range(4)))
+    frame = pd.DataFrame(CAPTIONS, columns=["file_name", "text"])
+    if name.endswith("csv"):
+        frame.to_csv(tmp_path / name, index=False)
+    elif name.endswith("jsonl"):
+        frame.to_json(tmp_path / name, orient="records", lines=True)
+    else:
+        frame.to_parquet(tmp_path / name)
+    out = tmp_path.parent / f"{tmp_path.name}-out"
+    prepare(Speech(), tmp_path, out, modality="speech", num_workers=1, valid_share=0.4)
+    rows = Corpus(out)
+    told = {str(key): str(label) for key, label in zip(rows.keys, rows.labels, strict=True)}
+    assert told == {f"{file}/{n}" if n > 4 else file: said for n, (file, said) in enumerate(CAPTIONS, 1)}
+    assert not (out / "rejected.jsonl").exists() or not (out / "rejected.jsonl").read_text()
+    assert [*rows.groups] == [str(key).partition("/")[0] for key in rows.keys]
+    split_of = {(str(group), rows.row(n)["split"]) for n, group in enumerate(rows.groups)}
+    assert len(split_of) == 4 and len({split for _, split in split_of}) == 2, "no sound is on both sides"
+
+
+def test_names_of_sounds_that_come_again_tell_groups_and_splits_as_ever(tmp_path: Path) -> None:
+    names = [f"{split}/{who}_{n}" for split, who in (("train", "anna"), ("test", "ben")) for n in (1, 2)]
+    corpus(tmp_path, *(f"{name}.wav" for name in names))
+    rows = [(f"{name}{end}", f"{name} {end}") for end in (".wav", ".wav", "") for name in names]
+    (tmp_path / "list.csv").write_text("file,text\n" + "".join(f"{file},{said}\n" for file, said in rows))
+    for settings in ({}, {"group_pattern": "([a-z]+)_[^/]*$"}):
+        found = [row for row in found_in(tmp_path / "list.csv", **settings) if isinstance(row, Record)]
+        assert len({row.key for row in found}) == len(rows)
+        assert [row.label for row in found] == [said.strip() for _, said in rows]
+        assert [row.split for row in found] == ["train", "train", "test", "test"] * 3
+        assert [row.group for row in found] == ["anna", "anna", "ben", "ben"] * 3
+
+
+def test_a_line_of_a_manifest_that_comes_again_is_kept(tmp_path: Path) -> None:
+    corpus(tmp_path, "a.wav")
+    (tmp_path / "train.tsv").write_text(f"{tmp_path}\na.wav\t64000\na.wav\t64000\n")
+    assert [*labels_of(tmp_path / "train.tsv")] == ["a.wav", "a.wav/2"]
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_blanks_around_cells_are_none_of_theirs(tmp_path: Path, name: str) -> None:
+    corpus(tmp_path, "0.wav", "1.wav", " 2.wav")
+    cells = [("0.wav ", "dog ", "anna"), (" 1.wav", "dog", "anna "), (" 2.wav", "\tdog", "anna")]
+    frame = pd.DataFrame(cells, columns=["file_name", "label", "speaker"])
+    if name.endswith("csv"):
+        frame.to_csv(tmp_path / name, index=False)
+        (tmp_path / " 2.wav").rename(tmp_path / "2.wav")  # the blank before a cell of CSV is none
+    else:
+        frame.to_json(tmp_path / name, orient="records", lines=True)
+    found = [row for row in found_in(tmp_path / name) if isinstance(row, Record)]
+    assert [(row.key, row.label, row.group) for row in found] == [
+        (f"{number}.wav", "dog", "anna") for number in range(3)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["whole", "floats", "categories", "jsonl"])
+def test_whole_numbers_beside_an_empty_cell_stay_whole(tmp_path: Path, kind: str) -> None:
+    corpus(tmp_path, "7.wav", "8.wav", "9.wav")
+    large = 2**53 + 1 if kind == "whole" else 5  # a float cannot hold it
+    columns = {"file_name": [7, 8, 9], "label": [0, None, 1], "speaker_id": [large, large - 1, None]}
+    table, frame = pa.table(columns), pd.DataFrame(columns)
+    if kind == "categories":
+        table = table.set_column(1, "label", table["label"].dictionary_encode())
+    elif kind == "floats":  # as pandas has such columns
+        table = pa.Table.from_pandas(frame)
+        assert pa.types.is_floating(table.schema.field("label").type)
+    source = tmp_path / ("metadata.jsonl" if kind == "jsonl" else "metadata.parquet")
+    if kind == "jsonl":
+        source.write_text('{"file_name": "7", "label": 0.0, "speaker_id": 5.0}\n'
+                          '{"file_name": "8", "label": null, "speaker_id": 4}\n'
+                          '{"file_name": "9", "label": 1}\n')  # fmt: skip
+    else:
+        pq.write_table(table, source)
+    found = [row for row in found_in(tmp_path) if isinstance(row, Record)]
+    assert [row.label for row in found] == ["0", "", "1"]
+    assert [row.group for row in found][:2] == [str(large), str(large - 1)]
+
+
+def test_fractions_in_a_table_stay_as_they_are(tmp_path: Path) -> None:
+    corpus(tmp_path, "a.wav", "b.wav", "c.wav")
+    table = pa.table({"file_name": ["a.wav", "b.wav", "c.wav"], "label": [0.5, None, 2.25]})
+    pq.write_table(table, tmp_path / "metadata.parquet")
+    assert [*labels_of(tmp_path).values()] == ["0.5", "", "2.25"]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
 from modalities.speech import Speech, resampling
-from modalities.speech.audio import CANCELLED, Part, mono, sounds
+from modalities.speech.audio import CANCELLED, LEAST_SOUND_S, Part, mono, sounds
 from modalities.speech.resampling import Resampler
 from modalities.speech.windows import QUIET, Known, Span, Windowing, cut, texts_of
 from seqssl.data.fingerprint import describe
@@ -123,7 +124,8 @@ def test_pieces_are_the_recording_and_its_labels(
     )
     windowing = Windowing(window_s, whole_s)
     known = Known("a.wav", label="x", label_column="label")
-    if not sounds(pcm, RATE).any():
+    least = LEAST_SOUND_S * RATE
+    if sounds(pcm, RATE).sum() < 8 * least:  # in some piece there is more than the least then
         return
     found = windowing.rows(pcm, RATE, "a.wav", known, spans, ["odd"])
     again = windowing.rows(pcm, RATE, "a.wav", known, spans, ["odd"])
@@ -143,19 +145,20 @@ def test_pieces_are_the_recording_and_its_labels(
         kept[first:last] = True
         np.testing.assert_array_equal(heard(row), pcm[first:last])
         assert window_s * RATE // 3 - 1 <= row["length"] <= round(window_s * RATE)
-        assert sounds(pcm[first:last], RATE).any()
+        assert sounds(pcm[first:last], RATE).sum() >= least
         assert row["group"] == "a.wav"
         assert "label" not in row, "a class is that of every piece"
         for start, end, label in json.loads(row["segments"]):
             assert 0 <= start < end <= row["length"]
             labelled[label][first + start : first + end] += 1
-    assert not sounds(pcm, RATE)[~kept].any(), "what is left out is silence"
+    dropped = found.quality["pieces"] - len(rows)
+    heard_there = sounds(pcm, RATE)[~kept].sum()
+    assert heard_there < least * dropped or not dropped, "what is left out is silence, or nearly"
     for label in labelled:
         wanted = np.zeros(size, int)
         for other_start, other_end, other in spans:
             wanted[other_start:other_end] += other == label
         np.testing.assert_array_equal(labelled[label][kept], wanted[kept])
-    dropped = found.quality["pieces"] - len(rows)
     assert any("digital silence" in notice for notice in found.notices) == (dropped > 0)
     assert kept.all() == (dropped == 0)
 
@@ -417,6 +420,42 @@ def test_parts_are_resampled_as_the_whole(
     if resampler.up != resampler.down and len(whole):
         wanted = resample_poly(whole, resampler.up, resampler.down)
     np.testing.assert_array_equal(np.concatenate([np.zeros(0, np.float32), *found]), wanted)
+
+
+FLAT = st.tuples(st.integers(-(2**15), 2**15 - 1), st.integers(1, 600))
+
+
+@given(RATES, RATES, st.lists(FLAT, min_size=1, max_size=5), st.integers(1, 300), st.integers(0, 99))
+def test_a_stretch_of_one_value_stays_one_whatever_the_parts(
+    from_hz: int, to_hz: int, flats: list[tuple[int, int]], block: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    noises = [rng.integers(-900, 900, rng.integers(2) * rng.integers(50)) for _ in flats]
+    stretches = [
+        x for (value, size), noise in zip(flats, noises, strict=True) for x in ([value] * size, noise)
+    ]
+    whole = (np.concatenate(stretches) / 2**15).astype(np.float32)
+    resampler = Resampler(from_hz, to_hz)
+    cuts = np.sort(rng.integers(0, len(whole) + 1, 4))
+    with mock.patch.object(resampling, "BLOCK", block):
+        parts = [piece for part in np.split(whole, cuts) for piece in resampler.add(part)]
+        found = np.concatenate(parts + resampler.end())
+    once = Resampler(from_hz, to_hz)
+    np.testing.assert_array_equal(found, np.concatenate(once.add(whole) + once.end()))
+    if resampler.up == resampler.down:
+        return
+    wanted = resample_poly(whole, resampler.up, resampler.down)
+    half = 10 * max(resampler.up, resampler.down) / resampler.up  # of the filter, in samples of the input
+    for place in rng.integers(0, len(found), 60).tolist():
+        middle = place * resampler.down / resampler.up
+        wide, narrow = (
+            whole[max(0, math.ceil(middle - reach)) : math.floor(middle + reach) + 1]
+            for reach in (half + 1, half - 1e-6)
+        )
+        if (wide == wide[0]).all() and len(wide) > 2 * half:
+            assert found[place] == wide[0], place
+        if not (narrow == narrow[0]).all():
+            assert found[place] == wanted[place], place
 
 
 def resampled(samples: np.ndarray, rate_hz: int) -> np.ndarray:

@@ -24,6 +24,8 @@ def test_data_of_each_kind(kind: str, tmp_path: Path) -> None:
     recipe, settings, sentence = choose_recipe(tmp_path)
     assert recipe == RECOMMENDED.get(kind, f"{kind}_w2vbert")
     assert f"The same as recipe={recipe}" in sentence
+    long, *_ = choose_recipe(tmp_path, long=True)
+    assert long == {"speech": "speech_reclusters"}.get(kind, recipe)
     config = load_recipe(recipe, "size=tiny", f"data={tmp_path}", *settings)
     if kind == "weather":
         assert [*config.modality["columns"]] == ["temp_air", "ghi"] and config.modality["freq"] == "1h"
