@@ -144,7 +144,7 @@ def caveats(values: Evaluation) -> list[str]:
 
 
 def curve(values: Evaluation, title: str = "") -> str:
-    """Score against labels, one line a row, as an <svg>; names stand below it, where a phone has room."""
+    """Score against labels, one line a row, as an <svg>; names stand below it, for narrow pages."""
     with styled():
         figure, axes = new_axes(7.0, 3.9)
         figure.subplots_adjust(left=0.11, bottom=0.27)
