@@ -16,7 +16,6 @@ from seqssl.errors import FirstRankFailed, HealthHalt, Interrupted, UserError
 from seqssl.model.protocols import FollowsUpdates, Summarizes, Task
 from seqssl.model.types import Batch, Draws, Plan, sent
 from seqssl.training import checkpoint, optim
-from seqssl.training.allocator import keep_memory
 from seqssl.training.best import Best
 from seqssl.training.catalogue import Catalogues, write
 from seqssl.training.log import MetricsLog, Value
@@ -88,8 +87,6 @@ class Trainer:
     def fit(self) -> dict[str, float]:
         """Train until `train.num_updates` are done, from what the run folder holds; the held-out metrics."""
         train = self.settings.train
-        if self.device.type == "cpu":
-            keep_memory()
         self.chosen_by = Best.read(train.keep_best)
         # Wrapping comes first: where ranks share out the weights, an optimizer must know the shares.
         self.runner = self.parallel.wrap(StepModule(self.task), self.precision)
