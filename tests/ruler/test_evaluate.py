@@ -83,7 +83,7 @@ def test_the_file_and_that_nothing_is_run_twice(tmp_path: Path, monkeypatch: pyt
     assert "Learning rates, given" in (tmp_path / "out" / "report.html").read_text()
     assert {e["row"] for e in stored["results"]} == {"classical", "random", "scratch", "frozen", "pretrained"}
     for entry in stored["results"]:
-        assert set(entry) == {"row", "fraction", "num_labels", "mean", "low", "high", "by_seed"}
+        assert set(entry) == {"row", "words", "fraction", "num_labels", "mean", "low", "high", "by_seed"}
         assert len(entry["by_seed"]) == 2
         assert entry["low"] - 1e-9 <= entry["mean"] <= entry["high"] + 1e-9
     assert line(values, "classical")["mean"] > 0.5, "four frequencies, which are easily told"
