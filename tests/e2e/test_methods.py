@@ -182,7 +182,7 @@ def test_a_recipe_for_speech_reads_other_data_or_says_what_to_choose(
         f"out={tmp_path / 'run'}", "data.split_by=record", "data.valid_share=0.2", "train.num_updates=2",
         "train.precision=float32", *(f"stages.{stage}.train.num_updates=2" for stage in stages),
     ]  # fmt: skip
-    if recipe == "speech_hubert":
+    if recipe in ("speech_hubert", "speech_reclusters"):
         assert cli.main(["train", *arguments]) == 2, "179 frames are too few"
         assert "200 clusters need as many frames" in capsys.readouterr().err
         arguments.append("targets.num_clusters=20")
