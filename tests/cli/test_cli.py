@@ -1,4 +1,5 @@
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -181,3 +182,35 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert result.stderr == ""
     assert result.stdout.startswith("recipe")
+
+
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not LARGE_PAGES.exists() or "[never]" in LARGE_PAGES.read_text(), reason="no large pages here"
+)
+@pytest.mark.parametrize(("chosen", "large"), [({}, True), ({"THP_MEM_ALLOC_ENABLE": "0"}, False)])
+def test_large_tensors_come_in_large_pages_unless_the_user_says_no(
+    chosen: dict[str, str], large: bool
+) -> None:
+    if "[always]" in LARGE_PAGES.read_text() and not large:
+        pytest.skip("Linux takes them by itself")
+    script = """
+import resource
+from seqssl.cli import main
+main(["--version"])
+import torch
+def pages():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+torch.zeros(1)
+before = pages()
+torch.ones(2**24)
+print((pages() - before) / (2**26 / resource.getpagesize()))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment | chosen, capture_output=True, text=True, check=True
+    )
+    share = float(done.stdout.split()[-1])  # of the small pages that the tensor would take
+    assert (share < 0.25) is large
