@@ -52,7 +52,7 @@ def _reported(arguments: Sequence[str] | None) -> int:
     """Run one command and say what is wrong; returns the exit code."""
     # Threads that spin while they wait slow each other down several times where another process is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Large tensors of main memory come in pages of 2 MiB, where Linux has them: fewer to clear and to look up.
+    # Large tensors of main memory come in pages of 2 MiB where Linux has them: fewer to clear and to find.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))

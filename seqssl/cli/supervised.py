@@ -156,9 +156,8 @@ def bench(arguments: Arguments) -> None:
             raise UserError(f"{key} = {arguments[key]}: must be at least {least}")
     precisions = names_in(arguments["precisions"] or "")
     if not set(precisions) <= set(PRECISIONS):
-        raise UserError(
-            f"precisions = {arguments['precisions']}: expected {', '.join(PRECISIONS)} or {','.join(PRECISIONS)}"
-        )
+        expected = f"{', '.join(PRECISIONS)} or {','.join(PRECISIONS)}"
+        raise UserError(f"precisions = {arguments['precisions']}: expected {expected}")
     recipe, *settings = [arguments["recipe"]] if arguments["recipe"] else DEFAULT
     work = Work(recipe, (*settings, *arguments.overrides), arguments["rows"], arguments["length"])
     out = Path(arguments["out"]).expanduser() if arguments["out"] else None

@@ -292,9 +292,7 @@ COMMANDS = (
             Key("rows", "of a step's micro-batch, from full length down to half of it", 2, convert=int),
             Key("length", "of the longest row, in seconds or input steps; else the recipe's", convert=float),
             Key("repeats", "steps that are timed, after two that are not", 5, convert=int),
-            Key(
-                "precisions", "float32, bfloat16, or float32,bfloat16; else those that the device is made for"
-            ),
+            Key("precisions", "float32, bfloat16, or float32,bfloat16; else what the device is made for"),
             Key("out", "a folder for bench.md and bench.json"),
         ),
         overrides="recipe",
