@@ -74,7 +74,9 @@ class Manifest:
         try:
             return cls.parse(path.read_text(encoding="utf-8"), str(folder))
         except (OSError, UnicodeError) as error:
-            raise UserError(f"{path} cannot be read ({error}): remove {folder} and prepare again.") from error
+            raise UserError(
+                f"{path} cannot be read ({error}): if seqssl prepared {folder}, remove it and prepare again."
+            ) from error
 
     @classmethod
     def parse(cls, text: str, folder: str) -> "Manifest":
@@ -84,13 +86,17 @@ class Manifest:
             values = json.loads(text)
             version = values["schema_version"]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} cannot be read ({error}): remove {folder} and prepare again.") from error
+            raise UserError(
+                f"{path} cannot be read ({error}): if seqssl prepared {folder}, remove it and prepare again."
+            ) from error
         if version != SCHEMA_VERSION:
             raise UserError(f"{path} has schema version {version}, this is {SCHEMA_VERSION}: prepare again.")
         try:
             return cls.restore(values)
         except (TypeError, ValueError, AttributeError, KeyError) as error:
-            raise UserError(f"{path} is damaged ({error}): remove {folder} and prepare again.") from error
+            raise UserError(
+                f"{path} is damaged ({error}): if seqssl prepared {folder}, remove it and prepare again."
+            ) from error
 
     @classmethod
     def restore(cls, values: Mapping[str, Any]) -> "Manifest":
