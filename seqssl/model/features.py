@@ -265,7 +265,7 @@ class Windows(torch.autograd.Function):
         parts = grads[0].unflatten(-1, (ctx.kernel, -1)).unbind(2)
         whole = grads[0].new_zeros(len(grads[0]), ctx.size, parts[0].shape[-1])
         end = ctx.size - ctx.kernel + 1
-        for i, part in enumerate(parts):
+        for i, part in reversed([*enumerate(parts)]):  # torch's order: sums of three parts round the same
             whole[:, i : i + end : ctx.stride] += part
         return whole, None, None
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from seqssl import Conv1dStack, Conv2dSubsampling
-from seqssl.model.features import convolve, standard_deviation
+from seqssl.model.features import Windows, convolve, standard_deviation
 from seqssl.testing.harness import seeded
 from seqssl.testing.strategies import lengths, seeds
 
@@ -116,3 +116,16 @@ def test_frames_of_a_fresh_encoder_do_not_fade_out() -> None:
     for norm in ("group", "layer"):
         frames = Conv1dStack(1, dim=64, norm=norm)(inputs, lengths).x  # type: ignore[arg-type]
         assert frames.square().mean().sqrt() > 0.1, norm
+
+
+@given(kernel=st.integers(1, 12), stride=st.integers(1, 6), more=st.integers(0, 20))
+def test_gradients_of_windows_are_those_of_slices_bit_for_bit(kernel: int, stride: int, more: int) -> None:
+    """With sums of three and more, too, where the order of adding can be seen in the last digit."""
+    generator = torch.Generator().manual_seed(kernel + 100 * stride + 10_000 * more)
+    x = torch.randn(2, kernel + more, 3, generator=generator, requires_grad=True)
+    slices = [x[:, i : i + more + 1 : stride] for i in range(kernel)]
+    found, expected = Windows.apply(x, kernel, stride), torch.cat(slices, dim=-1)
+    assert torch.equal(found, expected)
+    weights = torch.randn(expected.shape, generator=generator)
+    (one,), (two,) = (torch.autograd.grad(each, x, weights) for each in (found, expected))
+    assert torch.equal(one, two)
