@@ -39,7 +39,7 @@ def styled(*, has_grid: bool = True) -> Iterator[None]:
                 "axes.labelcolor": "#475569",
                 "axes.spines.right": False,
                 "axes.spines.top": False,
-                "axes.titley": 1.0,  # as a search would find, in a quarter of the time
+                "axes.titley": 1.0,  # a search would find it, too, and takes a quarter of the time
                 "grid.color": "#eef2f7",
                 "legend.fontsize": 8.0,
                 "legend.frameon": False,
