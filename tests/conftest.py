@@ -1,6 +1,9 @@
 """What holds for every test: one thread, shapes checked, seeded examples."""
 
 import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 # Before torch is imported: threads that wait for each other are slower than one on small tensors.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,6 +22,49 @@ settings.register_profile(
 )
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+# Folders whose tests look at whole reports. Elsewhere curves and codes, most of the time that a report takes,
+# are left blank, and the work of a step, which a run says as a share of the device's speed, is counted
+# once for all toy runs of one shape.
+WHOLE_RUNS = ("e2e", "field", "report")
+
+
+def blank(title: str, *_: object) -> str:
+    """A panel without curves."""
+    return f"<svg><!-- {title} --></svg>"
+
+
+FOUND: dict[str, Any] = {}
+
+
+def counted_once(config: Any, streams: Sequence[Any]) -> Any:
+    """`cost_of`, or what it was for an earlier run of the same model and batches."""
+    from seqssl.planning.cost import cost_of
+
+    same = replace(
+        config,
+        out=None,
+        init=None,
+        seed=0,
+        data=replace(config.data, source=None),
+        train=replace(config.train, num_updates=1, log_every=1, eval_every=1, save_every=1),
+    )
+    key = repr((same, [(stream.spec, stream.weight) for stream in streams]))
+    if key not in FOUND:
+        FOUND[key] = cost_of(config, streams)
+    return FOUND[key]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Before fixtures of any scope, which train runs, too."""
+    with pytest.MonkeyPatch.context() as patched:
+        if item.path.parent.name not in WHOLE_RUNS:
+            patched.setattr("seqssl.report.curves._curve", blank)
+            patched.setattr("seqssl.report.figures.code_sequence", lambda _: "data:,")
+            patched.setattr("seqssl.runs.train.cost_of", counted_once)
+        return (yield)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -33,11 +33,14 @@ def interpolate(tree: Tree) -> tuple[Tree, list[tuple[str, Value, str]]]:
             problems.append((trees.join(path), value, remedy))
             continue
         try:
-            OmegaConf.create({"": values.texts(value)})  # reads the references, follows none
+            if _refers(value):
+                OmegaConf.create({"": values.texts(value)})  # reads the references, follows none
             trees.put(readable, path, value)
         except GrammarParseError as error:
             remedy = f"is no reference; write ${{section.key}} ({_first_line(error)})"
             problems.append((trees.join(path), value, remedy))
+    if not any(_refers(value) for _, value in _leaves(readable)):
+        return readable, problems
     written = values.texts(readable)
     config = OmegaConf.create(written if isinstance(written, dict) else {})
     filled: Tree = {}

@@ -1,8 +1,10 @@
 """YAML to trees of values, and back. Scalars without quotes keep the text that was written (`Plain`)."""
 
+import copy
 import re
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 import yaml
 from yaml.constructor import ConstructorError, SafeConstructor
@@ -37,7 +39,7 @@ class _Dumper(yaml.SafeDumper):
 
 def read(text: str) -> Value:
     """The value of a YAML document; yaml.YAMLError for bad YAML, or for a value that no setting can have."""
-    return _known(yaml.load(text, _Loader))
+    return copy.deepcopy(_parsed(text))
 
 
 def reread(value: object) -> Value:
@@ -71,6 +73,12 @@ def write(tree: Mapping[str, Value]) -> str:
     """A tree as YAML that `read` reads back."""
     text: str = yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
+
+
+@lru_cache(maxsize=256)  # a run reads the same few recipes several times, and a study hundreds of times
+def _parsed(text: str) -> Value:
+    """The value of a document, which all that read the same text share."""
+    return _known(yaml.load(text, _Loader))
 
 
 def _known(value: object) -> Value:

@@ -29,6 +29,14 @@ def test_a_date_is_a_text_and_nothing_is_nothing() -> None:
     }
 
 
+def test_what_is_read_belongs_to_the_reader() -> None:
+    written = "a: [1, {b: 2}]"
+    first = text.read(written)
+    first["a"][1]["b"] = "changed"  # type: ignore[index,call-overload]
+    first["c"] = 3  # type: ignore[index,call-overload]
+    assert text.read(written) == {"a": [Plain("1", 1), {"b": Plain("2", 2)}]}
+
+
 def test_keys_are_texts() -> None:
     assert text.read("{on: 1, 010: 2}") == {"on": Plain("1", 1), "010": Plain("2", 2)}
 
