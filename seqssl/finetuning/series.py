@@ -29,19 +29,26 @@ Share = Annotated[float, Bound(above=0, below=1)]
 MIN_SCALE = 1e-4  # standard deviations of a channel over all training rows
 
 
-class FlatHead(nn.Module):
-    """All frames of a window, side by side, and a linear map (PatchTST, 2211.14730)."""
+class ForecastHead(nn.Module):
+    """All frames of a window, side by side, and a linear map (PatchTST, 2211.14730), which is added to one of
+    the look-back itself, the same for all channels (NLinear, 2205.13504).
+    """
 
-    def __init__(self, dim: int, num_frames: int, size: int) -> None:
+    def __init__(self, dim: int, num_frames: int, lookback: int, horizon: int, channels: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(dim * num_frames, size)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
+        self.linear = nn.Linear(dim * num_frames, horizon * channels)
+        self.shortcut = nn.Linear(lookback, horizon, bias=False)
+        for weight in self.parameters():
+            nn.init.zeros_(weight)
+        # Adam changes every weight by the rate, so an output changes by the rate times the number of its
+        # inputs. Of those there are `num_frames` times as many as in a head for one frame.
+        self.lr_scales = {"linear.weight": 1 / num_frames}
 
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """Scores (b, size)."""
-        scores: Tensor = self.linear(x.flatten(1))
-        return scores
+    def forward(self, x: Tensor, past: Tensor) -> Tensor:
+        """Frames x (b, s, d) and the scaled look-back (b, t, c) to forecasts (b, horizon, c)."""
+        straight = self.shortcut(past.transpose(1, 2)).transpose(1, 2)
+        forecast: Tensor = self.linear(x.flatten(1)).view_as(straight) + straight
+        return forecast
 
 
 class Series(Supervised):
@@ -123,8 +130,9 @@ class Forecast(Series):
         self.lookback, self.horizon, self.every = lookback, horizon, every
         self._channels(facts, channels)
         num_frames = int(model.feature_encoder.output_lengths(torch.tensor([lookback])))
-        size = horizon * len(self.channels)
-        head = FlatHead(model.input_projection.out_features, num_frames, size)
+        head = ForecastHead(
+            model.input_projection.out_features, num_frames, lookback, horizon, len(self.channels)
+        )
         super().__init__(model, facts, tuning, seed, head)
 
     def parts(self, data: Labelled) -> Labelled:
@@ -162,18 +170,19 @@ class Forecast(Series):
 
     def outputs(self, frames: Features, batch: Batch) -> Tensor:
         """Forecasts (b, horizon, c), in standard deviations of the training rows."""
-        mean, scale = self._instance(batch)
-        made: Tensor = self.model.head(frames.x, frames.valid).float()
-        return made.view(len(made), self.horizon, -1) * scale + mean
+        past, mean, scale = self._instance(batch)
+        made: Tensor = self.model.head(frames.x, past).float()
+        return made * scale + mean
 
-    def _instance(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of each channel over the look-back."""
+    def _instance(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The look-back with mean 0 and deviation 1 of each channel, 0 where it is missing; and both."""
         values, there = self.scaled(batch)
         values, there = values[:, : self.lookback], there[:, : self.lookback]
         count = there.sum(1, keepdim=True).clamp(min=1)
         mean = values.sum(1, keepdim=True) / count
         variance = ((values - mean) * there).square().sum(1, keepdim=True) / count
-        return mean, variance.sqrt().clamp(min=MIN_SCALE)
+        scale = variance.sqrt().clamp(min=MIN_SCALE)
+        return (values - mean) / scale * there, mean, scale
 
     def _future(self, batch: Batch) -> tuple[Tensor, Tensor]:
         values, there = self.scaled(batch)

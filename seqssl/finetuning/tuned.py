@@ -84,12 +84,12 @@ class Tuned(nn.Module):
     def groups(self) -> list[ParameterGroup]:
         """Every trained parameter, with its multiple of the learning rate."""
         scales: dict[float, list[Tensor]] = {}
-        top = self.taps[-1][0]
+        top, rates = self.taps[-1][0], getattr(self.head, "lr_scales", {})
         for name, parameter in self.named_parameters():
             if not parameter.requires_grad:
                 continue
             if not name.startswith("pretrained."):
-                scale = self.tuning.head_rate
+                scale = self.tuning.head_rate * rates.get(name.removeprefix("head."), 1.0)
             else:
                 place = name.removeprefix("pretrained.encoder.blocks.").partition(".")[0]
                 depth = top - 1 - int(place) if place.isdigit() else top

@@ -23,7 +23,8 @@ from seqssl.errors import UserError
 FORMAT = 2
 READABLE = (1, 2)  # 1: quantizers stood beside the targets, sums were named otherwise
 OLD = ".old.partial"  # ends the name of a checkpoint while another one takes its place
-YOUNGER = "targets.origin"  # ends the name of a buffer that was added within format 2: without it, it stays
+# End the names of weights that were added within format 2. A model keeps its own where they are not saved.
+YOUNGER = ("targets.origin", "head.shortcut.weight", "average_head-shortcut-weight")
 
 ParamGroup = dict[str, bool | float | int | list[float] | list[int] | None]
 Sums = dict[str, float | list[float] | list[list[float]]]
