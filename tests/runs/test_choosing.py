@@ -10,7 +10,8 @@ from seqssl import UserError, cli, load_recipe
 from seqssl.runs.choosing import choose_recipe
 
 KINDS = {**SOURCES, "speech": speech}
-RECOMMENDED = {"speech": "speech_clusters"}  # of the others it is NAME_w2vbert
+# Of the others it is NAME_w2vbert.
+RECOMMENDED = {"speech": "speech_clusters", "weather": "weather_next_latent"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -61,7 +61,7 @@ class TestTexts:
         write(tmp_path / "household_power_consumption.txt", table, sep=";")
         (tmp_path / "README.txt").write_text("Power, every minute.\n" * 20)
         recipe, settings, _ = choose_recipe(tmp_path)
-        assert recipe == "weather_w2vbert"
+        assert recipe == "weather_next_latent"
         assert settings == ['modality.columns=["Global_active_power", "Voltage"]', 'modality.freq="1min"']
 
     def test_beside_tables_are_left_alone(self, tmp_path):
