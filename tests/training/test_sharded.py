@@ -3,6 +3,7 @@
 How often ranks exchange something, and how much, is in `tests/planning/test_sharding.py`.
 """
 
+import json
 import os
 import subprocess
 from copy import deepcopy
@@ -28,6 +29,7 @@ from seqssl.model.types import Frames
 from seqssl.runs.train import check_shards
 from seqssl.training.precision import maps_of
 
+SEVERAL = Path(__file__).with_name("several.py")
 SHARDS = "train.shards=2"
 SETTINGS = (
     "train.accumulate=2",
@@ -45,14 +47,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
     waves = write_waves(folder / "waves")
     os.environ["SEQSSL_CACHE"] = str(folder / "cache")
-    for run, more in (("replicated", ()), ("sharded", (SHARDS,)), ("rounded", (SHARDS, *ROUNDED))):
-        launch(folder, "-m", "seqssl", "train", *toy_arguments(waves, folder / run, *SETTINGS, *more))
+
+    def train(runs: dict[str, tuple[str, ...]]) -> None:
+        commands = [
+            ["train", *toy_arguments(waves, folder / run, *SETTINGS, *more)] for run, more in runs.items()
+        ]
+        launch(folder, str(SEVERAL), json.dumps(commands))
+
+    train({"replicated": (), "sharded": (SHARDS,), "rounded": (SHARDS, *ROUNDED)})
     # Once more from the middle: the state that was gathered is what another run goes on from.
-    for run, more in (("resumed", (SHARDS,)), ("resumed-whole", ())):
+    for run in ("resumed", "resumed-whole"):
         (folder / run / "checkpoints").mkdir(parents=True)
         for name in ("checkpoints/step-00000002", "config.yaml"):
             subprocess.run(["cp", "-r", folder / "sharded" / name, folder / run / name], check=True)
-        launch(folder, "-m", "seqssl", "train", *toy_arguments(waves, folder / run, *SETTINGS, *more))
+    train({"resumed": (SHARDS,), "resumed-whole": ()})
     return folder
 
 

@@ -1,0 +1,11 @@
+"""Run by torchrun on all ranks: several commands one after the other, so that each need not import all anew."""
+
+import json
+import sys
+
+from seqssl import cli
+
+if __name__ == "__main__":
+    for arguments in json.loads(sys.argv[1]):
+        if code := cli.main(arguments):
+            sys.exit(code)
