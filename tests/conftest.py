@@ -24,10 +24,10 @@ settings.register_profile("ci", settings.get_profile("default"), derandomize=Tru
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
-# Folders whose tests look at whole reports. Elsewhere curves and codes, most of the time that a report takes,
-# are left blank, and the work of a step, which a run says as a share of the device's speed, is counted
-# once for all toy runs of one shape.
-WHOLE_RUNS = ("e2e", "field", "report")
+# Folders and files whose tests look at whole reports. Elsewhere curves and codes, most of the time that a
+# report takes, are left blank, and the work of a step, which a run says as a share of the device's speed, is
+# counted once for all toy runs of one shape.
+WHOLE_RUNS = ("field", "report", "test_every_recipe.py")
 
 
 def blank(title: str, *_: object) -> str:
@@ -60,7 +60,7 @@ def counted_once(config: Any, streams: Sequence[Any]) -> Any:
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Before fixtures of any scope, which train runs, too."""
     with pytest.MonkeyPatch.context() as patched:
-        if item.path.parent.name not in WHOLE_RUNS:
+        if not {item.path.parent.name, item.path.name} & {*WHOLE_RUNS}:
             patched.setattr("seqssl.report.curves._curve", blank)
             patched.setattr("seqssl.report.figures.code_sequence", lambda _: "data:,")
             patched.setattr("seqssl.runs.train.cost_of", counted_once)

@@ -1,4 +1,4 @@
-"""Run by torchrun on all ranks: several commands one after the other, so that each need not import all anew."""
+"""Run by torchrun on all ranks: several commands in turn, so that none but the first has to import all."""
 
 import json
 import sys
