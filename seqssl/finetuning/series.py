@@ -40,9 +40,9 @@ class ForecastHead(nn.Module):
         self.shortcut = nn.Linear(lookback, horizon, bias=False)
         for weight in self.parameters():
             nn.init.zeros_(weight)
-        # Adam changes every weight by the rate, so an output changes by the rate times the number of its
-        # inputs. Of those there are `num_frames` times as many as in a head for one frame.
-        self.lr_scales = {"linear.weight": 1 / num_frames}
+        # Adam changes every weight by the rate, so an output moves in an update as far as it has inputs. With
+        # these multiples of the rate it moves no further than that of a head for one frame, which has `dim`.
+        self.lr_scales = {"linear.weight": 1 / num_frames, "shortcut.weight": min(1.0, dim / lookback)}
 
     def forward(self, x: Tensor, past: Tensor) -> Tensor:
         """Frames x (b, s, d) and the scaled look-back (b, t, c) to forecasts (b, horizon, c)."""

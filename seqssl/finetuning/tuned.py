@@ -82,7 +82,10 @@ class Tuned(nn.Module):
         return self
 
     def groups(self) -> list[ParameterGroup]:
-        """Every trained parameter, with its multiple of the learning rate."""
+        """Every trained parameter, with its multiple of the learning rate; a head may scale its own more.
+
+        `lr_scales` of a head holds such multiples, by the names of its parameters.
+        """
         scales: dict[float, list[Tensor]] = {}
         top, rates = self.taps[-1][0], getattr(self.head, "lr_scales", {})
         for name, parameter in self.named_parameters():

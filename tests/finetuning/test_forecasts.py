@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tuned_toys import tune
@@ -36,6 +37,24 @@ def test_a_map_of_many_frames_takes_steps_as_large_as_one_of_a_frame(run: Path, 
     assert num_frames == 3
     assert scales["head.linear.weight"] == 2
     assert scales["head.linear.bias"] == scales["head.shortcut.weight"] == scales["mix.logits"] == 6
+
+
+@pytest.mark.parametrize(("lookback", "scale"), [(4, 1.0), (8, 1.0), (32, 0.25)])
+def test_one_update_moves_a_forecast_by_no_more_than_a_head_of_one_frame(lookback: int, scale: float) -> None:
+    dim, rate = 8, 0.01
+    head = ForecastHead(dim, num_frames=5, lookback=lookback, horizon=3, channels=2)
+    groups = [
+        {"params": [weight], "lr": rate * head.lr_scales.get(name, 1.0)}
+        for name, weight in head.named_parameters()
+        if name != "linear.bias"
+    ]
+    optimizer = torch.optim.Adam(groups)
+    frames, past = torch.ones(1, 5, dim), torch.ones(1, lookback, 2)  # all pull in one direction
+    head(frames, past).sum().backward()
+    optimizer.step()
+    assert head.lr_scales["shortcut.weight"] == scale
+    moved = (head(frames, past) - head.linear.bias.view(3, 2)).abs().max()
+    assert moved.item() <= 2 * rate * dim * (1 + 1e-4), "the frames' part and the look-back's"
 
 
 def test_a_run_from_before_the_shortcut_says_what_it_said(run: Path, tmp_path: Path) -> None:
