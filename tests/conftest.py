@@ -27,7 +27,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 # Folders and files whose tests look at whole reports. Elsewhere curves and codes, most of the time that a
 # report takes, are left blank, and the work of a step, which a run says as a share of the device's speed, is
 # counted once for all toy runs of one shape.
-WHOLE_RUNS = ("field", "report", "test_every_recipe.py")
+WHOLE_RUNS = ("field", "report", "test_catalogue.py", "test_every_recipe.py")
 
 
 def blank(title: str, *_: object) -> str:
