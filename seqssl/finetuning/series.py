@@ -30,8 +30,10 @@ MIN_SCALE = 1e-4  # standard deviations of a channel over all training rows
 
 
 class ForecastHead(nn.Module):
-    """All frames of a window, side by side, and a linear map (PatchTST, 2211.14730), which is added to one of
-    the look-back itself, the same for all channels (NLinear, 2205.13504).
+    """The sum of two linear maps: of all frames side by side, and of the look-back itself.
+
+    The first has the whole window for each number (PatchTST, 2211.14730), the second is the same for all
+    channels (NLinear, 2205.13504).
     """
 
     def __init__(self, dim: int, num_frames: int, lookback: int, horizon: int, channels: int) -> None:
