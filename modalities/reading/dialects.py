@@ -6,7 +6,8 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -76,7 +77,12 @@ def sniff(path: Path, settings: TableSettings, example: Sequence[str] = ()) -> D
 
     `example` names the last columns in the message that asks for `modality.csv_columns`.
     """
-    data = head_of(path)
+    columns = settings.csv_columns and tuple(settings.csv_columns)  # a user's own code may give a list
+    return _dialect_of(head_of(path), replace(settings, csv_columns=columns), tuple(example))
+
+
+@lru_cache(maxsize=32)  # a file is asked for its columns, its parts and its rows
+def _dialect_of(data: bytes, settings: TableSettings, example: tuple[str, ...]) -> Dialect:
     encoding = encoding_of(data)
     lines = _lines(data.decode(encoding, "replace"), cut=len(data) >= HEAD_BYTES)
     said = [] if encoding in ("utf-8", "utf-8-sig") else [f"the file is in {encoding.upper()}"]
@@ -184,8 +190,10 @@ def _rows(lines: Sequence[str], separator: str, *, quoted: bool) -> list[Line]:
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=separator, skipinitialspace=True)
     try:
         for cells in islice(reader, 10 * HEAD_ROWS):
-            if any(cell.strip() for cell in cells) and len(rows) < HEAD_ROWS:
+            if any(cell.strip() for cell in cells):
                 rows.append(Line(before, cells))
+            if len(rows) == HEAD_ROWS:
+                break
             before = reader.line_num
     except csv.Error:
         pass  # what was read so far tells enough

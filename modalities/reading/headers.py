@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ class Line(NamedTuple):
     cells: list[str]
 
 
+@lru_cache(maxsize=2**14)  # a cell is looked at with each separator, for the header, and for its marks
 def kind_of(cell: str) -> str:
     """What a cell looks like: "number", "time", "text", or "" for nothing."""
     cell = cell.strip().strip('"').strip().replace(MINUS, "-")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modalities.reading.dialects import TableSettings
+from modalities.reading.dialects import TableSettings, sniff
 from modalities.reading.tables import Table
 
 HOURS = [f"2020-01-{day:02d} {hour:02d}:00" for day in range(1, 11) for hour in range(24)]
@@ -211,3 +211,27 @@ class TestMinusSigns:
         assert found.names == ("time", "W m\u22122", "note")
         read = found.read(found.names)
         assert read["W m\u22122"].tolist() == [-5] * 30 and read["note"].tolist() == ["\u2212 cold"] * 30
+
+
+class TestWhatWasFoundOut:
+    """A dialect is found once for the same first bytes, settings and examples, and for nothing else."""
+
+    def test_another_file_in_the_same_place_is_read_anew(self, tmp_path):
+        path = tmp_path / "x.csv"
+        path.write_text("a,b\n1,2\n3,4\n")
+        assert sniff(path, TableSettings()).names == ("a", "b")
+        path.write_text("c;d;e\n1;2;3\n3;4;5\n")
+        found = sniff(path, TableSettings())
+        assert (found.names, found.separator) == (("c", "d", "e"), ";")
+
+    def test_other_settings_are_heard(self, tmp_path):
+        path = tmp_path / "x.csv"
+        path.write_text("".join(f"{k}.5,{k + 1}.5\n" for k in range(9)))
+        with pytest.raises(ValueError, match="no header line"):
+            sniff(path, TableSettings())
+        assert sniff(path, TableSettings(csv_columns=("a", "b"))).names == ("a", "b")
+        assert sniff(path, TableSettings(csv_columns=("c", "d"))).names == ("c", "d")
+        with pytest.raises(ValueError, match=r"csv_columns=\[time"):
+            sniff(path, TableSettings(), ["time", "u"])
+        with pytest.raises(ValueError, match=r"csv_columns=\[x"):
+            sniff(path, TableSettings(), ["x", "y"])
