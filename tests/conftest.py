@@ -1,8 +1,9 @@
 """What holds for every test: one thread, shapes checked, seeded examples."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 # Before torch is imported: threads that wait for each other are slower than one on small tensors.
@@ -25,8 +26,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
 # Folders and files whose tests look at whole reports. Elsewhere curves and codes, most of the time that a
-# report takes, are left blank, and the work of a step, which a run says as a share of the device's speed, is
-# counted once for all toy runs of one shape.
+# report takes, are left blank; the work of a step is counted once for all toy runs of one shape, and the
+# speed of the device, of which a run says the share, is measured once.
 WHOLE_RUNS = ("field", "report", "test_catalogue.py", "test_every_recipe.py")
 
 
@@ -56,14 +57,23 @@ def counted_once(config: Any, streams: Sequence[Any]) -> Any:
     return FOUND[key]
 
 
+@cache
+def once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that keeps what it gave, the same one for each test."""
+    return cache(function)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Before fixtures of any scope, which train runs, too."""
+    from seqssl.planning import hardware
+
     with pytest.MonkeyPatch.context() as patched:
         if not {item.path.parent.name, item.path.name} & {*WHOLE_RUNS}:
             patched.setattr("seqssl.report.curves._curve", blank)
             patched.setattr("seqssl.report.figures.code_sequence", lambda _: "data:,")
             patched.setattr("seqssl.runs.train.cost_of", counted_once)
+            patched.setattr(hardware, "matmul_speed", once(hardware.matmul_speed))
         return (yield)
 
 

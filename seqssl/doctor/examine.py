@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from seqssl.config.stages import FOLDER
+from seqssl.config.text import read_plain
 from seqssl.doctor.bars import HISTORY_MIN
 from seqssl.doctor.monitor import Finding, Monitor
 from seqssl.doctor.readings import Reading
@@ -115,7 +116,7 @@ def planned_updates(run: Path) -> int | None:
     if not path.exists():
         return None
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = read_plain(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it, or remove it.") from error
     section = config.get("train") if isinstance(config, dict) else None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from seqssl.config.text import read_plain
 from seqssl.config.tree import leaves
 from seqssl.data.files import write_atomic
 from seqssl.errors import UserError
@@ -85,7 +86,7 @@ def _column(run: Path) -> dict[str, str]:
 def _settings(path: Path) -> dict[str, str]:
     """Every setting that has a value, as text; UserError where the file is damaged."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_plain(path.read_text(encoding="utf-8"))
         found = {name: str(value) for name, value in leaves(tree) if value is not None}
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it.") from error

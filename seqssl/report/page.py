@@ -8,9 +8,8 @@ from operator import attrgetter
 from pathlib import Path
 from statistics import median
 
-import yaml
-
 from seqssl import doctor
+from seqssl.config.text import read_plain
 from seqssl.config.tree import flatten
 from seqssl.config.values import Value
 from seqssl.data.files import write_atomic
@@ -45,7 +44,7 @@ def write_report(run: Path, illustrations: Sequence[Illustration] = ()) -> Path:
     records = list(read_records(run / "metrics.jsonl"))
     path = run / "config.yaml"
     source = path.read_text(encoding="utf-8") if path.exists() else ""
-    tree = yaml.safe_load(source)
+    tree = read_plain(source)
     config = flatten(tree if isinstance(tree, dict) else {})
     sections = [
         header(run, config, health),

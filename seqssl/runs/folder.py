@@ -19,7 +19,7 @@ from seqssl.assembly import OpenStream, Stream, assemble, build_task, set_scalin
 from seqssl.config import stages
 from seqssl.config.compose import to_yaml
 from seqssl.config.schema import RunConfig
-from seqssl.config.text import write
+from seqssl.config.text import read_plain, write
 from seqssl.config.tree import flatten, within_stream
 from seqssl.data.adapters import HasViews, SampleSpec
 from seqssl.data.files import locked, refuse_linked_folders, sha256_json, write_atomic
@@ -206,7 +206,7 @@ def check_same_run(config: RunConfig, out: Path, streams: Sequence[OpenStream]) 
         return
     read_config(out)  # says what is damaged
     old = load_recipe(out / "config.yaml")  # with the defaults of what was not there when it was written
-    trees = (yaml.safe_load(to_yaml(each)) for each in (old, config))
+    trees = (read_plain(to_yaml(each)) for each in (old, config))
     before, now = (flatten(stages.with_marks(tree, out)) for tree in trees)
     changed = sorted(
         key
@@ -285,7 +285,7 @@ def read_config(run: Path) -> dict[str, Any]:
     """A run's config.yaml as it is written; UserError where it is damaged."""
     path = run / "config.yaml"
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_plain(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}): restore it, or choose another out=.") from error
     if not isinstance(tree, dict):
