@@ -1,5 +1,6 @@
 """What holds for every test: one thread, shapes checked, seeded examples."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -61,6 +62,11 @@ def counted_once(config: Any, streams: Sequence[Any]) -> Any:
 def once(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that keeps what it gave, the same one for each test."""
     return cache(function)
+
+
+def pytest_collection_finish() -> None:
+    """What imports have left is looked through no more for what can be freed."""
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
