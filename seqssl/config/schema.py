@@ -116,8 +116,9 @@ class TrainConfig:
 class FinetuneConfig:
     """How a task with labels changes a pre-trained encoder; pre-training does not read it."""
 
-    # Where labels come from. files: the path of a row below the folder of its group, without the ending.
-    labels_from: Literal["labels", "files"] = "labels"
+    # Where labels come from. labels: the data; files: the path of a row's file below the folder of its group,
+    # without the ending; else what a regular expression finds in that path, its group in parentheses.
+    labels_from: str = "labels"
     # What is not trained. none; features: the feature encoder; encoder: everything but the head; a number:
     # the encoder, for so many first updates.
     freeze: Literal["none", "features", "encoder"] | Annotated[int, NOT_NEGATIVE] = "none"

@@ -61,14 +61,41 @@ class Facts:
         return cast(T, self.found[name])
 
 
+def path_of(key: str) -> str:
+    """The path of a row's file, without what tells its rows apart."""
+    return PART_OF_FILE.sub(r"\1", str(key))
+
+
 def name_in_group(key: str, group: str = "") -> str:
     """The path of a row's file below the folder of its group, without the ending; "" without a folder.
 
     Where no folder is called as the group, the first one is taken for it.
     """
-    parts = PurePosixPath(PART_OF_FILE.sub(r"\1", str(key))).parts
+    parts = PurePosixPath(path_of(key)).parts
     first = parts.index(group) + 1 if group in parts[:-1] else 1
     return PurePosixPath(*parts[first:]).with_suffix("").as_posix() if len(parts) > first else ""
+
+
+def relabelled(corpus: Corpus, labels_from: str) -> Corpus:
+    """The corpus with its labels from where `finetune.labels_from` says; UserError for no such place."""
+    if labels_from == "labels":
+        return corpus
+    if labels_from == "files":
+        return corpus.relabelled([*map(name_in_group, corpus.keys, corpus.groups)])
+    try:
+        pattern = re.compile(labels_from)
+    except re.error as error:
+        raise UserError(
+            f"finetune.labels_from = {labels_from}: no regular expression ({error}); labels, files or one is "
+            "wanted."
+        ) from error
+    if pattern.groups != 1:
+        raise UserError(
+            f"finetune.labels_from = {labels_from}: labels, files, or a regular expression with one group in "
+            f"parentheses, such as '^([a-z]+)_'; this one has {pattern.groups}."
+        )
+    found = (pattern.search(path_of(key)) for key in corpus.keys)
+    return corpus.relabelled([(match[1] or "") if match else "" for match in found])
 
 
 def names_in(labels: Sequence[str], patterns: str, what: str = "labels", *, min_rows: int = 1) -> list[str]:
@@ -84,7 +111,7 @@ def names_in(labels: Sequence[str], patterns: str, what: str = "labels", *, min_
             + (
                 f"the {what} are {known}, ..."
                 if known
-                else f"the data has no {what} at all. finetune.labels_from=files takes names of files."
+                else f"the data has no {what} at all. finetune.labels_from takes them from names of files."
             )
         )
     if patterns == "*":

@@ -21,7 +21,7 @@ from seqssl.data.rejections import REJECTED, told
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
 from seqssl.evaluation.markov import markov_bits
-from seqssl.finetuning.facts import Labelled, name_in_group
+from seqssl.finetuning.facts import Labelled, relabelled
 from seqssl.finetuning.supervised import Supervised
 from seqssl.model.types import Batch
 from seqssl.planning import hardware
@@ -53,12 +53,7 @@ def opened(stream: Stream, parallel: Parallel, device: torch.device, progress: P
 
 def labelled(stream: OpenStream, tuning: FinetuneConfig) -> OpenStream:
     """The stream with its labels taken from where the settings say."""
-    if tuning.labels_from == "labels":
-        return stream
-    return replace(
-        stream,
-        corpus=stream.corpus.relabelled([*map(name_in_group, stream.corpus.keys, stream.corpus.groups)]),
-    )
+    return replace(stream, corpus=relabelled(stream.corpus, tuning.labels_from))
 
 
 def chosen_rows(task: Supervised, stream: OpenStream) -> OpenStream:

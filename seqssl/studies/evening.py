@@ -15,6 +15,7 @@ from seqssl.data.prepare import open_or_prepare
 from seqssl.doctor import examine
 from seqssl.errors import HealthHalt, UserError
 from seqssl.evaluation.retrieval import compare_halves
+from seqssl.finetuning.facts import relabelled
 from seqssl.model.fixed import FixedCodes
 from seqssl.model.reconstruction import InputVectors
 from seqssl.planning.plan import resolve
@@ -175,6 +176,7 @@ class _Work:
         corpus = open_or_prepare(
             stream.adapter, config.data, modality=str(config.modality["target"]), progress=self.progress
         )
+        corpus = relabelled(corpus, config.finetune.labels_from)
         patterns, counts, problem = labels_of(corpus, str(plan.asked["labels"]))
         plan.patterns = patterns if counts else ""
         plan.num_labels, plan.classes = sum(counts.values()), len(counts)

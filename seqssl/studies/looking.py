@@ -1,6 +1,10 @@
 """What an evening finds in data before it plans: labels to judge by, and what else is there, in sentences."""
 
+import re
 from collections import Counter
+from collections.abc import Sequence
+from operator import itemgetter
+from pathlib import PurePosixPath
 
 from seqssl.config.schema import DataConfig
 from seqssl.config.text import matches
@@ -9,13 +13,17 @@ from seqssl.data.lengths import lengths_of
 from seqssl.data.rejections import told
 from seqssl.data.shards import Corpus
 from seqssl.errors import UserError
-from seqssl.finetuning.facts import refuse_several
+from seqssl.finetuning.facts import path_of, refuse_several, relabelled
 from seqssl.ruler.folds import learnable, make_folds
 from seqssl.ruler.plan import Request
 from seqssl.runs.streams import hours as hours_of
 from seqssl.studies.pace import JUDGES
 
 FEWEST_OF_CLASS = 4  # rows: to learn from, to choose by, and to be tested
+SEPARATORS = "_- ."  # between the parts of a name
+ALIKE = 0.9  # share of names that have as many parts, and of rows whose label counts
+MOST_CLASSES = 60  # of a part of names; with more it is rather a number or a person
+MOST_HINTS = 2
 
 
 def labels_of(corpus: Corpus, wanted: str) -> tuple[str, Counter[str], str]:
@@ -47,16 +55,59 @@ def untellable(corpus: Corpus, patterns: str, counts: Counter[str]) -> str:
             refuse_several(Counter(str(label) for label in corpus.labels if label), "labels", "labels")
         except UserError as error:
             return str(error)
-    rows = [number for number, label in enumerate(corpus.labels) if str(label) in counts]
-    classes = [str(corpus.labels[row]) for row in rows]
-    groups, splits = corpus.groups[rows].tolist(), corpus.splits[rows].tolist()
-    for seeds in sorted({seeds for _, seeds, _ in JUDGES}):
-        if len(learnable(classes, make_folds(groups, splits, Request.folds, seeds))) < 2:
-            return (
-                "most labels are of one group alone: with groups held out, nothing is left to learn them by. "
-                "If groups are something else (people, places), say so, as by modality.group_pattern=REGEX."
-            )
+    if not _are_learnable(corpus, [str(label) for label in corpus.labels], counts):
+        return (
+            "most labels are of one group alone: with groups held out, nothing is left to learn them by. "
+            "If groups are something else (people, places), say so, as by modality.group_pattern=REGEX."
+        )
     return ""
+
+
+def _are_learnable(corpus: Corpus, labels: Sequence[str], counts: Counter[str]) -> bool:
+    """Whether two labels at least have rows to learn from wherever groups are held out."""
+    rows = [number for number, label in enumerate(labels) if label in counts]
+    classes = [labels[row] for row in rows]
+    groups, splits = corpus.groups[rows].tolist(), corpus.splits[rows].tolist()
+    return all(
+        len(learnable(classes, make_folds(groups, splits, Request.folds, seeds))) > 1
+        for seeds in sorted({seeds for _, seeds, _ in JUDGES})
+    )
+
+
+def labels_in_names(corpus: Corpus) -> dict[str, Counter[str]]:
+    """What in names of files may be labels: rows of each, by the pattern that finds them, the fewest first.
+
+    A part of a name, or a folder, counts where it takes few values, each on several rows, and where these do
+    not each belong to one group. Whether they are labels, or a take or a day, only its owner knows.
+    """
+    found: dict[str, Counter[str]] = {}
+    for pattern in _patterns([PurePosixPath(path_of(key)) for key in corpus.keys]):
+        labels = [str(label) for label in relabelled(corpus, pattern).labels]
+        counts = Counter(filter(None, labels))
+        counts = Counter({name: number for name, number in counts.items() if number >= FEWEST_OF_CLASS})
+        few = 2 <= len(counts) <= MOST_CLASSES and sum(counts.values()) >= ALIKE * len(labels)
+        if few and _are_learnable(corpus, labels, counts):
+            found[pattern] = counts
+    return dict(sorted(found.items(), key=lambda item: len(item[1])))
+
+
+def _patterns(paths: Sequence[PurePosixPath]) -> list[str]:
+    """Regular expressions for the folders of paths, level by level, and for the parts of names."""
+    deepest = max((len(path.parts) for path in paths), default=1) - 1
+    divided, count = "", 0  # a name may be one part
+    for mark in SEPARATORS:
+        numbers = Counter(path.stem.count(mark) for path in paths)
+        number, times = max(numbers.items(), key=itemgetter(1), default=(0, 0))
+        if number and times >= ALIKE * len(paths):
+            divided, count = mark, number
+            break
+    start, part, mark = "(?:^|/)" if deepest else "^", f"[^/{divided}]", re.escape(divided)
+    heads = [f"{start}{f'{part}*{mark}' * place}({part}+" for place in range(count + 1)]
+    return [
+        *(f"^{'[^/]+/' * level}([^/]+)/" for level in range(deepest)),
+        *(f"{head}){mark}[^/]*$" for head in heads[:-1]),
+        rf"{heads[-1]}?)(?:\.[^./]*)?$",
+    ]
 
 
 def scanned(corpus: Corpus, counts: Counter[str], problem: str = "") -> list[str]:
@@ -77,6 +128,13 @@ def scanned(corpus: Corpus, counts: Counter[str], problem: str = "") -> list[str
         found.append(
             f"no labels to tell apart: the encoder is judged without{f' ({problem})' if problem else ''}"
         )
+        hints = [
+            f"finetune.labels_from='{pattern}' tells {len(known)} apart ({', '.join([*known][:5])}"
+            + (", ...)" if len(known) > 5 else ")")
+            for pattern, known in labels_in_names(corpus).items()
+        ]
+        if hints:
+            found.append(f"names of files may hold labels: {'; '.join(hints[:MOST_HINTS])}")
     return found
 
 
