@@ -108,7 +108,8 @@ class Tuned(nn.Module):
             self.pretrained.eval()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             features, taps = self._taps(batch, generator)
-        self.train(self.training)
+        if frozen:
+            self.train(self.training)
         layers = torch.stack([taps[name] for _, name in self.taps])
         return Features(self.mix(layers), features.lengths)
 
