@@ -32,8 +32,8 @@ def verdict(values: Mapping[str, Any]) -> tuple[str, bool]:
     ours, theirs = halves["trained"]["found"], halves["random"]["found"]
     said = (
         f"Of {halves['rows']} {rows_of(halves)}, {ours:.0%} are found again by their other half; an encoder "
-        f"that has learned nothing finds {theirs:.0%} (difference {100 * (ours - theirs):+.0f} points, "
-        f"interval {100 * halves['low']:+.0f} to {100 * halves['high']:+.0f})."
+        f"that has learned nothing finds {theirs:.0%} (difference {round(100 * (ours - theirs)):+} points, "
+        f"interval {round(100 * halves['low']):+} to {round(100 * halves['high']):+})."
     )
     if not halves["held_out"]:
         return f"{said} Too few rows were held out to tell what this is worth for others.", False

@@ -216,7 +216,9 @@ class Table:
 
     def _signed(self, value: float) -> str:
         """A difference, in points where the metric is a share."""
-        return f"{100 * value:+.1f} points" if self.metric.unit == "share" else f"{value:+.3g}"
+        return (
+            f"{round(100 * value, 1) + 0.0:+.1f} points" if self.metric.unit == "share" else f"{value:+.3g}"
+        )
 
 
 def _beside(number: str, rivals: Mapping[str, Mapping[str, float]]) -> str:
