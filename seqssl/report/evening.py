@@ -57,7 +57,7 @@ def parts_of(values: Mapping[str, Any]) -> list[str]:
         f'<p style="font-size:19px;color:#0f172a;max-width:52em">{escape(sentence)}</p>',
         '<div class="grid figures">',
         *(
-            f'<div class="card"><b>{escape(figure)}</b><span>{escape(words)}</span></div>'
+            f'<div class="card"><b>{breakable(figure)}</b><span>{escape(words)}</span></div>'
             for figure, words in figures(values, spent)
         ),
         "</div>",
@@ -80,6 +80,11 @@ def parts_of(values: Mapping[str, Any]) -> list[str]:
         ]
     parts += ["<h2>What was found in the data</h2>", *(f"<p>{escape(text)}</p>" for text in values["scan"])]
     return parts + without_labels(values.get("halves", {})) + what_to_do(values)
+
+
+def breakable(name: str) -> str:
+    """A name in HTML, which may go on in the next line behind each of its words."""
+    return escape(name).replace("_", "_<wbr>")
 
 
 def figures(values: Mapping[str, Any], spent: float) -> list[tuple[str, str]]:
