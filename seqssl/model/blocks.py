@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from seqssl.model.bounds import ODD, POSITIVE, SHARE
+from seqssl.model.dropout import Dropout
 from seqssl.model.layers import ConvolutionModule, FeedForward
 from seqssl.model.mixers import takes_valid
 from seqssl.model.protocols import Mixer
@@ -17,7 +18,7 @@ class MixerBlock(nn.Module):
 
     mixer_norm: nn.LayerNorm
     mixer: Mixer
-    dropout: nn.Dropout
+    dropout: Dropout
     takes_valid: bool  # whether the mixer takes `valid`, as all did before there was `frames`
     norm_first: bool = True  # whether the norm comes before the mixer, or after the sum
 
@@ -52,7 +53,7 @@ class ConformerBlock(MixerBlock):
         self.feed_forward_in = FeedForward(dim, ffn_dim, dropout)
         self.mixer_norm = nn.LayerNorm(dim)
         self.mixer, self.takes_valid = mixer, takes_valid(mixer)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.convolution = ConvolutionModule(
             dim, kernel=conv_kernel, norm=conv_norm, dropout=dropout, bias=conv_bias, causal=conv_causal
         )
@@ -90,7 +91,7 @@ class TransformerBlock(MixerBlock):
         self.norm_first = norm == "before"
         self.mixer_norm = nn.LayerNorm(dim)
         self.mixer, self.takes_valid = mixer, takes_valid(mixer)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.feed_forward = FeedForward(
             dim, ffn_dim, dropout, norm=self.norm_first, activation=activation, inner_dropout=inner_dropout
         )

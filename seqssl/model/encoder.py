@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from seqssl.model.dropout import Dropout
 from seqssl.model.protocols import Block, Condition
 from seqssl.model.types import Frames
 
@@ -49,7 +50,7 @@ class ContextEncoder(nn.Module):
             raise ValueError(f"stochastic_depth must be at least 0 and below 1; got {stochastic_depth}")
         self.taps = dict(taps)
         self.norm = nn.LayerNorm(dim) if norm != "none" else nn.Identity()
-        self.norm_at, self.dropout = norm, nn.Dropout(dropout)
+        self.norm_at, self.dropout = norm, Dropout(dropout)
         self.drop_probs = [stochastic_depth * layer / len(blocks) for layer in range(1, len(blocks) + 1)]
         self.checkpoint_activations = checkpoint_activations
 

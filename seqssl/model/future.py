@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE, SHARE
 from seqssl.model.convolutions import Conv1d
+from seqssl.model.dropout import Dropout
 from seqssl.model.features import standard_deviation
 from seqssl.model.norms import RowNorm
 from seqssl.model.objectives import count_distinct
@@ -74,7 +75,7 @@ class CausalConvBlock(nn.Module):
         if self.kernel < 1:
             raise ValueError(f"the kernel of block {layer + 1} would be {self.kernel}")
         self.conv = Conv1d(dim, dim, self.kernel)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = RowNorm(dim) if norm == "row" else nn.LayerNorm(dim)
 
     def forward(self, x: Float[Tensor, "b s d"], frames: Frames) -> Float[Tensor, "b s d"]:

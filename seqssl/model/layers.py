@@ -10,6 +10,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from seqssl.model.bounds import ODD, POSITIVE, Divides
 from seqssl.model.convolutions import Conv1d
+from seqssl.model.dropout import Dropout
 from seqssl.model.norms import MaskedBatchNorm
 from seqssl.model.types import Frames
 
@@ -35,9 +36,9 @@ class FeedForward(nn.Sequential):
             nn.LayerNorm(dim) if norm else nn.Identity(),
             nn.Linear(dim, ffn_dim),
             nn.SiLU() if activation == "swish" else nn.GELU(),
-            nn.Dropout(dropout if inner_dropout is None else inner_dropout),
+            Dropout(dropout if inner_dropout is None else inner_dropout),
             nn.Linear(ffn_dim, dim),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
 
 
@@ -70,7 +71,7 @@ class ConvolutionModule(nn.Module):
         self.depthwise = nn.Conv1d(dim, dim, kernel, groups=dim, bias=bias)
         self.norm = MaskedBatchNorm(dim) if norm == "batch" else nn.LayerNorm(dim)
         self.contract = nn.Linear(dim, dim, bias=bias)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Float[Tensor, "b s d"], valid: Bool[Tensor, "b s"]) -> Float[Tensor, "b s d"]:
         """Mix neighboring frames."""

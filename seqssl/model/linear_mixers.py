@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqssl.model.bounds import POSITIVE, SHARE, Bound, Divides
+from seqssl.model.dropout import attend
 from seqssl.model.mixers import check_heads, rotate
 from seqssl.model.types import Frames, is_traced
 
@@ -64,9 +65,7 @@ class LocalAttention(nn.Module):
         mask = self._near(frames.valid, block)  # b n w 3w
         q, k, v = (t.transpose(1, 2).flatten(0, 1) for t in (q, k, v))  # b*n h _ e
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask.flatten(0, 1)[:, None], dropout_p=dropout
-        )
+        mixed = attend(q, k, v, mask.flatten(0, 1)[:, None], dropout)
         mixed = mixed.unflatten(0, (rows, blocks)).transpose(2, 3).reshape(rows, -1, dim)[:, :size]
         y: Tensor = self.output(mixed)
         return y

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seqssl.model.bounds import NOT_NEGATIVE, POSITIVE, SHARE, Divides
+from seqssl.model.dropout import attend
 from seqssl.model.protocols import Mixer
 from seqssl.model.types import Frames
 
@@ -68,7 +69,7 @@ class Attention(nn.Module):
         elif self.position == "relative_key":
             mask = self._key_bias(q).masked_fill(~mask, -torch.inf).to(q.dtype)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        mixed = attend(q, k, v, mask, dropout)
         y: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return y
 

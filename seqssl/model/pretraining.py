@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from seqssl.model import alignment
+from seqssl.model.dropout import Dropout
 from seqssl.model.encoder import ContextEncoder
 from seqssl.model.features import standard_deviation
 from seqssl.model.losses import Losses
@@ -72,7 +73,7 @@ class PretrainingModel(nn.Module):
         self.encoder = encoder
         self.objectives = Losses(objectives, encoder.taps)
         self.mask_input, self.mask_projection, self.context = mask_input, mask_projection, context
-        self.feature_gradient, self.input_dropout = feature_gradient, nn.Dropout(input_dropout)
+        self.feature_gradient, self.input_dropout = feature_gradient, Dropout(input_dropout)
         self.stride = alignment.steps_per_frame(feature_encoder)
         asked = inspect.signature(getattr(feature_encoder, "forward", feature_encoder)).parameters
         self.extra_inputs = [name for name in EXTRA_INPUTS if name in asked]

@@ -20,6 +20,9 @@ from seqssl.model.types import Quantized
 COUNTS_DECAY = 0.99  # an update, of the running counts by which entries are found dead
 GRACE = 100  # updates, before an entry is judged: at the start, and after it was revived
 MARGIN = 1.0  # of logits, by which a revived entry leads at the frame that was drawn for it
+# A softmax of logits that lie tens apart gives most of them gradients near 1e-40. No weight feels those, but
+# a CPU takes a hundred times as long to multiply numbers below 1e-38.
+NO_GRADIENT = 1e-30
 
 
 class StraightThroughLookup(torch.autograd.Function):
@@ -99,6 +102,8 @@ class GumbelProductQuantizer(nn.Module):
         """Quantize; the codes are those that made the vectors (the sampled ones, in training)."""
         logits = self.logits(x).unflatten(-1, (self.num_codebooks, self.codebook_size))
         logits = logits.to(self.codebook.dtype)  # n g v
+        if logits.requires_grad:
+            logits.register_hook(without_tiny)
         clean = logits.softmax(-1)
         noisy = logits if generator is None else logits + gumbel_noise(logits, generator)
         probs = clean if temperature is None else (noisy / temperature).softmax(-1)
@@ -187,6 +192,11 @@ class GumbelProductQuantizer(nn.Module):
             bias.copy_(torch.where(dead, bias[busy] - (push * mean).sum(-1), bias))
             counts.masked_fill_(dead, 0)
             ages.masked_fill_(dead, 0)
+
+
+def without_tiny(gradient: Tensor) -> Tensor:
+    """A gradient whose numbers within NO_GRADIENT of zero are zero; NaN stays."""
+    return F.hardshrink(gradient, NO_GRADIENT)
 
 
 def gumbel_noise(like: Tensor, generator: Generator) -> Tensor:

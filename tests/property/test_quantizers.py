@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from seqssl import GumbelProductQuantizer, RandomProjectionQuantizer
+from seqssl.model import quantizers
 from seqssl.model.quantizers import StraightThroughLookup, gumbel_noise
 from seqssl.testing.harness import seeded
 from seqssl.testing.quantizers import straight_through_reference
@@ -308,3 +309,36 @@ def test_random_projection_is_a_nearest_neighbor(sizes: CodebookSizes, n: int, s
     if sizes.entry_dim > 1:  # on a line, an entry is a sign: zero has none
         moved = quantizer(3 * x + 2, temperature=0.5, generator=seeded())
         assert (moved.codes == out.codes).double().mean() >= 0.8 if n else True
+
+
+@given(seeds, st.sampled_from([1.0, 20.0, 60.0]))
+def test_gradients_hold_no_numbers_that_a_processor_is_slow_with(seed: int, deviation: float) -> None:
+    """Those that a softmax of far logits leaves are zero, and nothing else changes."""
+    torch.manual_seed(seed)
+    quantizer = GumbelProductQuantizer(
+        8, num_codebooks=2, codebook_size=16, dim=4, logit_init_std=deviation
+    ).double()
+    x, reached = torch.randn(6, 8, dtype=torch.float64, requires_grad=True), []
+    quantizer.logits.register_full_backward_hook(lambda module, before, behind: reached.append(behind[0]))
+
+    def gradients() -> tuple[Tensor, ...]:
+        vectors = quantizer(x, temperature=1.0, generator=seeded(seed)).vectors
+        return torch.autograd.grad(vectors.square().sum(), [x, *quantizer.parameters()])
+
+    ours = gradients()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantizers, "NO_GRADIENT", 0.0)
+        plain = gradients()
+    torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-12)
+    assert ((reached[0] == 0) | (reached[0].abs() > quantizers.NO_GRADIENT)).all()
+    if deviation == 60.0:
+        assert ((reached[1] != 0) & (reached[1].abs() < quantizers.NO_GRADIENT)).any()
+
+
+def test_a_gradient_that_is_no_number_is_not_hidden() -> None:
+    assert quantizers.without_tiny(torch.tensor([torch.nan, 1e-31, -1e-29, torch.inf])).tolist()[1:] == [
+        0.0,
+        pytest.approx(-1e-29),
+        math.inf,
+    ]
+    assert quantizers.without_tiny(torch.tensor([torch.nan])).isnan().all()
