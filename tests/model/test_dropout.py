@@ -146,7 +146,8 @@ def test_half_precision_is_near_to_single() -> None:
     q, k, v = (torch.randn(2, 4, 30, 16, generator=torch.Generator().manual_seed(1)) for _ in range(3))
     bias = torch.randn(2, 4, 30, 30)
     single = drawn(5, lambda: attend(q, k, v, bias, 0.3))
-    half = drawn(5, lambda: attend(*(t.bfloat16() for t in (q, k, v, bias)), 0.3))
+    lower = [t.bfloat16() for t in (q, k, v, bias)]
+    half = drawn(5, lambda: attend(lower[0], lower[1], lower[2], lower[3], 0.3))
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), single, atol=0.05, rtol=0.05)
 
