@@ -88,9 +88,8 @@ class _Dropped(torch.autograd.Function):
         return _drop(x, p, seed)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return _drop(grads[0], ctx.p, ctx.seed), None, None
+        return _Dropped.apply(grads[0], ctx.p, ctx.seed), None, None  # type: ignore[no-untyped-call]
 
 
 def _drop(x: Tensor, p: float, seed: int) -> Tensor:

@@ -39,6 +39,9 @@ def test_numbers_are_zero_or_scaled_and_so_are_their_gradients(seed: int, p: flo
     (gradient,) = torch.autograd.grad(y.sum(), x)
     torch.testing.assert_close(gradient, kept.double() * scale(p))
     assert torch.equal(y, drawn(seed, lambda: Dropout(p)(x)))
+    (once,) = torch.autograd.grad(drawn(seed, lambda: Dropout(p)(x)).square().sum(), x, create_graph=True)
+    (twice,) = torch.autograd.grad(once.sum(), x)
+    torch.testing.assert_close(twice, 2 * scale(p) ** 2 * kept.double())
 
 
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.5, 0.75, 0.999])
