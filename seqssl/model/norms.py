@@ -22,14 +22,15 @@ def identity(x: Tensor) -> Tensor:
 def centered(
     x: Float[Tensor, "b s *d"], valid: Bool[Tensor, "b s *v"], dims: tuple[int, ...] = (1,)
 ) -> tuple[Float[Tensor, "b s *d"], Float[Tensor, "b 1 ..."]]:
-    """Valid frames less their mean over `dims` of a row (0 elsewhere), and their variance; in float32.
+    """Valid frames less their mean over `dims` of a row (0 elsewhere), and their variance; at least float32.
 
     `valid` is of frames (b, s), or of each of their values, of the shape of `x`.
     """
     inside = _of_values(x, valid)
     alike = x.shape[-1] if valid.dim() < x.dim() and x.dim() - 1 in dims else 1  # values of a frame
     count = (alike * inside.sum(dims, keepdim=True)).clamp(min=1)
-    away = (x.float() - (x.float() * inside).sum(dims, keepdim=True) / count) * inside
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    away = (x - (x * inside).sum(dims, keepdim=True) / count) * inside
     return away, away.square().sum(dims, keepdim=True) / count
 
 
@@ -138,30 +139,29 @@ class _TimeNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, valid: Tensor, weight: Tensor, bias: Tensor, dims: tuple[int, ...], eps: float
     ) -> Tensor:
         with in_float32(x.device):
-            inside = valid[..., None].to(torch.promote_types(x.dtype, torch.float32))
-            count = inside.sum(1, keepdim=True).mul_(x.shape[2] if 2 in dims else 1).clamp_(min=1)
-            away = x * inside
-            away.sub_(away.sum(dims, keepdim=True).div_(count)).mul_(inside)
-            deviation = away.square().sum(dims, keepdim=True).div_(count).add_(eps).rsqrt_()  # one over it
-            ctx.save_for_backward(away, inside, count, deviation, weight)
+            away, variance = centered(x, valid, dims)
+            scale = (variance + eps).rsqrt()
+            ctx.save_for_backward(away, valid, scale, weight)
             ctx.dims, ctx.dtype = dims, x.dtype
-            return torch.addcmul(bias, away, deviation * weight).to(x.dtype)
+            return torch.addcmul(bias, away, scale * weight).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        away, inside, count, deviation, weight = ctx.saved_tensors
+        away, valid, scale, weight = ctx.saved_tensors
         with in_float32(away.device):
+            inside = valid[..., None].to(away.dtype)
+            count = inside.sum(1, keepdim=True).mul_(away.shape[2] if 2 in ctx.dims else 1).clamp_(min=1)
             grad_bias = grads[0].sum((0, 1), dtype=away.dtype)
             grad = grads[0] * inside
             along = (grad * away).sum(1, keepdim=True)  # b 1 d
-            grad_weight = (along * deviation).sum((0, 1))
+            grad_weight = (along * scale).sum((0, 1))
             # A frame's gradient, less what it has in common with the others by their mean and variance.
             rest = tuple(dim for dim in ctx.dims if dim > 1)  # summed over frames they are already
             both = torch.stack([along, grad.sum(1, keepdim=True)]) * weight
             turn, shift = (each.sum(rest, keepdim=True) if rest else each for each in both)
-            grad.mul_(deviation * weight).addcmul_(away, -turn * deviation**3 / count)
-            grad.addcmul_(inside, -shift * deviation / count)
+            grad.mul_(scale * weight).addcmul_(away, -turn * scale**3 / count)
+            grad.addcmul_(inside, -shift * scale / count)
         return grad.to(ctx.dtype), None, grad_weight, grad_bias, None, None
 
 
