@@ -13,7 +13,7 @@ from modalities.reading.looking import problem_of
 from modalities.reading.notices import noted
 from modalities.reading.tables import TEXT_SUFFIXES
 from modalities.reading.times import TimeSettings, check_timezone, has_date
-from modalities.weather.clock import CALENDAR, Cut, calendar, freq_of, season, stamp, step_seconds
+from modalities.weather.clock import CALENDAR, SEASONS, Cut, calendar, freq_of, season, stamp, step_seconds
 from modalities.weather.discovery import SUFFIXES, find
 from modalities.weather.guessing import looks_like
 from modalities.weather.series import (
@@ -41,6 +41,7 @@ class Weather:
     """
 
     endings = (*SUFFIXES, *TEXT_SUFFIXES)
+    own_labels = SEASONS
 
     def __init__(
         self,

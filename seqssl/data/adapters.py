@@ -1,6 +1,6 @@
 """The interface of an adapter: everything that seqssl knows about a kind of data."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -162,6 +162,17 @@ class HasDescriptors(Protocol):
     def descriptors(self, sample: Sample) -> dict[str, Float[np.ndarray, "d"]]:
         """Descriptions of a sample by name, each a vector of the same length for all samples."""
         ...
+
+
+@runtime_checkable
+class Continues(Protocol):
+    """What an adapter of series that go on may offer: an evening judges rows without labels by forecasts.
+
+    `own_labels` are those that the adapter gives rows itself, such as seasons by their dates: rows without
+    others count as not labelled.
+    """
+
+    own_labels: Collection[str]
 
 
 @runtime_checkable

@@ -70,7 +70,9 @@ def parts_of(values: Mapping[str, Any]) -> list[str]:
     evaluation = values.get("evaluation")
     if evaluation:
         parts += [
-            "<h2>How well labels are told apart, by how many were given</h2>",
+            "<h2>How well labels are told apart, by how many were given</h2>"
+            if values["classes"]
+            else "<h2>How far forecasts are off, by how many windows they were learned from</h2>",
             "<p>The blue line starts from what the evening learned without labels, the orange one from "
             "nothing; dotted is what a simple method does without any encoder. Where bands overlap, the "
             "difference may be chance.</p>",
@@ -95,7 +97,8 @@ def figures(values: Mapping[str, Any], spent: float) -> list[tuple[str, str]]:
         (values["recipe"], "the recipe"),
     ]
     if values["num_labels"]:
-        found.append((f"{values['num_labels']:,}", f"labeled rows, {values['classes']} labels"))
+        words = f"labeled rows, {values['classes']} labels" if values["classes"] else "windows to be forecast"
+        found.append((f"{values['num_labels']:,}", words))
     return found
 
 
@@ -131,9 +134,12 @@ def what_to_do(values: Mapping[str, Any]) -> list[str]:
     if not values["weights"]:
         return []
     weights = quote(str(Path(str(values["out"])) / values["weights"]))
+    task, files = ("classify", "YOUR_LABELLED_FILES")
+    if values["judged_by"] and not values["classes"]:
+        task, files = values["judged_by"][0], "YOUR_FILES"
     commands = [
         f"seqssl embed run={weights} source=YOUR_FILES out=features.parquet",
-        f"seqssl finetune run={weights} task=classify data=YOUR_LABELLED_FILES",
+        f"seqssl finetune run={weights} task={task} data={files}",
     ]
     lines = "\n".join([f"seqssl doctor {weights}"] if values["halted"] else commands)
     parts = ["<h2>What to do with it</h2>", f"<pre>{escape(lines)}</pre>"]

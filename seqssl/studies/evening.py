@@ -11,6 +11,7 @@ from seqssl.assembly import streams_of
 from seqssl.config.schema import RunConfig
 from seqssl.config.stages import FOLDER
 from seqssl.data.files import Progress, silent, write_atomic
+from seqssl.data.lengths import lengths_of
 from seqssl.data.prepare import open_or_prepare
 from seqssl.doctor import examine
 from seqssl.errors import HealthHalt, UserError
@@ -29,10 +30,10 @@ from seqssl.runs.folder import find_checkpoint, find_run, load
 from seqssl.runs.sources import open_source
 from seqssl.runs.stages import train_stages
 from seqssl.runs.train import train
-from seqssl.studies.looking import FEWEST_OF_CLASS, batches_of, labels_of, scanned
+from seqssl.studies.looking import scanned, trial_of
 from seqssl.studies.pace import JUDGES, affordable_size, judge_for, seconds_per_update
 
-PLAN, PAGE, RUN, EVALUATION = "evening.json", "evening.html", "run", "run/evaluation-classify"
+PLAN, PAGE, RUN = "evening.json", "evening.html", "run"
 TRAINING_SHARE = {True: 0.55, False: 0.9}  # of the time, with labels to judge by and without
 CHECKPOINTS = 12
 EVALUATED = 0.25  # held-out batches at most, as a share of those that were trained on since the last time
@@ -48,8 +49,8 @@ class Evening:
     hours: float
     recipe: str = ""  # "" = nothing is planned yet
     overrides: list[str] = field(default_factory=list)
-    patterns: str = ""  # of the labels that are told apart; "" = there are none
-    num_labels: int = 0  # rows that have one
+    judged_by: list[str] = field(default_factory=list)  # a task and its settings; [] = without labels
+    num_labels: int = 0  # rows that have one, or windows
     classes: int = 0
     batches: float = 0.0  # that these rows make
     scan: list[str] = field(default_factory=list)  # what was found, in sentences
@@ -115,7 +116,10 @@ def _opened(out: Path, asked: Asked, hours: float) -> Evening:
         if any(each.name != ".lock" for each in out.iterdir()):
             raise UserError(f"out = {out}: the folder is not empty and holds no evening: choose another.")
         return Evening(asked, hours)
-    plan = Evening(**{"hours": hours, **json.loads(path.read_text(encoding="utf-8"))})
+    try:
+        plan = Evening(**{"hours": hours, **json.loads(path.read_text(encoding="utf-8"))})
+    except TypeError:
+        raise UserError(f"{path}: another version of seqssl planned it: choose another out=.") from None
     if not plan.recipe:
         return Evening(asked, hours, seconds=plan.seconds)
     if plan.asked != asked:
@@ -153,7 +157,7 @@ class _Work:
     @property
     def portion(self) -> float:
         """The share of them that the next part of the training has: others may follow, and then the judge."""
-        training = TRAINING_SHARE[bool(self.plan.patterns)]
+        training = TRAINING_SHARE[bool(self.plan.judged_by)]
         each = training / (len(self.plan.stages) + 1)
         parts = 1 + sum(not updates for updates in self.plan.stages.values())
         return each / (parts * each + 1 - training)
@@ -177,14 +181,13 @@ class _Work:
             stream.adapter, config.data, modality=str(config.modality["target"]), progress=self.progress
         )
         corpus = relabelled(corpus, config.finetune.labels_from)
-        patterns, counts, problem = labels_of(corpus, str(plan.asked["labels"]))
-        plan.patterns = patterns if counts else ""
-        plan.num_labels, plan.classes = sum(counts.values()), len(counts)
-        plan.batches = batches_of(corpus, counts, config.data, stream.spec)
-        plan.scan = scanned(corpus, counts, problem)
+        trial = trial_of(corpus, stream.adapter, str(plan.asked["labels"]))
+        plan.judged_by, plan.num_labels, plan.classes = trial.task, trial.num_labels, trial.classes
+        plan.batches = trial.num_steps / lengths_of(config.data, stream.spec)["batch_length"]
+        plan.scan = [*scanned(corpus), *trial.words]
         for text in plan.scan:
             self.say(text)
-        time_to_train = self.left * TRAINING_SHARE[bool(counts)]
+        time_to_train = self.left * TRAINING_SHARE[bool(trial.task)]
         size, why = affordable_size(name, own, time_to_train, self.out / "pace")
         if size:
             own.append(f"size={size}")
@@ -201,7 +204,7 @@ class _Work:
         if not plan.updates:
             plan.seconds_per_update, processes = seconds_per_update(config, self.out / "pace")
             plan.updates = self._affordable(plan.seconds_per_update)
-            if plan.patterns:
+            if plan.judged_by:
                 self._choose_judge(config, processes)
             self.keep()
         changed = lengths(config, plan.updates).items()
@@ -246,7 +249,7 @@ class _Work:
         """The plan in a sentence."""
         plan = self.plan
         part = f", {plan.tested:.0%} of the labelled rows" if plan.tested < 1 else ""
-        judge = f", then the judge: {plan.tuning_updates} updates a row{part}" if plan.patterns else ""
+        judge = f", then the judge: {plan.tuning_updates} updates a row{part}" if plan.judged_by else ""
         return f"plan: {plan.recipe}, {plan.updates:,} updates of {plan.seconds_per_update:.2f} s{judge}"
 
     def trained(self) -> dict[str, Any]:
@@ -277,15 +280,13 @@ class _Work:
             found["halves"] = asdict(compare_halves(load(run), load(run, weights="random"), corpus, adapter))
         except UserError as error:
             found["halves"] = {"problem": str(error)}
-        if plan.patterns:
+        if plan.judged_by:
             fractions, seeds, rates = JUDGES[plan.judge]
             request = Request(fractions=fractions, seeds=seeds, rates=rates, share=plan.tested)
-            chosen = [] if plan.patterns == "*" else [f"task.labels={json.dumps(plan.patterns)}"]
             try:
                 found["evaluation"] = evaluate(
-                    run, "classify", *chosen, f"task.min_rows={FEWEST_OF_CLASS}",
-                    f"train.num_updates={plan.tuning_updates}", request=request, out=out / EVALUATION,
-                    say=self.say, progress=self.progress,
+                    run, *plan.judged_by, f"train.num_updates={plan.tuning_updates}", request=request,
+                    out=out / RUN / f"evaluation-{plan.judged_by[0]}", say=self.say, progress=self.progress,
                 )  # fmt: skip
             except UserError as error:
                 found["problem"] = str(error)

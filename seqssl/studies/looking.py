@@ -1,17 +1,20 @@
 """What an evening finds in data before it plans: labels to judge by, and what else is there, in sentences."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import PurePosixPath
 
-from seqssl.config.schema import DataConfig
+import numpy as np
+
 from seqssl.config.text import matches
-from seqssl.data.adapters import SampleSpec
-from seqssl.data.lengths import lengths_of
+from seqssl.data.adapters import Continues, ModalityAdapter
 from seqssl.data.rejections import told
 from seqssl.data.shards import Corpus
+from seqssl.data.windows import windows_of
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import path_of, refuse_several, relabelled
 from seqssl.ruler.folds import learnable, make_folds
@@ -24,6 +27,8 @@ SEPARATORS = "_- ."  # between the parts of a name
 ALIKE = 0.9  # share of names that have as many parts, and of rows whose label counts
 MOST_CLASSES = 60  # of a part of names; with more it is rather a number or a person
 MOST_HINTS = 2
+LONGEST_WINDOW, SHORTEST_WINDOW = 192, 16  # steps of what is told and what it is told from
+HORIZON = 8  # of so many steps of a window, one is told
 
 
 def labels_of(corpus: Corpus, wanted: str) -> tuple[str, Counter[str], str]:
@@ -110,35 +115,87 @@ def _patterns(paths: Sequence[PurePosixPath]) -> list[str]:
     ]
 
 
-def scanned(corpus: Corpus, counts: Counter[str], problem: str = "") -> list[str]:
-    """What was found in the data, in sentences; `problem`: why labels are not used."""
+def scanned(corpus: Corpus) -> list[str]:
+    """What was found in the data, in sentences."""
     rows = sum(split.num_rows for split in corpus.manifest.splits.values())
     known = [split.hours for split in corpus.manifest.splits.values() if split.hours is not None]
     amount = f", {hours_of(sum(known))}" if known else ""
     groups = len({str(group) for group in corpus.groups} - {""})
-    found = [
-        f"{rows:,} rows{amount}" + (f" of {groups} groups (people, places, pieces)" if groups > 1 else "")
+    found = f"{rows:,} rows{amount}" + (f" of {groups} groups (people, places, pieces)" if groups > 1 else "")
+    return [found, *filter(None, [told(corpus)])]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What an encoder is judged by."""
+
+    task: list[str]  # its name, then settings; [] = there is none
+    words: list[str]  # about it, in sentences
+    num_labels: int = 0  # rows, or windows, that it tells something of
+    classes: int = 0  # that it tells apart; 0 = it tells numbers
+    num_steps: int = 0  # of these rows or windows together
+
+
+def trial_of(corpus: Corpus, adapter: ModalityAdapter, wanted: str) -> Trial:
+    """The labels that people gave, `wanted` ones above all; else a task that needs none; else nothing.
+
+    UserError where `wanted` names labels that cannot be told apart.
+    """
+    patterns, counts, problem = labels_of(corpus, wanted)
+    own = {*adapter.own_labels} if isinstance(adapter, Continues) else None
+    if own is not None and not wanted and {*counts} <= own:
+        trial = _forecast(corpus)
+        given = {str(label) for label in corpus.labels} - {"", *own}
+        if trial is not None:
+            return replace(trial, words=[*trial.words, problem]) if problem and given else trial
+    if not counts:
+        return Trial([], _without_labels(corpus, problem))
+    some = ", ".join(f"{label} ({count})" for label, count in counts.most_common(5))
+    some += ", ..." if len(counts) > 5 else ""
+    chosen = [] if patterns == "*" else [f"task.labels={json.dumps(patterns)}"]
+    return Trial(
+        ["classify", *chosen, f"task.min_rows={FEWEST_OF_CLASS}"],
+        [f"{len(counts)} labels on {sum(counts.values()):,} rows: {some}"],
+        sum(counts.values()),
+        len(counts),
+        int(corpus.lengths[[str(label) in counts for label in corpus.labels]].sum()),
+    )
+
+
+def _forecast(corpus: Corpus) -> Trial | None:
+    """Windows of rows, whose last eighth is told from the rest; None where they are too few or too short.
+
+    At most a week of hours and the day after it, else as much as half of the rows have.
+    """
+    used = corpus.splits != ""
+    length = min(LONGEST_WINDOW, int(np.median(corpus.lengths[used]))) if used.any() else 0
+    horizon = max(1, length // HORIZON)
+    windows = windows_of(corpus, length, horizon)
+    splits = {str(split) for split in corpus.splits[used]}
+    if length < SHORTEST_WINDOW or any(not len(windows.rows(split)) for split in splits):
+        return None
+    if len({*windows.groups}) < 2:  # nothing would be held out
+        return None
+    lookback = length - horizon
+    return Trial(
+        ["forecast", f"task.lookback={lookback}", f"task.horizon={horizon}", f"task.every={horizon}"],
+        [
+            f"nobody labelled these rows: judged by forecasts, the next {horizon} steps from {lookback}, in "
+            f"{len(windows):,} windows (labels='*' takes the labels that rows have)"
+        ],
+        len(windows),
+        num_steps=len(windows) * length,
+    )
+
+
+def _without_labels(corpus: Corpus, problem: str) -> list[str]:
+    """That there are no labels to use, and where some may be; `problem`: why those of rows are not used."""
+    found = [f"no labels to tell apart: the encoder is judged without{f' ({problem})' if problem else ''}"]
+    hints = [
+        f"finetune.labels_from='{pattern}' tells {len(known)} apart ({', '.join([*known][:5])}"
+        + (", ...)" if len(known) > 5 else ")")
+        for pattern, known in labels_in_names(corpus).items()
     ]
-    found += filter(None, [told(corpus)])
-    if counts:
-        some = ", ".join(f"{label} ({count})" for label, count in counts.most_common(5))
-        found.append(f"{len(counts)} labels on {sum(counts.values()):,} rows: {some}"
-                     + (", ..." if len(counts) > 5 else ""))  # fmt: skip
-    else:
-        found.append(
-            f"no labels to tell apart: the encoder is judged without{f' ({problem})' if problem else ''}"
-        )
-        hints = [
-            f"finetune.labels_from='{pattern}' tells {len(known)} apart ({', '.join([*known][:5])}"
-            + (", ...)" if len(known) > 5 else ")")
-            for pattern, known in labels_in_names(corpus).items()
-        ]
-        if hints:
-            found.append(f"names of files may hold labels: {'; '.join(hints[:MOST_HINTS])}")
+    if hints:
+        found.append(f"names of files may hold labels: {'; '.join(hints[:MOST_HINTS])}")
     return found
-
-
-def batches_of(corpus: Corpus, counts: Counter[str], data: DataConfig, spec: SampleSpec) -> float:
-    """How many batches the rows of these labels make, whole, as they are tested."""
-    steps = corpus.lengths[[str(label) in counts for label in corpus.labels]]
-    return float(steps.sum() / lengths_of(data, spec)["batch_length"])

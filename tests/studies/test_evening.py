@@ -24,7 +24,7 @@ from seqssl.runs import stages
 from seqssl.studies import evening as evenings
 from seqssl.studies import pace
 from seqssl.studies.evening import Evening, evening
-from seqssl.studies.looking import batches_of, untellable
+from seqssl.studies.looking import SHORTEST_WINDOW, trial_of, untellable
 from seqssl.studies.pace import ENOUGH, FEWEST_ROWS, JUDGES, MOST, affordable_size, judge_for
 from seqssl.training.log import read_records
 from seqssl.training.loop import Trainer
@@ -236,7 +236,7 @@ def test_stages_are_a_part_of_the_evening(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_stages_and_the_run_share_the_time(tmp_path: Path) -> None:
-    plan = Evening({}, 1.0, patterns="*", stages={"one": 0, "two": 0})
+    plan = Evening({}, 1.0, judged_by=["classify"], stages={"one": 0, "two": 0})
     work, left, shares = evenings._Work(plan, tmp_path, str, lambda *_: None), 1.0, []
     for stage in ("one", "two", ""):
         shares.append(left * work.portion)
@@ -288,13 +288,65 @@ def test_a_halted_evening_says_so(
     assert f"seqssl doctor {out}/run<" in page and "seqssl embed" not in page
 
 
-def test_rows_of_labels_are_counted_in_batches(tmp_path: Path) -> None:
-    config = toy_config(write_waves(tmp_path / "waves"), tmp_path)
-    corpus = open_or_prepare(Toy(), config.data, modality="toy:Toy")
-    some = [str(label) in "ab" for label in corpus.labels]
-    steps = int(corpus.lengths[some].sum())
-    assert batches_of(corpus, Counter("ab"), config.data, Toy().spec) == steps / 160
-    assert batches_of(corpus, Counter(), config.data, Toy().spec) == 0
+class Continuing(Toy):
+    """Waves go on, and their labels are its own."""
+
+    own_labels = ("a", "b", "c", "d")
+
+
+@pytest.fixture
+def waves() -> Any:
+    """Twenty rows of 30 to 68 steps, of five places; the last four are held out."""
+    corpus: Any = OnlySplits(["a", "b", "c", "d"] * 5, [group for group in "pqrst" for _ in range(4)])
+    corpus.lengths = np.arange(30, 70, 2)
+    corpus.keys = np.array([f"{number}.npy" for number in range(20)], object)
+    corpus.splits[-4:] = "valid"
+    corpus.manifest = corpus.folder = None
+    return corpus
+
+
+def test_steps_of_rows_with_labels_are_counted(waves: Any) -> None:
+    trial = trial_of(waves, Toy(), "a,b")
+    chosen = [str(label) in "ab" for label in waves.labels]
+    assert trial.task == ["classify", 'task.labels="a,b"', "task.min_rows=4"]
+    assert (trial.num_labels, trial.classes) == (10, 2)
+    assert trial.num_steps == int(waves.lengths[chosen].sum())
+
+
+def test_series_that_nobody_labelled_are_judged_by_forecasts(waves: Any) -> None:
+    """Before, an evening on hourly measurements was judged by telling seasons, which the adapter had made."""
+    trial = trial_of(waves, Continuing(), "")
+    length, horizon = 49, 6  # of the median row
+    assert trial.task == ["forecast", "task.lookback=43", "task.horizon=6", "task.every=6"]
+    windows = [range(0, steps - length + 1, horizon) for steps in waves.lengths]
+    assert (trial.num_labels, trial.classes) == (sum(map(len, windows)), 0)
+    assert trial.num_steps == length * trial.num_labels
+    assert "nobody labelled these rows" in trial.words[0]
+    assert trial_of(waves, Continuing(), "*").task[0] == "classify", "it was asked for"
+    assert trial_of(waves, Toy(), "").task[0] == "classify"
+    waves.labels[:4] = "gust"
+    assert trial_of(waves, Continuing(), "").task[0] == "classify", "somebody gave labels"
+
+
+def test_where_forecasts_cannot_be_judged_own_labels_are_told_apart(waves: Any) -> None:
+    waves.lengths = np.minimum(waves.lengths, SHORTEST_WINDOW - 1)
+    assert trial_of(waves, Continuing(), "").task[0] == "classify"
+    waves.lengths = np.where(waves.splits == "train", 60, 20)
+    assert trial_of(waves, Continuing(), "").task[0] == "classify", "no held-out row is long enough"
+
+
+def test_an_evening_ends_with_forecasts(tmp_path: Path) -> None:
+    source, settings = write_waves(tmp_path / "data"), ["modality=test_evening:Continuing", *SMALL]
+    found, said = spend(source, tmp_path / "out", settings)
+    assert found["judged_by"][0] == "forecast" and f"{found['num_labels']:,} windows" in " ".join(said)
+    assert found["evaluation"]["task"] == "forecast" and (tmp_path / "out/run/evaluation-forecast").is_dir()
+    page = (tmp_path / "out/evening.html").read_text()
+    assert "How far forecasts are off" in page and "windows to be forecast" in page
+    assert "task=forecast data=YOUR_FILES" in page
+    kept = json.loads((tmp_path / "out/evening.json").read_text())
+    (tmp_path / "out/evening.json").write_text(json.dumps({**kept, "patterns": "*"}))
+    with pytest.raises(UserError, match="another version of seqssl planned it"):
+        spend(source, tmp_path / "out", settings)
 
 
 def test_a_large_model_has_to_fit_into_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
