@@ -101,7 +101,11 @@ def _scaling(input_norm: Slot | None, statistics: Mapping[str, list[float]] | No
     if name == "channel":
         where = "below" if statistics else "taken from the train split, stored with the weights"
         return f"each channel by its mean and deviation ({where})"
-    return "each row and channel by its own" if name == "instance" else name
+    words = {
+        "instance": "each row and channel by its own",
+        "level": "each row and channel by its own; its level and spread are told beside",
+    }
+    return words.get(name, name)
 
 
 def _of_channel(input_norm: Slot | None, statistics: Mapping[str, list[float]] | None, channel: int) -> str:

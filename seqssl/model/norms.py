@@ -12,6 +12,7 @@ from seqssl.model.precision import in_float32
 from seqssl.model.types import is_traced
 
 MIN_STD = 1e-6  # below it a channel counts as constant
+FARTHEST = 4.0  # that a level may be from those of training: beyond, a row is only known to be far away
 
 
 def identity(x: Tensor) -> Tensor:
@@ -94,6 +95,38 @@ class InstanceNorm(nn.Module):
     ) -> Float[Tensor, "b t *c"]:
         """The scaled inputs; a channel that does not change within the row becomes 0."""
         return scaled(inputs, present)
+
+
+class LevelNorm(ChannelNorm):
+    """Scales each channel of each row by itself, as `InstanceNorm`, and keeps what that takes away.
+
+    The model adds a learned map of `levels` to all frames of the row: forecasts want rows that are alike, and
+    classes often differ in level. Levels are bounded, because rows of another place may lie anywhere.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.num_levels = 2 * channels
+
+    def forward(
+        self, inputs: Float[Tensor, "b t *c"], present: Bool[Tensor, "b t *c"]
+    ) -> Float[Tensor, "b t *c"]:
+        """The inputs, scaled by their own row."""
+        return scaled(inputs, present)
+
+    def levels(
+        self, inputs: Float[Tensor, "b t *c"], present: Bool[Tensor, "b t *c"]
+    ) -> Float[Tensor, "b l"]:
+        """The mean of each channel of a row, then the logarithms of the deviations; float32.
+
+        Both in units of the training data, and at most `FARTHEST`. A channel without a value has the mean 0.
+        """
+        x = super().forward(inputs.float(), present)
+        mean = x.sum(1) / present.sum(1).clamp(min=1)
+        _, variance = centered(x, present)
+        spread = variance[:, 0].sqrt().clamp(min=MIN_STD).log()
+        rows = [found.reshape(len(x), -1) for found in (mean, spread)]
+        return torch.cat(rows, 1).clamp(-FARTHEST, FARTHEST)
 
 
 class FrameNorm(nn.LayerNorm):

@@ -15,7 +15,7 @@ from seqssl.model.dropout import Dropout
 from seqssl.model.encoder import ContextEncoder
 from seqssl.model.features import standard_deviation
 from seqssl.model.losses import Losses
-from seqssl.model.protocols import FeatureEncoder, FollowsModel, Masking, Objective, Targets
+from seqssl.model.protocols import FeatureEncoder, FollowsModel, HasLevels, Masking, Objective, Targets
 from seqssl.model.types import (
     Batch,
     Draws,
@@ -70,6 +70,11 @@ class PretrainingModel(nn.Module):
         self.masking = masking
         self.targets = targets
         self.input_projection = nn.Linear(targets.dim if context == "quantized" else feature_encoder.dim, dim)
+        self.level_projection: nn.Linear | None = None
+        if isinstance(input_norm, HasLevels):
+            self.level_projection = nn.Linear(input_norm.num_levels, dim)
+            for weight in self.level_projection.parameters():
+                nn.init.zeros_(weight)  # at first rows are as if their levels were not known
         self.encoder = encoder
         self.objectives = Losses(objectives, encoder.taps)
         self.mask_input, self.mask_projection, self.context = mask_input, mask_projection, context
@@ -120,11 +125,13 @@ class PretrainingModel(nn.Module):
         features = self.encode_features(batch)
         noise = None if temperature is None else generator
         clear, targets = self._targets(batch, features, frames, temperature, noise)
+        shown = batch
         if self.mask_input:
-            hidden = self.encode_features(alignment.hide(batch, frames.mask, self.stride)).x
+            shown = alignment.hide(batch, frames.mask, self.stride)
+            hidden = self.encode_features(shown).x
         else:
             hidden = self.masking.apply(self._maskable(clear), frames.mask, generator)
-        taps = self.contexts(batch, features, hidden, generator)
+        taps = self.contexts(shown, features, hidden, generator)
         targets_at = partial(self._targets_at, batch, features)
         output: Output = self.objectives(taps, features, frames, targets, targets_at, generator)
         return replace(output, sums=output.sums | self._statistics(features, frames, taps, targets))
@@ -185,8 +192,18 @@ class PretrainingModel(nn.Module):
         """Every tap of the context encoder, from frames as `clear` gives them; some may be masked."""
         if not self.mask_projection:
             x = self._projected(x)
+        x = self.with_levels(x, batch)
         taps: dict[str, Tensor] = self.encoder(x, self.frames_of(batch, features, x.shape[1]), generator)
         return taps
+
+    def with_levels(self, x: Float[Tensor, "b s d"], batch: Batch) -> Float[Tensor, "b s d"]:
+        """Projected frames, with what the input norm took away from their rows, if it keeps that."""
+        if self.level_projection is None:
+            return x
+        assert isinstance(self.input_norm, HasLevels)
+        levels = self.input_norm.levels(batch.inputs, alignment.present(batch))
+        added: Tensor = x + self.level_projection(levels)[:, None]
+        return added
 
     def frames_of(self, batch: Batch, features: Features, num_frames: int) -> Frames:
         """What blocks may know of frames beside their vectors."""

@@ -198,6 +198,19 @@ class Condition(Protocol):
 
 
 @runtime_checkable
+class HasLevels(Protocol):
+    """What an input norm may offer: what it takes away from a row, which the model adds to its frames."""
+
+    num_levels: int
+
+    def levels(
+        self, inputs: Float[Tensor, "b t *c"], present: Bool[Tensor, "b t *c"]
+    ) -> Float[Tensor, "b l"]:
+        """A vector for each row; l = num_levels."""
+        ...
+
+
+@runtime_checkable
 class Objective(Protocol):
     """One loss term: a sum over frames of one tap of the context encoder.
 

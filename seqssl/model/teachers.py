@@ -88,7 +88,8 @@ class EmaTeacher(FixedVectors):
     def scaled_layers(self, batch: Batch, features: Features) -> list[Float[Tensor, "b s d"]]:
         """The teacher's top layers, lowest first, each dimension scaled over the valid frames of its row."""
         (model,) = self._student
-        x = model.input_projection(features.x)  # the student's own, as the features are
+        # The student's own, as the features are.
+        x = model.with_levels(model.input_projection(features.x), batch)
         taps = self.encoder(x, model.frames_of(batch, features, x.shape[1]))
         parts = [centered(tap, features.valid) for tap in taps.values()]
         return [away * (variance + EPS).rsqrt() for away, variance in parts]

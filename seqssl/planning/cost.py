@@ -194,6 +194,7 @@ def parts_of(model: "PretrainingModel", taps: Mapping[str, int]) -> dict[str, "n
         "masking": model.masking,
         "targets": model.targets,
         "input projection": model.input_projection,
+        "level projection": model.level_projection,
     }
     if model.encoder.position is not None:
         parts["encoder: position"] = model.encoder.position
