@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import PurePosixPath
 
@@ -144,10 +144,12 @@ def trial_of(corpus: Corpus, adapter: ModalityAdapter, wanted: str) -> Trial:
     patterns, counts, problem = labels_of(corpus, wanted)
     own = {*adapter.own_labels} if isinstance(adapter, Continues) else None
     if own is not None and not wanted and {*counts} <= own:
-        trial = _forecast(corpus)
-        given = {str(label) for label in corpus.labels} - {"", *own}
-        if trial is not None:
-            return replace(trial, words=[*trial.words, problem]) if problem and given else trial
+        if (trial := _forecast(corpus)) is not None:
+            if counts:
+                trial.words.append(f"labels='*' would tell their {', '.join(sorted(counts))} apart instead")
+            if problem and {str(label) for label in corpus.labels} - {"", *own}:
+                trial.words.append(problem)
+            return trial
     if not counts:
         return Trial([], _without_labels(corpus, problem))
     some = ", ".join(f"{label} ({count})" for label, count in counts.most_common(5))
@@ -181,7 +183,7 @@ def _forecast(corpus: Corpus) -> Trial | None:
         ["forecast", f"task.lookback={lookback}", f"task.horizon={horizon}", f"task.every={horizon}"],
         [
             f"nobody labelled these rows: judged by forecasts, the next {horizon} steps from {lookback}, in "
-            f"{len(windows):,} windows (labels='*' takes the labels that rows have)"
+            f"{len(windows):,} windows"
         ],
         len(windows),
         num_steps=len(windows) * length,

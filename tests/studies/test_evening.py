@@ -321,7 +321,7 @@ def test_series_that_nobody_labelled_are_judged_by_forecasts(waves: Any) -> None
     windows = [range(0, steps - length + 1, horizon) for steps in waves.lengths]
     assert (trial.num_labels, trial.classes) == (sum(map(len, windows)), 0)
     assert trial.num_steps == length * trial.num_labels
-    assert "nobody labelled these rows" in trial.words[0]
+    assert "nobody labelled these rows" in trial.words[0] and "their a, b, c, d apart" in trial.words[1]
     assert trial_of(waves, Continuing(), "*").task[0] == "classify", "it was asked for"
     assert trial_of(waves, Toy(), "").task[0] == "classify"
     waves.labels[:4] = "gust"
