@@ -125,7 +125,7 @@ class LevelNorm(ChannelNorm):
         mean = x.sum(1) / present.sum(1).clamp(min=1)
         _, variance = centered(x, present)
         spread = variance[:, 0].sqrt().clamp(min=MIN_STD).log()
-        rows = [found.reshape(len(x), -1) for found in (mean, spread)]
+        rows = [found[..., None].flatten(1) for found in (mean, spread)]
         return torch.cat(rows, 1).clamp(-FARTHEST, FARTHEST)
 
 

@@ -141,7 +141,7 @@ def test_an_encoder_of_any_data_is_exported(kind: str, to: str, tmp_path: Path) 
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
     source = write_waves(tmp_path / "data") if kind == "waves" else write_letters(tmp_path / "data")
-    own = [] if kind == "waves" else ["modality=toy:Letters"]
+    own = ["input_norm=level"] if kind == "waves" else ["modality=toy:Letters"]
     train(toy_config(source, tmp_path / "run", "train.num_updates=2", *own), say=lambda text: None)
     assert alone("export", f"run={tmp_path / 'run'}", f"to={to}", f"out={tmp_path / 'out'}").returncode == 0
     told = json.loads((tmp_path / "out" / "certificate.json").read_text())
