@@ -18,7 +18,7 @@ from seqssl.finetuning.scoring import ERRORS, Scored, sums_of_errors
 from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys_and_groups
 from seqssl.finetuning.tuned import cut
 from seqssl.model import alignment
-from seqssl.model.bounds import POSITIVE, Bound
+from seqssl.model.bounds import POSITIVE, SHARE, Bound
 from seqssl.model.norms import MIN_STD
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.readouts import random_spans
@@ -33,11 +33,14 @@ class ForecastHead(nn.Module):
     """The sum of two linear maps: of all frames side by side, and of the look-back itself.
 
     The first has the whole window for each number (PatchTST, 2211.14730), the second is the same for all
-    channels (NLinear, 2205.13504).
+    channels (NLinear, 2205.13504). Of what the first reads, `dropout` is left out.
     """
 
-    def __init__(self, dim: int, num_frames: int, lookback: int, horizon: int, channels: int) -> None:
+    def __init__(
+        self, dim: int, num_frames: int, lookback: int, horizon: int, channels: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(dim * num_frames, horizon * channels)
         self.shortcut = nn.Linear(lookback, horizon, bias=False)
         for weight in self.parameters():
@@ -49,7 +52,7 @@ class ForecastHead(nn.Module):
     def forward(self, x: Tensor, past: Tensor) -> Tensor:
         """Frames x (b, s, d) and the scaled look-back (b, t, c) to forecasts (b, horizon, c)."""
         straight = self.shortcut(past.transpose(1, 2)).transpose(1, 2)
-        forecast: Tensor = self.linear(x.flatten(1)).view_as(straight) + straight
+        forecast: Tensor = self.linear(self.dropout(x.flatten(1))).view_as(straight) + straight
         return forecast
 
 
@@ -128,12 +131,13 @@ class Forecast(Series):
         horizon: Annotated[int, POSITIVE] = 24,
         every: Annotated[int, POSITIVE] = 6,
         channels: str = "*",
+        dropout: Annotated[float, SHARE] = 0.5,
     ) -> None:
         self.lookback, self.horizon, self.every = lookback, horizon, every
         self._channels(facts, channels)
         num_frames = int(model.feature_encoder.output_lengths(torch.tensor([lookback])))
         head = ForecastHead(
-            model.input_projection.out_features, num_frames, lookback, horizon, len(self.channels)
+            model.input_projection.out_features, num_frames, lookback, horizon, len(self.channels), dropout
         )
         super().__init__(model, facts, tuning, seed, head)
 

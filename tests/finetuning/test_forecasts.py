@@ -29,6 +29,21 @@ def test_a_forecast_is_a_sum_over_frames_and_over_the_channels_own_past() -> Non
         torch.testing.assert_close(found[row, step, channel], expected)
 
 
+def test_dropout_is_of_the_frames_alone_and_of_training_alone() -> None:
+    torch.manual_seed(0)
+    head = ForecastHead(dim=50, num_frames=4, lookback=5, horizon=1, channels=1, dropout=0.5)
+    torch.nn.init.ones_(head.linear.weight)
+    frames, past = torch.ones(200, 4, 50), torch.ones(200, 5, 1)
+    dropped = head(frames, past).flatten()
+    assert (
+        dropped.mean().item() == pytest.approx(200, abs=5) and 8 < dropped.std().item() < 22
+    )  # binomial: 14
+    assert head.eval()(frames, past).eq(200).all()
+    torch.nn.init.zeros_(head.linear.weight)
+    torch.nn.init.ones_(head.shortcut.weight)
+    assert head.train()(frames, past).eq(5).all()
+
+
 def test_a_map_of_many_frames_takes_steps_as_large_as_one_of_a_frame(run: Path, tmp_path: Path) -> None:
     task = load_task(tune(run, "forecast", tmp_path / "t", *WINDOW, "finetune.head_rate=6").out)
     names = {id(p): name for name, p in task.model.named_parameters()}
