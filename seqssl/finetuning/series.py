@@ -131,7 +131,7 @@ class Forecast(Series):
         horizon: Annotated[int, POSITIVE] = 24,
         every: Annotated[int, POSITIVE] = 6,
         channels: str = "*",
-        dropout: Annotated[float, SHARE] = 0.5,
+        dropout: Annotated[float, SHARE] = 0.8,
     ) -> None:
         self.lookback, self.horizon, self.every = lookback, horizon, every
         self._channels(facts, channels)
