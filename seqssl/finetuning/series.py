@@ -118,7 +118,7 @@ class Forecast(Series):
     are in standard deviations of a channel over the training rows.
     """
 
-    term = "forecast"
+    term, examples = "forecast", "windows"
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class Impute(Series):
     missing.
     """
 
-    term = "impute"
+    term, examples = "impute", "rows"
 
     def __init__(
         self,

@@ -32,6 +32,7 @@ class Supervised(ABC):
     """
 
     term: ClassVar[str]  # the name of its loss
+    examples: ClassVar[str] = "labels"  # what is learned from, in a word
     metrics: tuple[Metric, ...]  # the first is the one that decides
     model: Tuned
 

@@ -175,7 +175,7 @@ def draw_curve(axes: Any, values: Evaluation) -> None:
     axes.minorticks_off()
     if values.get("unit") == "share":
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    axes.set_xlabel("labels to learn from")
+    axes.set_xlabel(f"{values.get('examples', 'labels')} to learn from")
     axes.set_ylabel(values["metric_words"])
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, frameon=False)
 
@@ -188,7 +188,8 @@ def table(values: Evaluation) -> str:
     for fraction in fractions:
         number = max(e["num_labels"] for e in results if e["fraction"] == fraction)
         heads.append(f"<td>{fraction:.3g} ({number:,.0f})</td>")
-    lines = [f"<tr><td>share of the labels (how many)</td>{''.join(heads)}</tr>"]
+    examples = values.get("examples", "labels")
+    lines = [f"<tr><td>share of the {examples} (how many)</td>{''.join(heads)}</tr>"]
     scale, form = (100, ".1f") if values.get("unit") == "share" else (1, ".3f")
     for row, words in {entry["row"]: entry.get("words", entry["row"]) for entry in results}.items():
         cells = []
@@ -293,7 +294,7 @@ def compared(evaluations: Sequence[tuple[str, Evaluation]]) -> str:
                     axes.plot(x, [e["mean"] for e in found], line, color=color, marker="o", markersize=3.5,
                               label=label(f"{name}: {row}", 80))  # fmt: skip
         axes.set_xscale("log")
-        axes.set_xlabel("labels to learn from")
+        axes.set_xlabel(f"{first.get('examples', 'labels')} to learn from")
         axes.set_ylabel(first["metric_words"])
         axes.legend(loc="best")
         return svg(figure)

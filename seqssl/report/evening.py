@@ -74,8 +74,8 @@ def parts_of(values: Mapping[str, Any]) -> list[str]:
             if values["classes"]
             else "<h2>How far forecasts are off, by how many windows they were learned from</h2>",
             "<p>The blue line starts from what the evening learned without labels, the orange one from "
-            "nothing; dotted is what a simple method does without any encoder. Where bands overlap, the "
-            "difference may be chance.</p>",
+            "nothing; dotted is what a simple method does without any encoder. Bands show how far results "
+            "scatter; the sentence on top compares lines on the same rows, and says where that is sure.</p>",
             f'<div class="card picture">{curve(evaluation)}</div>',
             f'<div class="card">{table(evaluation)}</div>',
             *(f"<p>{escape(note)}</p>" for note in caveats(evaluation)),

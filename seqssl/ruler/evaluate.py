@@ -85,7 +85,7 @@ def evaluate(
         entries = work.entries(rates, say)
         tested = sorted({row.group for e in entries for rows in e.by_seed.values() for row in rows} - {""})
         groups = tested if len(tested) > 1 or request.folds == "split" else []
-        table = Table(work.metric, entries, groups, config.train.num_updates)
+        table = Table(work.metric, entries, groups, config.train.num_updates, work.task.examples)
         values = {
             "task": task,
             "folder": str(folder),
@@ -93,6 +93,7 @@ def evaluate(
             "metric_words": work.metric.words,
             "unit": work.metric.unit,
             "higher_is_better": work.metric.higher_is_better,
+            "examples": work.task.examples,
             "groups_held_out": groups,
             "num_units": table.num_units,
             "results": [table.line(entry) for entry in entries],

@@ -36,6 +36,7 @@ class Table:
     entries: Sequence[Entry]
     groups_held_out: Sequence[str]  # empty where rows are the units
     num_updates: int  # of each row that learns
+    examples: str = "labels"  # what is learned from, in a word
 
     def __post_init__(self) -> None:
         by_row = len(self.groups_held_out) < 2
@@ -158,7 +159,7 @@ class Table:
                 f"Not measured: the {self.metric.words} of some tests is not defined, for instance because "
                 "they hold one class alone. Choose other folds=, or another metric=."
             )
-        name, claim = self.metric.words, self.claim(at)
+        name, examples, claim = self.metric.words, self.examples, self.claim(at)
         if claim:
             number, above = claim["num_labels"], f"more than {most:,.0f}"
             worth, *ends = (
@@ -167,8 +168,9 @@ class Table:
             )
             between = f" ({ends[0]} to {ends[1]})" if ends[0] != ends[1] else ""
             text = (
-                f"With {number:,.0f} labels, pre-training is worth {worth} labels{between}: training from "
-                f"scratch would need so many for the same {name} in the same {self.num_updates:,} updates."
+                f"With {number:,.0f} {examples}, pre-training is worth {worth} {examples}{between}: training "
+                f"from scratch would need so many for the same {name} in the same {self.num_updates:,} "
+                "updates."
             )
         else:
             claim = max(at, key=lambda each: float(each["gain"]))
@@ -177,17 +179,18 @@ class Table:
             compared = (
                 f"{gain.lstrip('+-')} {'better' if claim['gain'] >= 0 else 'worse'} than that of scratch"
             )
+            before = f", but with fewer {examples} scratch had as much" if is_sure else ""
             chance = ", which may be chance" if not is_sure and claim["high"] >= 0 else ""
             text = (
-                f"No gain {'in labels' if is_sure else 'is shown'}: with {claim['num_labels']:,.0f} labels "
-                f"the {name} of the pre-trained encoder is {compared}{chance} (interval of the gain "
-                f"{ends[0]} to {ends[1]}){', but with fewer labels scratch had as much' if is_sure else ''}."
+                f"No gain {f'in {examples}' if is_sure else 'is shown'}: with {claim['num_labels']:,.0f} "
+                f"{examples} the {name} of the pre-trained encoder is {compared}{chance} (interval of the "
+                f"gain {ends[0]} to {ends[1]}){before}."
             )
         losses = [f"{each['num_labels']:,.0f}" for each in at if each["high"] < 0]
         if losses:
-            text += f" With {', '.join(losses)} labels it is worse than scratch."
+            text += f" With {', '.join(losses)} {examples} it is worse than scratch."
         places = {f"{each['num_labels']:,.0f}": each["rivals"] for each in (claim, at[-1])}
-        text += self._falling() + "".join(map(_beside, places, places.values()))
+        text += self._falling() + "".join(self._beside(number, rivals) for number, rivals in places.items())
         few = too_few(self.num_units, "rows" if self._by_row else "groups")  # type: ignore[attr-defined]
         return f"{text} {few}".rstrip()
 
@@ -202,7 +205,17 @@ class Table:
         if not worse:
             return ""
         numbers = ", ".join(worse)
-        return f" The curve of scratch is not rising: with {numbers} labels it did worse than with fewer."
+        examples = self.examples
+        return f" The curve of scratch is not rising: with {numbers} {examples} it did worse than with fewer."
+
+    def _beside(self, number: str, rivals: Mapping[str, Mapping[str, float]]) -> str:
+        """What does as well without pre-training as fine-tuned with it, with so many; "" for nothing."""
+        names = {CLASSICAL: "a method without an encoder", RANDOM: f"a {WORDS[RANDOM]},"}
+        better = [names[row] for row, each in rivals.items() if each["low"] > 0]
+        level = [names[row] for row, each in rivals.items() if each["gain"] > 0 >= each["low"]]
+        both = ((better, "did better"), (level, "did no worse"))
+        parts = [f"{' and '.join(rows)} {did}" for rows, did in both if rows]
+        return f" With {number} {self.examples}, {', '.join(parts)}." if parts else ""
 
     @property
     def _diverged(self) -> bool:
@@ -219,16 +232,6 @@ class Table:
         return (
             f"{round(100 * value, 1) + 0.0:+.1f} points" if self.metric.unit == "share" else f"{value:+.3g}"
         )
-
-
-def _beside(number: str, rivals: Mapping[str, Mapping[str, float]]) -> str:
-    """What does as well without pre-training as fine-tuned with it, with so many labels; "" for nothing."""
-    names = {CLASSICAL: "a method without an encoder", RANDOM: f"a {WORDS[RANDOM]},"}
-    better = [names[row] for row, each in rivals.items() if each["low"] > 0]
-    level = [names[row] for row, each in rivals.items() if each["gain"] > 0 >= each["low"]]
-    both = ((better, "did better"), (level, "did no worse"))
-    parts = [f"{' and '.join(rows)} {did}" for rows, did in both if rows]
-    return f" With {number} labels, {', '.join(parts)}." if parts else ""
 
 
 def labels_for(labels: Sequence[float], curve: Sequence[float], value: float) -> float:
@@ -261,7 +264,7 @@ def markdown(values: Mapping[str, Any]) -> str:
         {(each["fraction"], each["num_labels"]) for each in results if each["row"] != "classical"}
     )
     numbers = numbers or sorted({(each["fraction"], each["num_labels"]) for each in results})
-    heads = [f"{fraction:.3g} ({number:,.0f} labels)" for fraction, number in numbers]
+    heads = [f"{fraction:.3g} ({number:,.0f} {values['examples']})" for fraction, number in numbers]
     lines = [
         f"| {values['metric']} | " + " | ".join(heads) + " |",
         "| --- |" + " ---: |" * len(heads),

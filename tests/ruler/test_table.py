@@ -82,11 +82,13 @@ def test_errors_count_downwards() -> None:
 
 
 def test_the_table_in_markdown() -> None:
-    table = Table(CLASSES[0], [entry("scratch", 10, 0.2), entry("pretrained", 10, 0.4)], ["a", "b"], 200)
-    values = {"metric": "accuracy", "unit": "share", "results": [table.line(e) for e in table.entries]}
-    lines = markdown(values).splitlines()
-    assert lines[0] == "| accuracy | 0.01 (10 labels) |"
+    both = [entry("scratch", 10, 0.2), entry("pretrained", 10, 0.4)]
+    table = Table(CLASSES[0], both, ["a", "b"], 200, "windows")
+    values = {"metric": "accuracy", "unit": "share", "examples": "windows"}
+    lines = markdown({**values, "results": [table.line(e) for e in table.entries]}).splitlines()
+    assert lines[0] == "| accuracy | 0.01 (10 windows) |"
     assert lines[2].startswith("| trained from scratch | 20.0 (")
+    assert table.worth()["sentence"].startswith("With 10 windows, pre-training is worth more than 10 windows")
 
 
 def test_one_group_means_rows_are_drawn() -> None:
