@@ -57,9 +57,8 @@ def folds_of(
     if request.share < 1:
         kinds, every = classes if isinstance(task, Classify) else None, len(used)
         used = subset(used, kinds, request.share, request.first_seed)
-        notes.append(
-            f"{len(used):,} of the {every:,} labelled rows take part: a share of each label, drawn once."
-        )
+        what = ("labelled rows", "share of each label") if kinds else (task.examples, "share")
+        notes.append(f"{len(used):,} of the {every:,} {what[0]} take part: a {what[1]}, drawn once.")
     if not isinstance(task, Classify):
         return _placed(corpus, used, request), None
     known = {*task.names}

@@ -248,7 +248,8 @@ class _Work:
     def planned(self) -> str:
         """The plan in a sentence."""
         plan = self.plan
-        part = f", {plan.tested:.0%} of the labelled rows" if plan.tested < 1 else ""
+        whole = "labelled rows" if plan.classes else "windows"
+        part = f", {plan.tested:.0%} of the {whole}" if plan.tested < 1 else ""
         judge = f", then the judge: {plan.tuning_updates} updates a row{part}" if plan.judged_by else ""
         return f"plan: {plan.recipe}, {plan.updates:,} updates of {plan.seconds_per_update:.2f} s{judge}"
 

@@ -171,14 +171,15 @@ def _forecast(corpus: Corpus) -> Trial | None:
     """
     used = corpus.splits != ""
     length = min(LONGEST_WINDOW, int(np.median(corpus.lengths[used]))) if used.any() else 0
-    horizon = max(1, length // HORIZON)
+    if length < SHORTEST_WINDOW:
+        return None
+    horizon = length // HORIZON
+    lookback = length - horizon
     windows = windows_of(corpus, length, horizon)
     splits = {str(split) for split in corpus.splits[used]}
-    if length < SHORTEST_WINDOW or any(not len(windows.rows(split)) for split in splits):
+    # With windows of one group alone nothing would be held out.
+    if any(not len(windows.rows(split)) for split in splits) or len({*windows.groups}) < 2:
         return None
-    if len({*windows.groups}) < 2:  # nothing would be held out
-        return None
-    lookback = length - horizon
     return Trial(
         ["forecast", f"task.lookback={lookback}", f"task.horizon={horizon}", f"task.every={horizon}"],
         [
