@@ -282,8 +282,9 @@ class _Work:
             done, spent = done + 1, spent + cost[cell.name]
             left = (time.monotonic() - began) / spent * (total - spent)
             value = self.metric(result.rows)
+            learned = f"{len(cell.train)} {self.task.examples}"
             say(
-                f"{what}: {done} of {len(missing)} | {one.WORDS[cell.row]}, {len(cell.train)} labels, "
+                f"{what}: {done} of {len(missing)} | {one.WORDS[cell.row]}, {learned}, "
                 f"seed {cell.seed}, lr {cell.lr:g}: {self.metric.name} {value:.3f} in "
                 f"{result.seconds:.0f} s | about {left / 60:.1f} min left"
             )
