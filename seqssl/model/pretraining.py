@@ -71,8 +71,8 @@ class PretrainingModel(nn.Module):
         self.targets = targets
         self.input_projection = nn.Linear(targets.dim if context == "quantized" else feature_encoder.dim, dim)
         self.level_projection: nn.Linear | None = None
-        if isinstance(input_norm, HasLevels):
-            self.level_projection = nn.Linear(input_norm.num_levels, dim)
+        if (leveled := _leveled(input_norm)) is not None:
+            self.level_projection = nn.Linear(leveled.num_levels, dim)
             for weight in self.level_projection.parameters():
                 nn.init.zeros_(weight)  # at first rows are as if their levels were not known
         self.encoder = encoder
@@ -200,8 +200,9 @@ class PretrainingModel(nn.Module):
         """Projected frames, with what the input norm took away from their rows, if it keeps that."""
         if self.level_projection is None:
             return x
-        assert isinstance(self.input_norm, HasLevels)
-        levels = self.input_norm.levels(batch.inputs, alignment.present(batch))
+        leveled = _leveled(self.input_norm)
+        assert leveled is not None
+        levels = leveled.levels(batch.inputs, alignment.present(batch))
         added: Tensor = x + self.level_projection(levels)[:, None]
         return added
 
@@ -243,3 +244,8 @@ class PretrainingModel(nn.Module):
     def of(self, stream: str) -> "PretrainingModel":
         """The model of a stream: here there is only one."""
         return self
+
+
+def _leveled(norm: object) -> HasLevels | None:
+    """An input norm that keeps what it takes away; None for any other."""
+    return norm if isinstance(norm, HasLevels) else None
