@@ -28,8 +28,9 @@ class Resampler:
         if max(ratio.numerator, ratio.denominator) > MOST_TERMS:  # such as 44,056 Hz: off by less than 1e-7
             ratio = ratio.limit_denominator(MOST_TERMS)
         self.up, self.down = ratio.numerator, ratio.denominator
-        self._half = math.ceil(REACH * max(self.up, self.down) / self.up)  # of the filter, in input
-        self._reach = math.ceil((self._half + 1) / self.down) * self.down  # blocks begin in both rates
+        self._half = REACH * max(self.up, self.down)  # of the filter, in steps of the least common rate
+        reach = self._half / self.up + 2  # in input
+        self._reach = math.ceil(reach / self.down) * self.down  # blocks begin in both rates
         self._held: list[np.ndarray] = []  # input that is still needed
         self._from_start = True  # whether that is all input so far
         self._before = 0  # how much of it belongs to what has been given out
@@ -64,10 +65,13 @@ class Resampler:
         found = np.asarray(resample_poly(samples, self.up, self.down))
         levels = np.rint(samples * np.float32(2**15))
         starts, ends = equal_runs(levels)
-        long = ends - starts > 2 * self._half
+        long = (ends - starts) * self.up > 2 * self._half
         for start, end in zip(starts[long].tolist(), ends[long].tolist(), strict=True):
-            first = 0 if start == 0 and self._from_start else start + self._half
-            last = end if end == len(samples) and to_end else end - self._half
-            places = slice(-(-first * self.up // self.down), -(-last * self.up // self.down))
-            found[places] = levels[start] / 2**15
+            # From the first place whose filter does not reach the sample before, to that after the last one
+            # whose filter does not reach the sample behind.
+            first = ((start - 1) * self.up + self._half) // self.down + 1
+            last = -(-(end * self.up - self._half) // self.down)
+            first = 0 if start == 0 and self._from_start else first
+            last = -(-end * self.up // self.down) if end == len(samples) and to_end else last
+            found[first:last] = levels[start] / 2**15
         return found

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
@@ -426,6 +426,7 @@ FLAT = st.tuples(st.integers(-(2**15), 2**15 - 1), st.integers(1, 600))
 
 
 @given(RATES, RATES, st.lists(FLAT, min_size=1, max_size=5), st.integers(1, 300), st.integers(0, 99))
+@example(44_056, 8000, [(0, 600), (1, 152)], 1, 1)
 def test_a_stretch_of_one_value_stays_one_whatever_the_parts(
     from_hz: int, to_hz: int, flats: list[tuple[int, int]], block: int, seed: int
 ) -> None:

@@ -37,7 +37,8 @@ def test_a_share_of_each_label_is_drawn_once() -> None:
 
 
 def test_tasks_without_classes_have_a_share_of_all_rows() -> None:
-    assert len(drawn(0.2, object())[0]) == 60
+    used, notes = drawn(0.2, SimpleNamespace(examples="windows"))
+    assert len(used) == 60 and notes == ["60 of the 300 windows take part: a share, drawn once."]
 
 
 def test_a_share_that_is_none_is_refused() -> None:
