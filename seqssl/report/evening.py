@@ -134,7 +134,7 @@ def what_to_do(values: Mapping[str, Any]) -> list[str]:
     if not values["weights"]:
         return []
     weights = quote(str(Path(str(values["out"])) / values["weights"]))
-    task, files = ("classify", "YOUR_LABELLED_FILES")
+    task, files = "classify", "YOUR_LABELLED_FILES"
     if values["judged_by"] and not values["classes"]:
         task, files = values["judged_by"][0], "YOUR_FILES"
     commands = [

@@ -1,7 +1,6 @@
 """An evening on a folder: planned, kept, resumed, and judged with labels or without."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,6 @@ from seqssl.runs import stages
 from seqssl.studies import evening as evenings
 from seqssl.studies import pace
 from seqssl.studies.evening import Evening, evening
-from seqssl.studies.looking import SHORTEST_WINDOW, trial_of, untellable
 from seqssl.studies.pace import ENOUGH, FEWEST_ROWS, JUDGES, MOST, affordable_size, judge_for
 from seqssl.training.log import read_records
 from seqssl.training.loop import Trainer
@@ -185,27 +183,6 @@ def test_halves_are_found_by_what_differs_between_rows() -> None:
     assert found_again(np.ones((4, 2)), np.ones((4, 2))).sum() == 1, "ties are told as the first"
 
 
-class OnlySplits:
-    """Of a corpus what labels are judged by."""
-
-    def __init__(self, labels: list[str], groups: list[str]) -> None:
-        self.labels, self.groups = np.array(labels, object), np.array(groups, object)
-        self.splits = np.full(len(labels), "train", dtype=object)
-
-
-def test_labels_that_no_fold_can_learn_are_told_before_training() -> None:
-    labels = [label for label in ("cat", "dog", "cow") for _ in range(6)]
-    counts = Counter(labels)
-    own = OnlySplits(labels, labels)  # a folder for each label, and no other groups
-    assert "of one group alone" in untellable(own, "*", counts)  # type: ignore[arg-type]
-    shared = OnlySplits(labels, ["a", "b", "c"] * 6)
-    assert untellable(shared, "*", counts) == ""  # type: ignore[arg-type]
-    several = OnlySplits(
-        [f"{'animal' if n % 2 else 'place'}/{label}" for n, label in enumerate(labels)], labels
-    )
-    assert "belong to several tasks" in untellable(several, "*", Counter(several.labels))  # type: ignore[arg-type]
-
-
 STAGED = [
     *two_stages(SMALL),
     "modality=toy:Toy",
@@ -288,55 +265,8 @@ def test_a_halted_evening_says_so(
     assert f"seqssl doctor {out}/run<" in page and "seqssl embed" not in page
 
 
-class Continuing(Toy):
-    """Waves go on, and their labels are its own."""
-
-    own_labels = ("a", "b", "c", "d")
-
-
-@pytest.fixture
-def waves() -> Any:
-    """Twenty rows of 30 to 68 steps, of five places; the last four are held out."""
-    corpus: Any = OnlySplits(["a", "b", "c", "d"] * 5, [group for group in "pqrst" for _ in range(4)])
-    corpus.lengths = np.arange(30, 70, 2)
-    corpus.keys = np.array([f"{number}.npy" for number in range(20)], object)
-    corpus.splits[-4:] = "valid"
-    corpus.manifest = corpus.folder = None
-    return corpus
-
-
-def test_steps_of_rows_with_labels_are_counted(waves: Any) -> None:
-    trial = trial_of(waves, Toy(), "a,b")
-    chosen = [str(label) in "ab" for label in waves.labels]
-    assert trial.task == ["classify", 'task.labels="a,b"', "task.min_rows=4"]
-    assert (trial.num_labels, trial.classes) == (10, 2)
-    assert trial.num_steps == int(waves.lengths[chosen].sum())
-
-
-def test_series_that_nobody_labelled_are_judged_by_forecasts(waves: Any) -> None:
-    """Before, an evening on hourly measurements was judged by telling seasons, which the adapter had made."""
-    trial = trial_of(waves, Continuing(), "")
-    length, horizon = 49, 6  # of the median row
-    assert trial.task == ["forecast", "task.lookback=43", "task.horizon=6", "task.every=6"]
-    windows = [range(0, steps - length + 1, horizon) for steps in waves.lengths]
-    assert (trial.num_labels, trial.classes) == (sum(map(len, windows)), 0)
-    assert trial.num_steps == length * trial.num_labels
-    assert "nobody labelled these rows" in trial.words[0] and "their a, b, c, d apart" in trial.words[1]
-    assert trial_of(waves, Continuing(), "*").task[0] == "classify", "it was asked for"
-    assert trial_of(waves, Toy(), "").task[0] == "classify"
-    waves.labels[:4] = "gust"
-    assert trial_of(waves, Continuing(), "").task[0] == "classify", "somebody gave labels"
-
-
-def test_where_forecasts_cannot_be_judged_own_labels_are_told_apart(waves: Any) -> None:
-    waves.lengths = np.minimum(waves.lengths, SHORTEST_WINDOW - 1)
-    assert trial_of(waves, Continuing(), "").task[0] == "classify"
-    waves.lengths = np.where(waves.splits == "train", 60, 20)
-    assert trial_of(waves, Continuing(), "").task[0] == "classify", "no held-out row is long enough"
-
-
 def test_an_evening_ends_with_forecasts(tmp_path: Path) -> None:
-    source, settings = write_waves(tmp_path / "data"), ["modality=test_evening:Continuing", *SMALL]
+    source, settings = write_waves(tmp_path / "data"), ["modality=test_trials:Continuing", *SMALL]
     found, said = spend(source, tmp_path / "out", settings)
     assert found["judged_by"][0] == "forecast" and f"{found['num_labels']:,} windows" in " ".join(said)
     assert found["evaluation"]["task"] == "forecast" and (tmp_path / "out/run/evaluation-forecast").is_dir()
