@@ -30,7 +30,7 @@ from seqssl.runs.precision import resolve_precision
 from seqssl.runs.starting import starting_weights
 from seqssl.runs.train import resolve_device, trainer_of
 from seqssl.training import checkpoint
-from seqssl.training.loop import Units
+from seqssl.training.loop import Trainer, Units
 from seqssl.training.parallel import Alone
 
 CLASSICAL, RANDOM, SCRATCH, FROZEN, PRETRAINED = "classical", "random", "scratch", "frozen", "pretrained"
@@ -96,10 +96,26 @@ class Result:
 def run_cell(bench: Bench, cell: Cell) -> Result:
     """Train and test; an interrupted cell goes on from its last checkpoint."""
     began = time.monotonic()
+    config, corpus = configured(bench.config, cell), bench.corpus.assigned(bench.splits(cell))
+    trainer, task = opened(bench, cell, config, corpus)
+    trainer.fit()
+    seconds = time.monotonic() - began
+    rows = named(task.rows or task.score(trainer.held_out()), corpus)
+    joined = config.data.join_seconds or config.data.join_frames  # such rows are scored as one
+    scored = sum(row.key.count(JOINT) + 1 if joined else 1 for row in rows)
+    if scored != len(cell.test):
+        raise AssertionError(f"{len(cell.test)} rows to test, {scored} scored")
+    shutil.rmtree(trainer.run)
+    return Result(rows, seconds)
+
+
+def opened(
+    bench: Bench, cell: Cell, config: RunConfig, corpus: Corpus | WindowedCorpus
+) -> tuple[Trainer, Supervised]:
+    """What trains a cell, in a folder of its own, and its task, which also tests."""
     torch.set_num_threads(bench.num_threads)
-    config, device = configured(bench.config, cell), resolve_device(bench.config.train)
+    device = resolve_device(bench.config.train)
     (stream,) = streams_of(config)
-    corpus = bench.corpus.assigned(bench.splits(cell))
     stream = OpenStream(stream.name, config, bench.adapter, corpus=corpus)  # type: ignore[arg-type]
     work = bench.folder / "cells" / cell.name
     work.mkdir(parents=True, exist_ok=True)
@@ -113,15 +129,7 @@ def run_cell(bench: Bench, cell: Cell) -> Result:
     task.model.to(device)
     precision = resolve_precision(config.train, device)
     trainer = trainer_of(config, task, [stream], work, device, Alone(), precision, Units(), quiet=True)
-    trainer.fit()
-    seconds = time.monotonic() - began
-    rows = named(task.rows or task.score(trainer.held_out()), corpus)
-    joined = config.data.join_seconds or config.data.join_frames  # such rows are scored as one
-    scored = sum(row.key.count(JOINT) + 1 if joined else 1 for row in rows)
-    if scored != len(cell.test):
-        raise AssertionError(f"{len(cell.test)} rows to test, {scored} scored")
-    shutil.rmtree(work)
-    return Result(rows, seconds)
+    return trainer, task
 
 
 def configured(config: RunConfig, cell: Cell) -> RunConfig:

@@ -75,7 +75,7 @@ def evaluate(
     name = "-".join(["evaluation", task.replace(":", "-"), *([stream] if stream else [])])
     folder = Path(out or find_run(init_of(str(config.init))[0])[1] / name).expanduser()
     check_folder(folder)
-    work = _Work.open(config, folder, request, progress)
+    work = Work.open(config, folder, request, progress)
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder):
         check_same(folder, work.identity())
@@ -110,7 +110,7 @@ def evaluate(
 
 
 @dataclass
-class _Work:
+class Work:
     """An evaluation in progress."""
 
     config: RunConfig
@@ -125,7 +125,7 @@ class _Work:
     seen: Seen  # by the encoder
 
     @classmethod
-    def open(cls, config: RunConfig, folder: Path, request: Request, progress: Progress) -> "_Work":
+    def open(cls, config: RunConfig, folder: Path, request: Request, progress: Progress) -> "Work":
         """Open the data, and decide who is tested."""
         (stream,) = streams_of(config)
         found = labelled(opened(stream, Alone(), torch.device("cpu"), progress), config.finetune)

@@ -68,7 +68,7 @@ def updates_of(config: RunConfig, budget: Budget, share: float, folder: Path) ->
     """The updates of a run, or stage, that has this share of the budget; a step is timed if need be."""
     if budget.kind == "updates":
         return max(1, round(budget.amount * share))
-    return max(1, round(60 * budget.amount * share / seconds_per_update(config, folder)[0]))
+    return max(1, round(60 * budget.amount * share / seconds_per_update(config, folder)))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """`seqssl evening`: from a folder to an encoder in the time that there is, and whether it was worth it."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -11,7 +12,6 @@ from seqssl.assembly import streams_of
 from seqssl.config.schema import RunConfig
 from seqssl.config.stages import FOLDER
 from seqssl.data.files import Progress, silent, write_atomic
-from seqssl.data.lengths import lengths_of
 from seqssl.data.prepare import open_or_prepare
 from seqssl.doctor import examine
 from seqssl.errors import HealthHalt, UserError
@@ -30,8 +30,9 @@ from seqssl.runs.folder import find_checkpoint, find_run, load
 from seqssl.runs.sources import open_source
 from seqssl.runs.stages import train_stages
 from seqssl.runs.train import train
+from seqssl.studies.judges import JUDGES, Costs, Judge, judge_for, measure
 from seqssl.studies.looking import scanned, trial_of
-from seqssl.studies.pace import JUDGES, affordable_size, judge_for, seconds_per_update
+from seqssl.studies.pace import affordable_size, seconds_per_update
 
 PLAN, PAGE, RUN = "evening.json", "evening.html", "run"
 TRAINING_SHARE = {True: 0.55, False: 0.9}  # of the time, with labels to judge by and without
@@ -52,14 +53,15 @@ class Evening:
     judged_by: list[str] = field(default_factory=list)  # a task and its settings; [] = without labels
     num_labels: int = 0  # rows that have one, or windows
     classes: int = 0
-    batches: float = 0.0  # that these rows make
     scan: list[str] = field(default_factory=list)  # what was found, in sentences
     stages: dict[str, int] = field(default_factory=dict)  # updates of each stage; 0 = not planned yet
     updates: int = 0  # of the run itself; 0 = not planned yet
     seconds_per_update: float = 0.0
+    costs: dict[str, float] = field(default_factory=dict)  # of judging: `Costs`
     judge: int = 0  # which of `JUDGES`
-    tuning_updates: int = 0
+    tuning_updates: int = 0  # of each tuned row; 0 = the judge is not planned yet
     tested: float = 1.0  # the share of the labelled rows that the judge takes
+    has_judge: bool = False  # whether the judge is chosen for good: its cells may have begun
     seconds: float = 0.0  # spent so far
 
 
@@ -183,7 +185,6 @@ class _Work:
         corpus = relabelled(corpus, config.finetune.labels_from)
         trial = trial_of(corpus, stream.adapter, str(plan.asked["labels"]))
         plan.judged_by, plan.num_labels, plan.classes = trial.task, trial.num_labels, trial.classes
-        plan.batches = trial.num_steps / lengths_of(config.data, stream.spec)["batch_length"]
         plan.scan = [*scanned(corpus), *trial.words]
         for text in plan.scan:
             self.say(text)
@@ -202,10 +203,12 @@ class _Work:
             plan.recipe, *plan.overrides, settings=self._settings_of, progress=self.progress
         )
         if not plan.updates:
-            plan.seconds_per_update, processes = seconds_per_update(config, self.out / "pace")
-            plan.updates = self._affordable(plan.seconds_per_update)
+            folder = self.out / "pace"
+            plan.seconds_per_update = seconds_per_update(config, folder, keep=True)
             if plan.judged_by:
-                self._choose_judge(config, processes)
+                self._measure_judge(folder)
+            shutil.rmtree(folder)
+            plan.updates = self._affordable(plan.seconds_per_update)
             self.keep()
         changed = lengths(config, plan.updates).items()
         return replace(config, **{name: replace(getattr(config, name), **values) for name, values in changed})
@@ -215,7 +218,7 @@ class _Work:
         if stage not in self.plan.stages:
             return []
         if not self.plan.stages[stage]:
-            self.plan.stages[stage] = self._affordable(seconds_per_update(config, self.out / "pace")[0])
+            self.plan.stages[stage] = self._affordable(seconds_per_update(config, self.out / "pace"))
             self.keep()
         self.say(f"plan: {self.plan.stages[stage]:,} updates of the stage {stage}")
         return [
@@ -226,31 +229,55 @@ class _Work:
 
     def _affordable(self, pace: float) -> int:
         """How many updates the next part of the training has time for."""
+        seconds = self.left * self.portion
+        if self.plan.costs:  # it is the last part; what the best judge leaves goes to it
+            judge = self._plan_judge(self.left - seconds)
+            seconds = self.left - judge.seconds if judge.is_best else seconds
         # Forward alone, as in an evaluation, is a third of an update.
-        return max(CHECKPOINTS, int(self.left * self.portion / (pace * (1 + EVALUATED / 3))))
+        return max(CHECKPOINTS, int(seconds / (pace * (1 + EVALUATED / 3))))
 
-    def _choose_judge(self, config: RunConfig, processes: int) -> None:
-        """The best judge that the rest of the time allows; where it allows none, the least, which is said."""
-        plan, seconds = self.plan, self.left * (1 - self.portion)
-        # Cells of the judge have a thread each: what processes share in training, one does there. And an
-        # update of theirs is one batch.
-        alone = plan.seconds_per_update * processes / config.train.accumulate
-        judge = judge_for(
-            seconds, alone, cells_at_once(config.train), rows=plan.num_labels, batches=plan.batches
-        )
+    def _measure_judge(self, run: Path) -> None:
+        """What judging costs, found on a run of a few updates; no judge where that cannot be evaluated."""
+        plan = self.plan
+        try:
+            plan.costs = asdict(measure(run, *plan.judged_by, folder=run / "judge", progress=self.progress))
+        except UserError as error:
+            plan.judged_by, plan.num_labels, plan.classes = [], 0, 0
+            plan.scan.append(f"the encoder is judged without labels: {error}")
+            self.say(plan.scan[-1])
+
+    def _plan_judge(self, seconds: float) -> Judge:
+        """Plan for the best judge that a time allows; where it allows none, for the least."""
+        plan = self.plan
+        device = resolve(plan.recipe, *plan.overrides).config.train
+        judge = judge_for(seconds, Costs(**plan.costs), cells_at_once(device), plan.num_labels)
         plan.judge, plan.tuning_updates, plan.tested = judge.number, judge.updates, judge.share
+        return judge
+
+    def _choose_judge(self) -> None:
+        """Choose the judge for good, by the time that is left now; that this is too short is said."""
+        seconds = self.left
+        judge = self._plan_judge(seconds)
+        self.plan.has_judge = True
+        self.keep()
+        self.say(f"the judge: {self._judge_in_words}, about {judge.seconds / 60:.0f} min")
         if judge.seconds > seconds:
-            plan.scan.append(
+            self.plan.scan.append(
                 f"the judge takes about {judge.seconds / 60:.0f} min, more than the hours leave for it"
             )
-            self.say(plan.scan[-1])
+            self.say(self.plan.scan[-1])
+
+    @property
+    def _judge_in_words(self) -> str:
+        plan = self.plan
+        whole = "labelled rows" if plan.classes else "windows"
+        part = f", {plan.tested:.0%} of the {whole}" if plan.tested < 1 else ""
+        return f"{plan.tuning_updates} updates a row{part}"
 
     def planned(self) -> str:
         """The plan in a sentence."""
         plan = self.plan
-        whole = "labelled rows" if plan.classes else "windows"
-        part = f", {plan.tested:.0%} of the {whole}" if plan.tested < 1 else ""
-        judge = f", then the judge: {plan.tuning_updates} updates a row{part}" if plan.judged_by else ""
+        judge = f", then the judge: about {self._judge_in_words}" if plan.judged_by else ""
         return f"plan: {plan.recipe}, {plan.updates:,} updates of {plan.seconds_per_update:.2f} s{judge}"
 
     def trained(self) -> dict[str, Any]:
@@ -282,6 +309,8 @@ class _Work:
         except UserError as error:
             found["halves"] = {"problem": str(error)}
         if plan.judged_by:
+            if not plan.has_judge:
+                self._choose_judge()
             fractions, seeds, rates = JUDGES[plan.judge]
             request = Request(fractions=fractions, seeds=seeds, rates=rates, share=plan.tested)
             try:

@@ -20,7 +20,7 @@ from seqssl.finetuning.facts import path_of, refuse_several, relabelled
 from seqssl.ruler.folds import learnable, make_folds
 from seqssl.ruler.plan import Request
 from seqssl.runs.streams import hours as hours_of
-from seqssl.studies.pace import JUDGES
+from seqssl.studies.judges import JUDGES
 
 FEWEST_OF_CLASS = 4  # rows: to learn from, to choose by, and to be tested
 SEPARATORS = "_- ."  # between the parts of a name
@@ -133,7 +133,6 @@ class Trial:
     words: list[str]  # about it, in sentences
     num_labels: int = 0  # rows, or windows, that it tells something of
     classes: int = 0  # that it tells apart; 0 = it tells numbers
-    num_steps: int = 0  # of these rows or windows together
 
 
 def trial_of(corpus: Corpus, adapter: ModalityAdapter, wanted: str) -> Trial:
@@ -160,7 +159,6 @@ def trial_of(corpus: Corpus, adapter: ModalityAdapter, wanted: str) -> Trial:
         [f"{len(counts)} labels on {sum(counts.values()):,} rows: {some}"],
         sum(counts.values()),
         len(counts),
-        int(corpus.lengths[[str(label) in counts for label in corpus.labels]].sum()),
     )
 
 
@@ -187,7 +185,6 @@ def _forecast(corpus: Corpus) -> Trial | None:
             f"{len(windows):,} windows"
         ],
         len(windows),
-        num_steps=len(windows) * length,
     )
 
 

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,13 +22,15 @@ from seqssl.planning import plan
 from seqssl.report.evening import parts_of, verdict
 from seqssl.runs import stages
 from seqssl.studies import evening as evenings
-from seqssl.studies import pace
+from seqssl.studies import judges, pace
 from seqssl.studies.evening import Evening, evening
-from seqssl.studies.pace import ENOUGH, FEWEST_ROWS, JUDGES, MOST, affordable_size, judge_for
+from seqssl.studies.judges import FEWEST_ROWS, JUDGES, MOST, Costs, judge_for
+from seqssl.studies.pace import ENOUGH, affordable_size
 from seqssl.training.log import read_records
 from seqssl.training.loop import Trainer
 
 BEST = "run/checkpoints/best"
+JUDGE = ("judge", "tuning_updates", "tested")
 
 SMALL = [
     *(text for text in TOY if not text.startswith(("modality", "train.", "encoder.taps"))),
@@ -43,7 +46,7 @@ def labelled(folder: Path) -> tuple[Path, list[str]]:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(pace, "FEWEST", 2)
+    monkeypatch.setattr(judges, "FEWEST", 2)
     monkeypatch.setenv("SEQSSL_CACHE", str(tmp_path / "cache"))
 
 
@@ -70,9 +73,19 @@ def test_with_labels_it_ends_with_the_ruler(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(Interrupted):
             spend(source, out, settings)
     kept = json.loads((out / "evening.json").read_text())
+    assert {*kept["costs"]} == {entry.name for entry in fields(Costs)}
+    assert all(kept["costs"][name] > 0 for name in ("open", "begin", "update", "head_update", "test"))
+    assert not (out / "pace").exists() and not kept["has_judge"]
+    with monkeypatch.context() as patch:
+        patch.setattr(evenings, "evaluate", interrupted)
+        with pytest.raises(Interrupted):
+            spend(source, out, settings)
+    chosen = json.loads((out / "evening.json").read_text())
+    assert chosen["has_judge"]
     found, said = spend(source, out, settings)
     assert said[0] == "going on with the evening in this folder"
     assert found["updates"] == kept["updates"] == evenings.CHECKPOINTS and found["classes"] >= 2
+    assert [found[name] for name in JUDGE] == [chosen[name] for name in JUDGE], "though less time was left"
     rows = {line["row"] for line in found["evaluation"]["results"]}
     assert {"scratch", "pretrained", "random", "frozen"} <= rows
     page = (out / "evening.html").read_text()
@@ -151,8 +164,13 @@ def test_the_interval_is_over_the_groups_of_the_corpus(tmp_path: Path) -> None:
     assert compare_halves(ours, theirs, corpus, Silent()) == compare_halves(ours, theirs, corpus, Toy())
 
 
-def judge(seconds: float, rows: int = 1, batches: float = 0.0) -> pace.Judge:
-    return judge_for(seconds, pace=0.5, at_once=2, rows=rows, batches=batches)
+COSTS = Costs(
+    open=4.0, start=3.0, begin=5.0, update=0.5, head_update=0.2, test=0.02, describe=0.02, fit=0.005
+)
+
+
+def judge(seconds: float, rows: int = 1, **more: float) -> judges.Judge:
+    return judge_for(seconds, replace(COSTS, **more), at_once=2, rows=rows)
 
 
 def test_the_judge_fits_the_time() -> None:
@@ -160,18 +178,65 @@ def test_the_judge_fits_the_time() -> None:
     assert [each.number for each in seen] == sorted((each.number for each in seen), reverse=True)
     assert (seen[0].number, seen[0].updates) == (len(JUDGES) - 1, 2)
     assert seen[0].seconds > 0, "it says that nothing fits"
-    assert (seen[-1].number, seen[-1].updates) == (0, MOST)
+    assert (seen[-1].number, seen[-1].updates) == (0, MOST) and seen[-1].is_best
+    assert not any(each.is_best for each in seen[:3])
+
+
+@pytest.mark.parametrize("cost", [entry.name for entry in fields(Costs)])
+def test_everything_that_a_judge_does_takes_its_time(cost: str) -> None:
+    """The reckoned seconds, against what a judge does, counted one by one."""
+    counts = {"open": 1.0, "start": 2.0, "begin": 0.0, "update": 0.0, "head_update": 0.0, "test": 0.0}
+    rows, seeds, found = 600, 3, judge(10**6, 600)
+    fractions, rates, weights, learning = 3, 2, ("trained", "random"), ("update", "head_update")
+    for _, _, learns in product(range(seeds * (fractions + rates)), weights, learning):
+        counts["begin"] += 1 / 2  # two at once
+        counts[learns] += MOST / 2
+        counts["test"] += rows / seeds / 2
+    counts["describe"], counts["fit"] = rows, seeds * rows * (0.01 + 0.1 + 1.0)
+    assert found.is_best
+    doubled = judge(10**6, 600, **{cost: 2 * getattr(COSTS, cost)})
+    assert doubled.seconds - found.seconds == pytest.approx(counts[cost] * getattr(COSTS, cost))
 
 
 def test_tests_of_many_rows_take_time_from_the_judge() -> None:
     """Before, 100,000 rows were tested in every cell, whatever the time was."""
-    few, many = judge(8000, 1000, 30.0), judge(8000, 100_000, 3000.0)
+    few, many = judge(8000, 1000), judge(8000, 100_000)
     assert few.share == 1 and FEWEST_ROWS / 100_000 < many.share < 0.5
     assert few.seconds <= 8000 and many.seconds <= 8000
-    assert judge(10**6, 100_000, 3000.0).share == 1
-    least = judge(20, 100_000, 3000.0)
+    assert judge(10**6, 100_000).share == 1
+    least = judge(20, 100_000)
     assert least.share == FEWEST_ROWS / 100_000 and least.seconds > 20
-    assert judge(60, FEWEST_ROWS, 15.0).share == 1, "of few rows all are taken"
+    assert judge(60, FEWEST_ROWS).share == 1, "of few rows all are taken"
+
+
+def test_labels_that_cannot_judge_are_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the time goes to training then, and the page says why."""
+    source, settings = labelled(tmp_path)
+
+    def refused(*_: object, **__: object) -> None:
+        raise UserError("labels of no use")
+
+    monkeypatch.setattr(evenings, "measure", refused)
+    found, said = spend(source, tmp_path / "out", settings)
+    assert any("judged without labels: labels of no use" in text for text in said)
+    assert not found["judged_by"] and "evaluation" not in found and "rows" in found["halves"]
+    assert "labels of no use" in (tmp_path / "out/evening.html").read_text()
+
+
+@pytest.mark.parametrize(("hours", "spare"), [(1.0, False), (1e4, True)])
+def test_time_that_the_best_judge_leaves_goes_to_training(
+    hours: float, spare: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evenings, "resolve", lambda *_: SimpleNamespace(config=SimpleNamespace(train=None)))
+    monkeypatch.setattr(evenings, "cells_at_once", lambda _: 2)
+    plan = Evening({}, hours, recipe="any", judged_by=["classify"], num_labels=600, costs=asdict(COSTS))
+    work = evenings._Work(plan, tmp_path, str, lambda *_: None)
+    seconds = work._affordable(1e-3) * 1e-3 * (1 + evenings.EVALUATED / 3)
+    best = judge(10**6, 600)
+    assert seconds == pytest.approx(3600 * hours - best.seconds if spare else 0.55 * 3600 * hours, rel=1e-3)
+    assert (plan.tuning_updates == MOST) == spare
 
 
 def test_halves_are_found_by_what_differs_between_rows() -> None:
@@ -281,7 +346,7 @@ def test_an_evening_ends_with_forecasts(tmp_path: Path) -> None:
 
 def test_a_large_model_has_to_fit_into_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "num_cores", lambda: plan.MANY_CORES)
-    monkeypatch.setattr(pace, "seconds_per_update", lambda config, folder: (0.5, 1))
+    monkeypatch.setattr(pace, "seconds_per_update", lambda config, folder: 0.5)
     size, _ = affordable_size("speech_clusters", [], 1e6 * ENOUGH, tmp_path)
     assert size == "small"
     size, why = affordable_size("speech_clusters", [], ENOUGH, tmp_path)
@@ -294,7 +359,7 @@ def test_stages_share_the_time_that_a_size_must_fit_into(
 ) -> None:
     """Before, a recipe with stages had the size of size=auto, whatever the time."""
     monkeypatch.setattr(plan, "num_cores", lambda: plan.MANY_CORES)
-    monkeypatch.setattr(pace, "seconds_per_update", lambda config, folder: (0.5, 1))
+    monkeypatch.setattr(pace, "seconds_per_update", lambda config, folder: 0.5)
 
     def cost(config: Any, waiting: Any) -> SimpleNamespace:
         last = config.targets["target"] == "teacher_clusters"
