@@ -105,6 +105,7 @@ class Wearables:
         root = source.parent if source.is_file() else source
         read, left = readable(list_files(source), _is_named, asked=source.is_file())
         names = {path.relative_to(root).as_posix(): path for path in read}
+        self._files.check_labels(names)
         grouping = Grouping.of(names, self._files.group_pattern, own=True)
         found = (row for name, path in names.items() for row in self._found(path, name, grouping))
         said = _with_left_alone(found, left.relative_to(root).as_posix(), left_alone(left)) if left else found

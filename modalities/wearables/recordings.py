@@ -3,7 +3,7 @@
 import contextlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,14 @@ class FileSettings:
         """The label that `label_pattern` finds in a file's path; "" for none."""
         match = re.search(self.label_pattern, name) if self.label_pattern else None
         return (match[1] or "") if match else ""
+
+    def check_labels(self, names: Collection[str]) -> None:
+        """ValueError where `label_pattern` finds nothing in any of the paths: a pattern that was mistyped."""
+        if self.label_pattern and names and not any(map(self.label_of, names)):
+            raise ValueError(
+                f"modality.label_pattern={self.label_pattern!r} finds a label in none of {len(names):,} "
+                f"paths, which begin below the folder of the data, such as {min(names)!r}"
+            )
 
     def sensors(self, names: Sequence[str]) -> list[str]:
         """Which of `names` are the axes: 3 or, with the gyroscope, 6; ValueError where they are not there."""

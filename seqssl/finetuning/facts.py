@@ -94,8 +94,19 @@ def relabelled(corpus: Corpus, labels_from: str) -> Corpus:
             f"finetune.labels_from = {labels_from}: labels, files, or a regular expression with one group in "
             f"parentheses, such as '^([a-z]+)_'; this one has {pattern.groups}."
         )
-    found = (pattern.search(path_of(key)) for key in corpus.keys)
-    return corpus.relabelled([(match[1] or "") if match else "" for match in found])
+    labels = labels_in_paths(corpus.keys, pattern)
+    if labels and not any(labels):
+        raise UserError(
+            f"finetune.labels_from = {labels_from}: it finds a label in none of {len(labels):,} paths, which "
+            f"begin below the folder of the data, such as {path_of(corpus.keys[0])}."
+        )
+    return corpus.relabelled(labels)
+
+
+def labels_in_paths(keys: Sequence[str], pattern: re.Pattern[str]) -> list[str]:
+    """What the group of a pattern finds in the path of each row's file; "" where that is nothing."""
+    found = (pattern.search(path_of(key)) for key in keys)
+    return [(match[1] or "") if match else "" for match in found]
 
 
 def names_in(labels: Sequence[str], patterns: str, what: str = "labels", *, min_rows: int = 1) -> list[str]:

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,10 @@ from seqssl.runs.stages import train_stages
 from seqssl.runs.train import train
 from seqssl.studies.judges import JUDGES, Costs, Judge, judge_for, measure
 from seqssl.studies.looking import scanned, trial_of
-from seqssl.studies.pace import affordable_size, seconds_per_update
+from seqssl.studies.pace import CHECKPOINTS, EVALUATED, affordable_size, lengths, seconds_per_update
 
 PLAN, PAGE, RUN = "evening.json", "evening.html", "run"
 TRAINING_SHARE = {True: 0.55, False: 0.9}  # of the time, with labels to judge by and without
-CHECKPOINTS = 12
-EVALUATED = 0.25  # held-out batches at most, as a share of those that were trained on since the last time
 LONG_H = 1.0  # hours from which a recipe for an evening is taken: so long a training uses up simpler targets
 Asked = dict[str, str | list[str]]
 
@@ -321,23 +319,6 @@ class _Work:
             except UserError as error:
                 found["problem"] = str(error)
         return found
-
-
-def lengths(config: RunConfig, updates: int) -> Mapping[str, Mapping[str, int]]:
-    """Settings of so many updates: a warm-up that leaves most, and checkpoints against interruptions."""
-    every = max(1, updates // CHECKPOINTS)
-    # Of much data little is seen in an evening: passes over all that is held out would take most of it.
-    most = max(8, round(every * config.train.accumulate * EVALUATED))
-    return {
-        "train": {
-            "num_updates": updates,
-            "eval_batches": min(config.train.eval_batches or most, most),
-            "eval_every": every,
-            "save_every": every,
-            "log_every": max(1, every // 10),
-        },
-        "optim": {"warmup_updates": min(config.optim.warmup_updates, updates // 10)},
-    }
 
 
 def kept_weights(run: Path) -> Path:

@@ -16,7 +16,7 @@ from seqssl.data.rejections import told
 from seqssl.data.shards import Corpus
 from seqssl.data.windows import windows_of
 from seqssl.errors import UserError
-from seqssl.finetuning.facts import path_of, refuse_several, relabelled
+from seqssl.finetuning.facts import labels_in_paths, path_of, refuse_several
 from seqssl.ruler.folds import learnable, make_folds
 from seqssl.ruler.plan import Request
 from seqssl.runs.streams import hours as hours_of
@@ -80,20 +80,22 @@ def _are_learnable(corpus: Corpus, labels: Sequence[str], counts: Counter[str]) 
 
 
 def labels_in_names(corpus: Corpus) -> dict[str, Counter[str]]:
-    """What in names of files may be labels: rows of each, by the pattern that finds them, the fewest first.
+    """What in names of files may be labels: rows of each, by the pattern that finds them.
 
-    A part of a name, or a folder, counts where it takes few values, each on several rows, and where these do
-    not each belong to one group. Whether they are labels, or a take or a day, only its owner knows.
+    Words come before numbers, which may as well count days and takes, and then the fewest. A part of a name,
+    or a folder, counts where it takes few values, each on several rows, and where these do not each belong to
+    one group. Whether they are labels, or a take or a day, only its owner knows.
     """
     found: dict[str, Counter[str]] = {}
     for pattern in _patterns([PurePosixPath(path_of(key)) for key in corpus.keys]):
-        labels = [str(label) for label in relabelled(corpus, pattern).labels]
+        labels = labels_in_paths(corpus.keys.tolist(), re.compile(pattern))
         counts = Counter(filter(None, labels))
         counts = Counter({name: number for name, number in counts.items() if number >= FEWEST_OF_CLASS})
         few = 2 <= len(counts) <= MOST_CLASSES and sum(counts.values()) >= ALIKE * len(labels)
         if few and _are_learnable(corpus, labels, counts):
             found[pattern] = counts
-    return dict(sorted(found.items(), key=lambda item: len(item[1])))
+    numbered = {pattern: all(map(str.isdigit, counts)) for pattern, counts in found.items()}
+    return dict(sorted(found.items(), key=lambda item: (numbered[item[0]], len(item[1]))))
 
 
 def _patterns(paths: Sequence[PurePosixPath]) -> list[str]:

@@ -23,6 +23,8 @@ from seqssl.training.log import number_of, read_records
 
 FIRST, LAST = 4, 16  # updates between which a step is timed
 LONGEST_S = 600.0  # that `measured_speed` may take by its own reckoning
+CHECKPOINTS = 12
+EVALUATED = 0.25  # held-out batches at most, as a share of those that were trained on since the last time
 ENOUGH = 2000  # updates: a larger model that makes fewer in its time has learned less than a smaller one
 
 
@@ -45,6 +47,23 @@ def mean_seconds(run: Path) -> float:
     records = [each for each in read_records(run / "metrics.jsonl") if each.get("kind") == "train"]
     times = {int(number_of(each["step"]) or 0): number_of(each["time_s"]) or 0.0 for each in records}
     return (times[LAST] - times[FIRST]) / (LAST - FIRST)
+
+
+def lengths(config: RunConfig, updates: int) -> Mapping[str, Mapping[str, int]]:
+    """Settings of so many updates: a warm-up that leaves most, and checkpoints against interruptions."""
+    every = max(1, updates // CHECKPOINTS)
+    # Of much data little is seen in an evening: passes over all that is held out would take most of it.
+    most = max(8, round(every * config.train.accumulate * EVALUATED))
+    return {
+        "train": {
+            "num_updates": updates,
+            "eval_batches": min(config.train.eval_batches or most, most),
+            "eval_every": every,
+            "save_every": every,
+            "log_every": max(1, every // 10),
+        },
+        "optim": {"warmup_updates": min(config.optim.warmup_updates, updates // 10)},
+    }
 
 
 def measured_speed(parts: Mapping[str, RunConfig], waiting: Stages, progress: Progress = silent) -> Speed:

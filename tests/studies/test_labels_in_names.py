@@ -161,3 +161,24 @@ def test_an_evening_points_them_out_and_takes_them(tmp_path: Path, monkeypatch: 
     assert hint.split(":")[0] in (tmp_path / "without" / "evening.html").read_text()
     assert "evaluation" in spend("with", f"finetune.labels_from={pattern[1]}")
     assert any(text.startswith("4 labels on 36 rows") for text in said)
+
+
+def test_a_pattern_that_finds_nothing_is_refused() -> None:
+    """Before, an evening with a mistyped pattern ran its whole time, and judged without labels."""
+    corpus: Any = digits("{digit}_{person}_{take}.wav")
+    for pattern in ("^([a-z]+)_", "recordings/([0-9]+)", "^(x)?"):
+        with pytest.raises(UserError, match=r"a label in none of 200 paths, .* such as 0_ann_0\.wav"):
+            relabelled(corpus, pattern)
+    assert {*relabelled(corpus, "(7)_").labels} == {"", "7"}, "some rows may be without"
+
+
+def test_words_are_pointed_out_before_numbers() -> None:
+    """The activities of a wrist stood behind the years and the months in which it was worn."""
+    verbs = ("walk", "rest", "climb")
+    names = [
+        (f"{verb}/acc-201{take % 2}-0{take}-{who}.csv", who)
+        for verb in verbs for who in ("f1", "m1", "m2", "m3") for take in range(5)
+    ]  # fmt: skip
+    corpus: Any = OnlyNames([name for name, _ in names], [who for _, who in names])
+    first, second = [*labels_in_names(corpus).items()][:2]
+    assert first[0] == "^([^/]+)/" and {*first[1]} == {*verbs} and {*second[1]} == {"2010", "2011"}

@@ -135,6 +135,8 @@ class TestSettings:
         assert isinstance(records[0], Rejected) and "finds no group" in records[0].reason
         assert [(r.group, r.label) for r in records[1:]] == [("4", "jog"), ("3", "walk")]
         assert [r.group for r in found(tmp_path)] == ["jog_2", "jog_2", "walk_1"]
+        with pytest.raises(ValueError, match=r"label in none of 3 paths, .* such as 'jog_2/other.csv'"):
+            found(tmp_path, label_pattern=f"{tmp_path.name}/([a-z]+)")
 
 
 class TestHostileInput:
