@@ -48,7 +48,7 @@ class Sample:
     observed: Bool[np.ndarray, "t *c"] | None = None  # False = missing; of the values' shape
     times: Float[np.ndarray, "t"] | None = None  # seconds
     codes: Int[np.ndarray, "s g"] | None = None  # one frame for each spec.code_stride steps; -1 = none
-    segments: Sequence[Segment] | None = None  # labeled stretches, in input steps
+    segments: Sequence[Segment] | None = None  # labelled stretches, in input steps
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def codes_problem(sample: Sample, spec: SampleSpec) -> str:
 
 
 def segments_problem(sample: Sample) -> str:
-    """What is wrong with the labeled stretches of a sample; "" for nothing."""
+    """What is wrong with the labelled stretches of a sample; "" for nothing."""
     for segment in sample.segments or ():
         if not 0 <= segment.start < segment.end <= len(sample.values):
             where = f"[{segment.start}, {segment.end})"

@@ -94,7 +94,7 @@ def relabelled(corpus: Corpus, labels_from: str) -> Corpus:
             f"finetune.labels_from = {labels_from}: labels, files, or a regular expression with one group in "
             f"parentheses, such as '^([a-z]+)_'; this one has {pattern.groups}."
         )
-    labels = labels_in_paths(corpus.keys, pattern)
+    labels = labels_in_paths(corpus.keys.tolist(), pattern)
     if labels and not any(labels):
         raise UserError(
             f"finetune.labels_from = {labels_from}: it finds a label in none of {len(labels):,} paths, which "

@@ -22,7 +22,7 @@ is_traced = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 @dataclass(frozen=True)
 class Segment:
-    """A labeled stretch of a row: a word, a note, a gene, an activity."""
+    """A labelled stretch of a row: a word, a note, a gene, an activity."""
 
     start: int  # its first input step
     end: int  # the step after its last

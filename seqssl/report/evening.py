@@ -97,7 +97,9 @@ def figures(values: Mapping[str, Any], spent: float) -> list[tuple[str, str]]:
         (values["recipe"], "the recipe"),
     ]
     if values["num_labels"]:
-        words = f"labeled rows, {values['classes']} labels" if values["classes"] else "windows to be forecast"
+        words = (
+            f"labelled rows, {values['classes']} labels" if values["classes"] else "windows to be forecast"
+        )
         found.append((f"{values['num_labels']:,}", words))
     return found
 
