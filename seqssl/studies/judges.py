@@ -29,6 +29,7 @@ FEWEST, MOST = 40, 300  # updates of a tuned row
 # Of the time of a judge, what may go with the number of labelled rows: where all take more, some are drawn.
 ROWS_SHARE = 0.5
 FEWEST_ROWS = 500  # that are drawn
+NEARLY_ALL = 0.9  # a share for which it is not worth to leave any out
 TRIED_ROWS = 32  # labelled rows that are tested and described to see how long one takes
 PAIRS = (
     len(ROWS) // 2
@@ -152,7 +153,8 @@ def _judge(number: int, seconds: float, costs: Costs, at_once: int, rows: int) -
     pairs = PAIRS * (len(fractions) * seeds + chosen) / at_once  # of cells, one after the other
     tests = 2 * pairs * rows / max(2, seeds) * costs.test  # each cell tests one part of the rows
     every = tests + rows * (costs.describe + costs.fit * seeds * sum(fractions))  # what all rows take
-    share = min(1.0, max(ROWS_SHARE * seconds / max(every, 1e-9), FEWEST_ROWS / rows))
+    share = max(ROWS_SHARE * seconds / max(every, 1e-9), FEWEST_ROWS / rows)
+    share = 1.0 if share > NEARLY_ALL else share
     fixed = costs.open + costs.start * (2 if chosen else 1) + 2 * pairs * costs.begin + share * every
     step = pairs * (costs.update + costs.head_update)  # an update in each
     updates = min(max(int((seconds - fixed) / step), FEWEST), MOST)
