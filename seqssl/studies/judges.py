@@ -31,9 +31,7 @@ ROWS_SHARE = 0.5
 FEWEST_ROWS = 500  # that are drawn
 NEARLY_ALL = 0.9  # a share for which it is not worth to leave any out
 TRIED_ROWS = 32  # labelled rows that are tested and described to see how long one takes
-PAIRS = (
-    len(ROWS) // 2
-)  # rows of the table that learn come in pairs: of each pair one learns with its head only
+PAIRS = len(ROWS) // 2  # of rows that learn: in each pair one learns as a whole, of one only the head
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def measure(run: Path, task: str, *overrides: str, folder: Path, progress: Progr
     began = time.monotonic()
     found = list(side_by_side(time_cell, cells, lambda cell: (work.bench, cell), at_once))
     passed = time.monotonic() - began
-    timed = {row: [time for cell, time in found if cell.row == row] for row in (SCRATCH, RANDOM)}
+    timed = {row: [took for cell, took in found if cell.row == row] for row in (SCRATCH, RANDOM)}
     every = [each for times in timed.values() for each in times]
     testing = float(np.mean([each.test for each in every]))
     beginning = float(np.mean([each.total - LAST * each.update - each.test for each in every]))
@@ -156,6 +154,6 @@ def _judge(number: int, seconds: float, costs: Costs, at_once: int, rows: int) -
     share = max(ROWS_SHARE * seconds / max(every, 1e-9), FEWEST_ROWS / rows)
     share = 1.0 if share > NEARLY_ALL else share
     fixed = costs.open + costs.start * (2 if chosen else 1) + 2 * pairs * costs.begin + share * every
-    step = pairs * (costs.update + costs.head_update)  # an update in each
+    step = pairs * max(costs.update + costs.head_update, 1e-6)  # an update in each
     updates = min(max(int((seconds - fixed) / step), FEWEST), MOST)
     return Judge(number, updates, share, fixed + updates * step)
