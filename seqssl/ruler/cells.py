@@ -96,12 +96,12 @@ class Result:
 def run_cell(bench: Bench, cell: Cell) -> Result:
     """Train and test; an interrupted cell goes on from its last checkpoint."""
     began = time.monotonic()
-    config, corpus = configured(bench.config, cell), bench.corpus.assigned(bench.splits(cell))
-    trainer, task = opened(bench, cell, config, corpus)
+    trainer, task = cell_trainer(bench, cell)
     trainer.fit()
     seconds = time.monotonic() - began
-    rows = named(task.rows or task.score(trainer.held_out()), corpus)
-    joined = config.data.join_seconds or config.data.join_frames  # such rows are scored as one
+    rows = named(task.rows or task.score(trainer.held_out()), bench.corpus)
+    data = bench.config.data
+    joined = data.join_seconds or data.join_frames  # such rows are scored as one
     scored = sum(row.key.count(JOINT) + 1 if joined else 1 for row in rows)
     if scored != len(cell.test):
         raise AssertionError(f"{len(cell.test)} rows to test, {scored} scored")
@@ -109,13 +109,12 @@ def run_cell(bench: Bench, cell: Cell) -> Result:
     return Result(rows, seconds)
 
 
-def opened(
-    bench: Bench, cell: Cell, config: RunConfig, corpus: Corpus | WindowedCorpus
-) -> tuple[Trainer, Supervised]:
+def cell_trainer(bench: Bench, cell: Cell) -> tuple[Trainer, Supervised]:
     """What trains a cell, in a folder of its own, and its task, which also tests."""
     torch.set_num_threads(bench.num_threads)
-    device = resolve_device(bench.config.train)
+    config, device = configured(bench.config, cell), resolve_device(bench.config.train)
     (stream,) = streams_of(config)
+    corpus = bench.corpus.assigned(bench.splits(cell))
     stream = OpenStream(stream.name, config, bench.adapter, corpus=corpus)  # type: ignore[arg-type]
     work = bench.folder / "cells" / cell.name
     work.mkdir(parents=True, exist_ok=True)

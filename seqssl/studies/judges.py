@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from seqssl.data.files import Progress, silent
-from seqssl.ruler.cells import CLASSICAL, RANDOM, ROWS, SCRATCH, Bench, Cell, configured, opened
+from seqssl.ruler.cells import CLASSICAL, RANDOM, ROWS, SCRATCH, Bench, Cell, cell_trainer
 from seqssl.ruler.classical import Classical
 from seqssl.ruler.evaluate import DEFAULTS, Work
 from seqssl.ruler.executor import cells_at_once
@@ -60,9 +60,7 @@ class Timed:
 def time_cell(bench: Bench, cell: Cell) -> Timed:
     """Train and test a cell of `LAST` updates."""
     began = time.monotonic()
-    trainer, task = opened(
-        bench, cell, configured(bench.config, cell), bench.corpus.assigned(bench.splits(cell))
-    )
+    trainer, task = cell_trainer(bench, cell)
     trainer.fit()
     total, tested = time.monotonic() - began, time.monotonic()
     task.score(trainer.held_out())
