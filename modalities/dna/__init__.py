@@ -18,15 +18,14 @@ from modalities.dna.files import Columns, Sequence, find_files, likely_files, re
 from modalities.dna.frames import TURNED, open_frames, stretches_within
 from modalities.dna.intervals import (
     Interval,
-    chromosome_of_title,
-    gene_of_title,
     interval_of_title,
     problem_on,
     read_intervals,
 )
-from modalities.dna.repeats import keys_of
+from modalities.dna.repeats import group_of, keys_of, shared_name
 from modalities.dna.storage import DAMAGE, Bases, OtherStrand
 from modalities.reading.dialects import TableSettings
+from modalities.reading.groups import Grouping, check_pattern
 from modalities.reading.looking import MOST, counted, problem_of
 from seqssl import Record, Rejected, Rows, Sample, SampleSpec, Segment, Suggestion, TokenEncoder, UserError
 
@@ -44,7 +43,7 @@ class Piece:
     start: int = 0  # of its first base in the sequence
     whole: bool = True  # it is all of the sequence
     features: tuple[tuple[int, int, str], ...] = ()  # stretches of the whole sequence, with their strand
-    notice: str = ""  # a sentence about its file
+    notices: tuple[str, ...] = ()  # sentences about its file
 
 
 class DNA:
@@ -68,6 +67,7 @@ class DNA:
         sequence_column: str | None = None,
         label_column: str | None = None,
         group_column: str | None = None,
+        group_pattern: str | None = None,
         skip_lines: int | None = None,
         csv_columns: tuple[str, ...] | None = None,
         separator: str | None = None,
@@ -84,9 +84,12 @@ class DNA:
         self.intervals, self.one_based = intervals, one_based
         self.sequence_column, self.label_column = sequence_column, label_column
         self.group_column, self.shuffled = group_column, shuffled
+        check_pattern(group_pattern, "modality.group_pattern")
         self._table = TableSettings(skip_lines, csv_columns, separator)
         # Public where it is given: older prepared folders know no such settings
-        vars(self).update({name: given for name, given in vars(self._table).items() if given is not None})
+        own = {**vars(self._table), "group_pattern": group_pattern}
+        vars(self).update({name: given for name, given in own.items() if given is not None})
+        self._group_pattern = group_pattern
         self._rc, self._stride = rc, stride
         if segments not in ("none", "orf", "cds") or min_orf < 3:
             raise ValueError(
@@ -227,36 +230,42 @@ class DNA:
         keys = keys_of(name, prefix, found, both_strands=self._rc)
         yield from keys.rejected
         chosen = keys.kept[:: self.every]
-        # The longest one is the likeliest to have a row, which the notice of the file needs
+        notices = tuple(filter(None, [keys.notice, "" if self._group_pattern else shared_name(chosen)]))
+        # The longest one is the likeliest to have a row, which the notices of the file need
         longest = max(chosen, key=lambda one: len(one.sequence.bases), default=None)
         for one in chosen:
-            notice = keys.notice if one is longest else ""
-            yield from self._of_sequence(prefix + one.key, one.sequence, one.interval, notice)
+            try:
+                group = self._given_group(name, one.sequence) or group_of(prefix, one)
+            except ValueError as error:
+                yield Rejected.of(prefix + one.key, error)
+                continue
+            said = notices if one is longest else ()
+            yield from self._of_sequence(prefix + one.key, one.sequence, group, said)
+
+    def _given_group(self, name: str, sequence: Sequence) -> str:
+        """What `group_pattern` finds in the file's path and the title behind it, "" without a pattern."""
+        if self._group_pattern is None:
+            return ""
+        return Grouping.of((), self._group_pattern).group(f"{name}/{sequence.title or sequence.name}")
 
     def _of_sequence(
-        self, key: str, sequence: Sequence, interval: Interval | None, notice: str
+        self, key: str, sequence: Sequence, group: str, notices: tuple[str, ...]
     ) -> Iterator[Record]:
         """One record, or several of a long sequence; windows lie at the same places in both cases."""
         bases = sequence.bases
-        chromosome = interval.chrom if interval else chromosome_of_title(sequence.title)
-        own = sequence.pair or sequence.name
         describe = partial(
-            Record,
-            group=sequence.group or chromosome or gene_of_title(sequence.title) or own,
-            label=sequence.label,
-            split=sequence.split,
-            amount=float(len(bases)),
+            Record, group=group, label=sequence.label, split=sequence.split, amount=float(len(bases))
         )
         starts, num_windows = self._starts(len(bases)), max(1, BLOCK_BASES // self.step)
         if len(starts) <= num_windows:
-            piece = Piece(key, bases, features=sequence.features, notice=notice)
+            piece = Piece(key, bases, features=sequence.features, notices=notices)
             yield describe(key, partial(self._read, piece))
             return
         for block in (starts[at : at + num_windows] for at in range(0, len(starts), num_windows)):
             start, stop = block[0], min(len(bases), block[-1] + self.length)
             name = f"{key}:{start}-{stop}"
             inside = tuple(part for part in sequence.features if part[0] < stop and part[1] > start)
-            said = "" if start else notice
+            said = () if start else notices
             piece = Piece(name, bases.narrow(start, stop), start, False, inside, said)
             yield describe(name, partial(self._read, piece))
 
@@ -292,10 +301,10 @@ class DNA:
             raise ValueError(problem if single else f"{problem}, or worse, in each of {len(starts)} windows")
         if dropped:
             changes["dropped_windows"] = dict(dropped)
-        if single and not changes and not self.shuffled and not piece.notice:
+        if single and not changes and not self.shuffled and not piece.notices:
             return {name: value for name, value in rows[0].items() if name != "part"}
         quality = {"bases": len(letters), "rows": len(rows), **changes} if changes else {}
-        return Rows(rows, quality, notices=[*filter(None, [piece.notice])])
+        return Rows(rows, quality, notices=piece.notices)
 
     def _rows(self, window: bytes, key: str, part: str) -> list[dict[str, object]]:
         """A window as it is, or as a pair of the real and a shuffled one."""

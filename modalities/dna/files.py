@@ -5,28 +5,26 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from modalities.dna.fasta import scan_fasta
-from modalities.dna.storage import Bases, InMemory, InText, InTwoBit, is_gzip, two_bit
-from modalities.reading.dialects import TableSettings, encoding_of, head_of
+from modalities.dna.storage import Bases, InMemory, InTwoBit, is_gzip, two_bit
+from modalities.dna.texts import SEQUENCE_COLUMNS, InText, kind_of_text, sequences_of
+from modalities.reading.dialects import TableSettings
 from modalities.reading.groups import known_split, split_of, split_of_file
-from modalities.reading.headers import has_bases, unquoted
 from modalities.reading.tables import USUAL, Table, shown
 from seqssl import UserError, list_files
 
 COMPRESSED = (".gz", ".bgz", ".bgzf")
 NEVER_COMPRESSED = (".2bit", ".parquet", ".txt", ".data")
 TABLE_ROWS = 4096  # read at a time
-MAX_TEXT_BYTES = 2**20  # a longer text file is read during the scan
+MAX_TEXT_BYTES = 2**20  # a longer text file is kept from the scan on
+COUNTED_BYTES = 2**17  # a longer one may be several records, for which its letters are counted
 MAX_BASES_IN_MEMORY = 2 * 10**9
-LOOKED_AT = 2**14  # bytes of a text, which may be a table
-SEQUENCE_COLUMNS = ("sequence", "seq", "dna")
 LABEL_COLUMNS = ("label", "class", "target")
 GROUP_COLUMNS = ("group", "chromosome", "chrom", "chr")
 KEY_COLUMNS = ("key", "id")
@@ -45,6 +43,7 @@ class Sequence:
     group: str = ""
     split: str = ""
     features: tuple[tuple[int, int, str], ...] = ()  # coding stretches: start, end, strand
+    numbered: bool = False  # its name is only its place in the file
 
 
 @dataclass(frozen=True)
@@ -66,14 +65,11 @@ def kind_of(path: PurePath) -> str:
 
 
 def kind_at(path: Path) -> str:
-    """As `kind_of` says, by its content for a text that is a table of sequences; other `data` is nothing."""
+    """As `kind_of` says, or for a text its content; what else a text is, is one sequence or nothing."""
     kind = kind_of(path)
     if kind not in ("text", "data"):
         return kind
-    now = path.stat()
-    if _is_table(path, now.st_mtime_ns, now.st_size):
-        return "table"
-    return "text" if kind == "text" else ""
+    return kind_of_text(path) or ("text" if kind == "text" else "")
 
 
 def find_files(source: Path, *, most: int | None = None) -> list[tuple[Path, str, str]]:
@@ -138,8 +134,8 @@ def read_sequences(path: Path, name: str, kind: str, columns: Columns) -> Iterat
 
 
 def _all_sequences(path: Path, name: str, kind: str, columns: Columns) -> Iterator[Sequence]:
-    if kind == "text":
-        return iter([_text(path, name)])
+    if kind in ("text", "lines"):
+        return _text(path, name, several=kind == "lines")
     return _table(path, columns) if kind == "table" else READERS[kind](path)
 
 
@@ -195,7 +191,7 @@ READERS: dict[str, Callable[[Path], Iterator[Sequence]]] = {
     "2bit": _two_bit,
 }
 KINDS = {
-    **dict.fromkeys((".fa", ".fasta", ".fna", ".fas", ".ffn"), "fasta"),
+    **dict.fromkeys((".fa", ".fasta", ".fna", ".fas", ".ffn", ".fsa", ".frn", ".mfa"), "fasta"),
     **dict.fromkeys((".fastq", ".fq"), "fastq"),
     **dict.fromkeys((".gb", ".gbk", ".gbff", ".genbank"), "genbank"),
     ".2bit": "2bit",
@@ -211,12 +207,23 @@ def _text_lines(path: Path) -> Any:
     return opener(path, "rt", encoding="utf-8-sig", errors="replace")
 
 
-def _text(path: Path, name: str) -> Sequence:
-    """One sequence in a file SPLIT/CLASS/file.txt, CLASS/file.txt or SPLIT/file.txt; see `split_by_name`."""
-    text = InText(path, path.stat().st_size)
-    bases = text if len(text) <= MAX_TEXT_BYTES else InMemory(text.read())
+def _text(path: Path, name: str, *, several: bool) -> Iterator[Sequence]:
+    """The sequences of a file SPLIT/CLASS/file.txt, CLASS/file.txt or SPLIT/file.txt; see `split_by_name`.
+
+    One is named as its file; several are numbered from 1, as their lines are.
+    """
     folder = ["", *name.split("/")][-2]
-    return Sequence(name, bases, label="" if split_of(f"{folder}/file") else folder)
+    label = "" if split_of(f"{folder}/file") else folder
+    if several:
+        for number, letters in enumerate(sequences_of(path.read_bytes()), 1):
+            yield Sequence(str(number), InMemory(letters), label=label, numbered=True)
+        return
+    bases: Bases = InText(path, path.stat().st_size)
+    if len(bases) > MAX_TEXT_BYTES:
+        bases = InMemory(bases.read())
+    elif len(bases) > COUNTED_BYTES:
+        bases = InText(path, len(bases.read()))
+    yield Sequence(name, bases, label=label)
 
 
 def _table(path: Path, columns: Columns) -> Iterator[Sequence]:
@@ -243,27 +250,8 @@ def _table(path: Path, columns: Columns) -> Iterator[Sequence]:
             label=values["label"],
             group=values["group"],
             split=known_split(values["split"]),
+            numbered=not values["key"],
         )
-
-
-@lru_cache(maxsize=2**16)  # asked again for each split
-def _is_table(path: Path, _changed_ns: int, _size: int) -> bool:
-    """Whether one of the first two lines has a sequence and something else, or the first names sequences."""
-    try:
-        head = head_of(path, LOOKED_AT)
-    except (OSError, ValueError):
-        return False
-    lines = head.decode(encoding_of(head), "replace").splitlines()
-    rows = [*islice((_cells_of(line) for line in lines if line.strip()), 2)]
-    sequences = [[has_bases(["".join(cell.split())]) for cell in row] for row in rows]
-    names = {cell.lower() for cell in rows[0]} & {*SEQUENCE_COLUMNS} if len(rows) > 1 else {}
-    return any(any(row) and not all(row) for row in sequences) or bool(names and any(sequences[1]))
-
-
-def _cells_of(line: str) -> list[str]:
-    """The cells of a line between tabs or other marks, else between blanks."""
-    cells = [unquoted(cell) for cell in re.split(r"[,;|\t]", line)]
-    return [cell for cell in cells if cell] if len(cells) > 1 else line.split()
 
 
 def _letters(cell: str) -> str:

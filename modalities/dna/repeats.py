@@ -1,16 +1,18 @@
 """Sequences of one file that share a name or an interval: copies are told, others get keys of their own."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from modalities.dna.files import Sequence
-from modalities.dna.intervals import Interval
+from modalities.dna.intervals import Interval, chromosome_of_title, gene_of_title
 from modalities.dna.storage import Bases, OtherStrand
 from seqssl import Rejected
 
 PIECE_BASES = 2**20  # read at a time
+SHARED = 20  # sequences at least, and a twentieth of a file, whose common name is pointed out
 Content = tuple[str, ...]
 
 
@@ -74,6 +76,30 @@ def keys_of(
         reason = f"{len(copies)} of {total} have the interval of an earlier one, which is kept: {copies[0]}"
         rejected.append(Rejected(name, reason))
     return Keys([*kept.values()], rejected, _notice(repeated, len(kept)))
+
+
+def group_of(prefix: str, one: Keyed) -> str:
+    """What a sequence shares with others: a group that is given, its chromosome, its gene, else its name."""
+    sequence, interval = one.sequence, one.interval
+    chromosome = interval.chrom if interval else chromosome_of_title(sequence.title)
+    return sequence.group or chromosome or gene_of_title(sequence.title) or _own_name(prefix, one)
+
+
+def _own_name(prefix: str, one: Keyed) -> str:
+    sequence = one.sequence
+    return sequence.pair or (prefix + one.key if sequence.numbered else sequence.name)
+
+
+def shared_name(kept: list[Keyed]) -> str:
+    """A notice where so many sequences of a file have one name, as a species, that it may be no group."""
+    names = Counter(_own_name("", one) for one in kept if group_of("", one) == _own_name("", one))
+    (name, count), *_ = [*names.most_common(1), ("", 0)]
+    if count < SHARED or count < len(kept) / SHARED:
+        return ""
+    return (
+        f"{count:,} of {len(kept):,} sequences are one group, as they all have the name {name}: "
+        f"modality.group_pattern=REGEX finds another one in FILE/TITLE, as '(.+)' makes each sequence one"
+    )
 
 
 def _free(name: str, number: int, taken: Container[str]) -> str:

@@ -20,7 +20,6 @@ TWO_BIT_ENTRY = 6  # bytes at least: the length of a name, a letter of it, an of
 BGZF_MAGIC = b"\x1f\x8b\x08\x04"
 BGZF_END = b"\x03\x00" + bytes(8)  # an empty block, without which a file is cut short
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-MAX_WRAP = 120  # letters of a line; longer lines of one size are sequences of one size
 DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, struct.error, RuntimeError)  # what decompression raises
 
 
@@ -55,27 +54,6 @@ class InMemory:
     def read(self) -> bytes:
         """The letters."""
         return self.letters
-
-
-@dataclass(frozen=True)
-class InText:
-    """A small file that is one sequence; its length is known as an upper bound."""
-
-    path: Path
-    num_bytes: int
-
-    def __len__(self) -> int:
-        return self.num_bytes
-
-    def narrow(self, start: int, stop: int) -> InMemory:
-        """The stretch [start, stop) of it."""
-        return InMemory(self.read()[start:stop])
-
-    def read(self) -> bytes:
-        """The letters of the file; `ValueError` where its lines are no sequence that is wrapped."""
-        text = self.path.read_bytes().removeprefix(BYTE_ORDER_MARK)
-        _check_wrapped([len(line) for line in map(bytes.strip, text.splitlines()) if line])
-        return text.translate(None, WHITESPACE)
 
 
 @dataclass(frozen=True)
@@ -173,16 +151,6 @@ def two_bit(path: Path) -> Any:
         raise
     finalize(reader, stream.close)
     return reader
-
-
-def _check_wrapped(sizes: list[int]) -> None:
-    """`ValueError` where lines of these sizes are rather several sequences than one that is wrapped."""
-    ragged = len({*sizes[:-1]}) > 1 or sizes[-1:] > sizes[:1]
-    if ragged or (len(sizes) > 1 and min(sizes) > MAX_WRAP and len({*sizes}) == 1):
-        raise ValueError(
-            f"its {len(sizes)} lines are no sequence that is wrapped: of several sequences bring a file for "
-            f"each, or a table with a column named sequence; write one sequence as one line"
-        )
 
 
 def _check_two_bit(path: Path) -> None:

@@ -10,7 +10,8 @@ from Bio.Seq import Seq
 from Bio.SeqRecord import SeqRecord
 from dna_files import SMALL, as_fasta, bases, bgzip, prepared, read, texts, two_bit, write
 
-from modalities.dna import DNA, files
+from modalities.dna import DNA
+from modalities.dna import texts as dna_texts
 from seqssl import UserError
 
 SEQUENCES = {
@@ -153,20 +154,6 @@ class TestFormats:
 
 
 class TestBadFiles:
-    @pytest.mark.parametrize(
-        "sizes, whole",
-        [([60, 60, 5], True), ([60, 60], True), ([60], True), ([40, 41, 42], False), ([40, 50], False),
-         ([200, 200], False), ([200, 200, 7], True)],
-    )  # fmt: skip
-    def test_a_text_of_several_sequences_is_not_one(self, tmp_path, sizes, whole):
-        lines = [bases(size, number) for number, size in enumerate(sizes)]
-        write(tmp_path / "coding" / "0.txt", "\r\n".join(lines) + "\r\n\r\n")
-        rows, reasons, _ = read(tmp_path)
-        assert [row["sequence"] for row in rows.values()] == (["".join(lines)] if whole else [])
-        assert [reason.split(":")[0] for reason in reasons.values()] == (
-            [] if whole else [f"its {len(sizes)} lines are no sequence that is wrapped"]
-        )
-
     def test_each_gets_its_reason_and_the_rest_is_read(self, tmp_path):
         whole = as_fasta({f"s{i}": bases(5000, i) for i in range(9)}).encode()
         good = write(tmp_path / "good.fa", as_fasta({"s": bases(50)}))
@@ -252,10 +239,12 @@ class TestBadFiles:
     def test_texts_are_looked_into_once_and_few_for_a_suggestion(self, tmp_path, monkeypatch):
         for number in range(40):
             write(tmp_path / "ab"[number % 2] / f"{number}.txt", bases(60, number))
-        looked, head_of = [], files.head_of
-        monkeypatch.setattr(files, "head_of", lambda path, size: looked.append(path) or head_of(path, size))
+        looked, head_of = [], dna_texts.head_of
+        monkeypatch.setattr(
+            dna_texts, "head_of", lambda path, size: looked.append(path) or head_of(path, size)
+        )
         monkeypatch.setattr("modalities.dna.MOST", 5)
-        monkeypatch.setattr(files, "_is_table", files._is_table.__wrapped__)
+        monkeypatch.setattr(dna_texts, "_kind", dna_texts._kind.__wrapped__)
         suggestion = DNA.suggest(tmp_path)
         assert suggestion.words == "nucleotide sequences in 40 files (.txt)" and not suggestion.problem
         assert len(looked) <= 20
