@@ -120,8 +120,11 @@ class Music:
         for pieces in folders.values():
             size = min(len(pieces), self.pieces_per_folder or len(pieces))
             chosen = [pieces[number * len(pieces) // size] for number in range(size)]
-            kept = (record for record in chosen if split in ("all", record.split))
-            yield from (noted(noted(record, said), doubt) for record in kept)
+            of_many = f"modality.pieces_per_folder: {size:,} of {len(pieces):,} pieces of a folder are taken"
+            sentences = [said, doubt, of_many if size < len(pieces) else ""]
+            for record in chosen:
+                if split in ("all", record.split):
+                    yield noted(record, *sentences)
 
     @classmethod
     def suggest(cls, source: Path) -> Suggestion | None:

@@ -2,7 +2,7 @@ import pytest
 from music_files import ABC, XML, kern, midi, prepared, scale, write
 
 from modalities.music import Music
-from seqssl import Rejected, UserError
+from seqssl import Rejected, UserError, load_recipe
 from seqssl.data.prepare import prepare
 from seqssl.data.shards import Corpus
 from seqssl.testing import adapter_checks
@@ -95,8 +95,19 @@ class TestRecords:
         for number in range(10):
             write(tmp_path / "many" / f"{number}.mid", midi(scale()))
         write(tmp_path / "few" / "0.mid", midi(scale()))
-        keys = [record.key for record in Music(pieces_per_folder=4).records(tmp_path, "all")]
+        records = [*Music(pieces_per_folder=4).records(tmp_path, "all")]
+        keys = [record.key for record in records]
         assert keys == ["few/0.mid", "many/0.mid", "many/2.mid", "many/5.mid", "many/7.mid"]
+        said = [[one for one in record.read().notices if "4 of 10 pieces" in one] for record in records]
+        assert [*map(len, said)] == [0, 1, 1, 1, 1]
+
+    def test_the_recipe_leaves_pieces_out_of_its_demo_alone(self, tmp_path):
+        for number in range(401):
+            write(tmp_path / f"{number}.mid", b"")
+        config = load_recipe("music_w2vbert", "size=tiny", f"data={tmp_path}")
+        adapter = Music(**{key: value for key, value in config.modality.items() if key != "target"})
+        assert len([*adapter.records(tmp_path, "all")]) == 401
+        assert load_recipe("music_w2vbert", "size=tiny").modality["pieces_per_folder"] == 400
 
     def test_folders_that_name_splits_are_no_composers(self, tmp_path):
         """JSB, Nottingham and MuseData come in three folders; others put composers below or above them."""
