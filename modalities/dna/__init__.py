@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from modalities.dna import alphabet, files, shuffling
 from modalities.dna.counting import gapped_pairs
 from modalities.dna.files import Columns, Sequence, find_files, likely_files, read_sequences, split_by_name
-from modalities.dna.frames import TURNED, open_frames, stretches_within
+from modalities.dna.frames import open_frames, other_strand, stretches_within
 from modalities.dna.intervals import (
     Interval,
     interval_of_title,
@@ -84,12 +84,10 @@ class DNA:
         self.intervals, self.one_based = intervals, one_based
         self.sequence_column, self.label_column = sequence_column, label_column
         self.group_column, self.shuffled = group_column, shuffled
-        check_pattern(group_pattern, "modality.group_pattern")
         self._table = TableSettings(skip_lines, csv_columns, separator)
         # Public where it is given: older prepared folders know no such settings
-        own = {**vars(self._table), "group_pattern": group_pattern}
-        vars(self).update({name: given for name, given in own.items() if given is not None})
-        self._group_pattern = group_pattern
+        given = {**vars(self._table), "group_pattern": group_pattern}
+        vars(self).update({name: value for name, value in given.items() if value is not None})
         self._rc, self._stride = rc, stride
         if segments not in ("none", "orf", "cds") or min_orf < 3:
             raise ValueError(
@@ -98,13 +96,7 @@ class DNA:
         if segments == "cds":
             self.segments = segments  # public, as it changes what is stored
         self._segments, self._min_orf = segments, min_orf
-        if not 1 <= min_length <= length or self.step < 1 or every < 1 or not 0 <= max_missing <= 1:
-            raise ValueError(
-                f"1 <= min_length <= length, step >= 1, every >= 1 and 0 <= max_missing <= 1 are needed; got "
-                f"{min_length}, {length}, {self.step}, {every} and {max_missing}"
-            )
-        if not 1 <= stride <= MAX_STRIDE:
-            raise ValueError(f"modality.stride={stride} must lie in [1, {MAX_STRIDE}]")
+        self._check()
         if intervals:
             self.rc = rc  # public, as here it decides which rows there are; elsewhere strands are not named
         # A file outside the source is part of the settings by its content
@@ -118,6 +110,22 @@ class DNA:
             missing_id=alphabet.SYMBOLS.index("N"),
             symbols=alphabet.SYMBOLS,
         )
+
+    def _check(self) -> None:
+        """ValueError for settings of rows that do not go together."""
+        sizes = (self.min_length, self.length, self.step, self.every, self.max_missing)
+        if not 1 <= sizes[0] <= sizes[1] or min(sizes[2:4]) < 1 or not 0 <= sizes[4] <= 1:
+            raise ValueError(
+                f"1 <= min_length <= length, step >= 1, every >= 1 and 0 <= max_missing <= 1 are needed; got "
+                f"{', '.join(map(str, sizes[:4]))} and {sizes[4]}"
+            )
+        if not 1 <= self._stride <= MAX_STRIDE:
+            raise ValueError(f"modality.stride={self._stride} must lie in [1, {MAX_STRIDE}]")
+        check_pattern(self._group_pattern, "modality.group_pattern")
+
+    @property
+    def _group_pattern(self) -> str | None:
+        return getattr(self, "group_pattern", None)
 
     def records(self, source: Path, split: str) -> Iterator[Record | Rejected]:
         """The sequences of all files of a folder, or of one file, or the intervals of a BED file in them."""
@@ -144,11 +152,11 @@ class DNA:
             segments = tuple(Segment(*part) for part in json.loads(row["segments"]))
         sample = Sample(values, label=row["label"], group=row["group"], observed=observed, segments=segments)
         flip = rng is not None and self._rc and rng.random() < 0.5
-        return _reverse_complement(sample) if flip else sample
+        return other_strand(sample) if flip else sample
 
     def views(self, sample: Sample) -> list[Sample]:
         """Both strands, or with `rc` off the one that is there."""
-        return [sample, _reverse_complement(sample)] if self._rc else [sample]
+        return [sample, other_strand(sample)] if self._rc else [sample]
 
     def descriptors(self, sample: Sample) -> dict[str, Float[np.ndarray, "d"]]:
         """How often each base comes so many bases after each other one, over both strands if `rc`."""
@@ -334,17 +342,3 @@ class DNA:
         if self.soft_masked == "missing":
             values[alphabet.codes(letters) & alphabet.LOWER_CASE > 0] = alphabet.MISSING
         return values
-
-
-def _reverse_complement(sample: Sample) -> Sample:
-    """The other strand; copies, since torch takes no arrays that run backwards."""
-    observed = None if sample.observed is None else sample.observed[::-1].copy()
-    size = len(sample.values)
-    segments = None
-    if sample.segments is not None:
-        segments = tuple(
-            Segment(size - s.end, size - s.start, TURNED.get(str(s.label), s.label))
-            for s in reversed(sample.segments)
-        )
-    values = alphabet.COMPLEMENT_IDS[sample.values][::-1].copy()
-    return replace(sample, values=values, observed=observed, segments=segments)

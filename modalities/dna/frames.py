@@ -1,11 +1,13 @@
 """Stretches of a sequence with their strand: open reading frames by rule, and what a window shows of any."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Int
 
-from seqssl import Segment
+from modalities.dna import alphabet
+from seqssl import Sample, Segment
 
 STOPS = ((3, 0, 0), (3, 0, 2), (3, 2, 0))  # TAA, TAG, TGA as ids A C G T
 START = (0, 3, 2)  # ATG
@@ -64,3 +66,17 @@ def _frames(ids: Int[np.ndarray, "t"]) -> Iterator[tuple[int, int]]:
             begin = None
         if begin is not None and begin < len(codons):
             yield phase + 3 * begin, phase + 3 * len(codons)
+
+
+def other_strand(sample: Sample) -> Sample:
+    """A sample of the other strand; copies, since torch takes no arrays that run backwards."""
+    observed = None if sample.observed is None else sample.observed[::-1].copy()
+    size = len(sample.values)
+    segments = None
+    if sample.segments is not None:
+        segments = tuple(
+            Segment(size - s.end, size - s.start, TURNED.get(str(s.label), s.label))
+            for s in reversed(sample.segments)
+        )
+    values = alphabet.COMPLEMENT_IDS[sample.values][::-1].copy()
+    return replace(sample, values=values, observed=observed, segments=segments)

@@ -1,8 +1,10 @@
 """From the scored rows of all cells to the table, its intervals, and what pre-training is worth in labels."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from seqssl.ruler.cells import CLASSICAL, PRETRAINED, RANDOM, SCRATCH, WORDS
 
 Array = npt.NDArray[Any]
 NUM_DRAWS = 1000
+BARELY = 0.02  # above the most frequent label, in shares of right answers
 GAIN = ("gain", "low", "high")
 
 Told = dict[str, Any]  # figures by their names, as a page and `evaluation.json` have them
@@ -190,9 +193,28 @@ class Table:
         if losses:
             text += f" With {', '.join(losses)} {examples} it is worse than scratch."
         places = {f"{each['num_labels']:,.0f}": each["rivals"] for each in (claim, at[-1])}
-        text += self._falling() + "".join(self._beside(number, rivals) for number, rivals in places.items())
+        text += (
+            self._untaught()
+            + self._falling()
+            + "".join(self._beside(number, rivals) for number, rivals in places.items())
+        )
         few = too_few(self.num_units, "rows" if self._by_row else "groups")  # type: ignore[attr-defined]
         return f"{text} {few}".rstrip()
+
+    def _untaught(self) -> str:
+        """That no row learned to tell classes in its updates, where that is so; "" elsewhere."""
+        rows = [[*chain(*self.of(row)[-1].by_seed.values())] for row in (SCRATCH, PRETRAINED)]
+        if any(row.sums is not None or row.scores is None for row in chain(*rows)):
+            return ""  # these are no classes of whole rows
+        wanted = Counter(row.wanted for row in rows[0])
+        usual = max(wanted.values()) / wanted.total()
+        right = [float(np.mean([row.wanted == row.said for row in each])) for each in rows]
+        if len(wanted) < 2 or max(right) > usual + BARELY:
+            return ""
+        return (
+            f" Neither tells labels apart: the most frequent one is right in {usual:.1%} of the tests. "
+            f"More updates than {self.num_updates:,}, or more {self.examples}, may show more."
+        )
 
     def _falling(self) -> str:
         """Where training from scratch did worse with more labels; "" for nowhere."""

@@ -61,6 +61,27 @@ def test_no_gain_and_a_loss_are_told_as_such() -> None:
     assert "it is worse than scratch" in Table(CLASSES[0], worse, ["a", "b"], 200).worth()["sentence"]
 
 
+@pytest.mark.parametrize("right, is_told", [(0.0, True), (0.01, True), (0.2, False)])
+def test_rows_that_say_the_most_frequent_label_are_told(right: float, is_told: bool) -> None:
+    """7 of 10 rows are of class 0; of the others so many of all rows are told apart from it."""
+
+    def said(row: str) -> Entry:
+        wanted = [0] * 70 + [1] * 30
+        guesses = [0] * 70 + [1] * round(100 * right) + [0] * (30 - round(100 * right))
+        pairs = enumerate(zip(wanted, guesses, strict=True))
+        rows = [
+            Scored(f"{n}", f"g{n % 10}", true, guess, None, np.eye(2)[guess]) for n, (true, guess) in pairs
+        ]
+        return Entry(row, 1.0, 100, {0: rows, 1: rows})
+
+    table = Table(CLASSES[0], [said("scratch"), said("pretrained")], [f"g{n}" for n in range(10)], 40)
+    told = (
+        "Neither tells labels apart: the most frequent one is right in 70.0% of the tests."
+        in (table.worth()["sentence"])
+    )
+    assert told is is_told
+
+
 def test_what_does_better_without_pretraining_is_told() -> None:
     entries = [entry("scratch", 10, 0.2), entry("pretrained", 10, 0.4), entry("classical", 10, 0.5)]
     told = Table(CLASSES[0], entries, ["a", "b"], 200).worth()["sentence"]
