@@ -214,8 +214,9 @@ def _text(path: Path, name: str, *, several: bool) -> Iterator[Sequence]:
     """
     folder = ["", *name.split("/")][-2]
     label = "" if split_of(f"{folder}/file") else folder
-    if several:
-        for number, letters in enumerate(sequences_of(path.read_bytes()), 1):
+    found = sequences_of(path.read_bytes()) if several else []
+    if len(found) > 1:  # else its beginning looked like several
+        for number, letters in enumerate(found, 1):
             yield Sequence(str(number), InMemory(letters), label=label, numbered=True)
         return
     bases: Bases = InText(path, path.stat().st_size)

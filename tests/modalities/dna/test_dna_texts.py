@@ -72,6 +72,13 @@ class TestSequencesOfLines:
         said = f"its {len(sizes):,} lines may be one sequence that is wrapped, or several"
         assert [reason.split(":")[0] for reason in reasons.values()] == ([said] if whole is None else [])
 
+    def test_a_wide_wrapped_one_is_one_whatever_its_beginning_looks_like(self, tmp_path):
+        lines = lines_of([200] * 100 + [7])
+        write(tmp_path / "coding" / "0.txt", "\n".join(lines))
+        rows, reasons, _ = read(tmp_path, length=30000)
+        assert not reasons and [row["sequence"] for row in rows.values()] == ["".join(lines)]
+        assert [*rows] == ["coding/0.txt"]
+
     def test_empty_lines_divide(self):
         one, two = bases(130, 1), bases(70, 2)
         wrapped = "\n\n".join(
