@@ -113,11 +113,11 @@ class DNA:
 
     def _check(self) -> None:
         """ValueError for settings of rows that do not go together."""
-        sizes = (self.min_length, self.length, self.step, self.every, self.max_missing)
-        if not 1 <= sizes[0] <= sizes[1] or min(sizes[2:4]) < 1 or not 0 <= sizes[4] <= 1:
+        fits = 1 <= self.min_length <= self.length and 0 <= self.max_missing <= 1
+        if not fits or min(self.step, self.every) < 1:
             raise ValueError(
                 f"1 <= min_length <= length, step >= 1, every >= 1 and 0 <= max_missing <= 1 are needed; got "
-                f"{', '.join(map(str, sizes[:4]))} and {sizes[4]}"
+                f"{self.min_length}, {self.length}, {self.step}, {self.every} and {self.max_missing}"
             )
         if not 1 <= self._stride <= MAX_STRIDE:
             raise ValueError(f"modality.stride={self._stride} must lie in [1, {MAX_STRIDE}]")

@@ -202,8 +202,9 @@ class Table:
         return f"{text} {few}".rstrip()
 
     def _untaught(self) -> str:
-        """That no row learned to tell classes in its updates, where that is so; "" elsewhere."""
-        rows = [[*chain(*self.of(row)[-1].by_seed.values())] for row in (SCRATCH, PRETRAINED)]
+        """That neither encoder tells classes apart, with most labels; "" where one does."""
+        last = [self.of(row)[-1] for row in (SCRATCH, PRETRAINED)]
+        rows = [[*chain(*entry.by_seed.values())] for entry in last]
         if any(row.sums is not None or row.scores is None for row in chain(*rows)):
             return ""  # these are no classes of whole rows
         wanted = Counter(row.wanted for row in rows[0])
@@ -211,9 +212,10 @@ class Table:
         right = [float(np.mean([row.wanted == row.said for row in each])) for each in rows]
         if len(wanted) < 2 or max(right) > usual + BARELY:
             return ""
+        number, more = f"{last[1].num_labels:,.0f} {self.examples}", f"or more {self.examples}"
         return (
-            f" Neither tells labels apart: the most frequent one is right in {usual:.1%} of the tests. "
-            f"More updates than {self.num_updates:,}, or more {self.examples}, may show more."
+            f" With {number}, neither tells them apart: the most frequent one is right in {usual:.1%} of the "
+            f"tests. More updates than {self.num_updates:,}, {more}, may show more."
         )
 
     def _falling(self) -> str:

@@ -76,7 +76,7 @@ def test_rows_that_say_the_most_frequent_label_are_told(right: float, is_told: b
 
     table = Table(CLASSES[0], [said("scratch"), said("pretrained")], [f"g{n}" for n in range(10)], 40)
     told = (
-        "Neither tells labels apart: the most frequent one is right in 70.0% of the tests."
+        "With 100 labels, neither tells them apart: the most frequent one is right in 70.0%"
         in (table.worth()["sentence"])
     )
     assert told is is_told
