@@ -122,6 +122,9 @@ class FinetuneConfig:
     # What is not trained. none; features: the feature encoder; encoder: everything but the head; a number:
     # the encoder, for so many first updates.
     freeze: Literal["none", "features", "encoder"] | Annotated[int, NOT_NEGATIVE] = "none"
+    # Where the head of a task about whole rows, or of forecasts, starts. fitted: at a linear fit to what the
+    # encoder, as it begins, makes of the rows that are learned from; zeros: at nothing.
+    head_start: Literal["fitted", "zeros"] = "fitted"
     # Each block learns by this factor more slowly than the block above it.
     layer_decay: Annotated[float, Bound(above=0, at_most=1, advice="1 means one rate for all")] = 1.0
     head_rate: Annotated[float, POSITIVE] = 10.0  # learning rate of the head, as a multiple of optim.lr

@@ -1,5 +1,6 @@
 """Tasks about the series itself: what comes next, and what is missing."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Annotated
 from zlib import crc32
@@ -13,6 +14,7 @@ from seqssl.config.text import matches
 from seqssl.data.windows import Windowed, last_windows, windows_of
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled
+from seqssl.finetuning.head_start import regressor
 from seqssl.finetuning.per_frame import FrameHead
 from seqssl.finetuning.scoring import ERRORS, Scored, sums_of_errors
 from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys_and_groups
@@ -26,6 +28,7 @@ from seqssl.model.types import Batch, Draws, Features, Plan
 from seqssl.training.tasks import HELD_OUT
 
 Share = Annotated[float, Bound(above=0, below=1)]
+MAX_SERIES = 40_000  # channels of windows that a head is fitted to
 MIN_SCALE = 1e-4  # standard deviations of a channel over all training rows
 
 
@@ -179,6 +182,33 @@ class Forecast(Series):
         past, mean, scale = self._instance(batch)
         made: Tensor = self.model.head(frames.x, past).float()
         return made * scale + mean
+
+    def start(self, batches: Iterable[Batch]) -> str:
+        """Fit the map from the look-back, which reads no frame, to windows whose future is known whole."""
+        given, wanted, groups = [], [], []
+        for batch in batches:
+            past, mean, scale = self._instance(batch)
+            future, there = self._future(batch)
+            whole = there.all(1)  # b c
+            # Not in the scale of each window: what moves most weighs most in the loss, too.
+            given.append((past * scale).transpose(1, 2)[whole].cpu())
+            wanted.append((future - mean).transpose(1, 2)[whole].cpu())
+            names = np.array([group for _, group in keys_and_groups(batch)])
+            groups += np.repeat(names, whole.sum(1).cpu().numpy()).tolist()
+        if not groups:
+            return ""
+        chosen = np.sort(np.random.default_rng(self.seed).permutation(len(groups))[:MAX_SERIES])
+        fitted = regressor(
+            torch.cat(given)[chosen],
+            torch.cat(wanted)[chosen].double().numpy(),
+            [groups[number] for number in chosen.tolist()],
+            bias=False,
+        )
+        head = self.model.head
+        assert isinstance(head, ForecastHead)
+        with torch.no_grad():
+            head.shortcut.weight.copy_(torch.as_tensor(fitted.weight / fitted.std))
+        return f"the head's shortcut starts as a linear fit to {len(chosen):,} channels of windows"
 
     def _instance(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The look-back with mean 0 and deviation 1 of each channel, 0 where it is missing; and both."""

@@ -85,6 +85,10 @@ class Supervised(ABC):
         """Statistics of training that cost next to nothing."""
         return {}
 
+    def start(self, batches: Iterable[Batch]) -> str:
+        """Give the head a start by the rows that are learned from; a sentence about it, "" for no start."""
+        return ""
+
     def parts(self, data: Labelled) -> Labelled:
         """The rows to learn from and to be scored on: parts of the given ones, for tasks about parts."""
         return data

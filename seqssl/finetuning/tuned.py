@@ -149,6 +149,14 @@ class Tuned(nn.Module):
                     self.get_buffer(average_of(name)).lerp_(parameter, 1 - decay)
 
     @torch.no_grad()
+    def begin_average(self) -> None:
+        """Let the running mean of the weights begin at what they are now."""
+        if self.tuning.average is not None:
+            for name, parameter in self.named_parameters():
+                if parameter.requires_grad:
+                    self.get_buffer(average_of(name)).copy_(parameter)
+
+    @torch.no_grad()
     def settle(self) -> None:
         """Take over the running mean of the weights for good, where there is one."""
         if self.tuning.average is not None:

@@ -1,8 +1,10 @@
 """Tasks about whole rows: a class, or a number."""
 
 import math
+from abc import abstractmethod
 from collections import Counter
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from seqssl.config.text import matches
 from seqssl.data.joining import shared_label
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled, names_in
+from seqssl.finetuning.head_start import Linear, classifier, regressor
 from seqssl.finetuning.scoring import AUROC, CLASSES, ERRORS, Scored, sums_of_errors
 from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys_and_groups
 from seqssl.model.alignment import known_frames
@@ -26,19 +29,38 @@ Pool = Literal["mean", "statistics", "thirds", "last", "attention"]
 
 
 class PooledHead(nn.Module):
-    """A pool over frames, and a linear map."""
+    """A pool over frames, and a linear map of what it gives, in units of its spread over rows.
+
+    Frames of different rows have most in common: a map of their plain pools would learn that before anything
+    else. `mean` and `std` of the pools are set once, see `begin_at`; until then they are 0 and 1.
+    """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, dim: int, size: int, pool: Pool, dropout: float) -> None:
         super().__init__()
         chosen = POOLS[pool](dim)
         self.pool, self.dropout, self.linear = chosen, nn.Dropout(dropout), nn.Linear(chosen.dim, size)
+        self.register_buffer("mean", torch.zeros(chosen.dim))
+        self.register_buffer("std", torch.ones(chosen.dim))
         nn.init.zeros_(self.linear.weight)  # no class is preferred at the start
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """Scores (b, size)."""
-        scores: Tensor = self.linear(self.dropout(self.pool(x, valid)))
+        with torch.autocast(x.device.type, enabled=False):  # the spread is small beside what is common
+            scaled = (self.pool(x.float(), valid) - self.mean) / self.std
+            scores: Tensor = self.linear(self.dropout(scaled))
         return scores
+
+    @torch.no_grad()
+    def begin_at(self, fitted: Linear) -> None:
+        """Take over a linear map that was fitted to pools, and their spread."""
+        self.mean.copy_(torch.as_tensor(fitted.mean))
+        self.std.copy_(torch.as_tensor(fitted.std))
+        self.linear.weight.copy_(torch.as_tensor(fitted.weight))
+        self.linear.bias.copy_(torch.as_tensor(fitted.bias))
 
 
 class WholeRows(Supervised):
@@ -49,6 +71,27 @@ class WholeRows(Supervised):
         known = known_frames(batch, frames.valid, self.model.pretrained.stride)
         made: Tensor = self.model.head(frames.x, known)
         return made
+
+    def start(self, batches: Iterable[Batch]) -> str:
+        """Fit the head's linear map to the pooled frames of rows."""
+        head, vectors, wanted, groups = self.model.head, [], [], []
+        assert isinstance(head, PooledHead)
+        for batch, _, frames in self.predicted(batches):
+            known = known_frames(batch, frames.valid, self.model.pretrained.stride)
+            vectors.append(head.pool(frames.x.float(), known).cpu())
+            wanted += self.wanted(batch)
+            groups += [group for _, group in keys_and_groups(batch)]
+        fitted = self.fitted(torch.cat(vectors), wanted, groups)
+        head.begin_at(fitted)
+        return f"its head starts as a linear fit to {len(groups):,} rows (penalty {fitted.penalty:g})"
+
+    @abstractmethod
+    def wanted(self, batch: Batch) -> list[Any]:
+        """What is to be said of each row."""
+
+    @abstractmethod
+    def fitted(self, vectors: Tensor, wanted: list[Any], groups: list[str]) -> Linear:
+        """A linear fit to vectors (n, d) of rows."""
 
 
 class Classify(WholeRows):
@@ -70,7 +113,7 @@ class Classify(WholeRows):
         *,
         labels: str = "*",
         min_rows: Annotated[int, POSITIVE] = 1,
-        pool: Pool = "mean",
+        pool: Pool = "statistics",
         dropout: Annotated[float, SHARE] = 0.0,
     ) -> None:
         self.names = facts.get("classes", lambda data: names_in(data.labels(), labels, min_rows=min_rows))
@@ -95,6 +138,10 @@ class Classify(WholeRows):
         """The number of each row's class; -1 for a label that is none."""
         assert batch.labels is not None
         return [self.number.get(str(shared_label(label)), -1) for label in batch.labels]
+
+    def fitted(self, vectors: Tensor, wanted: list[int], groups: list[str]) -> Linear:
+        """Logistic regression."""
+        return classifier(vectors, wanted, len(self.names), groups)
 
     def count(self, batch: Batch) -> int:
         """The number of rows."""
@@ -173,7 +220,7 @@ class Regress(WholeRows):
         seed: int,
         *,
         labels: str = "*",
-        pool: Pool = "mean",
+        pool: Pool = "statistics",
         dropout: Annotated[float, SHARE] = 0.0,
     ) -> None:
         self.labels = labels
@@ -212,6 +259,10 @@ class Regress(WholeRows):
         """The number of each row."""
         assert batch.labels is not None
         return [self.value_of(str(shared_label(label))) for label in batch.labels]
+
+    def fitted(self, vectors: Tensor, wanted: list[float], groups: list[str]) -> Linear:
+        """Ridge."""
+        return regressor(vectors, (np.array(wanted)[:, None] - self.mean) / self.std, groups)
 
     def count(self, batch: Batch) -> int:
         """The number of rows."""

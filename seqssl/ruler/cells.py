@@ -26,6 +26,7 @@ from seqssl.finetuning.facts import Facts, Labelled
 from seqssl.finetuning.scoring import Scored
 from seqssl.finetuning.supervised import Supervised
 from seqssl.ruler.folds import development
+from seqssl.runs.fitting import start_head
 from seqssl.runs.precision import resolve_precision
 from seqssl.runs.starting import starting_weights
 from seqssl.runs.train import resolve_device, trainer_of
@@ -127,6 +128,7 @@ def cell_trainer(bench: Bench, cell: Cell) -> tuple[Trainer, Supervised]:
     assert isinstance(task, Supervised)
     task.model.to(device)
     precision = resolve_precision(config.train, device)
+    start_head(task, stream, work, Alone(), device, precision)
     trainer = trainer_of(config, task, [stream], work, device, Alone(), precision, Units(), quiet=True)
     return trainer, task
 

@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
-from seqssl.assembly import Model, OpenStream, set_scaling
+from seqssl.assembly import Model, OpenStream, groups_of, set_scaling
 from seqssl.config.schema import RunConfig
 from seqssl.data.files import Progress, silent
 from seqssl.errors import UserError
+from seqssl.finetuning.head_start import MAX_ROWS
+from seqssl.finetuning.supervised import Supervised
 from seqssl.model.clusters import Clusters
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.protocols import Fits
@@ -21,6 +24,7 @@ from seqssl.runs.starting import starting_weights
 from seqssl.runs.streams import loader
 from seqssl.training import checkpoint
 from seqssl.training.parallel import Parallel
+from seqssl.training.precision import autocast
 
 SPARE = 10  # times the frames that are kept, of large data
 
@@ -58,6 +62,38 @@ def prepare_model(
                 ]
         lines += fitted
     return lines
+
+
+def start_head(
+    task: Supervised,
+    stream: OpenStream,
+    out: Path,
+    parallel: Parallel,
+    device: torch.device,
+    precision: torch.dtype,
+) -> str:
+    """Let the head of a task begin at what fits the rows that are learned from; a sentence about it.
+
+    They are read whole and without augmentation; of many, some are drawn.
+    """
+    if task.model.tuning.head_start == "zeros" or checkpoint.numbered(out / "checkpoints"):
+        return ""
+    rows = stream.corpus.rows("train")
+    chosen = np.sort(np.random.default_rng([task.seed, 11]).permutation(rows)[:MAX_ROWS])
+    splits = np.full(len(stream.corpus), "", dtype=object)
+    splits[chosen] = "start"
+    part = replace(stream, corpus=stream.corpus.assigned(splits))
+
+    def fit() -> str:
+        with autocast(device, precision):
+            source = loader(part, "start", task.seed, groups_of([stream]), device=device)
+            return task.start(source.batches())
+
+    with parallel.undivided():
+        told = parallel.first(fit, device) or ""
+    task.model.head.load_state_dict(parallel.from_first(task.model.head.state_dict()))
+    task.model.begin_average()
+    return told
 
 
 def _keep_of_other_teachers(model: Model, fitted: dict[str, torch.Tensor]) -> None:

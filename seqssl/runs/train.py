@@ -35,7 +35,7 @@ from seqssl.planning.sharding import why_whole
 from seqssl.report.illustration import illustrate
 from seqssl.report.page import write_report
 from seqssl.report.types import Illustration
-from seqssl.runs.fitting import compile_blocks, prepare_model
+from seqssl.runs.fitting import compile_blocks, prepare_model, start_head
 from seqssl.runs.folder import alone, check_same_run, write_config, write_facts
 from seqssl.runs.precision import precision_of_run
 from seqssl.runs.processes import number_of, side_by_side
@@ -137,6 +137,8 @@ def train_part(
         # Not before the task has accepted its labels: a folder with a configuration is a run that has begun.
         parallel.first(lambda: write_config(config, out, all_rows, kept), device)
         if isinstance(task, Supervised):
+            if told := start_head(task, streams[0], out, parallel, device, precision):
+                say(f"task: {told}")
             facts = task.facts
             parallel.first(lambda: write_facts(out, facts), device)
         for text in filter(None, (warning, words)):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from seqssl.data.files import Progress, silent
+from seqssl.finetuning.head_start import DEV_SHARE, MAX_ROWS
 from seqssl.ruler.cells import CLASSICAL, RANDOM, ROWS, SCRATCH, Bench, Cell, cell_trainer
 from seqssl.ruler.classical import Classical
 from seqssl.ruler.evaluate import DEFAULTS, Work
@@ -46,6 +47,7 @@ class Costs:
     test: float  # of a row that a cell tests
     describe: float  # of a row, once, for the method without an encoder
     fit: float  # of a row that this method learns from
+    head_fit: float = 0.0  # of a row that a head is fitted to before the first update
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,19 @@ class Timed:
     total: float
     update: float
     test: float  # of all its tested rows
+    head_fit: float  # of a head, to as many rows
 
 
 def time_cell(bench: Bench, cell: Cell) -> Timed:
-    """Train and test a cell of `LAST` updates."""
+    """Train and test a cell of `LAST` updates, and fit a head to what it tested."""
     began = time.monotonic()
     trainer, task = cell_trainer(bench, cell)
     trainer.fit()
     total, tested = time.monotonic() - began, time.monotonic()
     task.score(trainer.held_out())
-    return Timed(total, mean_seconds(trainer.run), time.monotonic() - tested)
+    fitted = time.monotonic()
+    task.start(trainer.held_out())
+    return Timed(total, mean_seconds(trainer.run), fitted - tested, time.monotonic() - fitted)
 
 
 def measure(run: Path, task: str, *overrides: str, folder: Path, progress: Progress = silent) -> Costs:
@@ -74,7 +79,8 @@ def measure(run: Path, task: str, *overrides: str, folder: Path, progress: Progr
     """
     began = time.monotonic()
     timing = (f"train.num_updates={LAST}", f"train.log_every={FIRST}", f"optim.warmup_updates={FIRST}")
-    config = configuration(run, task, *DEFAULTS, *overrides, *timing)
+    # All rows are learned from, of which there may be many, and a few are fitted to.
+    config = configuration(run, task, *DEFAULTS, *overrides, *timing, "finetune.head_start=zeros")
     fractions, seeds, rates = JUDGES[-1]
     work = Work.open(config, folder, Request(fractions=fractions, seeds=seeds), progress)
     opening = time.monotonic() - began
@@ -96,13 +102,14 @@ def measure(run: Path, task: str, *overrides: str, folder: Path, progress: Progr
     describing, fitting = _without_encoder(work, fold.train, tested)
     return Costs(
         open=opening,
-        start=max(0.0, passed - sum(each.total + each.test for each in every) / at_once),
+        start=max(0.0, passed - sum(each.total + each.test + each.head_fit for each in every) / at_once),
         begin=max(0.0, beginning),
         update=float(np.mean([each.update for each in timed[SCRATCH]])),
         head_update=float(np.mean([each.update for each in timed[RANDOM]])),
         test=testing / len(tested),
         describe=describing,
         fit=fitting,
+        head_fit=float(np.mean([each.head_fit for each in every])) / len(tested),
     )
 
 
@@ -147,11 +154,21 @@ def _judge(number: int, seconds: float, costs: Costs, at_once: int, rows: int) -
     fractions, seeds, rates = JUDGES[number]
     chosen = len(rates) * seeds if len(rates) > 1 else 0
     pairs = PAIRS * (len(fractions) * seeds + chosen) / at_once  # of cells, one after the other
-    tests = 2 * pairs * rows / max(2, seeds) * costs.test  # each cell tests one part of the rows
-    every = tests + rows * (costs.describe + costs.fit * seeds * sum(fractions))  # what all rows take
-    share = max(ROWS_SHARE * seconds / max(every, 1e-9), FEWEST_ROWS / rows)
+    parts = max(2, seeds)  # of the rows, of which each cell tests one
+
+    def reading(share: float) -> float:
+        """Seconds of everything that each row of a share takes."""
+        taken = share * rows
+        learned = taken * (1 - 1 / parts)
+        fits = seeds * sum(min(MAX_ROWS, part * learned) for part in fractions)
+        fits += chosen * min(MAX_ROWS, learned * (1 - DEV_SHARE))
+        heads = 2 * PAIRS / at_once * fits * costs.head_fit
+        alone = taken * (costs.describe + costs.fit * seeds * sum(fractions))
+        return 2 * pairs * taken / parts * costs.test + heads + alone
+
+    share = max(ROWS_SHARE * seconds / max(reading(1.0), 1e-9), FEWEST_ROWS / rows)
     share = 1.0 if share > NEARLY_ALL else share
-    fixed = costs.open + costs.start * (2 if chosen else 1) + 2 * pairs * costs.begin + share * every
+    fixed = costs.open + costs.start * (2 if chosen else 1) + 2 * pairs * costs.begin + reading(share)
     step = pairs * max(costs.update + costs.head_update, 1e-6)  # an update in each
     updates = min(max(int((seconds - fixed) / step), FEWEST), MOST)
     return Judge(number, updates, share, fixed + updates * step)

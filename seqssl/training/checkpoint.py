@@ -24,7 +24,7 @@ FORMAT = 2
 READABLE = (1, 2)  # 1: quantizers stood beside the targets, sums were named otherwise
 OLD = ".old.partial"  # ends the name of a checkpoint while another one takes its place
 # End the names of weights that were added within format 2. A model keeps its own where they are not saved.
-YOUNGER = ("targets.origin", "head.shortcut.weight", "average_head-shortcut-weight")
+YOUNGER = ("targets.origin", "head.shortcut.weight", "average_head-shortcut-weight", "head.mean", "head.std")
 
 ParamGroup = dict[str, bool | float | int | list[float] | list[int] | None]
 Sums = dict[str, float | list[float] | list[list[float]]]

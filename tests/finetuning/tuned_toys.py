@@ -1,6 +1,6 @@
 """Toy waves with labels, segments and texts, and runs tuned on them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,10 @@ FAST = (
     "optim.warmup_updates=4",
     "optim.lr=0.01",
 )
+
+
+def silent(text: str) -> None:
+    pass
 
 
 def write_labelled(folder: Path, *, num_rows: int = 24, num_groups: int = 3, spread: float = 0.1) -> Path:
@@ -87,7 +91,9 @@ def pretrain(source: Path, out: Path, *overrides: str, modality: str = "tuned_to
     return out
 
 
-def tune(run: Path, task: str, out: Path, *overrides: str, **settings: Any) -> Run:
+def tune(
+    run: Path, task: str, out: Path, *overrides: str, say: Callable[[str], None] = silent, **settings: Any
+) -> Run:
     """A tuned run."""
     config = configuration(run, task, *FAST, *overrides, out=str(out), **settings)
-    return train(config, say=settings.get("say", lambda text: None))
+    return train(config, say=say)

@@ -165,7 +165,15 @@ def test_the_interval_is_over_the_groups_of_the_corpus(tmp_path: Path) -> None:
 
 
 COSTS = Costs(
-    open=4.0, start=3.0, begin=5.0, update=0.5, head_update=0.2, test=0.02, describe=0.02, fit=0.005
+    open=4.0,
+    start=3.0,
+    begin=5.0,
+    update=0.5,
+    head_update=0.2,
+    test=0.02,
+    describe=0.02,
+    fit=0.005,
+    head_fit=0.03,
 )
 
 
@@ -192,6 +200,10 @@ def test_everything_that_a_judge_does_takes_its_time(cost: str) -> None:
         counts["begin"] += 1 / 2  # two at once
         counts[learns] += MOST / 2
         counts["test"] += rows / seeds / 2
+    learned = rows * (
+        1 - 1 / seeds
+    )  # heads are fitted to them in each cell, for a rate to two thirds of them
+    counts["head_fit"] = seeds * len(weights) * (learned * (0.01 + 0.1 + 1.0) + rates * learned * 2 / 3)
     counts["describe"], counts["fit"] = rows, seeds * rows * (0.01 + 0.1 + 1.0)
     assert found.is_best
     doubled = judge(10**6, 600, **{cost: 2 * getattr(COSTS, cost)})

@@ -39,6 +39,22 @@ def test_losses_are_the_same(folder: Path) -> None:
         assert first == pytest.approx(second, rel=2e-4, abs=1e-6)
 
 
+def test_a_tuned_head_starts_alike(folder: Path) -> None:
+    """The first rank fits it to all rows, and the other one takes it over."""
+    found = []
+    for number in (1, 2):
+        out = folder / f"tuned{number}"
+        command = [
+            *("finetune", f"run={folder / 'one'}", f"out={out}", "task=forecast", "task.lookback=20"),
+            *("task.horizon=4", "train.num_updates=3", "train.log_every=1", "optim.warmup_updates=1"),
+            f"train.accumulate={2 // number}",
+        ]
+        launch(folder, str(Path(__file__).with_name("several.py")), json.dumps([command]), ranks=number)
+        found.append([record for record in comparable(out) if record["kind"] == "train"])
+    assert [one["loss"] for one in found[0]] == pytest.approx([two["loss"] for two in found[1]], rel=2e-4)
+    assert found[0][0]["loss"] < 0.5
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the names of threads are read from /proc")
 def test_no_thread_of_the_process_group_outlives_python(folder: Path) -> None:
     """A gloo thread that drops a tensor while Python ends aborts the process, some times in a hundred."""
