@@ -17,7 +17,7 @@ from torch import Tensor
 Array = npt.NDArray[Any]
 Estimator = Any  # of scikit-learn, which has no types
 STRENGTHS = (0.001, 0.03, 1.0)  # of a logistic regression: the inverse of its penalty
-ALPHAS = (1000.0, 30.0, 1.0)  # penalties of a ridge
+ALPHAS = (1e5, 1e3, 30.0, 1.0)  # penalties of a ridge; the first one leaves next to nothing
 DEV_SHARE = 1 / 3  # of the groups, on which the penalty is chosen
 MIN_STD = 1e-6
 MAX_ROWS = 4_000  # that a head is fitted to: more cost time, and it is only a start

@@ -15,7 +15,7 @@ from seqssl.finetuning.whole_rows import Classify
 from seqssl.ruler.cells import ROWS
 from seqssl.ruler.folds import Fold, learnable, make_folds, subset
 
-RATES = (5e-4, 3e-3)
+RATES = (1e-4, 1e-3)
 
 
 @dataclass(frozen=True)

@@ -13,18 +13,18 @@ from seqssl.ruler.classical import Classical
 from seqssl.ruler.evaluate import DEFAULTS, Work
 from seqssl.ruler.executor import cells_at_once
 from seqssl.ruler.folds import subset
-from seqssl.ruler.plan import Request
+from seqssl.ruler.plan import RATES, Request
 from seqssl.ruler.processes import side_by_side
 from seqssl.runs.finetune import configuration
 from seqssl.studies.pace import FIRST, LAST, mean_seconds
 
 # The judge, from the best to what a short time allows: fractions of the labels, seeds, learning rates.
 JUDGES: tuple[tuple[tuple[float, ...], int, tuple[float, ...]], ...] = (
-    ((0.01, 0.1, 1.0), 3, (5e-4, 3e-3)),
-    ((0.1, 1.0), 3, (5e-4, 3e-3)),
-    ((0.1, 1.0), 3, (1e-3,)),
-    ((1.0,), 3, (1e-3,)),
-    ((1.0,), 2, (1e-3,)),
+    ((0.01, 0.1, 1.0), 3, RATES),
+    ((0.1, 1.0), 3, RATES),
+    ((0.1, 1.0), 3, (3e-4,)),
+    ((1.0,), 3, (3e-4,)),
+    ((1.0,), 2, (3e-4,)),
 )
 FEWEST, MOST = 40, 300  # updates of a tuned row
 # Of the time of a judge, what may go with the number of labelled rows: where all take more, some are drawn.
