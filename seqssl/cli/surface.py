@@ -195,7 +195,7 @@ COMMANDS = (
             ),
             Key("rows", "what is compared", "classical,random,scratch,frozen,pretrained"),
             Key("metric", "what decides; else the task's first metric", ""),
-            Key("lrs", "learning rates to choose from, for each row", "[0.0005,0.003]"),
+            Key("lrs", "learning rates to choose from, for each row", "[0.0001,0.001]"),
             Key("jobs", "cells at once; 0: one for each core, or one on a GPU", 0, convert=int),
             Key("out", "the folder to write; else RUN/evaluation-TASK"),
             STREAM,

@@ -34,10 +34,13 @@ class Linear:
     penalty: float = 0.0  # that it was fitted with
 
 
-def classifier(x: Tensor, classes: Sequence[int], size: int, groups: Sequence[str]) -> Linear:
+def classifier(
+    x: Tensor, classes: Sequence[int], size: int, groups: Sequence[str], *, most_steps: int = 300
+) -> Linear:
     """Logistic regression from vectors x (n, d) to classes; those that no row has get the lowest score.
 
-    The penalty is the one with the lowest cross-entropy on a third of the groups.
+    The penalty is the one with the lowest cross-entropy on a third of the groups. `most_steps` of the solver
+    are made.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -53,7 +56,7 @@ def classifier(x: Tensor, classes: Sequence[int], size: int, groups: Sequence[st
     if len(set(classes)) < 2:
         return Linear(np.zeros((size, x.shape[1])), np.zeros(size), *spread(x))
     model, mean, std, penalty = _chosen(
-        lambda strength: LogisticRegression(C=strength, max_iter=300), STRENGTHS, cost, x, y, groups
+        lambda strength: LogisticRegression(C=strength, max_iter=most_steps), STRENGTHS, cost, x, y, groups
     )
     coef, intercept = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # it holds the second class alone, as the difference to the first
@@ -71,7 +74,8 @@ def regressor(x: Tensor, values: Array, groups: Sequence[str], *, bias: bool = T
     from sklearn.linear_model import Ridge
 
     def cost(model: Estimator, inside: Array, wanted: Array) -> float:
-        return float(np.square(model.predict(inside) - wanted).mean())
+        said = model.predict(inside).reshape(wanted.shape)  # it drops the axis of a single value
+        return float(np.square(said - wanted).mean())
 
     make = partial(Ridge, fit_intercept=bias)
     model, mean, std, penalty = _chosen(make, ALPHAS, cost, x, values, groups, centered=bias)
@@ -101,7 +105,7 @@ def _chosen(
 
     rows, (mean, std) = x.double().cpu().numpy(), spread(x)
     mean = mean * centered
-    inside = (rows - mean) / std
+    inside = ((rows - mean) / std).astype(np.float32)  # twice as fast
     units = np.arange(len(rows)) if len(set(groups)) < 2 else np.unique(groups, return_inverse=True)[1]
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about convergence: a start need not have converged

@@ -1,6 +1,7 @@
 """Tasks about frames: the class of each, from labelled stretches of a row."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import numpy as np
@@ -12,12 +13,16 @@ from seqssl.config.schema import FinetuneConfig
 from seqssl.config.text import matches
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled, names_in
+from seqssl.finetuning.head_start import Linear, classifier
 from seqssl.finetuning.scoring import CLASSES, Array, Scored, confusion
 from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys_and_groups
+from seqssl.model import kmeans
 from seqssl.model.alignment import NONE, labels_of_frames, runs
 from seqssl.model.bounds import SHARE
 from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch, Features
+
+MAX_FRAMES = 10_000  # that a head is fitted to
 
 
 class FrameHead(nn.Module):
@@ -33,6 +38,13 @@ class FrameHead(nn.Module):
         """Scores (b, s, size)."""
         scores: Tensor = self.linear(self.dropout(x))
         return scores
+
+    @torch.no_grad()
+    def begin_at(self, fitted: Linear) -> None:
+        """Take over a linear map that was fitted to frames."""
+        weight = fitted.weight / fitted.std
+        self.linear.weight.copy_(torch.as_tensor(weight))
+        self.linear.bias.copy_(torch.as_tensor(fitted.bias - weight @ fitted.mean))
 
 
 def counted(data: Labelled) -> dict[str, int]:
@@ -104,6 +116,26 @@ class Tag(Supervised):
         for line, length, segments in zip(table, lengths, batch.segments, strict=True):
             line[:length] = labels_of_frames(segments, length, self.stride, self.number, self.none)
         return table
+
+    def start(self, batches: Iterable[Batch]) -> str:
+        """Fit the head's linear map to frames with a label, drawn evenly."""
+        groups: dict[str, int] = {}
+
+        def described() -> Iterator[Tensor]:
+            """Frames with a label, each with its class and the number of its group behind its values."""
+            for batch, _, frames in self.predicted(batches):
+                wanted = torch.from_numpy(self.wanted(batch, frames.x.shape[1]))
+                own = [groups.setdefault(group, len(groups)) for _, group in keys_and_groups(batch)]
+                more = torch.stack([wanted, torch.tensor(own)[:, None].expand_as(wanted)], -1)
+                yield torch.cat([frames.x.float().cpu(), more], -1)[wanted != NONE]
+
+        found, _ = kmeans.sample(described(), MAX_FRAMES, torch.Generator().manual_seed(self.seed))
+        x, classes, owners = found[:, :-2], found[:, -2].long().tolist(), found[:, -1].long().tolist()
+        fitted = classifier(x, classes, len(self.names), [str(owner) for owner in owners], most_steps=60)
+        head = self.model.head
+        assert isinstance(head, FrameHead)
+        head.begin_at(fitted)
+        return f"its head starts as a linear fit to {len(x):,} frames (penalty {fitted.penalty:g})"
 
     def count(self, batch: Batch) -> int:
         """The number of frames with a label."""

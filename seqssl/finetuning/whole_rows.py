@@ -72,6 +72,7 @@ class WholeRows(Supervised):
         made: Tensor = self.model.head(frames.x, known)
         return made
 
+    @torch.no_grad()
     def start(self, batches: Iterable[Batch]) -> str:
         """Fit the head's linear map to the pooled frames of rows."""
         head, vectors, wanted, groups = self.model.head, [], [], []
