@@ -6,14 +6,15 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from seqssl.config.schema import FinetuneConfig
 from seqssl.config.text import matches
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled, names_in
-from seqssl.finetuning.head_start import Linear, classifier
+from seqssl.finetuning.head_start import classifier
+from seqssl.finetuning.heads import FrameHead
 from seqssl.finetuning.scoring import CLASSES, Array, Scored, confusion
 from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys_and_groups
 from seqssl.model import kmeans
@@ -23,28 +24,6 @@ from seqssl.model.pretraining import PretrainingModel
 from seqssl.model.types import Batch, Features
 
 MAX_FRAMES = 10_000  # that a head is fitted to
-
-
-class FrameHead(nn.Module):
-    """A linear map of each frame."""
-
-    def __init__(self, dim: int, size: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.dropout, self.linear = nn.Dropout(dropout), nn.Linear(dim, size)
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """Scores (b, s, size)."""
-        scores: Tensor = self.linear(self.dropout(x))
-        return scores
-
-    @torch.no_grad()
-    def begin_at(self, fitted: Linear) -> None:
-        """Take over a linear map that was fitted to frames."""
-        weight = fitted.weight / fitted.std
-        self.linear.weight.copy_(torch.as_tensor(weight))
-        self.linear.bias.copy_(torch.as_tensor(fitted.bias - weight @ fitted.mean))
 
 
 def counted(data: Labelled) -> dict[str, int]:

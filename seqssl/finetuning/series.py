@@ -7,7 +7,7 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from seqssl.config.schema import FinetuneConfig
 from seqssl.config.text import matches
@@ -15,7 +15,7 @@ from seqssl.data.windows import Windowed, last_windows, windows_of
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled
 from seqssl.finetuning.head_start import regressor
-from seqssl.finetuning.per_frame import FrameHead
+from seqssl.finetuning.heads import ForecastHead, FrameHead
 from seqssl.finetuning.scoring import ERRORS, Scored, sums_of_errors
 from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys_and_groups
 from seqssl.finetuning.tuned import cut
@@ -30,33 +30,6 @@ from seqssl.training.tasks import HELD_OUT
 Share = Annotated[float, Bound(above=0, below=1)]
 MAX_SERIES = 40_000  # channels of windows that a head is fitted to
 MIN_SCALE = 1e-4  # standard deviations of a channel over all training rows
-
-
-class ForecastHead(nn.Module):
-    """The sum of two linear maps: of all frames side by side, and of the look-back itself.
-
-    The first has the whole window for each number (PatchTST, 2211.14730), the second is the same for all
-    channels (NLinear, 2205.13504). Of what the first reads, `dropout` is left out.
-    """
-
-    def __init__(
-        self, dim: int, num_frames: int, lookback: int, horizon: int, channels: int, dropout: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(dim * num_frames, horizon * channels)
-        self.shortcut = nn.Linear(lookback, horizon, bias=False)
-        for weight in self.parameters():
-            nn.init.zeros_(weight)
-        # Adam changes every weight by the rate, so an output moves in an update as far as it has inputs. With
-        # these multiples of the rate it moves no further than that of a head for one frame, which has `dim`.
-        self.lr_scales = {"linear.weight": 1 / num_frames, "shortcut.weight": min(1.0, dim / lookback)}
-
-    def forward(self, x: Tensor, past: Tensor) -> Tensor:
-        """Frames x (b, s, d) and the scaled look-back (b, t, c) to forecasts (b, horizon, c)."""
-        straight = self.shortcut(past.transpose(1, 2)).transpose(1, 2)
-        forecast: Tensor = self.linear(self.dropout(x.flatten(1))).view_as(straight) + straight
-        return forecast
 
 
 class Series(Supervised):
@@ -206,8 +179,7 @@ class Forecast(Series):
         )
         head = self.model.head
         assert isinstance(head, ForecastHead)
-        with torch.no_grad():
-            head.shortcut.weight.copy_(torch.as_tensor(fitted.weight / fitted.std))
+        head.begin_at(fitted)
         return f"the head's shortcut starts as a linear fit to {len(chosen):,} channels of windows"
 
     def _instance(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

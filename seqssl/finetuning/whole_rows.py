@@ -4,11 +4,11 @@ import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from seqssl.config.schema import FinetuneConfig
@@ -17,50 +17,13 @@ from seqssl.data.joining import shared_label
 from seqssl.errors import UserError
 from seqssl.finetuning.facts import Facts, Labelled, names_in
 from seqssl.finetuning.head_start import Linear, classifier, regressor
+from seqssl.finetuning.heads import Pool, PooledHead
 from seqssl.finetuning.scoring import AUROC, CLASSES, ERRORS, Scored, sums_of_errors
 from seqssl.finetuning.supervised import Chosen, Columns, Said, Supervised, keys_and_groups
 from seqssl.model.alignment import known_frames
 from seqssl.model.bounds import POSITIVE, SHARE
 from seqssl.model.pretraining import PretrainingModel
-from seqssl.model.readouts import POOLS
 from seqssl.model.types import Batch, Features
-
-Pool = Literal["mean", "statistics", "thirds", "last", "attention"]
-
-
-class PooledHead(nn.Module):
-    """A pool over frames, and a linear map of what it gives, in units of its spread over rows.
-
-    Frames of different rows have most in common: a map of their plain pools would learn that before anything
-    else. `mean` and `std` of the pools are set once, see `begin_at`; until then they are 0 and 1.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, dim: int, size: int, pool: Pool, dropout: float) -> None:
-        super().__init__()
-        chosen = POOLS[pool](dim)
-        self.pool, self.dropout, self.linear = chosen, nn.Dropout(dropout), nn.Linear(chosen.dim, size)
-        self.register_buffer("mean", torch.zeros(chosen.dim))
-        self.register_buffer("std", torch.ones(chosen.dim))
-        nn.init.zeros_(self.linear.weight)  # no class is preferred at the start
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """Scores (b, size)."""
-        with torch.autocast(x.device.type, enabled=False):  # the spread is small beside what is common
-            scaled = (self.pool(x.float(), valid) - self.mean) / self.std
-            scores: Tensor = self.linear(self.dropout(scaled))
-        return scores
-
-    @torch.no_grad()
-    def begin_at(self, fitted: Linear) -> None:
-        """Take over a linear map that was fitted to pools, and their spread."""
-        self.mean.copy_(torch.as_tensor(fitted.mean))
-        self.std.copy_(torch.as_tensor(fitted.std))
-        self.linear.weight.copy_(torch.as_tensor(fitted.weight))
-        self.linear.bias.copy_(torch.as_tensor(fitted.bias))
 
 
 class WholeRows(Supervised):

@@ -93,7 +93,7 @@ def start_head(
         told = parallel.first(fit, device) or ""
     task.model.head.load_state_dict(parallel.from_first(task.model.head.state_dict()))
     task.model.begin_average()
-    return told
+    return told and f"task: {told}"
 
 
 def _keep_of_other_teachers(model: Model, fitted: dict[str, torch.Tensor]) -> None:

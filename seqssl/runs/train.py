@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -132,16 +133,14 @@ def train_part(
         precision, warning = precision_of_run(out, config.train, model, streams, device)
         if config.train.compile:  # once it is known in what precision
             compile_blocks(model.of(streams[0].name))
-        own, number, words = shared_out(config, out, parallel)
+        own, number, *told = shared_out(config, out, parallel)
         kept = {"processes": parallel.share, "precision": name_of(precision), "micro_batches": number}
         # Not before the task has accepted its labels: a folder with a configuration is a run that has begun.
         parallel.first(lambda: write_config(config, out, all_rows, kept), device)
         if isinstance(task, Supervised):
-            if told := start_head(task, streams[0], out, parallel, device, precision):
-                say(f"task: {told}")
-            facts = task.facts
-            parallel.first(lambda: write_facts(out, facts), device)
-        for text in filter(None, (warning, words)):
+            told.append(start_head(task, streams[0], out, parallel, device, precision))
+            parallel.first(partial(write_facts, out, task.facts), device)
+        for text in filter(None, (warning, *told)):
             say(text)
         cost = cost_of(config, kinds) if isinstance(task, PretrainTask) else None
         units, machine = measure(cost, streams, device, precision, parallel.share)

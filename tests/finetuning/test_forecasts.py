@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tuned_toys import tune
 
-from seqssl.finetuning.series import ForecastHead
+from seqssl.finetuning.heads import ForecastHead
 from seqssl.runs.folder import load_task
 
 WINDOW = ("task.lookback=16", "task.horizon=4")

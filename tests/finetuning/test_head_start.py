@@ -15,7 +15,7 @@ from tuned_toys import pretrain, tune
 
 from seqssl.errors import Interrupted
 from seqssl.finetuning.head_start import ALPHAS, STRENGTHS, Linear, classifier, regressor
-from seqssl.finetuning.whole_rows import PooledHead
+from seqssl.finetuning.heads import PooledHead
 from seqssl.training.loop import Trainer
 
 

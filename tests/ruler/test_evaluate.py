@@ -154,8 +154,8 @@ def test_an_encoder_that_is_given_the_label_is_seen_as_perfect(tmp_path: Path) -
 def test_rates_are_chosen_on_training_groups(tmp_path: Path) -> None:
     source = write_labelled(tmp_path / "waves", num_rows=36)
     values = measured(
-        source, tmp_path, "tuned_toys:Labelled", "classify", rates=(1e-6, 0.01), fractions=(1.0,), seeds=1,
-        rows=("scratch", "pretrained"),
+        source, tmp_path, "tuned_toys:Labelled", "classify", "finetune.head_start=zeros", rates=(1e-6, 0.01),
+        fractions=(1.0,), seeds=1, rows=("scratch", "pretrained"),
     )  # fmt: skip
     assert values["learning_rates"] == {"scratch": [0.01], "pretrained": [0.01]}
 
