@@ -18,6 +18,8 @@ Array = npt.NDArray[Any]
 Estimator = Any  # of scikit-learn, which has no types
 STRENGTHS = (0.001, 0.03, 1.0)  # of a logistic regression: the inverse of its penalty
 ALPHAS = (1e5, 1e3, 30.0, 1.0)  # penalties of a ridge; the first one leaves next to nothing
+# Steps of the solver: of thousands of classes each takes seconds, and a start need not have converged.
+FEWEST_STEPS, MOST_STEPS, MOST_PRODUCTS = 10, 300, 5e9
 DEV_SHARE = 1 / 3  # of the groups, on which the penalty is chosen
 MIN_STD = 1e-6
 MAX_ROWS = 4_000  # that a head is fitted to: more cost time, and it is only a start
@@ -34,13 +36,10 @@ class Linear:
     penalty: float = 0.0  # that it was fitted with
 
 
-def classifier(
-    x: Tensor, classes: Sequence[int], size: int, groups: Sequence[str], *, most_steps: int = 300
-) -> Linear:
+def classifier(x: Tensor, classes: Sequence[int], size: int, groups: Sequence[str]) -> Linear:
     """Logistic regression from vectors x (n, d) to classes; those that no row has get the lowest score.
 
-    The penalty is the one with the lowest cross-entropy on a third of the groups. `most_steps` of the solver
-    are made.
+    The penalty is the one with the lowest cross-entropy on a third of the groups.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -55,8 +54,9 @@ def classifier(
     y = np.asarray(classes)
     if len(set(classes)) < 2:
         return Linear(np.zeros((size, x.shape[1])), np.zeros(size), *spread(x))
+    steps = min(max(int(MOST_PRODUCTS / (x.numel() * size)), FEWEST_STEPS), MOST_STEPS)
     model, mean, std, penalty = _chosen(
-        lambda strength: LogisticRegression(C=strength, max_iter=most_steps), STRENGTHS, cost, x, y, groups
+        lambda strength: LogisticRegression(C=strength, max_iter=steps), STRENGTHS, cost, x, y, groups
     )
     coef, intercept = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # it holds the second class alone, as the difference to the first
@@ -108,7 +108,7 @@ def _chosen(
     inside = ((rows - mean) / std).astype(np.float32)  # twice as fast
     units = np.arange(len(rows)) if len(set(groups)) < 2 else np.unique(groups, return_inverse=True)[1]
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about convergence: a start need not have converged
+        warnings.simplefilter("ignore")  # about convergence
         best = penalties[len(penalties) // 2]
         if len(set(units.tolist())) >= round(1 / DEV_SHARE):
             ((part, rest),) = GroupShuffleSplit(1, test_size=DEV_SHARE, random_state=0).split(rows, y, units)

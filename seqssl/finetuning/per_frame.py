@@ -110,7 +110,7 @@ class Tag(Supervised):
 
         found, _ = kmeans.sample(described(), MAX_FRAMES, torch.Generator().manual_seed(self.seed))
         x, classes, owners = found[:, :-2], found[:, -2].long().tolist(), found[:, -1].long().tolist()
-        fitted = classifier(x, classes, len(self.names), [str(owner) for owner in owners], most_steps=60)
+        fitted = classifier(x, classes, len(self.names), [str(owner) for owner in owners])
         head = self.model.head
         assert isinstance(head, FrameHead)
         head.begin_at(fitted)

@@ -71,6 +71,7 @@ def start_head(
     parallel: Parallel,
     device: torch.device,
     precision: torch.dtype,
+    progress: Progress = silent,
 ) -> str:
     """Let the head of a task begin at what fits the rows that are learned from; a sentence about it.
 
@@ -85,9 +86,14 @@ def start_head(
     part = replace(stream, corpus=stream.corpus.assigned(splits))
 
     def fit() -> str:
+        source = loader(part, "start", task.seed, groups_of([stream]), device=device)
         with autocast(device, precision):
-            source = loader(part, "start", task.seed, groups_of([stream]), device=device)
-            return task.start(source.batches())
+            return task.start(counted(source.batches(), len(source.epoch(0))))
+
+    def counted(batches: Iterator[Batch], total: int) -> Iterator[Batch]:
+        for number, batch in enumerate(batches, start=1):
+            progress(number, total, "fitting the head")
+            yield batch
 
     with parallel.undivided():
         told = parallel.first(fit, device) or ""

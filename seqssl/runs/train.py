@@ -138,7 +138,7 @@ def train_part(
         # Not before the task has accepted its labels: a folder with a configuration is a run that has begun.
         parallel.first(lambda: write_config(config, out, all_rows, kept), device)
         if isinstance(task, Supervised):
-            told.append(start_head(task, streams[0], out, parallel, device, precision))
+            told.append(start_head(task, streams[0], out, parallel, device, precision, progress))
             parallel.first(partial(write_facts, out, task.facts), device)
         for text in filter(None, (warning, *told)):
             say(text)

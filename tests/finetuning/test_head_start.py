@@ -1,5 +1,6 @@
 """Where heads start: fits that agree with scikit-learn's, over groups, and runs that begin and go on so."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,16 @@ def test_a_regressor_is_scikit_learns(size: int, dim: int, bias: bool, seed: int
     np.testing.assert_allclose(scores(fitted, x), oracle.predict(x).reshape(30, size), atol=1e-4)
     if not bias:
         assert not fitted.mean.any() and not fitted.bias.any()
+
+
+def test_of_thousands_of_classes_a_fit_takes_seconds() -> None:
+    rng = np.random.default_rng(0)
+    centers, classes = rng.normal(size=(1000, 100)), np.repeat(np.arange(1000), 4)
+    x = torch.as_tensor(centers[classes] + 0.1 * rng.normal(size=(4000, 100)))
+    began = time.monotonic()
+    fitted = classifier(x, classes.tolist(), 1000, [str(n % 4) for n in range(4000)])
+    assert time.monotonic() - began < 60
+    assert (scores(fitted, x.numpy()).argmax(1) == classes).mean() > 0.9
 
 
 def test_a_ridge_that_fits_is_taken() -> None:
