@@ -122,7 +122,7 @@ class FinetuneConfig:
     # What is not trained. none; features: the feature encoder; encoder: everything but the head; a number:
     # the encoder, for so many first updates.
     freeze: Literal["none", "features", "encoder"] | Annotated[int, NOT_NEGATIVE] = "none"
-    # Where the head of a task about whole rows, or of forecasts, starts. fitted: at a linear fit to what the
+    # Where the head of a task about rows, frames or forecasts starts. fitted: at a linear fit to what the
     # encoder, as it begins, makes of the rows that are learned from; zeros: at nothing.
     head_start: Literal["fitted", "zeros"] = "fitted"
     # Each block learns by this factor more slowly than the block above it.

@@ -22,6 +22,7 @@ ALPHAS = (1e5, 1e3, 30.0, 1.0)  # penalties of a ridge; the first one leaves nex
 FEWEST_STEPS, MOST_STEPS, MOST_PRODUCTS = 10, 300, 5e9
 DEV_SHARE = 1 / 3  # of the groups, on which the penalty is chosen
 MIN_STD = 1e-6
+LEAST_SPREAD = 1e-3  # of a value, in root mean squares over all
 MAX_ROWS = 4_000  # that a head is fitted to: more cost time, and it is only a start
 
 
@@ -83,10 +84,14 @@ def regressor(x: Tensor, values: Array, groups: Sequence[str], *, bias: bool = T
 
 
 def spread(x: Tensor) -> tuple[Array, Array]:
-    """Mean and deviation of each value over vectors (n, d); 1 where it does not change."""
+    """Mean and deviation of each value over vectors (n, d), 1 where it does not change.
+
+    A deviation far below those of other values is raised: of few rows it may be so by chance.
+    """
     rows = x.double().cpu().numpy()
     std = rows.std(0)
-    return rows.mean(0), np.where(std > MIN_STD, std, 1.0)
+    raised = np.maximum(std, LEAST_SPREAD * np.sqrt(np.square(std).mean()))
+    return rows.mean(0), np.where(std > MIN_STD, raised, 1.0)
 
 
 def _chosen(

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from tuned_toys import pretrain, tune
 
 from seqssl.errors import Interrupted
-from seqssl.finetuning.head_start import ALPHAS, STRENGTHS, Linear, classifier, regressor
+from seqssl.finetuning.head_start import ALPHAS, STRENGTHS, Linear, classifier, regressor, spread
 from seqssl.finetuning.heads import PooledHead
 from seqssl.training.loop import Trainer
 
@@ -96,6 +96,15 @@ def test_a_value_that_never_changes_is_left_alone() -> None:
     x = torch.cat([torch.randn(20, 2), torch.full((20, 1), 7.0)], 1)
     fitted = classifier(x, [0, 1] * 10, 2, [""] * 20)
     assert fitted.std[2] == 1 and np.isfinite(fitted.weight).all() and fitted.weight[:, 2] == pytest.approx(0)
+
+
+def test_a_value_that_hardly_changes_is_not_blown_up() -> None:
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    x[:, 2] *= 1e-5
+    mean, std = spread(x)
+    assert std[:2] == pytest.approx(x[:, :2].std(0, correction=0).numpy(), rel=1e-5)
+    assert std[2] == pytest.approx(1e-3 * np.sqrt(np.square(std[:2]).sum() / 3), rel=1e-3)
+    assert mean == pytest.approx(x.mean(0).numpy(), abs=1e-6)
 
 
 def test_the_penalty_is_chosen_on_groups_that_the_fit_has_not_seen() -> None:
