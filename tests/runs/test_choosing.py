@@ -11,7 +11,11 @@ from seqssl.runs.choosing import choose_recipe
 
 KINDS = {**SOURCES, "speech": speech}
 # Of the others it is NAME_w2vbert.
-RECOMMENDED = {"speech": "speech_clusters", "weather": "weather_next_latent"}
+RECOMMENDED = {
+    "speech": "speech_clusters",
+    "wearables": "wearables_views",
+    "weather": "weather_next_latent",
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,8 +70,8 @@ def test_one_command_trains_on_a_folder(
     small = ["size=tiny", "train.num_updates=1", "data.batch_seconds=60", "data.split_by=record"]
     assert cli.main(["train", f"data={source}", *small]) == 0
     told = capsys.readouterr().err
-    assert "recipe=auto: acceleration in 2 files (.csv). The same as recipe=wearables_w2vbert" in told
-    assert (tmp_path / "runs/wearables_w2vbert-tiny-watches/report.html").exists()
+    assert "recipe=auto: acceleration in 2 files (.csv). The same as recipe=wearables_views" in told
+    assert (tmp_path / "runs/wearables_views-tiny-watches/report.html").exists()
     assert cli.main(["train", "recipe=auto", f"data={source}", *small]) == 0, "a finished run"
     assert cli.main(["train", "recipe=auto"]) == 2
     assert "say data=FOLDER" in capsys.readouterr().err
