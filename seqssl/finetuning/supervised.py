@@ -89,6 +89,11 @@ class Supervised(ABC):
         """Give the head a start by the rows that are learned from; a sentence about it, "" for no start."""
         return ""
 
+    @property
+    def can_start(self) -> bool:
+        """Whether the head is given a start."""
+        return type(self).start is not Supervised.start
+
     def parts(self, data: Labelled) -> Labelled:
         """The rows to learn from and to be scored on: parts of the given ones, for tasks about parts."""
         return data

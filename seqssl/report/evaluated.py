@@ -136,9 +136,10 @@ def caveats(values: Evaluation) -> list[str]:
         if values.get("rates_chosen", True)
         else "Learning rates, given"
     )
+    fitted = ", from a head that was fitted to its labels at once" if values.get("heads_fitted") else ""
     notes.append(
-        f"Each encoder row had {values['num_updates']} updates. {chosen}: {rates}. {values['hardware']}, "
-        f"{values['date']}, {values['seconds'] / 60:.1f} min."
+        f"Each encoder row had {values['num_updates']} updates{fitted}. {chosen}: {rates}. "
+        f"{values['hardware']}, {values['date']}, {values['seconds'] / 60:.1f} min."
     )
     return notes
 

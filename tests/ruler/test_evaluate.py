@@ -178,6 +178,9 @@ def test_every_kind_of_task_is_measured(
     rows = {entry["row"] for entry in values["results"]}
     assert rows == {"random", "scratch", "frozen", "pretrained"} | ({"classical"} if task != "ctc" else set())
     assert all(np.isfinite(entry["mean"]) for entry in values["results"])
+    assert values["heads_fitted"] == (task != "ctc")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert ("from a head that was fitted" in page) == values["heads_fitted"]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
