@@ -127,7 +127,8 @@ class FinetuneConfig:
     head_start: Literal["fitted", "zeros"] = "fitted"
     # Each block learns by this factor more slowly than the block above it.
     layer_decay: Annotated[float, Bound(above=0, at_most=1, advice="1 means one rate for all")] = 1.0
-    head_rate: Annotated[float, POSITIVE] = 10.0  # learning rate of the head, as a multiple of optim.lr
+    # Learning rate of the head, as a multiple of optim.lr; a tenth of that where it starts at a fit.
+    head_rate: Annotated[float, POSITIVE] = 10.0
     # Share of the frames hidden in training, in runs of `time_span`; and of the width of each frame.
     time_share: Annotated[float, SHARE] = 0.0
     time_span: Annotated[int, POSITIVE] = 10

@@ -19,6 +19,7 @@ from seqssl.training.optim import ParameterGroup
 from seqssl.training.tally import Tally
 from seqssl.training.tasks import HELD_OUT
 
+FITTED_SHARE = 0.1  # of the learning rate of a head: one that starts at a fit has not far to go
 Chosen = npt.NDArray[np.bool_]
 Said = list[Any]  # what is said of each row: of a kind of its own for each task
 Columns = list[dict[str, Any]]  # the same as columns of a file
@@ -90,9 +91,9 @@ class Supervised(ABC):
         return ""
 
     @property
-    def can_start(self) -> bool:
-        """Whether the head is given a start."""
-        return type(self).start is not Supervised.start
+    def is_fitted(self) -> bool:
+        """Whether the head starts at a fit."""
+        return self.model.tuning.head_start == "fitted" and type(self).start is not Supervised.start
 
     def parts(self, data: Labelled) -> Labelled:
         """The rows to learn from and to be scored on: parts of the given ones, for tasks about parts."""
@@ -126,7 +127,7 @@ class Supervised(ABC):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The head at its rate, the encoder's layers at theirs."""
-        return self.model.groups()
+        return self.model.groups(self.model.tuning.head_rate * (FITTED_SHARE if self.is_fitted else 1.0))
 
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """The loss and all metrics over all rows."""

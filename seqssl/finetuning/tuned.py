@@ -81,7 +81,7 @@ class Tuned(nn.Module):
                     part.eval()
         return self
 
-    def groups(self) -> list[ParameterGroup]:
+    def groups(self, head_rate: float) -> list[ParameterGroup]:
         """Every trained parameter, with its multiple of the learning rate; a head may scale its own more.
 
         `lr_scales` of a head holds such multiples, by the names of its parameters.
@@ -92,7 +92,7 @@ class Tuned(nn.Module):
             if not parameter.requires_grad:
                 continue
             if not name.startswith("pretrained."):
-                scale = self.tuning.head_rate * rates.get(name.removeprefix("head."), 1.0)
+                scale = head_rate * rates.get(name.removeprefix("head."), 1.0)
             else:
                 place = name.removeprefix("pretrained.encoder.blocks.").partition(".")[0]
                 depth = top - 1 - int(place) if place.isdigit() else top

@@ -312,7 +312,7 @@ class Work:
             "learning_rates": by_row,  # of each fold
             "rates_chosen": len(self.request.rates) > 1,
             "num_updates": self.config.train.num_updates,
-            "heads_fitted": self.config.finetune.head_start == "fitted" and self.task.can_start,
+            "heads_fitted": self.task.is_fitted,
             "run": str(find_run(init_of(str(self.config.init))[0])[1]),
             "init": str(self.config.init),
             "data": f"{corpus.folder.name} ({corpus.manifest.content_hash})",

@@ -45,7 +45,7 @@ def test_dropout_is_of_the_frames_alone_and_of_training_alone() -> None:
 
 
 def test_a_map_of_many_frames_takes_steps_as_large_as_one_of_a_frame(run: Path, tmp_path: Path) -> None:
-    task = load_task(tune(run, "forecast", tmp_path / "t", *WINDOW, "finetune.head_rate=6").out)
+    task = load_task(tune(run, "forecast", tmp_path / "t", *WINDOW, "finetune.head_rate=60").out)
     names = {id(p): name for name, p in task.model.named_parameters()}
     scales = {names[id(p)]: group["lr_scale"] for group in task.parameter_groups() for p in group["params"]}
     num_frames = task.model.head.linear.in_features // 16

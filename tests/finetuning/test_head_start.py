@@ -17,6 +17,7 @@ from tuned_toys import pretrain, tune
 from seqssl.errors import Interrupted
 from seqssl.finetuning.head_start import ALPHAS, STRENGTHS, Linear, classifier, regressor, spread
 from seqssl.finetuning.heads import PooledHead
+from seqssl.runs.folder import load_task
 from seqssl.training.loop import Trainer
 
 
@@ -178,6 +179,19 @@ def test_a_run_that_goes_on_keeps_its_head(
     said: list[str] = []
     assert tune(run, "classify", tmp_path / "parts", *more, say=said.append).metrics == whole
     assert not any("starts as" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [([], 1.0), (["finetune.head_start=zeros"], 10.0), (["finetune.head_rate=4"], 0.4)],
+)
+def test_a_head_that_was_fitted_learns_as_slowly_as_the_encoder(
+    run: Path, tmp_path: Path, settings: list[str], rate: float
+) -> None:
+    task = load_task(tune(run, "classify", tmp_path / "t", "train.num_updates=1", *settings).out)
+    head = {id(p) for p in task.model.head.parameters()}
+    scales = {g["lr_scale"] for g in task.parameter_groups() for p in g["params"] if id(p) in head}
+    assert [*scales] == pytest.approx([rate])
 
 
 def test_an_average_begins_where_the_head_does(labelled: Path, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_lora_leaves_the_encoder_and_can_be_opened(run: Path, tmp_path: Path) ->
 
 
 def test_rates_fall_from_block_to_block(run: Path, tmp_path: Path) -> None:
-    tuned = tune(run, "classify", tmp_path / "t", "finetune.layer_decay=0.5", "finetune.head_rate=3")
+    tuned = tune(run, "classify", tmp_path / "t", "finetune.layer_decay=0.5", "finetune.head_rate=30")
     task = load_task(tuned.out)
     names = {id(p): name for name, p in task.model.named_parameters()}
     scales = {names[id(p)]: group["lr_scale"] for group in task.parameter_groups() for p in group["params"]}
