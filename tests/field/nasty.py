@@ -194,8 +194,8 @@ CORPORA: dict[str, Callable[[Path, np.random.Generator], None]] = {
 DEMOS = ("speech", "wearables", "dna", "weather", "music")
 
 
-def trial(name: str, out: Path, updates: int, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Train on one corpus, and what is to be said of it."""
+def trial(name: str, out: Path, updates: int, overrides: tuple[str, ...], wanted: str = "") -> dict[str, Any]:
+    """Train on one corpus by the recipe wanted, else by the recommended one, and what is to be said of it."""
     import torch
 
     from seqssl import load_recipe, train
@@ -218,6 +218,7 @@ def trial(name: str, out: Path, updates: int, overrides: tuple[str, ...]) -> dic
             source.mkdir(parents=True, exist_ok=True)
             CORPORA[name](source, np.random.default_rng(0))
             recipe, settings, _ = choose_recipe(source)
+            recipe = wanted or recipe
             rest += [f"data={source}", *settings]
         else:
             recipe = recommended_recipes()[name]

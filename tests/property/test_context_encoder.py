@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -209,6 +209,7 @@ def test_masked_batch_norm_is_batch_norm_of_the_valid_frames(sizes: Tensor, seed
     ours, theirs = MaskedBatchNorm(DIM), nn.BatchNorm1d(DIM)
     if int(valid.sum()) == 1:
         return  # torch refuses a single value
+    assume(x[valid].var(0).min() > 1e-3)  # of values that are nearly one, rounding decides
     for norm in (ours, theirs):
         nn.init.uniform_(norm.weight, generator=seeded(seed))
         nn.init.normal_(norm.bias, generator=seeded(seed))
