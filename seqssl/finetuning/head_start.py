@@ -11,10 +11,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
-Array = npt.NDArray[Any]
+from seqssl.finetuning.scoring import Array
+
 Estimator = Any  # of scikit-learn, which has no types
 STRENGTHS = (0.001, 0.03, 1.0)  # of a logistic regression: the inverse of its penalty
 ALPHAS = (1e5, 1e3, 30.0, 1.0)  # penalties of a ridge; the first one leaves next to nothing
@@ -115,9 +115,9 @@ def _chosen(
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about convergence
         best = penalties[len(penalties) // 2]
-        if len(set(units.tolist())) >= round(1 / DEV_SHARE):
+        if len(np.unique(units)) >= round(1 / DEV_SHARE):
             ((part, rest),) = GroupShuffleSplit(1, test_size=DEV_SHARE, random_state=0).split(rows, y, units)
-            if y.ndim > 1 or y.dtype.kind == "f" or len(set(y[part].tolist())) > 1:
+            if len(np.unique(y[part], axis=0)) > 1:
                 costs = [cost(make(p).fit(inside[part], y[part]), inside[rest], y[rest]) for p in penalties]
                 best = penalties[int(np.argmin(costs))]
         return make(best).fit(inside, y), mean, std, best

@@ -3,8 +3,8 @@
 import math
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable
-from typing import Annotated, Any
+from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -38,7 +38,8 @@ class WholeRows(Supervised):
     @torch.no_grad()
     def start(self, batches: Iterable[Batch]) -> str:
         """Fit the head's linear map to the pooled frames of rows."""
-        head, vectors, wanted, groups = self.model.head, [], [], []
+        head, vectors, groups = self.model.head, [], []
+        wanted: list[float] = []
         assert isinstance(head, PooledHead)
         for batch, _, frames in self.predicted(batches):
             known = known_frames(batch, frames.valid, self.model.pretrained.stride)
@@ -50,11 +51,11 @@ class WholeRows(Supervised):
         return f"its head starts as a linear fit to {len(groups):,} rows (penalty {fitted.penalty:g})"
 
     @abstractmethod
-    def wanted(self, batch: Batch) -> list[Any]:
-        """What is to be said of each row."""
+    def wanted(self, batch: Batch) -> Sequence[float]:
+        """What is to be said of each row, as a number."""
 
     @abstractmethod
-    def fitted(self, vectors: Tensor, wanted: list[Any], groups: list[str]) -> Linear:
+    def fitted(self, vectors: Tensor, wanted: Sequence[float], groups: list[str]) -> Linear:
         """A linear fit to vectors (n, d) of rows."""
 
 
@@ -103,9 +104,9 @@ class Classify(WholeRows):
         assert batch.labels is not None
         return [self.number.get(str(shared_label(label)), -1) for label in batch.labels]
 
-    def fitted(self, vectors: Tensor, wanted: list[int], groups: list[str]) -> Linear:
+    def fitted(self, vectors: Tensor, wanted: Sequence[float], groups: list[str]) -> Linear:
         """Logistic regression."""
-        return classifier(vectors, wanted, len(self.names), groups)
+        return classifier(vectors, [int(number) for number in wanted], len(self.names), groups)
 
     def count(self, batch: Batch) -> int:
         """The number of rows."""
@@ -224,7 +225,7 @@ class Regress(WholeRows):
         assert batch.labels is not None
         return [self.value_of(str(shared_label(label))) for label in batch.labels]
 
-    def fitted(self, vectors: Tensor, wanted: list[float], groups: list[str]) -> Linear:
+    def fitted(self, vectors: Tensor, wanted: Sequence[float], groups: list[str]) -> Linear:
         """Ridge."""
         return regressor(vectors, (np.array(wanted)[:, None] - self.mean) / self.std, groups)
 

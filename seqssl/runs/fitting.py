@@ -77,7 +77,7 @@ def start_head(
 
     They are read whole and without augmentation; of many, some are drawn.
     """
-    if task.model.tuning.head_start == "zeros" or checkpoint.numbered(out / "checkpoints"):
+    if not task.is_fitted or checkpoint.numbered(out / "checkpoints"):
         return ""
     rows = stream.corpus.rows("train")
     chosen = np.sort(np.random.default_rng([task.seed, 11]).permutation(rows)[:MAX_ROWS])

@@ -6,7 +6,7 @@ import subprocess
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +204,10 @@ def check_same_run(config: RunConfig, out: Path, streams: Sequence[OpenStream]) 
         if out.exists() and any(path.name not in (".lock", stages.FOLDER) for path in out.iterdir()):
             raise UserError(f"out={out} is not empty and holds no run: choose another folder.")
         return
-    read_config(out)  # says what is damaged
+    written = read_config(out)  # says what is damaged
     old = load_recipe(out / "config.yaml")  # with the defaults of what was not there when it was written
+    if "head_start" not in written.get("finetune", {}) and old.task["target"] != "pretrain":
+        old = replace(old, finetune=replace(old.finetune, head_start="zeros"))  # as heads of its time did
     trees = (read_plain(to_yaml(each)) for each in (old, config))
     before, now = (flatten(stages.with_marks(tree, out)) for tree in trees)
     changed = sorted(

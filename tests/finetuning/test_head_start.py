@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tuned_toys import pretrain, tune
 
-from seqssl.errors import Interrupted
+from seqssl.errors import Interrupted, UserError
 from seqssl.finetuning.head_start import ALPHAS, STRENGTHS, Linear, classifier, regressor, spread
 from seqssl.finetuning.heads import PooledHead
 from seqssl.runs.folder import load_task
@@ -192,6 +192,16 @@ def test_a_head_that_was_fitted_learns_as_slowly_as_the_encoder(
     head = {id(p) for p in task.model.head.parameters()}
     scales = {g["lr_scale"] for g in task.parameter_groups() for p in g["params"] if id(p) in head}
     assert [*scales] == pytest.approx([rate])
+
+
+def test_a_run_from_before_heads_were_fitted_goes_on_as_it_began(run: Path, tmp_path: Path) -> None:
+    out, zeros = tmp_path / "t", "finetune.head_start=zeros"
+    tune(run, "classify", out, "train.num_updates=2", zeros)
+    config = out / "config.yaml"
+    config.write_text(config.read_text().replace("  head_start: zeros\n", ""))
+    with pytest.raises(UserError, match="head_start: zeros there, fitted now"):
+        tune(run, "classify", out, "train.num_updates=2")
+    assert tune(run, "classify", out, "train.num_updates=2", zeros).metrics
 
 
 def test_an_average_begins_where_the_head_does(labelled: Path, tmp_path: Path) -> None:
