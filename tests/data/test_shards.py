@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import pickle
@@ -160,16 +161,24 @@ def test_a_damaged_shard_of_the_right_size_is_told(tmp_path):
         _ = corpus.lengths
 
 
+def is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
 @pytest.fixture
 def few_files(monkeypatch):
     """Allows so many files beside those that are open."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    opened = os.open(os.devnull, os.O_RDONLY)  # the lowest number that is free, so the ones above may be, too
-    os.close(opened)
 
     def allow(number: int) -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (opened + number, before[1]))
+        # The limit is on the number of a new file; the numbers in use may have gaps, from earlier tests.
+        free = (at for at in itertools.count() if not is_open(at))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, number, None)), before[1]))
 
     yield allow
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
