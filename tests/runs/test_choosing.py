@@ -10,8 +10,9 @@ from seqssl import UserError, cli, load_recipe
 from seqssl.runs.choosing import choose_recipe
 
 KINDS = {**SOURCES, "speech": speech}
-# Of the others it is NAME_w2vbert.
 RECOMMENDED = {
+    "dna": "dna_masked_symbols",
+    "music": "music_w2vbert",
     "speech": "speech_clusters",
     "wearables": "wearables_views",
     "weather": "weather_next_latent",
@@ -27,7 +28,7 @@ def test_data_of_each_kind(kind: str, tmp_path: Path) -> None:
     (tmp_path / "README.txt").write_text("what this is\n")
     (tmp_path / "labels.csv").write_text("file,label\na,b\n")
     recipe, settings, sentence = choose_recipe(tmp_path)
-    assert recipe == RECOMMENDED.get(kind, f"{kind}_w2vbert")
+    assert recipe == RECOMMENDED[kind]
     assert f"The same as recipe={recipe}" in sentence
     long, *_ = choose_recipe(tmp_path, long=True)
     assert long == {"speech": "speech_reclusters"}.get(kind, recipe)
@@ -81,7 +82,7 @@ def test_what_fits_nothing_or_several_kinds_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such file or folder"):
         choose_recipe(tmp_path / "nowhere")
     with pytest.raises(
-        UserError, match=r"no kind of data fits it\. Say which it is: recipe=dna_w2vbert for dna"
+        UserError, match=r"no kind of data fits it\. Say which it is: recipe=dna_masked_symbols for dna"
     ):
         choose_recipe(tmp_path)
     write_watches(tmp_path)

@@ -170,5 +170,5 @@ def test_bases_are_made_and_tried_elsewhere(tmp_path: Path) -> None:
     assert (tmp_path / "out/bases/runs/mine-0/checkpoints/step-00000004").is_dir()
     assert len(told) == 1 + len(bases.STARTS)
     assert run() == page and len(told) == 1 + len(bases.STARTS)
-    with pytest.raises(UserError, match="expected some of dna_w2vbert, speech_clusters, weather_w2vbert"):
+    with pytest.raises(UserError, match="expected some of dna_masked_symbols, speech_clusters, weather"):
         bases.bases(tmp_path / "other", recipes=["music_w2vbert"])
