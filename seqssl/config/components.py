@@ -208,6 +208,7 @@ def _search_current_folder(target: str) -> None:
     A bare name is installed, and needs no folder. Last, and never for a run or a prepared folder: one works
     in folders that others have packed, and a file there called rich.py must not stand in for the package.
     """
-    packed = any(Path(name).is_file() for name in ("manifest.json", "metrics.jsonl"))
-    if ":" in target and not packed and "" not in sys.path and str(Path.cwd()) not in sys.path:
+    if ":" not in target or {"", str(Path.cwd())} & {*sys.path}:
+        return
+    if not any(Path(name).is_file() for name in ("manifest.json", "metrics.jsonl")):
         sys.path.append("")  # it stays: workers are given this path, and have to find the module, too

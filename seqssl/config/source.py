@@ -56,6 +56,9 @@ class Module:
 
 def find(name: str) -> ModuleSpec | None:
     """Where a module is, without importing the packages that it is in; None where there is none."""
+    loaded = sys.modules.get(name)
+    if loaded is not None and loaded.__spec__ is not None:
+        return loaded.__spec__  # a search takes longer, and what is imported is what would be used
     path, spec = None, None
     for depth, _ in enumerate(name.split("."), start=1):
         inner = ".".join(name.split(".")[:depth])

@@ -6,8 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
+from light import lighten
 
 from seqssl import cli
 from seqssl.model.norms import MaskedBatchNorm
@@ -42,5 +44,6 @@ def write_threads(folder: Path) -> None:
 if __name__ == "__main__":
     atexit.register(write_threads, Path(sys.argv[1]))  # the first one registered is the last one called
     torch.set_num_threads(1)
+    lighten(pytest.MonkeyPatch())
     share(Path(sys.argv[1]))
     sys.exit(cli.main(["train", *sys.argv[2:]]))
