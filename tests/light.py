@@ -15,7 +15,7 @@ def lighten(patch: pytest.MonkeyPatch) -> None:
     """Leave pictures blank and the work of a step unknown, and take the speed of the CPU as known."""
     patch.setattr("matplotlib.figure.Figure.savefig", _blank)
     patch.setattr("seqssl.runs.train.cost_of", lambda *_: None)
-    patch.setattr("seqssl.planning.hardware.matmul_speed", lambda *_: 1e11)
+    patch.setattr("seqssl.planning.hardware.matmul_speed", lambda *_, **__: 1e11)
 
 
 def _blank(figure: object, file: Any, *, format: str, **_: object) -> None:
